@@ -1,0 +1,1 @@
+"""Python SDK and the `paracle` command, with the embedded stack."""

@@ -1,0 +1,53 @@
+"""Agents as they run: inheritance resolved, lists merged. What people write is in `agent.manifest`."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import Field, JsonValue
+
+from paracle_domain.messages import JsonObject
+from paracle_domain.workflow.spec import Name, Seconds, Spec
+
+type Money = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+
+
+class ModelChoice(Spec):
+    """Which model, and how it is asked.
+
+    `name` is `provider/model` (`openai/gpt-5-mini`, `sandbox/rules`) or `default`: the first provider that is set up.
+    """
+
+    name: str = Field(default="default", min_length=1, max_length=200)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    max_output_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    params: dict[str, JsonValue] = Field(default={}, description="handed to the provider as they are")
+
+
+class Limits(Spec):
+    """How far one task of the agent may go; reaching one is a failure with code `limit_exceeded`."""
+
+    turns: int = Field(default=20, ge=1, le=1_000)
+    tool_calls: int = Field(default=50, ge=0, le=10_000)
+    wall_time_s: Seconds = 600.0
+    tokens: int = Field(default=1_000_000, ge=1)
+    cost_usd: Money | None = None
+    output_repairs: int = Field(default=2, ge=0, le=10, description="turns to mend an output that breaks the schema")
+
+
+class AgentSpec(Spec):
+    """An agent with nothing left to resolve.
+
+    `instructions` is a minijinja template over `input`. `output` is the JSON Schema of the final answer; without
+    one the answer is text.
+    """
+
+    description: str = ""
+    model: ModelChoice = ModelChoice()
+    instructions: str = ""
+    input: JsonObject = {}
+    output: JsonObject | None = None
+    tools: tuple[Name, ...] = ()
+    limits: Limits = Limits()
+    metadata: dict[str, JsonValue] = {}

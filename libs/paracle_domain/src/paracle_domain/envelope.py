@@ -1,0 +1,116 @@
+"""The envelope of a message: CloudEvents 1.0 attributes as NATS headers (binary mode), plus who and why.
+
+Everything in it has a default, so that a message from a bare NATS client without any header is a full citizen:
+its id is then its place in the stream, its type that of its subject.
+
+Source: CloudEvents 1.0.2 and its NATS protocol binding; W3C Trace Context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final, Self
+
+from paracle_domain.ids import new_id
+
+SPEC_VERSION: Final = "1.0"
+MSG_ID: Final = "Nats-Msg-Id"
+CE_ID: Final = "ce-id"
+CE_TYPE: Final = "ce-type"
+CE_SOURCE: Final = "ce-source"
+CE_TIME: Final = "ce-time"
+CE_SPECVERSION: Final = "ce-specversion"
+TRACEPARENT: Final = "traceparent"
+CORRELATION: Final = "paracle-correlation-id"
+CAUSATION: Final = "paracle-causation-id"
+PRINCIPAL: Final = "paracle-principal"
+REPLY_TO: Final = "paracle-reply-to"
+CLAIM: Final = "paracle-claim"
+
+ANONYMOUS: Final = "anonymous"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """On whose behalf and in which story something happens; handed on from message to message.
+
+    `correlation_id` is the id of the whole story (for everything that a run causes: the run's id), `causation_id`
+    that of the message which led to this one.
+    """
+
+    tenant: str
+    principal: str = ANONYMOUS
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    traceparent: str | None = None
+
+    def caused_by(self, message_id: str, correlation_id: str | None = None) -> Context:
+        """The context of what follows from the message `message_id`."""
+        return replace(self, causation_id=message_id, correlation_id=correlation_id or self.correlation_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Headers of one message, as values."""
+
+    id: str
+    type: str
+    source: str
+    context: Context
+    time: datetime | None = None
+    reply_to: str | None = None
+
+    @classmethod
+    def wrap(cls, type_name: str, source: str, context: Context, *, id: str | None = None) -> Self:  # noqa: A002  # CloudEvents' word
+        """An envelope for a new message, stamped now; `id` if its id follows from what caused it."""
+        return cls(id or new_id("msg"), type_name, source, context, datetime.now(UTC))
+
+    def headers(self) -> dict[str, str]:
+        """The headers as they go on the wire; the message id doubles as JetStream's de-duplication id."""
+        found = {
+            MSG_ID: self.id,
+            CE_SPECVERSION: SPEC_VERSION,
+            CE_ID: self.id,
+            CE_TYPE: self.type,
+            CE_SOURCE: self.source,
+            CE_TIME: (self.time or datetime.now(UTC)).isoformat().replace("+00:00", "Z"),
+            PRINCIPAL: self.context.principal,
+        }
+        optional = (
+            (CORRELATION, self.context.correlation_id),
+            (CAUSATION, self.context.causation_id),
+            (TRACEPARENT, self.context.traceparent),
+            (REPLY_TO, self.reply_to),
+        )
+        found.update((name, value) for name, value in optional if value is not None)
+        return found
+
+    @classmethod
+    def read(cls, headers: Mapping[str, str] | None, *, tenant: str, default_id: str, default_type: str) -> Self:
+        """The envelope of a received message; what a bare client left out is filled in."""
+        found = {name.lower(): value for name, value in (headers or {}).items()}
+        time = found.get(CE_TIME)
+        return cls(
+            id=found.get(CE_ID) or found.get(MSG_ID.lower()) or default_id,
+            type=found.get(CE_TYPE) or default_type,
+            source=found.get(CE_SOURCE, "client"),
+            context=Context(
+                tenant=tenant,
+                principal=found.get(PRINCIPAL, ANONYMOUS),
+                correlation_id=found.get(CORRELATION),
+                causation_id=found.get(CAUSATION),
+                traceparent=found.get(TRACEPARENT),
+            ),
+            time=_parse_time(time) if time else None,
+            reply_to=found.get(REPLY_TO),
+        )
+
+
+def _parse_time(text: str) -> datetime | None:
+    """A foreign `ce-time`; one that is not RFC 3339 is no reason to refuse the message."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None

@@ -1,0 +1,67 @@
+"""Prefixed ULIDs: every id says what it names (`run_01J…`) and sorts by the time it was made.
+
+Two ways to make one: `new_id` draws fresh randomness and is for the edges, where something begins;
+`derive_id` computes an id from the ids it follows from and is for the pure machines, which must give
+the same answer every time that they are asked (a replay, a redelivery, another replica).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, Final, Literal, get_args
+
+from pydantic import StringConstraints
+from ulid import ULID
+from ulid.base32 import decode, encode
+
+type IdKind = Literal["run", "task", "call", "eff", "msg", "evt", "ses", "tok", "wrk"]
+
+KINDS: Final[frozenset[str]] = frozenset(get_args(IdKind.__value__))
+_SHAPE: Final = re.compile(r"[a-z]{3,4}_[0-7][0-9A-HJKMNP-TV-Z]{25}")
+
+RunId = Annotated[str, StringConstraints(pattern=r"^run_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
+TaskId = Annotated[str, StringConstraints(pattern=r"^task_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
+
+
+def new_id(kind: IdKind) -> str:
+    """A fresh id of `kind`: 48 bits of milliseconds, 80 bits of randomness."""
+    return f"{kind}_{ULID()}"
+
+
+def derive_id(kind: IdKind, root: str, *parts: str | int) -> str:
+    """The id of `kind` that follows from `root` and `parts`: the same arguments, the same id.
+
+    It keeps the time of `root`, so that what a run caused sorts after it; the other 80 bits are BLAKE2b of
+    all arguments. `root` must itself be a prefixed ULID.
+    """
+    digest = hashlib.blake2b(digest_size=10)
+    digest.update(f"{kind}\x1f{root}".encode())
+    for part in parts:
+        digest.update(f"\x1f{part}".encode())
+    time = root.rpartition("_")[2][:10]
+    return f"{kind}_{time}{_tail(digest.digest())}"
+
+
+def is_id(text: str, kind: IdKind | None = None) -> bool:
+    """Whether `text` is a well-formed id (of `kind`, if one is given)."""
+    prefix = text.partition("_")[0]
+    return prefix in KINDS and kind in (None, prefix) and _SHAPE.fullmatch(text) is not None
+
+
+def id_from_key(kind: IdKind, key: str) -> str:
+    """The id that an idempotency key stands for: the same key names the same thing for ever.
+
+    Its time part is zero, since a key carries no time: such ids sort before all others.
+    """
+    digest = hashlib.blake2b(f"{kind}\x1f{key}".encode(), digest_size=10).digest()
+    return f"{kind}_{'0' * 10}{_tail(digest)}"
+
+
+def _tail(ten: bytes) -> str:
+    return encode(bytes(6) + ten)[10:]
+
+
+def ulid_time_ms(identifier: str) -> int:
+    """Milliseconds since the epoch at which `identifier` (a prefixed ULID) was made."""
+    return int.from_bytes(bytes(decode(identifier.rpartition("_")[2]))[:6], "big")

@@ -1,0 +1,39 @@
+"""Tokens and money: what a model call, a task, a step or a run used."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from paracle_domain.messages import Value
+
+
+class Usage(Value):
+    """Tokens by kind, calls, and cost in USD.
+
+    `input_tokens` counts all input, cached reads included; `output_tokens` all output, reasoning included.
+    `cost_usd` is `None` where any part of it has no known price: unknown, which is not zero.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+    cost_usd: Decimal | None = Decimal(0)
+
+    def __add__(self, other: Usage) -> Usage:
+        unknown = self.cost_usd is None or other.cost_usd is None
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            model_calls=self.model_calls + other.model_calls,
+            tool_calls=self.tool_calls + other.tool_calls,
+            cost_usd=None if unknown else (self.cost_usd or Decimal(0)) + (other.cost_usd or Decimal(0)),
+        )
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens

@@ -1,0 +1,52 @@
+"""The shape of a pure state machine: decide, then evolve.
+
+`decide(state, message)` says what happened (events) and what is to be done (directives); `evolve(state, event)` is the
+state after an event. Neither does I/O, reads a clock or draws randomness: time and ids arrive in messages.
+A state is a fold of its events, so replaying them gives it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from paracle_domain.messages import JsonObject, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Decision[E, D]:
+    """What a message led to: events to keep, directives to carry out once they are kept.
+
+    Two empty tuples mean that the message changed nothing (a duplicate, or something that came too late).
+    """
+
+    events: tuple[E, ...] = ()
+    directives: tuple[D, ...] = ()
+
+
+class EventRecord(Message, type_name="event"):
+    """One event of an actor's history, as it is published and streamed.
+
+    `seq` counts an actor's events from 1 without a gap. The record's message id is `{id}.{seq}`.
+    """
+
+    entity: str
+    id: str
+    seq: int
+    type: str
+    at: datetime
+    cause: str | None = None
+    correlation_id: str | None = None
+    data: JsonObject = {}
+
+    @property
+    def message_id(self) -> str:
+        return f"{self.id}.{self.seq}"
+
+
+def fold[S, E](evolve: Callable[[S, E], S], state: S, events: Iterable[E]) -> S:
+    """The state after all `events`."""
+    for event in events:
+        state = evolve(state, event)
+    return state

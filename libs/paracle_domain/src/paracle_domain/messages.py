@@ -1,0 +1,96 @@
+"""What every message of the contract is: an immutable pydantic model with a name, found again by that name.
+
+`Message` is anything that travels as a body. `Request[R]` is a message that is asked over RPC and answered with an
+`R`; it knows the service and the method, so that a caller writes `await bus.call(GetRun(run_id=…), …)` and gets a
+typed answer. `Command` is a durable order to a service, published on its `cmd` subject.
+
+Readers ignore fields that they do not know. A message of an unknown *type* is parked, never dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from paracle_domain.errors import MalformedMessage, from_validation
+
+JsonObject = dict[str, JsonValue]
+
+CATALOG: Final[dict[str, type[Message]]] = {}
+
+
+class Value(BaseModel):
+    """A part of messages: immutable, tolerant of fields from newer writers."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
+
+
+class Message(Value):
+    """A body with a type name. Subclasses give it: `class RunStarted(Message, type_name="run.started")`."""
+
+    type_name: ClassVar[str] = ""
+
+    def __init_subclass__(cls, type_name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not type_name:
+            return
+        if type_name in CATALOG and CATALOG[type_name].__qualname__ != cls.__qualname__:
+            message = f"two messages are called {type_name!r}: {CATALOG[type_name].__qualname__} and {cls.__qualname__}"
+            raise TypeError(message)
+        cls.type_name = type_name
+        CATALOG[type_name] = cls
+
+    def encode(self) -> bytes:
+        """The body as it goes on the wire: JSON without the fields that have their default `None`."""
+        return self.__pydantic_serializer__.to_json(self, exclude_none=True, by_alias=True)
+
+    @classmethod
+    def decode(cls, body: bytes) -> Message:
+        """The message that `body` holds.
+
+        Raises
+        ------
+        MalformedMessage
+            If `body` is not UTF-8 JSON of this shape; the findings name the fields.
+        """
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            wrong = from_validation(error, cls.type_name or cls.__name__)
+            raise MalformedMessage(wrong.message, path=wrong.path, problems=wrong.problems) from error
+
+
+class Request[R: Message](Message):
+    """A question to a service, answered with an `R`.
+
+    Subclasses say whom they ask and what answers:
+    `class GetRun(Request[RunView], service="orchestrator", method="get_run", answer=RunView)`.
+    """
+
+    service: ClassVar[str]
+    method: ClassVar[str]
+    answer: ClassVar[type[Message]]
+
+    def __init_subclass__(
+        cls, service: str = "", method: str = "", answer: type[Message] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init_subclass__(type_name=f"{service}.{method}" if method else "", **kwargs)
+        if answer is not None:
+            cls.service, cls.method, cls.answer = service, method, answer
+
+
+class Command(Message):
+    """A durable order: `class CancelRun(Command, service="orchestrator", verb="cancel_run")`."""
+
+    service: ClassVar[str]
+    verb: ClassVar[str]
+
+    def __init_subclass__(cls, service: str = "", verb: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(type_name=f"{service}.{verb}" if verb else "", **kwargs)
+        if verb:
+            cls.service, cls.verb = service, verb
+
+
+class Done(Message, type_name="done"):
+    """The answer of a request that has nothing else to say."""

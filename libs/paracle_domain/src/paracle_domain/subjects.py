@@ -1,0 +1,115 @@
+"""NATS subjects and streams of contract v1: built and taken apart here and nowhere else.
+
+    paracle.v1.{tenant}.cmd.{service}.{verb}        stream COMMANDS
+    paracle.v1.{tenant}.rpc.{service}.{method}      core request/reply, queue group = service
+    paracle.v1.{tenant}.task.{pool}                 stream TASKS
+    paracle.v1.{tenant}.result.{run_id}             stream RESULTS
+    paracle.v1.{tenant}.evt.{entity}.{id}.{event}   stream EVENTS
+    paracle.v1.{tenant}.out.{task_id}               stream OUTPUT
+    paracle.v1.{tenant}.dlq.{service}               stream DEADLETTERS
+
+The tenant is always the third token, so that the broker can enforce it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal, Self, get_args
+
+from paracle_domain.errors import MalformedMessage, quote
+
+PREFIX: Final = "paracle.v1"
+DEFAULT_TENANT: Final = "default"
+
+COMMANDS: Final = "COMMANDS"
+TASKS: Final = "TASKS"
+RESULTS: Final = "RESULTS"
+EVENTS: Final = "EVENTS"
+OUTPUT: Final = "OUTPUT"
+DEADLETTERS: Final = "DEADLETTERS"
+CLAIMS_BUCKET: Final = "paracle-claims"
+
+type SubjectKind = Literal["cmd", "rpc", "task", "result", "evt", "out", "dlq"]
+
+STREAM_OF: Final[dict[str, str]] = {
+    "cmd": COMMANDS,
+    "task": TASKS,
+    "result": RESULTS,
+    "evt": EVENTS,
+    "out": OUTPUT,
+    "dlq": DEADLETTERS,
+}
+_TAIL_TOKENS: Final[dict[str, int]] = {"cmd": 2, "rpc": 2, "task": 1, "result": 1, "evt": 3, "out": 1, "dlq": 1}
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+ANY: Final = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A parsed subject. `str(subject)` is what goes on the wire."""
+
+    tenant: str
+    kind: SubjectKind
+    tail: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Take `text` apart.
+
+        Raises
+        ------
+        MalformedMessage
+            If it is no subject of contract v1.
+        """
+        parts = text.split(".")
+        if len(parts) < 5 or ".".join(parts[:2]) != PREFIX:
+            raise MalformedMessage(f"{quote(text)} is no subject of {PREFIX}: expected {PREFIX}.{{tenant}}.{{kind}}.…")
+        tenant, kind, tail = parts[2], parts[3], tuple(parts[4:])
+        if kind not in _TAIL_TOKENS:
+            known = ", ".join(get_args(SubjectKind.__value__))
+            raise MalformedMessage(f"subject {quote(text)}: kind {kind!r} is unknown; known are {known}")
+        if len(tail) != _TAIL_TOKENS[kind] or not all(_TOKEN.fullmatch(t) for t in (tenant, *tail)):
+            raise MalformedMessage(f"subject {quote(text)}: {kind} takes {_TAIL_TOKENS[kind]} tokens of [A-Za-z0-9_-]")
+        return cls(tenant, kind, tail)  # type: ignore[arg-type]  # membership in _TAIL_TOKENS was just checked
+
+    def __str__(self) -> str:
+        return f"{PREFIX}.{self.tenant}.{self.kind}.{'.'.join(self.tail)}"
+
+
+def tenant_of(subject: str) -> str:
+    """The tenant token of a subject that this process is subscribed to."""
+    return subject.split(".", 3)[2]
+
+
+def is_token(text: str) -> bool:
+    """Whether `text` can be a single subject token (and so a tenant, a service or a pool)."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def cmd(tenant: str, service: str, verb: str) -> str:
+    return f"{PREFIX}.{tenant}.cmd.{service}.{verb}"
+
+
+def rpc(tenant: str, service: str, method: str) -> str:
+    return f"{PREFIX}.{tenant}.rpc.{service}.{method}"
+
+
+def task(tenant: str, pool: str) -> str:
+    return f"{PREFIX}.{tenant}.task.{pool}"
+
+
+def result(tenant: str, run_id: str) -> str:
+    return f"{PREFIX}.{tenant}.result.{run_id}"
+
+
+def evt(tenant: str, entity: str, entity_id: str, event: str) -> str:
+    return f"{PREFIX}.{tenant}.evt.{entity}.{entity_id}.{event}"
+
+
+def out(tenant: str, task_id: str) -> str:
+    return f"{PREFIX}.{tenant}.out.{task_id}"
+
+
+def dlq(tenant: str, service: str) -> str:
+    return f"{PREFIX}.{tenant}.dlq.{service}"

@@ -1,0 +1,72 @@
+"""What passes between the orchestrator and a worker pool: a task to do, and how it ended."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import JsonValue
+
+from paracle_domain.errors import ErrorInfo
+from paracle_domain.ids import RunId, TaskId
+from paracle_domain.inference.usage import Usage
+from paracle_domain.messages import Command, Message
+
+
+class TaskStatus(StrEnum):
+    """How a task stands; the last four are terminal."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+
+    @property
+    def terminal(self) -> bool:
+        return self in {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.TIMED_OUT}
+
+
+class Task(Message, type_name="task"):
+    """One step attempt for a worker pool, on subject `task.{pool}`; its message id is its `task_id`.
+
+    `target` names an agent or tool of the run's plan; `plan` is that plan's digest (`GetPlan` gives it).
+    `effect_scope` is the same for every attempt of the step: idempotency keys are derived from it.
+    """
+
+    task_id: TaskId
+    run_id: RunId
+    step: str
+    attempt: int
+    plan: str
+    target_kind: Literal["agent", "tool"]
+    target: str
+    input: JsonValue = None
+    effect_scope: str
+    deadline_at: datetime | None = None
+
+
+class TaskResult(Message, type_name="task.result"):
+    """How a task ended, on subject `result.{run_id}`; its message id is `{task_id}.result`."""
+
+    task_id: TaskId
+    run_id: RunId
+    step: str
+    attempt: int
+    status: TaskStatus
+    output: JsonValue = None
+    error: ErrorInfo | None = None
+    usage: Usage = Usage()
+
+
+class CancelTask(Command, service="agent_runtime", verb="cancel_task"):
+    """Stop a task: begin no further model or tool call, close what is open, and report `cancelled`."""
+
+    task_id: TaskId
+    run_id: RunId
+    step: str
+    attempt: int
+    reason: str = "cancelled"

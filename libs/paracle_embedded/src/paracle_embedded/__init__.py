@@ -1,0 +1,1 @@
+"""nats-server and PostgreSQL from their wheels, as child processes of yours."""

@@ -1,0 +1,1 @@
+"""Tasks: model turns, tools, and the ledger of their effects."""

@@ -1,0 +1,1 @@
+"""The edge: REST and server-sent events over the same messages."""

@@ -1,0 +1,1 @@
+"""Every event once: audit, and usage and cost per run."""

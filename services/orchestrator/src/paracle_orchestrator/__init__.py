@@ -1,0 +1,1 @@
+"""Runs: decides what each run does next, durably."""

@@ -1,0 +1,1 @@
+"""Every model call: providers, streaming, usage and cost."""

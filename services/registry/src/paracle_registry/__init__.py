@@ -1,0 +1,1 @@
+"""Agents, tools and workflows: validation, inheritance, revisions, resolution."""
