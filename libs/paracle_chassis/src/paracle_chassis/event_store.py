@@ -1,0 +1,275 @@
+"""Histories of actors in PostgreSQL: the truth that everything else can be rebuilt from.
+
+An actor is a row (who it is, how many events it has, how it stands, when it wants to be woken) and a history. The
+history holds one *page* per message that changed something: the events which that message led to, numbered on from
+the last page without a gap, and the id of the message, their cause. A page is what was decided at once, so it is
+written and read at once.
+
+Writers do not lock. They say how many events they have seen (`expected`), and the one statement that appends a whole
+batch of pages moves each actor on only if that is still so; whoever came too late is told, and appends nothing for
+that actor. One round trip and one fsync thus carry any number of actors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import chain
+from typing import Any, Final, Protocol
+
+import asyncpg
+
+_DEADLOCK_TRIES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Events that one message led to. `events` are JSON objects with a `type`; the first one has number `first_seq`."""
+
+    first_seq: int
+    cause: str
+    at: datetime
+    events: tuple[bytes, ...]
+
+    @property
+    def last_seq(self) -> int:
+        return self.first_seq + len(self.events) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """New pages of one actor, and how it stands after them.
+
+    `expected` is the number of events before the first page; 0 creates the actor, and then `facts` (the values of the
+    store's fact columns, which never change) must be given. `wake_at` replaces what was there.
+    """
+
+    id: str
+    tenant: str
+    expected: int
+    pages: tuple[Page, ...]
+    status: str
+    wake_at: datetime | None = None
+    finished_at: datetime | None = None
+    facts: Mapping[str, Any] | None = None
+
+    @property
+    def version(self) -> int:
+        """Number of events after this append."""
+        return self.pages[-1].last_seq if self.pages else self.expected
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An actor as it is stored; `pages` are those after the asked-for event."""
+
+    id: str
+    tenant: str
+    version: int
+    status: str
+    wake_at: datetime | None
+    facts: Mapping[str, Any]
+    created_at: datetime
+    finished_at: datetime | None
+    pages: tuple[Page, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An actor whose `wake_at` has come."""
+
+    id: str
+    tenant: str
+
+
+class EventStore(Protocol):
+    """Where actors' histories are kept. Held to `paracle_chassis.testing.contracts.event_store`."""
+
+    async def load(self, ids: Collection[str], after: Mapping[str, int] | None = None) -> dict[str, Loaded]:
+        """The actors among `ids` that exist, each with its pages after event `after[id]` (0: all)."""
+        ...
+
+    async def append(self, appends: Sequence[Append]) -> set[str]:
+        """Write `appends` at once; the ids that were not as `expected`, for which nothing was written."""
+        ...
+
+    async def claim_due(self, now: datetime, again_at: datetime, limit: int) -> list[Due]:
+        """Actors that want to be woken at `now`, soonest first; their `wake_at` becomes `again_at`."""
+        ...
+
+    async def next_wake(self) -> datetime | None:
+        """The soonest `wake_at` of all."""
+        ...
+
+    async def reschedule(self, wakes: Mapping[str, datetime | None]) -> None:
+        """Set `wake_at` of actors without adding to their history."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ActorTables:
+    """Names of a store's two tables, and the fact columns of its actors with their SQL types."""
+
+    actors: str
+    history: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class PostgresEventStore:
+    """An `EventStore` on the tables that `ActorTables` names; their DDL is in the owning service's migrations.
+
+    The actor table has `id text primary key, tenant text, version int, status text, wake_at timestamptz,
+    created_at timestamptz, finished_at timestamptz` and the fact columns; the history table has
+    `id text, seq int, cause text, at timestamptz, events json, primary key (id, seq)`.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, tables: ActorTables) -> None:
+        self._pool = pool
+        self._facts = tuple(tables.facts)
+        self._append_sql = _append_sql(tables)
+        facts = "".join(f", {name}" for name in self._facts)
+        self._actors_sql = (
+            f"select id, tenant, version, status, wake_at, created_at, finished_at{facts} "  # noqa: S608  # names come from code
+            f"from {tables.actors} where id = any($1::text[])"
+        )
+        self._pages_sql = (
+            "select h.id, h.seq, h.cause, h.at, h.events "  # noqa: S608  # names come from code
+            "from unnest($1::text[], $2::int[]) as asked(id, after) "
+            f"join {tables.history} h on h.id = asked.id and h.seq > asked.after order by h.id, h.seq"
+        )
+        self._claim_sql = (
+            f"update {tables.actors} set wake_at = $2 where id in (select id from {tables.actors} "  # noqa: S608
+            "where wake_at <= $1 order by wake_at limit $3 for update skip locked) returning id, tenant"
+        )
+        self._next_sql = f"select min(wake_at) from {tables.actors} where wake_at is not null"  # noqa: S608
+        self._reschedule_sql = (
+            f"update {tables.actors} a set wake_at = g.wake_at "  # noqa: S608
+            "from unnest($1::text[], $2::timestamptz[]) as g(id, wake_at) where a.id = g.id"
+        )
+
+    async def load(self, ids: Collection[str], after: Mapping[str, int] | None = None) -> dict[str, Loaded]:
+        """See `EventStore.load`. The two reads see one snapshot, so pages and version agree."""
+        wanted = list(ids)
+        seen = after or {}
+        async with (
+            self._pool.acquire() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            actors = await connection.fetch(self._actors_sql, wanted)
+            rows = await connection.fetch(self._pages_sql, wanted, [seen.get(name, 0) for name in wanted])
+        pages: dict[str, list[Page]] = {}
+        for name, seq, cause, at, events in rows:
+            pages.setdefault(name, []).append(Page(seq, cause, at, _split(events)))
+        return {row["id"]: self._loaded(row, pages.get(row["id"], ())) for row in actors}
+
+    def _loaded(self, row: asyncpg.Record, pages: Iterable[Page]) -> Loaded:
+        return Loaded(
+            id=row["id"],
+            tenant=row["tenant"],
+            version=row["version"],
+            status=row["status"],
+            wake_at=row["wake_at"],
+            facts={name: row[name] for name in self._facts},
+            created_at=row["created_at"],
+            finished_at=row["finished_at"],
+            pages=tuple(pages),
+        )
+
+    async def append(self, appends: Sequence[Append]) -> set[str]:
+        """See `EventStore.append`. Two batches that touch the same actors can deadlock: the victim tries again."""
+        if not appends:
+            return set()
+        ordered = sorted(appends, key=lambda item: item.id)
+        arguments = _columns(ordered, self._facts)
+        for attempt in range(1, _DEADLOCK_TRIES + 1):
+            try:
+                rows = await self._pool.fetch(self._append_sql, *arguments)
+                break
+            except asyncpg.DeadlockDetectedError:
+                if attempt == _DEADLOCK_TRIES:
+                    raise
+                await asyncio.sleep(0.005 * attempt)
+        return {item.id for item in ordered} - {row[0] for row in rows}
+
+    async def claim_due(self, now: datetime, again_at: datetime, limit: int) -> list[Due]:
+        """See `EventStore.claim_due`. Replicas claim different actors at the same time (`skip locked`)."""
+        return [Due(row[0], row[1]) for row in await self._pool.fetch(self._claim_sql, now, again_at, limit)]
+
+    async def next_wake(self) -> datetime | None:
+        """See `EventStore.next_wake`."""
+        found: datetime | None = await self._pool.fetchval(self._next_sql)
+        return found
+
+    async def reschedule(self, wakes: Mapping[str, datetime | None]) -> None:
+        """See `EventStore.reschedule`."""
+        names = sorted(wakes)
+        await self._pool.execute(self._reschedule_sql, names, [wakes[name] for name in names])
+
+
+def _append_sql(tables: ActorTables) -> str:
+    """One statement: move on the actors that are as expected, make the new ones, and write the pages of both."""
+    names = "".join(f", {name}" for name in tables.facts)
+    values = "".join(f", g.{name}" for name in tables.facts)
+    arrays = "".join(f", ${number}::{kind}[]" for number, kind in enumerate(tables.facts.values(), start=14))
+    return f"""
+    with given as (
+        select * from unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::text[], $6::timestamptz[],
+                             $7::timestamptz[], $8::timestamptz[]{arrays})
+            as g(id, tenant, expected, version, status, wake_at, finished_at, created_at{names})
+    ), moved as (
+        update {tables.actors} a
+           set version = g.version, status = g.status, wake_at = g.wake_at, finished_at = g.finished_at
+          from given g
+         where a.id = g.id and a.tenant = g.tenant and a.version = g.expected and g.expected > 0
+        returning a.id
+    ), made as (
+        insert into {tables.actors} (id, tenant, version, status, wake_at, finished_at, created_at{names})
+        select g.id, g.tenant, g.version, g.status, g.wake_at, g.finished_at, g.created_at{values}
+          from given g where g.expected = 0
+        on conflict (id) do nothing
+        returning id
+    ), kept as (select id from moved union all select id from made
+    ), written as (
+        insert into {tables.history} (id, seq, cause, at, events)
+        select p.id, p.seq, p.cause, p.at, p.events
+          from unnest($9::text[], $10::int[], $11::text[], $12::timestamptz[], $13::json[])
+               as p(id, seq, cause, at, events)
+          join kept using (id)
+    )
+    select id from kept"""  # noqa: S608  # table and column names come from code
+
+
+def _columns(appends: Sequence[Append], facts: Sequence[str]) -> list[list[Any]]:
+    pages = list(chain.from_iterable(((item.id, page) for page in item.pages) for item in appends))
+    return [
+        [item.id for item in appends],
+        [item.tenant for item in appends],
+        [item.expected for item in appends],
+        [item.version for item in appends],
+        [item.status for item in appends],
+        [item.wake_at for item in appends],
+        [item.finished_at for item in appends],
+        [item.pages[0].at if item.pages else None for item in appends],
+        [name for name, _ in pages],
+        [page.first_seq for _, page in pages],
+        [page.cause for _, page in pages],
+        [page.at for _, page in pages],
+        [_join(page.events) for _, page in pages],
+        *([item.facts[name] if item.facts else None for item in appends] for name in facts),
+    ]
+
+
+# A page's events are stored as one JSON array. The separator is a line feed between elements: JSON text from a
+# serializer holds no raw line feed, so the array is split again without being parsed.
+_SEPARATOR: Final = b",\n"
+
+
+def _join(events: Sequence[bytes]) -> str:
+    return (b"[" + _SEPARATOR.join(events) + b"]").decode()
+
+
+def _split(text: str) -> tuple[bytes, ...]:
+    body = text[1:-1].encode()
+    return tuple(body.split(_SEPARATOR)) if body else ()
