@@ -1,0 +1,189 @@
+"""A provider-neutral conversation: messages of typed parts, and the tools that a model may call."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from paracle_domain.errors import quote
+from paracle_domain.messages import JsonObject, Value
+
+ToolName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Role(StrEnum):
+    """Who speaks. Tool results are said by `tool`."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class TextPart(Value):
+    """Words."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class ImagePart(Value):
+    """An image: by `url`, or as base64 `data` with its `media_type` (`image/png`)."""
+
+    type: Literal["image"] = "image"
+    url: str | None = None
+    data: str | None = Field(default=None, description="base64")
+    media_type: str | None = Field(default=None, pattern=r"^image/[a-z0-9.+-]+$")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.url is None) == (self.data is None):
+            message = "an image needs either url or data"
+            raise ValueError(message)
+        if self.data is not None and self.media_type is None:
+            message = "an image given as data needs its media_type, such as image/png"
+            raise ValueError(message)
+        return self
+
+
+class ToolCallPart(Value):
+    """The model's wish to call a tool.
+
+    `invalid` is what the model sent as arguments if that is no JSON object; `arguments` is empty then, and the model
+    should be told instead of the tool being called.
+    """
+
+    type: Literal["tool_call"] = "tool_call"
+    id: str
+    name: str
+    arguments: JsonObject = {}
+    invalid: str | None = None
+
+    @classmethod
+    def parse(cls, id: str, name: str, text: str) -> Self:  # noqa: A002  # the field's name
+        """A call with the arguments that `text` holds as JSON; empty text stands for none."""
+        try:
+            found = json.loads(text, parse_constant=_refuse_constant) if text.strip() else {}
+        except (ValueError, RecursionError):
+            return cls(id=id, name=name, invalid=text)
+        return (
+            cls(id=id, name=name, arguments=found) if isinstance(found, dict) else cls(id=id, name=name, invalid=text)
+        )
+
+    @property
+    def arguments_text(self) -> str:
+        """The arguments as the model sent them, or as JSON text that says the same."""
+        return json.dumps(self.arguments, ensure_ascii=False) if self.invalid is None else self.invalid
+
+
+class ToolResultPart(Value):
+    """What a tool answered to the call `call_id`, as the model is to read it."""
+
+    type: Literal["tool_result"] = "tool_result"
+    call_id: str
+    content: str
+    is_error: bool = False
+
+
+class ReasoningPart(Value):
+    """What the model thought.
+
+    `data` is the provider's own (a signature, encrypted content): it goes back unchanged to the `provider` that gave
+    it, and to no other.
+    """
+
+    type: Literal["reasoning"] = "reasoning"
+    text: str = ""
+    provider: str | None = None
+    data: JsonObject | None = None
+
+
+type Part = Annotated[
+    TextPart | ImagePart | ToolCallPart | ToolResultPart | ReasoningPart,
+    Field(discriminator="type"),
+]
+
+
+class ChatMessage(Value):
+    """One contribution to a conversation."""
+
+    role: Role
+    parts: tuple[Part, ...] = ()
+
+    @classmethod
+    def system(cls, text: str) -> Self:
+        return cls(role=Role.SYSTEM, parts=(TextPart(text=text),))
+
+    @classmethod
+    def user(cls, text: str, *images: ImagePart) -> Self:
+        return cls(role=Role.USER, parts=(TextPart(text=text), *images))
+
+    @classmethod
+    def assistant(cls, text: str = "", *calls: ToolCallPart) -> Self:
+        words = (TextPart(text=text),) if text else ()
+        return cls(role=Role.ASSISTANT, parts=(*words, *calls))
+
+    @classmethod
+    def tool(cls, *results: ToolResultPart) -> Self:
+        return cls(role=Role.TOOL, parts=results)
+
+    @property
+    def text(self) -> str:
+        """All words of the message; reasoning is not among them."""
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCallPart, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ToolCallPart))
+
+    @property
+    def tool_results(self) -> tuple[ToolResultPart, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ToolResultPart))
+
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ImagePart))
+
+
+class ToolDefinition(Value):
+    """A tool as the model sees it. `input_schema` is a JSON Schema of type object."""
+
+    name: ToolName
+    description: str = ""
+    input_schema: JsonObject = Field(default_factory=lambda: {"type": "object"})
+
+
+class NamedTool(Value):
+    """The model must call this tool."""
+
+    name: ToolName
+
+
+type ToolChoice = Literal["auto", "none", "required"] | NamedTool
+
+
+class OutputFormat(Value):
+    """The answer is to be JSON of this schema. `strict` asks the provider to enforce it, where it can."""
+
+    name: str = Field(default="answer", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    json_schema: JsonObject
+    strict: bool = False
+
+
+class Sampling(Value):
+    """How the answer is drawn. `params` go to the provider as they are, under its own names."""
+
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    params: dict[str, JsonValue] = {}
+
+
+def _refuse_constant(name: str) -> float:
+    message = f"{quote(name)} is not JSON"
+    raise ValueError(message)

@@ -1,0 +1,67 @@
+"""What is asked of the provider gateway."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from paracle_domain import subjects
+from paracle_domain.ids import RunId, TaskId
+from paracle_domain.inference.chat import ChatMessage, OutputFormat, Sampling, ToolChoice, ToolDefinition
+from paracle_domain.inference.response import Completion, ModelList
+from paracle_domain.messages import Message, Request, Value
+
+CallId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")]
+
+
+class CallLabels(Value):
+    """What a model call is for: it is accounted, logged and traced under these."""
+
+    run_id: RunId | None = None
+    task_id: TaskId | None = None
+    agent: str | None = None
+    step: str | None = None
+
+
+class Complete(Request[Completion], service="provider_gateway", method="complete", answer=Completion):
+    """Ask a model for the next message of a conversation.
+
+    `call_id` names the call: asked again with the same one, the gateway hands out the answer that it has, or joins the
+    call that is in the air; the same id with another request is a `Conflict`. `model` is `provider/model`, or
+    `default` for the first provider that is set up. `stream_to`: the task on whose `out` subject deltas are published.
+    `timeout_s` bounds everything, retries included.
+
+    Errors: `NotFound` (provider or model), `InvalidInput`, `RateLimited`, `ProviderUnavailable`, `ProviderFailed`,
+    `ContentRefused`, `DeadlineExceeded`, `Cancelled` (after an `AbortCall`).
+    """
+
+    call_id: CallId
+    model: str = Field(default="default", min_length=1, max_length=200)
+    messages: tuple[ChatMessage, ...] = Field(min_length=1)
+    tools: tuple[ToolDefinition, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    output: OutputFormat | None = None
+    sampling: Sampling = Sampling()
+    stream_to: TaskId | None = None
+    timeout_s: float = Field(default=300.0, gt=0, le=3_600)
+    labels: CallLabels = CallLabels()
+
+
+class ListModels(Request[ModelList], service="provider_gateway", method="list_models", answer=ModelList):
+    """Which models can be asked by name; a provider may know more than it lists."""
+
+
+class AbortCall(Message, type_name="inference.abort_call"):
+    """Stop the call `call_id`: its upstream connection is closed, and whoever waits for it gets `Cancelled`.
+
+    Broadcast on `abort_subject(tenant)`: every replica hears it, the one that has the call acts.
+    """
+
+    call_id: CallId
+    reason: str = Field(default="aborted by its caller", max_length=1_000)
+
+
+def abort_subject(tenant: str) -> str:
+    """Where an `AbortCall` is broadcast (core NATS, no answer)."""
+    return subjects.rpc(tenant, "provider_gateway", "abort")

@@ -1,0 +1,59 @@
+"""What the provider gateway answers, and the deltas that it publishes while the answer grows."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+
+from pydantic import Field
+
+from paracle_domain.inference.chat import ChatMessage
+from paracle_domain.inference.usage import Usage
+from paracle_domain.messages import Message, Value
+
+
+class FinishReason(StrEnum):
+    """Why the model stopped. `length`: its output limit cut the answer off."""
+
+    STOP = "stop"
+    TOOL_CALLS = "tool_calls"
+    LENGTH = "length"
+    CONTENT_FILTER = "content_filter"
+    OTHER = "other"
+
+
+class Completion(Message, type_name="inference.completion"):
+    """A model's reply, whole. `sandbox` marks the answers of the built-in rule-based model.
+
+    `model` is the name that the provider answered with. `latency_s` is the time from accepting the call to the whole
+    answer, retries included; `first_token_s` that to the first delta of the attempt which succeeded (absent where the
+    provider was not asked to stream). `attempts` counts the requests that were sent to the provider.
+    """
+
+    message: ChatMessage
+    finish_reason: FinishReason
+    usage: Usage
+    provider: str
+    model: str
+    sandbox: bool = False
+    latency_s: float = Field(ge=0)
+    first_token_s: float | None = Field(default=None, ge=0)
+    attempts: int = Field(default=1, ge=1)
+
+
+class ModelInfo(Value):
+    """A model that can be asked. Prices are in USD per million tokens; absent: unknown, which is not zero."""
+
+    name: str = Field(description="provider/model")
+    provider: str
+    sandbox: bool = False
+    default: bool = False
+    input_usd_per_mtok: Decimal | None = None
+    output_usd_per_mtok: Decimal | None = None
+
+
+class ModelList(Message, type_name="inference.models"):
+    """Models by name, and what `default` stands for."""
+
+    models: tuple[ModelInfo, ...]
+    default: str
