@@ -11,7 +11,6 @@ import hashlib
 import json
 from typing import Final, Self
 
-
 from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.messages import JsonObject, Message, Value
 from paracle_domain.tool.spec import ToolSpec
@@ -74,5 +73,3 @@ def digest_of(value: JsonObject) -> str:
     """SHA-256 of `value` as canonical JSON (sorted keys, no spaces), as `sha256:…`."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-
-

@@ -83,7 +83,7 @@ class RunAccepted(Message, type_name="run.accepted"):
 
 
 class CancelRun(Command, service="orchestrator", verb="cancel_run"):
-    """Stop a run: from the answer on, no new step, model call or tool call of it begins. Answered with `RunAccepted`."""
+    """Stop a run: once this is answered (with `RunAccepted`), no new step, model call or tool call of it begins."""
 
     run_id: RunId
     reason: str = Field(default="cancelled by request", max_length=1_000)

@@ -35,7 +35,8 @@ class BuiltinBackend(Spec):
 
 class HttpBackend(Spec):
     """An HTTP endpoint. `{name}` in `url` is filled from the arguments (URL-quoted); the rest is the JSON body, or the
-    query of a GET. A header value `${NAME}` is that secret. The idempotency key travels in `idempotency_header`."""
+    query of a GET. A header value `${NAME}` is that secret. The idempotency key travels in `idempotency_header`.
+    """
 
     type: Literal["http"] = "http"
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
