@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any, override
+
+from pydantic import GetJsonSchemaHandler, SerializerFunctionWrapHandler, model_serializer
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from paracle_domain.messages import Value
 
@@ -21,6 +26,19 @@ class Usage(Value):
     model_calls: int = 0
     tool_calls: int = 0
     cost_usd: Decimal | None = Decimal(0)
+
+    @model_serializer(mode="wrap")
+    def _keep_unknown_cost(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Messages leave out what is `None`; a cost left out would be read as the default, so as known to be zero."""
+        fields: dict[str, Any] = serialize(self)
+        fields.setdefault("cost_usd", None)
+        return fields
+
+    @classmethod
+    @override
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The schema of the fields; the serializer above changes none of them."""
+        return handler({name: part for name, part in schema.items() if name != "serialization"})
 
     def __add__(self, other: Usage) -> Usage:
         unknown = self.cost_usd is None or other.cost_usd is None
