@@ -153,7 +153,7 @@ class ToolDefinition(Value):
 
     name: ToolName
     description: str = ""
-    input_schema: JsonObject = Field(default_factory=lambda: {"type": "object"})
+    input_schema: JsonObject = {"type": "object"}
 
 
 class NamedTool(Value):
