@@ -1,0 +1,188 @@
+"""Child processes that may outlive their parent, and are never confused with a later owner of their pid."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import psutil
+
+LOOPBACK: Final = "127.0.0.1"
+_SAME_START_S: Final = 2.0
+_PORTS_BELOW_EPHEMERAL: Final = 12_000
+_DEFAULT_EPHEMERAL_LOW: Final = 32_768
+
+# Children that we started: kept so that they are reaped here, and never complained about when they are left running.
+_children: Final[dict[int, subprocess.Popen[bytes]]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRef:
+    """A process named by its pid and its start time (seconds since the epoch), since pids are used again."""
+
+    pid: int
+    created: float
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """The process that has `pid` now; raises `psutil.NoSuchProcess` if none has."""
+        return cls(pid, psutil.Process(pid).create_time())
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(int(data["pid"]), float(data["created"]))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"pid": self.pid, "created": self.created}
+
+    @property
+    def process(self) -> psutil.Process | None:
+        """The living process, or `None` if it ended (or only waits to be reaped)."""
+        child = _children.get(self.pid)
+        if child is not None and child.poll() is not None:
+            return None
+        try:
+            found = psutil.Process(self.pid)
+            same = abs(found.create_time() - self.created) < _SAME_START_S
+            return found if same and found.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, if it was started by this very process and has ended; negative for a signal."""
+        child = _children.get(self.pid)
+        return None if child is None else child.poll()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens if the process has ended."""
+        if (found := self.process) is not None:
+            with suppress(psutil.NoSuchProcess):
+                found.send_signal(number)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for its end; whether it came in time."""
+        child = _children.get(self.pid)
+        try:
+            if child is not None:
+                child.wait(timeout_s)
+            elif (found := self.process) is not None:
+                found.wait(timeout_s)
+        except (subprocess.TimeoutExpired, psutil.TimeoutExpired):
+            return False
+        return True
+
+    def kill_tree(self) -> None:
+        """`kill -9` the process and its descendants (workers may be in sessions of their own), and wait for them."""
+        found = self.process
+        if found is None:
+            return
+        family = [found]
+        with suppress(psutil.NoSuchProcess):
+            family += found.children(recursive=True)
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        self.wait(10)
+        psutil.wait_procs(family[1:], timeout=10)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, *, timeout_s: float = 20) -> bool:
+        """Ask it to end, then kill it if it does not; whether it went by itself."""
+        self.send(number)
+        if self.wait(timeout_s):
+            return True
+        self.kill_tree()
+        return False
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    user: str | None = None,
+) -> ProcessRef:
+    """Start `argv` in a session of its own, so that neither Ctrl-C nor our end takes it along.
+
+    Its output is appended to `log`. With `user`, which needs root, it runs as that user.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        child = subprocess.Popen(  # noqa: S603 - callers pass argument lists, no shell
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=None if env is None else dict(env),
+            cwd=cwd,
+            start_new_session=True,
+            user=user,
+            group=None if user is None else _group_of(user),
+            extra_groups=None if user is None else (),
+        )
+    _children[child.pid] = child
+    try:
+        return ProcessRef.of(child.pid)
+    except psutil.NoSuchProcess:
+        return ProcessRef(child.pid, 0.0)
+
+
+def _group_of(user: str) -> int:
+    import pwd  # noqa: PLC0415 - POSIX only, and needed only by root
+
+    return pwd.getpwnam(user).pw_gid
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on `port` of the loopback interface now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """A free port below the range that the kernel draws outgoing ports from.
+
+    A client that reconnects to a dead server's port inside that range may be given the very same port as its own,
+    connect to itself, and keep the server from coming back.
+    """
+    top = _ephemeral_low()
+    bottom = max(1_024, top - _PORTS_BELOW_EPHEMERAL)
+    for _ in range(1_000):
+        port = random.randrange(bottom, top)  # noqa: S311 - spreads ports, hides nothing
+        if port_is_free(port):
+            return port
+    message = f"no free port between {bottom} and {top} on {LOOPBACK}"
+    raise OSError(message)
+
+
+def _ephemeral_low() -> int:
+    try:
+        text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
+    except OSError:
+        return _DEFAULT_EPHEMERAL_LOW
+    low = int(text.split()[0])
+    return low if low > 4_096 else _DEFAULT_EPHEMERAL_LOW
+
+
+def clean_env(**more: str) -> dict[str, str]:
+    """Our environment without what would steer a server from outside (`PG*`, `NATS_*`)."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "NATS_"))}
+    return kept | more
