@@ -8,7 +8,7 @@ with a data directory that is given to `nobody`.
 from __future__ import annotations
 
 import os
-import shutil
+import pwd
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -30,11 +30,12 @@ class Privileges:
     user: str | None = None
 
     def give(self, directory: Path) -> None:
-        """Make `directory` belong to the user that the program runs as."""
-        if self.user is None:
+        """Make `directory` belong to the user that the program runs as, if it does not yet; only root can."""
+        owner = os.geteuid() if self.user is None else pwd.getpwnam(self.user).pw_uid
+        if os.geteuid() != 0 or directory.stat().st_uid == owner:
             return
         for path in (directory, *directory.rglob("*")):
-            shutil.chown(path, self.user)
+            os.chown(path, owner, -1, follow_symlinks=False)
 
 
 def unprivileged(*, program: Path, data_dir: Path) -> Privileges:
@@ -67,13 +68,13 @@ def _namespaces_permitted() -> bool:
 
 
 def _reachable(path: Path) -> bool:
-    test = "import os, sys; sys.exit(not os.access(sys.argv[1], os.X_OK))"
-    return _succeeds([sys.executable, "-I", "-S", "-c", test, str(path)], user=_FALLBACK_USER)
+    # a shell, since our interpreter itself may be out of that user's reach
+    return _succeeds(["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)], user=_FALLBACK_USER)
 
 
 def _succeeds(argv: list[str], *, user: str | None = None) -> bool:
     try:
-        done = subprocess.run(  # noqa: S603 - our own interpreter
+        done = subprocess.run(  # noqa: S603 - fixed programs
             argv, check=False, user=user, stdin=subprocess.DEVNULL, capture_output=True, timeout=10
         )
     except (OSError, KeyError, subprocess.SubprocessError):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pwd
 import random
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ import psutil
 
 LOOPBACK: Final = "127.0.0.1"
 _SAME_START_S: Final = 2.0
+_KILL_WAIT_S: Final = 10.0
+_POLL_S: Final = 0.005
 _PORTS_BELOW_EPHEMERAL: Final = 12_000
 _DEFAULT_EPHEMERAL_LOW: Final = 32_768
 
@@ -95,8 +99,10 @@ class ProcessRef:
         for member in family:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
-        self.wait(10)
-        psutil.wait_procs(family[1:], timeout=10)
+        self.wait(_KILL_WAIT_S)
+        deadline = time.monotonic() + _KILL_WAIT_S
+        while any(_is_there(member) for member in family[1:]) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
 
     def stop(self, number: signal.Signals = signal.SIGTERM, *, timeout_s: float = 20) -> bool:
         """Ask it to end, then kill it if it does not; whether it went by itself."""
@@ -120,7 +126,7 @@ def spawn(
     Its output is appended to `log`. With `user`, which needs root, it runs as that user.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    with open(log, "ab", opener=_private) as output:  # noqa: PTH123 - `Path.open` takes no opener
         child = subprocess.Popen(  # noqa: S603 - callers pass argument lists, no shell
             list(argv),
             stdin=subprocess.DEVNULL,
@@ -140,9 +146,20 @@ def spawn(
         return ProcessRef(child.pid, 0.0)
 
 
-def _group_of(user: str) -> int:
-    import pwd  # noqa: PLC0415 - POSIX only, and needed only by root
+def _private(path: str, flags: int) -> int:
+    """Open a file that, if it is new, only its owner may read: logs can quote data."""
+    return os.open(path, flags, 0o600)
 
+
+def _is_there(process: psutil.Process) -> bool:
+    """Whether it still holds ports and memory; a zombie, which only awaits being reaped, does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _group_of(user: str) -> int:
     return pwd.getpwnam(user).pw_gid
 
 

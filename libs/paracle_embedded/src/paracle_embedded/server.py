@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, Self
 from paracle_embedded.processes import LOOPBACK, ProcessRef, free_port, port_is_free
 
 _POLL_S: Final = 0.01
+_BIND_ATTEMPTS: Final = 3
 _TAIL_BYTES: Final = 64 * 1024
 
 
@@ -30,6 +31,10 @@ class ServerFailed(RuntimeError):
             shown = f"\nlog: {log_path}" + (f"\n{lines}" if lines else " (empty)")
         super().__init__(message + shown)
         self.log_path = log_path
+
+
+class _PortLost(ServerFailed):
+    """Somebody else took the port between our look and the server's."""
 
 
 class Server(ABC):
@@ -117,18 +122,29 @@ class Server(ABC):
             if self.running:
                 self._await_ready()
                 return self
-            self._state |= {"kind": self.kind, "port": self._choose_port(), **self._extra_ports()}
-            self._prepare()
-            ref = self._launch()
-            self._state |= {"process": ref.to_json()}
-            self._save()
-            self._started_here = True
-            try:
-                self._await_ready()
-            except ServerFailed:
-                ref.kill_tree()
-                raise
+            for attempt in range(1, _BIND_ATTEMPTS + 1):
+                try:
+                    self._start_once()
+                    break
+                except _PortLost:
+                    if attempt == _BIND_ATTEMPTS or self._asked_port:
+                        raise
         return self
+
+    def _start_once(self) -> None:
+        self._state |= {"kind": self.kind, "port": self._choose_port(), **self._extra_ports()}
+        self._prepare()
+        ref = self._launch()
+        self._state |= {"process": ref.to_json()}
+        self._save()
+        self._started_here = True
+        try:
+            self._await_ready()
+        except ServerFailed as error:
+            ref.kill_tree()
+            if not port_is_free(self.port):
+                raise _PortLost(str(error)) from error
+            raise
 
     def stop(self, *, timeout_s: float = 30) -> None:
         """Stop the server cleanly, or by force after `timeout_s`; does nothing if it does not run."""
@@ -196,7 +212,7 @@ class Server(ABC):
     def _load(self) -> dict[str, Any]:
         try:
             state: dict[str, Any] = json.loads(self._state_path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as error:
             message = f"{self._state_path} cannot be read ({error}); repair or remove it"
