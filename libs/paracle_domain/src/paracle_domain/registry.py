@@ -1,0 +1,181 @@
+"""What can be asked of the registry: put manifests in, look at them, and pin the plan of a run."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from paracle_domain.agent.spec import AgentSpec
+from paracle_domain.messages import JsonObject, Message, Request, Value
+from paracle_domain.plan import Plan
+
+type Kind = Literal["Agent", "Tool", "Workflow"]
+type Change = Literal["created", "updated", "unchanged"]
+
+MAX_TEXT_BYTES = 4 * 1024 * 1024
+
+
+class Touched(Value):
+    """Something that an edit changes although it was not edited itself: it extends or uses what was."""
+
+    kind: Kind
+    name: str
+
+
+class AppliedSpec(Value):
+    """What became of one manifest. `touches` are the descendants and workflows whose next run sees it."""
+
+    kind: Kind
+    name: str
+    revision: int
+    change: Change
+    touches: tuple[Touched, ...] = ()
+
+
+class Applied(Message, type_name="registry.applied"):
+    """What an apply did (or, if `dry_run`, would have done), in the order of the documents."""
+
+    results: tuple[AppliedSpec, ...]
+    dry_run: bool = False
+
+
+class ApplyManifests(Request[Applied], service="registry", method="apply_manifests", answer=Applied):
+    """Put all manifests of `text` (YAML or JSON, many documents) in, or none of them.
+
+    `source` is what errors call the text: a file's name.
+    """
+
+    text: str
+    source: str = Field(default="manifest", max_length=500)
+    dry_run: bool = False
+
+
+class SpecView(Message, type_name="registry.spec"):
+    """One revision of a manifest, as it was written. `digest` is that of the manifest."""
+
+    kind: Kind
+    name: str
+    revision: int
+    manifest: JsonObject
+    digest: str
+    author: str
+    created_at: datetime
+
+
+class GetSpec(Request[SpecView], service="registry", method="get_spec", answer=SpecView):
+    """A manifest: its newest revision, or the one given."""
+
+    kind: Kind
+    name: str
+    revision: int | None = Field(default=None, ge=1)
+
+
+class SpecSummary(Value):
+    """A manifest in a list."""
+
+    kind: Kind
+    name: str
+    revision: int
+    description: str = ""
+    author: str
+    created_at: datetime
+
+
+class SpecList(Message, type_name="registry.spec_list"):
+    """Newest revisions, by kind and name; `next_cursor` asks for the page after it."""
+
+    specs: tuple[SpecSummary, ...]
+    next_cursor: str | None = None
+
+
+class ListSpecs(Request[SpecList], service="registry", method="list_specs", answer=SpecList):
+    """What there is, of one kind or of all."""
+
+    kind: Kind | None = None
+    limit: int = Field(default=500, ge=1, le=1_000)
+    cursor: str | None = None
+
+
+class RevisionView(Value):
+    """One revision in a manifest's history; `diff` is a unified diff (as YAML) against the one before it."""
+
+    revision: int
+    digest: str
+    author: str
+    created_at: datetime
+    diff: str = ""
+
+
+class RevisionList(Message, type_name="registry.revision_list"):
+    """A manifest's revisions, newest first."""
+
+    kind: Kind
+    name: str
+    revisions: tuple[RevisionView, ...]
+
+
+class ListRevisions(Request[RevisionList], service="registry", method="list_revisions", answer=RevisionList):
+    """How a manifest came to be what it is."""
+
+    kind: Kind
+    name: str
+    limit: int = Field(default=50, ge=1, le=500)
+    before: int | None = Field(default=None, ge=1, description="only revisions older than this one")
+
+
+class Ancestor(Value):
+    """An agent in a line of inheritance, at a revision."""
+
+    name: str
+    revision: int
+
+
+class Explanation(Message, type_name="registry.explanation"):
+    """A resolved agent, and which ancestor set each field of it.
+
+    `origins` maps paths of fields (`model.name`, `tools[search]`, `limits.turns`) to who set them; a field without an
+    origin has the default. `lineage` begins with the agent and ends with its root.
+    """
+
+    name: str
+    revision: int
+    spec: AgentSpec
+    origins: dict[str, Ancestor]
+    lineage: tuple[Ancestor, ...]
+
+
+class ExplainAgent(Request[Explanation], service="registry", method="explain_agent", answer=Explanation):
+    """An agent with its inheritance resolved, and where each field comes from."""
+
+    name: str
+
+
+class PlanAnswer(Message, type_name="registry.plan_answer"):
+    """The plan, or only its digest if that is the `known_digest` of the question."""
+
+    digest: str
+    plan: Plan | None = None
+
+
+class ResolvePlan(Request[PlanAnswer], service="registry", method="resolve_plan", answer=PlanAnswer):
+    """Pin what a run of `workflow`, or an invocation of `agent`, uses.
+
+    `revision` is the workflow's (the newest if absent); agents and tools are always pinned at their newest.
+    """
+
+    workflow: str | None = None
+    agent: str | None = None
+    revision: int | None = Field(default=None, ge=1)
+    known_digest: str | None = None
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if (self.workflow is None) == (self.agent is None):
+            message = "give exactly one of workflow and agent"
+            raise ValueError(message)
+        if self.agent is not None and self.revision is not None:
+            message = "revision is a workflow's; an agent is always pinned at its newest"
+            raise ValueError(message)
+        return self
