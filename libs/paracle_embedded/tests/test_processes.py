@@ -15,7 +15,8 @@ from paracle_embedded import NatsServer, PostgresServer, ProcessRef, ServerFaile
 
 SLEEPER = """
 import signal, subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "import signal; print('ready', flush=True); signal.pause()"], start_new_session=True)
+worker = "import signal; print('ready', flush=True); signal.pause()"
+child = subprocess.Popen([sys.executable, "-c", worker], start_new_session=True)
 signal.pause()
 """
 
@@ -29,7 +30,7 @@ def eventually(holds: Callable[[], bool], within_s: float = 20) -> None:
 
 def test_a_file_in_place_of_the_directory_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(ServerFailed, match="cannot use .*file as the data directory of nats-server"):
+    with pytest.raises(ServerFailed, match=r"cannot use .*file as the data directory of nats-server"):
         NatsServer(tmp_path / "file").start()
 
 

@@ -123,7 +123,7 @@ def test_a_broken_cluster_shows_the_end_of_the_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-async def test_root_without_user_namespaces_runs_it_as_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_without_user_namespaces_runs_it_as_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(privileges, "_namespaces_permitted", lambda: False)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -134,10 +134,10 @@ async def test_root_without_user_namespaces_runs_it_as_nobody(monkeypatch: pytes
             assert server.process is not None
             assert server.process.process is not None
             assert server.process.process.username() == "nobody"
-            assert await query(server, "select 1") == 1
+            assert asyncio.run(query(server, "select 1")) == 1
         monkeypatch.undo()
         with PostgresServer(directory / "postgres") as server:
-            assert await query(server, "select 2") == 2
+            assert asyncio.run(query(server, "select 2")) == 2
 
 
 async def test_nats_keeps_acknowledged_messages_over_kill_minus_nine(tmp_path: Path) -> None:

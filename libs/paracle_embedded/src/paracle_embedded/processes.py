@@ -126,7 +126,7 @@ def spawn(
     Its output is appended to `log`. With `user`, which needs root, it runs as that user.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab", opener=_private) as output:  # noqa: PTH123 - `Path.open` takes no opener
+    with open(log, "ab", opener=_private) as output:
         child = subprocess.Popen(  # noqa: S603 - callers pass argument lists, no shell
             list(argv),
             stdin=subprocess.DEVNULL,
