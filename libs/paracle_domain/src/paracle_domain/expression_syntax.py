@@ -19,74 +19,23 @@ MAX_PRODUCTS: Final = 4
 
 BLOCKS: Final = frozenset({"for", "endfor", "if", "elif", "else", "endif"})
 FUNCTIONS: Final = frozenset({"range"})
-METHODS: Final = frozenset(
-    [
-        "items",
-        "keys",
-        "values",
-        "get",
-        "upper",
-        "lower",
-        "strip",
-        "lstrip",
-        "rstrip",
-        "split",
-        "splitlines",
-        "startswith",
-        "endswith",
-        "title",
-        "capitalize",
-        "count",
-        "find",
-        "isdigit",
-    ]
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of `text`, as a set of names."""
+    return frozenset(text.split())
+
+
+METHODS: Final = words(
+    "items keys values get upper lower strip lstrip rstrip split splitlines startswith endswith title capitalize "
+    "count find isdigit"
 )
-FILTERS: Final = frozenset(
-    [
-        "abs",
-        "bool",
-        "capitalize",
-        "count",
-        "d",
-        "default",
-        "dictsort",
-        "first",
-        "float",
-        "groupby",
-        "int",
-        "items",
-        "join",
-        "last",
-        "length",
-        "lines",
-        "list",
-        "lower",
-        "map",
-        "max",
-        "min",
-        "reject",
-        "rejectattr",
-        "replace",
-        "reverse",
-        "round",
-        "select",
-        "selectattr",
-        "sort",
-        "split",
-        "string",
-        "sum",
-        "title",
-        "tojson",
-        "trim",
-        "truncate",
-        "unique",
-        "upper",
-        "urlencode",
-    ]
+FILTERS: Final = words(
+    "abs bool capitalize count d default dictsort first float groupby int items join last length lines list lower map "
+    "max min reject rejectattr replace reverse round select selectattr sort split string sum title tojson trim "
+    "truncate unique upper urlencode"
 )
-_KEYWORDS: Final = frozenset(
-    ["and", "or", "not", "in", "is", "if", "else", "elif", "for", "true", "false", "none", "True", "False", "None"]
-)
+_KEYWORDS: Final = words("and or not in is if else elif for true false none True False None")
 _GUARDS: Final = frozenset({"and", "or", "is", "if", "for", "default", "d"})
 
 _OPENINGS: Final = re.compile(r"\{\{|\{%|\{#")

@@ -25,7 +25,7 @@ from minijinja import Environment, TemplateError
 from pydantic import JsonValue
 
 from paracle_domain.errors import ExpressionFailed, quote
-from paracle_domain.expression_syntax import FILTERS, FUNCTIONS, Code, Path, guarded, paths, read_template
+from paracle_domain.expression_syntax import FILTERS, FUNCTIONS, Code, Path, guarded, paths, read_template, words
 
 FUEL: Final = 100_000
 MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024
@@ -304,33 +304,10 @@ def _environment(fuel: int) -> Environment:
     return made
 
 
-_BUILT_IN_FUNCTIONS: Final = frozenset(["debug", "dict", "namespace", "cycler", "joiner", "lipsum", "randrange", "now"])
-_BUILT_IN_FILTERS: Final = frozenset(
-    [
-        "attr",
-        "batch",
-        "center",
-        "chain",
-        "dateformat",
-        "datetimeformat",
-        "e",
-        "escape",
-        "filesizeformat",
-        "format",
-        "indent",
-        "pluralize",
-        "pprint",
-        "random",
-        "safe",
-        "slice",
-        "spaceless",
-        "striptags",
-        "timeformat",
-        "urlize",
-        "wordcount",
-        "wordwrap",
-        "zip",
-    ]
+_BUILT_IN_FUNCTIONS: Final = ("debug", "dict", "namespace", "cycler", "joiner", "lipsum", "randrange", "now")
+_BUILT_IN_FILTERS: Final = words(
+    "attr batch center chain dateformat datetimeformat e escape filesizeformat format indent pluralize pprint random "
+    "safe slice spaceless striptags timeformat urlize wordcount wordwrap zip"
 )
 
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, StringConstraints
 
 from paracle_domain.messages import JsonObject
 from paracle_domain.workflow.spec import Name, Seconds, Spec
 
 type Money = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+type ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+type Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+type OutputTokens = Annotated[int, Field(ge=1, le=1_000_000)]
+type Turns = Annotated[int, Field(ge=1, le=1_000)]
+type ToolCalls = Annotated[int, Field(ge=0, le=10_000)]
+type Tokens = Annotated[int, Field(ge=1)]
+type OutputRepairs = Annotated[int, Field(ge=0, le=10)]
 
 
 class ModelChoice(Spec):
@@ -19,21 +26,21 @@ class ModelChoice(Spec):
     `name` is `provider/model` (`openai/gpt-5-mini`, `sandbox/rules`) or `default`: the first provider that is set up.
     """
 
-    name: str = Field(default="default", min_length=1, max_length=200)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    max_output_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    name: ModelName = "default"
+    temperature: Temperature | None = None
+    max_output_tokens: OutputTokens | None = None
     params: dict[str, JsonValue] = Field(default={}, description="handed to the provider as they are")
 
 
 class Limits(Spec):
     """How far one task of the agent may go; reaching one is a failure with code `limit_exceeded`."""
 
-    turns: int = Field(default=20, ge=1, le=1_000)
-    tool_calls: int = Field(default=50, ge=0, le=10_000)
+    turns: Turns = 20
+    tool_calls: ToolCalls = 50
     wall_time_s: Seconds = 600.0
-    tokens: int = Field(default=1_000_000, ge=1)
+    tokens: Tokens = 1_000_000
     cost_usd: Money | None = None
-    output_repairs: int = Field(default=2, ge=0, le=10, description="turns to mend an output that breaks the schema")
+    output_repairs: OutputRepairs = Field(default=2, description="turns to mend an output that breaks the schema")
 
 
 class AgentSpec(Spec):
