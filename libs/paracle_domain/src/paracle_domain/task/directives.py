@@ -1,0 +1,45 @@
+"""What a task's machine wants done. Each directive has a name, so that the same wish is not carried out twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from paracle_domain.messages import JsonObject
+from paracle_domain.task.messages import TaskResult
+
+
+@dataclass(frozen=True, slots=True)
+class CallModel:
+    """Ask the model for the next turn, not before `not_before`. `prompt.model_request` makes the question."""
+
+    call_id: str
+    not_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InvokeTool:
+    """Call a tool of the plan. `key` is the idempotency key of one that changes the world."""
+
+    call_id: str
+    tool: str
+    arguments: JsonObject
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOutput:
+    """Read `text` as JSON and hold it against the agent's output schema; the answer is an `OutputChecked`."""
+
+    turn: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportResult:
+    """Tell the orchestrator how the task ended."""
+
+    result: TaskResult
+
+
+type TaskDirective = CallModel | InvokeTool | CheckOutput | ReportResult

@@ -1,0 +1,197 @@
+"""What happens to a task: its history, as deltas. A conversation is the fold of these, never stored again per turn."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
+
+from paracle_domain.errors import ErrorInfo, Finding, MalformedMessage, from_validation
+from paracle_domain.inference.chat import ChatMessage
+from paracle_domain.inference.response import FinishReason
+from paracle_domain.inference.usage import Usage
+from paracle_domain.machine import EventRecord
+from paracle_domain.messages import Value
+from paracle_domain.task.messages import Task
+from paracle_domain.tool.spec import Effect
+
+
+class TaskAccepted(Value):
+    """The runtime has taken the task on. `expires_at` is the earlier of its deadline and its agent's wall time."""
+
+    type: Literal["task.accepted"] = "task.accepted"
+    task: Task
+    revision: int
+    expires_at: datetime | None = None
+
+
+class ModelReplied(Value):
+    """Turn number `turn`: what the model said, and what that used. `agent` and `step` are there for accounting."""
+
+    type: Literal["task.model_replied"] = "task.model_replied"
+    call_id: str
+    turn: int
+    message: ChatMessage
+    finish_reason: FinishReason
+    usage: Usage
+    provider: str
+    model: str
+    sandbox: bool = False
+    latency_s: float
+    agent: str
+    step: str
+
+
+class ModelCallFailed(Value):
+    """A model call failed; it is tried again at `retry_at`, or not at all if that is absent."""
+
+    type: Literal["task.model_call_failed"] = "task.model_call_failed"
+    call_id: str
+    error: ErrorInfo
+    retry_at: datetime | None = None
+
+
+class ToolReturned(Value):
+    """A tool call ended: with `output`, or with the `error` that the model is told.
+
+    `duration_s` is absent where nothing was called (an unknown tool, arguments that do not fit).
+    """
+
+    type: Literal["task.tool_returned"] = "task.tool_returned"
+    call_id: str
+    tool: str
+    output: JsonValue = None
+    error: ErrorInfo | None = None
+    duration_s: float | None = None
+
+
+class EffectIntended(Value):
+    """A tool that changes the world is about to be called. `key` names the effect and is its idempotency key."""
+
+    type: Literal["effect.intended"] = "effect.intended"
+    key: str
+    call_id: str
+    tool: str
+    revision: int
+    effect: Effect
+    arguments_digest: str
+
+
+class EffectSent(Value):
+    """From here on the tool may have been called."""
+
+    type: Literal["effect.sent"] = "effect.sent"
+    key: str
+    call_id: str
+
+
+class EffectConfirmed(Value):
+    """The tool said that it is done; its result stands in `task.tool_returned`."""
+
+    type: Literal["effect.confirmed"] = "effect.confirmed"
+    key: str
+    call_id: str
+
+
+class EffectFailed(Value):
+    """The tool is known not to have done it."""
+
+    type: Literal["effect.failed"] = "effect.failed"
+    key: str
+    call_id: str
+    error: ErrorInfo
+
+
+class EffectInDoubt(Value):
+    """An `at_most_once` tool may or may not have done it; it is not called again by itself."""
+
+    type: Literal["effect.in_doubt"] = "effect.in_doubt"
+    key: str
+    call_id: str
+    tool: str
+    reason: str
+
+
+class OutputRejected(Value):
+    """The answer does not fit the agent's output schema; the model is told `problems` and asked again."""
+
+    type: Literal["task.output_rejected"] = "task.output_rejected"
+    problems: tuple[Finding, ...]
+
+
+class TaskCompleted(Value):
+    type: Literal["task.completed"] = "task.completed"
+    output: JsonValue = None
+
+
+class TaskFailed(Value):
+    type: Literal["task.failed"] = "task.failed"
+    error: ErrorInfo
+
+
+class TaskCancelled(Value):
+    """Stopped on request; the first event of all if the request came before the task."""
+
+    type: Literal["task.cancelled"] = "task.cancelled"
+    reason: str
+
+
+class TaskTimedOut(Value):
+    type: Literal["task.timed_out"] = "task.timed_out"
+    error: ErrorInfo
+
+
+type TaskEvent = Annotated[
+    TaskAccepted
+    | ModelReplied
+    | ModelCallFailed
+    | ToolReturned
+    | EffectIntended
+    | EffectSent
+    | EffectConfirmed
+    | EffectFailed
+    | EffectInDoubt
+    | OutputRejected
+    | TaskCompleted
+    | TaskFailed
+    | TaskCancelled
+    | TaskTimedOut,
+    Field(discriminator="type"),
+]
+
+_EVENTS: Final[TypeAdapter[TaskEvent]] = TypeAdapter(TaskEvent)
+
+
+def dump_event(event: TaskEvent) -> bytes:
+    """`event` as one JSON object with its `type`."""
+    return _EVENTS.dump_json(event, exclude_none=True)
+
+
+def load_event(body: bytes | str) -> TaskEvent:
+    """The event that `dump_event` wrote.
+
+    Raises
+    ------
+    MalformedMessage
+        If `body` is no event of a task that this version knows.
+    """
+    try:
+        return _EVENTS.validate_json(body)
+    except ValidationError as error:
+        wrong = from_validation(error, "task event")
+        raise MalformedMessage(wrong.message, path=wrong.path, problems=wrong.problems) from error
+
+
+def event_record(task_id: str, run_id: str, event: TaskEvent, *, seq: int, at: datetime, cause: str) -> EventRecord:
+    """`event` as it is published: number `seq` of its task, correlated by its run."""
+    return EventRecord(
+        entity="task",
+        id=task_id,
+        seq=seq,
+        type=event.type,
+        at=at,
+        cause=cause,
+        correlation_id=run_id,
+        data=event.model_dump(mode="json", exclude={"type"}, exclude_none=True),
+    )

@@ -1,0 +1,106 @@
+"""What a task's machine is told. Every input says when it came; a result says which call it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import JsonValue
+
+from paracle_domain.errors import ErrorInfo, Finding
+from paracle_domain.inference.response import Completion
+
+
+class Outcome(StrEnum):
+    """What is known of a failed tool call: nothing was done, it was done, or nobody knows."""
+
+    NOT_DONE = "not_done"
+    DONE = "done"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptTask:
+    """Begin. `problems`: how the input breaks the target's input schema."""
+
+    at: datetime
+    problems: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyCame:
+    """The model answered. `refused` says for the tool calls whose arguments do not fit, by index, what is wrong."""
+
+    at: datetime
+    call_id: str
+    completion: Completion
+    refused: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFailed:
+    at: datetime
+    call_id: str
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSucceeded:
+    at: datetime
+    call_id: str
+    output: JsonValue
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFailed:
+    """A tool call failed; `outcome` matters for tools that change the world."""
+
+    at: datetime
+    call_id: str
+    error: ErrorInfo
+    duration_s: float
+    outcome: Outcome = Outcome.NOT_DONE
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChecked:
+    """The final answer of turn `turn` as JSON, and how it breaks the output schema (nothing: it fits)."""
+
+    at: datetime
+    turn: int
+    value: JsonValue = None
+    problems: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A process has loaded this state and knows nothing of what the last one had under way."""
+
+    at: datetime
+
+
+type TaskInput = (
+    AcceptTask
+    | ReplyCame
+    | ModelFailed
+    | ToolSucceeded
+    | ToolFailed
+    | OutputChecked
+    | CancelRequested
+    | DeadlinePassed
+    | Resume
+)

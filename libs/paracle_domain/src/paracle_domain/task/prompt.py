@@ -1,0 +1,106 @@
+"""What a model is told: instructions, input, tool results, and what is wrong with its answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from minijinja import Environment, TemplateError
+from pydantic import JsonValue
+
+from paracle_domain.errors import ErrorInfo, ExpressionFailed, Finding
+from paracle_domain.inference.chat import ChatMessage, OutputFormat, Sampling, ToolDefinition, ToolResultPart
+from paracle_domain.inference.request import CallLabels, Complete
+from paracle_domain.plan import PlannedAgent
+
+if TYPE_CHECKING:
+    from paracle_domain.task.state import TaskState
+
+TOOL_TEXT_LIMIT: Final = 100_000
+_FUEL: Final = 200_000
+_CALL_TIMEOUT_MAX_S: Final = 3_600.0
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    return Environment(fuel=_FUEL, undefined_behavior="strict", auto_escape_callback=lambda _: False)
+
+
+def instructions(agent: PlannedAgent, value: JsonValue) -> str:
+    """The agent's instructions, rendered over `input`.
+
+    Raises
+    ------
+    ExpressionFailed
+        If the template does not parse, names something absent, or runs out of fuel.
+    """
+    try:
+        return _templates().render_str(agent.spec.instructions, name="instructions", input=value)
+    except TemplateError as error:
+        raise ExpressionFailed(
+            f"instructions of agent {agent.name!r} cannot be rendered: {error}", path="spec.instructions"
+        ) from error
+
+
+def input_text(value: JsonValue) -> str:
+    """The input as the model reads it: a text as it is (also as the only field `text`), anything else as JSON."""
+    if isinstance(value, dict) and set(value) == {"text"} and isinstance(value["text"], str):
+        return value["text"]
+    return as_text(value)
+
+
+def as_text(value: JsonValue) -> str:
+    """A text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def tool_result(ref: str, output: JsonValue, error: ErrorInfo | None) -> ToolResultPart:
+    """How a tool call ended, for the model; what is too long is cut, and says so."""
+    text = f"{error.code}: {error.message}" if error else as_text(output)
+    if len(text) > TOOL_TEXT_LIMIT:
+        text = f"{text[:TOOL_TEXT_LIMIT]}\n[cut here: {TOOL_TEXT_LIMIT:,} of {len(text):,} characters are shown]"
+    return ToolResultPart(call_id=ref, content=text, is_error=error is not None)
+
+
+def repair_request(problems: Sequence[Finding]) -> str:
+    """What the model is told when its answer was not accepted."""
+    listed = "\n".join(f"- {problem.path or 'the answer'}: {problem.message}" for problem in problems)
+    return f"Your answer was not accepted:\n{listed}\nGive the whole answer again, corrected, and nothing else."
+
+
+def model_request(state: TaskState) -> Complete:
+    """The question for the turn that is due.
+
+    Raises
+    ------
+    ExpressionFailed
+        If the instructions cannot be rendered.
+    TypeError
+        If the task is that of a tool.
+    """
+    agent, task = state.job.agent, state.job.task
+    if agent is None:
+        message = f"task {task.task_id} calls a tool and asks no model"
+        raise TypeError(message)
+    told = instructions(agent, task.input)
+    spec = agent.spec
+    return Complete(
+        call_id=state.model_call_id,
+        model=spec.model.name,
+        messages=(*((ChatMessage.system(told),) if told else ()), *state.messages),
+        tools=tuple(
+            ToolDefinition(name=name, description=tool.spec.description, input_schema=tool.spec.input)
+            for name, tool in state.job.tools.items()
+        ),
+        output=None if spec.output is None else OutputFormat(json_schema=spec.output),
+        sampling=Sampling(
+            temperature=spec.model.temperature,
+            max_output_tokens=spec.model.max_output_tokens,
+            params=spec.model.params,
+        ),
+        stream_to=task.task_id,
+        timeout_s=min(spec.limits.wall_time_s, _CALL_TIMEOUT_MAX_S),
+        labels=CallLabels(run_id=task.run_id, task_id=task.task_id, agent=agent.name, step=task.step),
+    )

@@ -1,0 +1,247 @@
+"""How a task stands: the fold of its events over the job that it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import assert_never
+
+from pydantic import JsonValue
+
+from paracle_domain.errors import ErrorInfo, NotFound
+from paracle_domain.ids import derive_id
+from paracle_domain.inference.chat import ChatMessage, ToolCallPart, ToolResultPart
+from paracle_domain.inference.usage import Usage
+from paracle_domain.messages import JsonObject
+from paracle_domain.plan import Plan, PlannedAgent, PlannedTool
+from paracle_domain.task import events as ev
+from paracle_domain.task import prompt
+from paracle_domain.task.messages import Task, TaskStatus
+from paracle_domain.tool.spec import Effect
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be done: the task, and the parts of its run's plan that it may use. It never changes."""
+
+    task: Task
+    target: PlannedAgent | PlannedTool
+    tools: dict[str, PlannedTool]
+
+    @classmethod
+    def of(cls, task: Task, plan: Plan) -> Job:
+        """The job that `task` is under `plan`.
+
+        Raises
+        ------
+        NotFound
+            If the plan lacks the target, or a tool that the target names.
+        """
+        if task.target_kind == "tool":
+            tool = _planned(plan.tools, task.target, "tool", plan)
+            return cls(task, tool, {task.target: tool})
+        agent = _planned(plan.agents, task.target, "agent", plan)
+        return cls(task, agent, {name: _planned(plan.tools, name, "tool", plan) for name in agent.spec.tools})
+
+    @property
+    def agent(self) -> PlannedAgent | None:
+        return self.target if isinstance(self.target, PlannedAgent) else None
+
+
+def _planned[T](parts: dict[str, T], name: str, kind: str, plan: Plan) -> T:
+    if name not in parts:
+        raise NotFound(f"plan {plan.digest} has no {kind} {name!r}; it has {', '.join(sorted(parts)) or 'none'}")
+    return parts[name]
+
+
+@dataclass(frozen=True, slots=True)
+class MadeCall:
+    """A tool call of the task. `ref` is the model's name for it; `key` names its effect, if it has one.
+
+    `result` is what the model is told; a call without one is under way.
+    """
+
+    id: str
+    ref: str
+    turn: int
+    tool: str
+    arguments: JsonObject
+    fingerprint: str
+    key: str | None = None
+    sent: bool = False
+    confirmed: bool = False
+    result: ToolResultPart | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """A task at one moment. `messages` is the conversation without the system message, which follows from the job.
+
+    `answer` is a final answer that has yet to be checked; `tried` counts the failures of the present model call.
+    """
+
+    job: Job
+    status: TaskStatus = TaskStatus.QUEUED
+    expires_at: datetime | None = None
+    messages: tuple[ChatMessage, ...] = ()
+    turn: int = 0
+    tried: int = 0
+    retry_at: datetime | None = None
+    calls: tuple[MadeCall, ...] = ()
+    answer: str | None = None
+    rejections: int = 0
+    usage: Usage = field(default_factory=Usage)
+    output: JsonValue = None
+    error: ErrorInfo | None = None
+
+    @property
+    def open_calls(self) -> tuple[MadeCall, ...]:
+        return tuple(call for call in self.calls if call.result is None)
+
+    @property
+    def wants_model(self) -> bool:
+        """Whether the next thing to do is to ask the model."""
+        running = self.status is TaskStatus.RUNNING and self.job.agent is not None
+        return running and self.answer is None and not self.open_calls
+
+    @property
+    def model_call_id(self) -> str:
+        """The id of the model call that is due: the same wherever and whenever it is asked for."""
+        return derive_id("call", self.job.task.task_id, "model", self.turn + 1, self.tried)
+
+    @property
+    def spent(self) -> Usage:
+        """What the task used so far, its tool calls counted."""
+        return self.usage.model_copy(update={"tool_calls": len(self.calls)})
+
+    def call(self, call_id: str) -> MadeCall | None:
+        """The open call `call_id`."""
+        return next((call for call in self.open_calls if call.id == call_id), None)
+
+    def in_doubt(self) -> tuple[MadeCall, ...]:
+        """Open calls that may have been carried out and must not be repeated."""
+        return tuple(c for c in self.open_calls if c.sent and self.effect(c.tool) is Effect.AT_MOST_ONCE)
+
+    def effect(self, tool: str) -> Effect:
+        planned = self.job.tools.get(tool)
+        return planned.spec.effect if planned else Effect.NONE
+
+
+def fingerprint(tool: str, arguments: JsonObject) -> str:
+    """What two calls of the same tool with the same arguments have in common."""
+    text = json.dumps(arguments, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.blake2b(f"{tool}\x1f{text}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def effect_key(state: TaskState, call: MadeCall) -> str:
+    """The idempotency key of `call`: the same on every attempt of the step.
+
+    The nth call with the same arguments is the nth effect; one that failed does not count, so that calling again
+    after a failure is the same effect again.
+    """
+    task = state.job.task
+    before = state.calls[: state.calls.index(call)]
+    same = [c for c in before if c.fingerprint == call.fingerprint and (c.confirmed or c.result is None)]
+    return derive_id("eff", task.run_id, task.effect_scope, call.tool, call.fingerprint, len(same))
+
+
+def evolve(state: TaskState, event: ev.TaskEvent) -> TaskState:
+    """The state after `event`."""
+    match event:
+        case ev.TaskAccepted():
+            return _accepted(state, event)
+        case ev.ModelReplied():
+            return _replied(state, event)
+        case ev.ModelCallFailed():
+            return replace(state, tried=state.tried + 1, retry_at=event.retry_at)
+        case ev.ToolReturned():
+            return _returned(state, event)
+        case ev.EffectIntended() | ev.EffectSent() | ev.EffectConfirmed() | ev.EffectFailed() | ev.EffectInDoubt():
+            return _ledgered(state, event)
+        case ev.OutputRejected():
+            asked = ChatMessage.user(prompt.repair_request(event.problems))
+            messages = (*state.messages, asked)
+            return replace(state, answer=None, rejections=state.rejections + 1, messages=messages)
+        case ev.TaskCompleted() | ev.TaskFailed() | ev.TaskCancelled() | ev.TaskTimedOut():
+            return _ended(state, event)
+        case _:
+            assert_never(event)
+
+
+type _LedgerEvent = ev.EffectIntended | ev.EffectSent | ev.EffectConfirmed | ev.EffectFailed | ev.EffectInDoubt
+type _EndEvent = ev.TaskCompleted | ev.TaskFailed | ev.TaskCancelled | ev.TaskTimedOut
+
+
+def _ledgered(state: TaskState, event: _LedgerEvent) -> TaskState:
+    match event:
+        case ev.EffectIntended():
+            return _changed(state, event.call_id, key=event.key)
+        case ev.EffectSent():
+            return _changed(state, event.call_id, sent=True)
+        case ev.EffectConfirmed():
+            return _changed(state, event.call_id, confirmed=True)
+        case ev.EffectFailed() | ev.EffectInDoubt():
+            return state
+        case _:
+            assert_never(event)
+
+
+def _ended(state: TaskState, event: _EndEvent) -> TaskState:
+    match event:
+        case ev.TaskCompleted():
+            return replace(state, status=TaskStatus.COMPLETED, output=event.output)
+        case ev.TaskFailed():
+            return replace(state, status=TaskStatus.FAILED, error=event.error)
+        case ev.TaskCancelled():
+            return replace(state, status=TaskStatus.CANCELLED, error=ErrorInfo(code="cancelled", message=event.reason))
+        case ev.TaskTimedOut():
+            return replace(state, status=TaskStatus.TIMED_OUT, error=event.error)
+        case _:
+            assert_never(event)
+
+
+def _accepted(state: TaskState, event: ev.TaskAccepted) -> TaskState:
+    task = event.task
+    running = replace(state, status=TaskStatus.RUNNING, expires_at=event.expires_at)
+    if task.target_kind == "agent":
+        return replace(running, messages=(ChatMessage.user(prompt.input_text(task.input)),))
+    arguments = task.input if isinstance(task.input, dict) else {}
+    return replace(running, calls=(_made(task, 0, 0, ToolCallPart(id="", name=task.target, arguments=arguments)),))
+
+
+def _replied(state: TaskState, event: ev.ModelReplied) -> TaskState:
+    wishes = event.message.tool_calls
+    made = tuple(_made(state.job.task, event.turn, index, wish) for index, wish in enumerate(wishes))
+    return replace(
+        state,
+        messages=(*state.messages, event.message),
+        turn=event.turn,
+        tried=0,
+        retry_at=None,
+        calls=state.calls + made,
+        answer=None if wishes else event.message.text,
+        usage=state.usage + event.usage,
+    )
+
+
+def _made(task: Task, turn: int, index: int, wish: ToolCallPart) -> MadeCall:
+    call_id = derive_id("call", task.task_id, "tool", turn, index)
+    return MadeCall(call_id, wish.id, turn, wish.name, wish.arguments, fingerprint(wish.name, wish.arguments))
+
+
+def _returned(state: TaskState, event: ev.ToolReturned) -> TaskState:
+    open_call = state.call(event.call_id)
+    if open_call is None:
+        return state
+    done = _changed(state, event.call_id, result=prompt.tool_result(open_call.ref, event.output, event.error))
+    if done.open_calls or done.job.agent is None:
+        return done
+    results = [call.result for call in done.calls if call.turn == done.turn and call.result is not None]
+    return replace(done, messages=(*done.messages, ChatMessage.tool(*results)))
+
+
+def _changed(state: TaskState, call_id: str, **changes: object) -> TaskState:
+    calls = tuple(replace(c, **changes) if c.id == call_id else c for c in state.calls)  # type: ignore[arg-type]  # field names are ours
+    return replace(state, calls=calls)

@@ -1,0 +1,112 @@
+"""What holds for the task machine whatever happens, in whatever order and however often."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paracle_domain.errors import ErrorInfo, Finding
+from paracle_domain.inference.chat import ToolCallPart
+from paracle_domain.machine import fold
+from paracle_domain.task import events as ev
+from paracle_domain.task import inputs as told
+from paracle_domain.task.machine import decide, wishes
+from paracle_domain.task.messages import TaskStatus
+from paracle_domain.task.state import Job, TaskState, evolve
+
+from .test_task_machine import AT, completion, plan, task
+
+GOLDEN = Path(__file__).parent / "golden" / "v1"
+SHAPES: list[dict[str, Any]] = [{}, {"output": {"type": "object"}}, {"limits": {"turns": 3, "tool_calls": 4}}]
+TARGETS: list[dict[str, Any]] = [{}, *({"target_kind": "tool", "target": t} for t in ("look", "save", "pay"))]
+
+calls = st.builds(
+    ToolCallPart,
+    id=st.sampled_from(["a", "b"]),
+    name=st.sampled_from(["look", "save", "pay", "ghost"]),
+    arguments=st.sampled_from([{}, {"n": 1}, {"n": None}]),
+    invalid=st.sampled_from([None, None, "[1"]),
+)
+replies = st.lists(calls, max_size=3).flatmap(
+    lambda c: st.sampled_from(["", "{}", "hello"]).map(lambda text: completion(*c, text=text))
+)
+failure = st.builds(
+    ErrorInfo,
+    code=st.sampled_from(["provider_failed", "tool_unavailable"]),
+    message=st.just("no"),
+    retryable=st.booleans(),
+)
+findings = st.sampled_from([(), (Finding(path="a", message="b"),)])
+seconds = st.integers(min_value=0, max_value=900)
+kinds = st.sampled_from(["accept", "reply", "model_failed", "ok", "failed", "checked", "cancel", "deadline", "resume"])
+
+
+@st.composite
+def inputs(draw: st.DrawFn, state: TaskState) -> told.TaskInput:
+    """Something that a task in `state` may be told: fitting more often than not."""
+    at = AT + timedelta(seconds=draw(seconds))
+    call = draw(st.sampled_from([c.id for c in state.calls] or ["call_none"]))
+    match draw(kinds):
+        case "accept":
+            return told.AcceptTask(at, draw(findings))
+        case "reply":
+            return told.ReplyCame(at, state.model_call_id, draw(replies), draw(st.sampled_from([{}, {0: "wrong"}])))
+        case "model_failed":
+            return told.ModelFailed(at, state.model_call_id, draw(failure))
+        case "ok":
+            return told.ToolSucceeded(at, call, draw(st.sampled_from([None, "x", {"y": None}])), 0.1)
+        case "failed":
+            return told.ToolFailed(at, call, draw(failure), 0.1, draw(st.sampled_from(list(told.Outcome))))
+        case "checked":
+            return told.OutputChecked(at, state.turn, {}, draw(findings))
+        case "cancel":
+            return told.CancelRequested(at, "enough")
+        case "deadline":
+            return told.DeadlinePassed(at)
+        case _:
+            return told.Resume(at)
+
+
+@given(st.data(), st.sampled_from(SHAPES), st.sampled_from(TARGETS))
+def test_replay_equals_live_and_terminal_states_absorb(data: st.DataObject, agent: Any, target: Any) -> None:
+    start = TaskState(Job.of(task(**target), plan(agent)))
+    state, history, asked = start, [], []
+    for number in range(1 + data.draw(st.integers(0, 25))):
+        message = data.draw(inputs(state)) if number else told.AcceptTask(AT)
+        decision = decide(state, message)
+        if state.status.terminal:
+            assert decision.events == ()
+        state = fold(evolve, state, decision.events)
+        history += decision.events
+        if not isinstance(message, told.Resume):
+            asked += [wish.key for wish in decision.directives if getattr(wish, "key", None)]
+        assert {repr(w) for w in decision.directives} <= {repr(w) for w in wishes(state)}
+        again = decide(state, message)
+        if not isinstance(message, told.ReplyCame | told.ModelFailed | told.CancelRequested):
+            assert again.events == ()
+    assert fold(evolve, start, [ev.load_event(ev.dump_event(event)) for event in history]) == state
+    if not state.status.terminal:
+        assert wishes(state), "a task that is not done has something to do"
+    doubtful = [e.key for e in history if isinstance(e, ev.EffectInDoubt) and state.effect(e.tool) == "at_most_once"]
+    assert all(asked.count(key) == 1 for key in doubtful)
+
+
+def test_golden_streams_load_and_fold() -> None:
+    found = sorted(GOLDEN.glob("task_*.json"))
+    assert found
+    for path in found:
+        golden = json.loads(path.read_text())
+        events = [ev.load_event(json.dumps(event)) for event in golden["events"]]
+        accepted = events[0]
+        assert isinstance(accepted, ev.TaskAccepted)
+        start = TaskState(Job.of(accepted.task, plan(golden["agent"])))
+        state = fold(evolve, start, events)
+        assert state.status == TaskStatus(golden["status"]), path.name
+        assert json.loads(json.dumps(state.output)) == golden["output"], path.name
+        assert state.spent.model_dump(mode="json") == golden["usage"], path.name
+        assert isinstance(accepted.expires_at, datetime)
