@@ -88,7 +88,17 @@ class EventStore(Protocol):
     """Where actors' histories are kept. Held to `paracle_chassis.testing.contracts.event_store`."""
 
     async def load(self, ids: Collection[str], after: Mapping[str, int] | None = None) -> dict[str, Loaded]:
-        """The actors among `ids` that exist, each with its pages after event `after[id]` (0: all)."""
+        """The actors among `ids` that exist, each with its pages after event `after[id]` (0: all).
+
+        `after[id]` must be the last event of a page, as the version that a writer knows always is.
+        """
+        ...
+
+    async def read(self, id: str, after: int, limit: int) -> list[Page]:  # noqa: A002  # the field's name
+        """The first pages that hold events after number `after`: at least `limit` events if there are as many.
+
+        The first page may begin with earlier events.
+        """
         ...
 
     async def append(self, appends: Sequence[Append]) -> set[str]:
@@ -139,6 +149,11 @@ class PostgresEventStore:
             "from unnest($1::text[], $2::int[]) as asked(id, after) "
             f"join {tables.history} h on h.id = asked.id and h.seq > asked.after order by h.id, h.seq"
         )
+        self._read_sql = (
+            f"select seq, cause, at, events from {tables.history} "  # noqa: S608  # names come from code
+            f"where id = $1 and seq >= coalesce((select max(seq) from {tables.history} where id = $1 and seq <= $2 + 1), 1) "
+            "order by seq limit $3"
+        )
         self._claim_sql = (
             f"update {tables.actors} set wake_at = $2 where id in (select id from {tables.actors} "  # noqa: S608
             "where wake_at <= $1 order by wake_at limit $3 for update skip locked) returning id, tenant"
@@ -163,6 +178,12 @@ class PostgresEventStore:
         for name, seq, cause, at, events in rows:
             pages.setdefault(name, []).append(Page(seq, cause, at, _split(events)))
         return {row["id"]: self._loaded(row, pages.get(row["id"], ())) for row in actors}
+
+    async def read(self, id: str, after: int, limit: int) -> list[Page]:  # noqa: A002  # the field's name
+        """See `EventStore.read`. Every page holds an event, so `limit + 1` pages are enough."""
+        rows = await self._pool.fetch(self._read_sql, id, after, limit + 1)
+        pages = [Page(seq, cause, at, _split(events)) for seq, cause, at, events in rows]
+        return [page for page in pages if page.last_seq > after]
 
     def _loaded(self, row: asyncpg.Record, pages: Iterable[Page]) -> Loaded:
         return Loaded(

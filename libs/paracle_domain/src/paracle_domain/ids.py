@@ -49,13 +49,14 @@ def is_id(text: str, kind: IdKind | None = None) -> bool:
     return prefix in KINDS and kind in (None, prefix) and _SHAPE.fullmatch(text) is not None
 
 
-def id_from_key(kind: IdKind, key: str) -> str:
+def id_from_key(kind: IdKind, key: str, time_ms: int = 0) -> str:
     """The id that an idempotency key stands for: the same key names the same thing for ever.
 
-    Its time part is zero, since a key carries no time: such ids sort before all others.
+    A key carries no time, so that of the id is `time_ms`, which must belong to the key; with 0 the id sorts before
+    all others.
     """
     digest = hashlib.blake2b(f"{kind}\x1f{key}".encode(), digest_size=10).digest()
-    return f"{kind}_{'0' * 10}{_tail(digest)}"
+    return f"{kind}_{encode(time_ms.to_bytes(6, 'big') + digest)}"
 
 
 def _tail(ten: bytes) -> str:

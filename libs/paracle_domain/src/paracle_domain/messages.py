@@ -9,7 +9,8 @@ Readers ignore fields that they do not know. A message of an unknown *type* is p
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Protocol
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
@@ -18,6 +19,24 @@ from paracle_domain.errors import MalformedMessage, from_validation
 JsonObject = dict[str, JsonValue]
 
 CATALOG: Final[dict[str, type[Message]]] = {}
+
+
+class Encodable(Protocol):
+    """What can be published: something that gives its body."""
+
+    def encode(self) -> bytes:
+        """The body as it goes on the wire."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A message that is bytes already: what is kept as JSON is published without being parsed."""
+
+    body: bytes
+
+    def encode(self) -> bytes:
+        return self.body
 
 
 class Value(BaseModel):

@@ -1,0 +1,33 @@
+"""What the orchestrator answers and obeys."""
+
+from __future__ import annotations
+
+from paracle_chassis.routes import Routes
+from paracle_domain import subjects
+from paracle_domain.run.commands import GetPlan, GetRun, GetRunEvents, ListRuns
+from paracle_orchestrator.service import Orchestrator
+from paracle_orchestrator.settings import OrchestratorSettings
+
+
+def routes(orchestrator: Orchestrator, settings: OrchestratorSettings) -> Routes:
+    """The routing table."""
+    table = Routes("orchestrator")
+    table.mailbox(
+        stream=subjects.COMMANDS,
+        durable="orchestrator",
+        filter=subjects.cmd(subjects.ANY, "orchestrator", subjects.ANY),
+        handler=orchestrator.obey,
+        batch=settings.batch,
+    )
+    table.mailbox(
+        stream=subjects.RESULTS,
+        durable="orchestrator-results",
+        filter=subjects.result(subjects.ANY, subjects.ANY),
+        handler=orchestrator.take_in,
+        batch=settings.batch,
+    )
+    table.rpc(GetRun, orchestrator.get_run)
+    table.rpc(ListRuns, orchestrator.list_runs)
+    table.rpc(GetRunEvents, orchestrator.get_run_events)
+    table.rpc(GetPlan, orchestrator.get_plan)
+    return table

@@ -1,0 +1,304 @@
+"""The actor host of runs: load, decide, append, publish. Everything that changes a run goes through `RunHost.handle`.
+
+    mail ──► decide (pure) ──► append: one statement, one fsync ──► publish ──► (the mailbox acks)
+
+A crash before the append leaves nothing; the mail comes again. A crash after it leaves history without its messages;
+the mail comes again, is found to change nothing, and what it had caused is published again under the same ids. A run
+that another replica moved on in between is loaded anew, from the event that this one knew on, and decided again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final
+
+from paracle_chassis.bus import Bus, Outgoing
+from paracle_chassis.event_store import Append, EventStore, Loaded, Page
+from paracle_domain import subjects
+from paracle_domain.envelope import Context, Envelope
+from paracle_domain.errors import Conflict
+from paracle_domain.machine import EventRecord, encode_record
+from paracle_domain.messages import Encoded
+from paracle_domain.run.directives import DispatchTask, RunDirective, StopTask
+from paracle_domain.run.events import RunEvent, decode_event
+from paracle_domain.run.machine import Begin, RunMachine, RunMessage, Tick
+from paracle_domain.run.state import RunState, evolve
+from paracle_orchestrator.plans import Pinned, Plans
+from paracle_orchestrator.ports import Clock
+
+SOURCE: Final = "paracle/orchestrator"
+_ROUNDS: Final = 20
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A message for a run. `cause` is its id; `pinned` and `facts` come with a `Begin`."""
+
+    run_id: str
+    cause: str
+    message: RunMessage
+    context: Context
+    redelivered: bool = False
+    pinned: Pinned | None = None
+    facts: Mapping[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Entry:
+    """A run as this replica knows it; another one may have moved it on."""
+
+    id: str
+    tenant: str
+    machine: RunMachine
+    state: RunState
+    facts: Mapping[str, Any]
+    wake_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One run's share of a batch."""
+
+    entry: Entry
+    state: RunState
+    wake_at: datetime | None
+    pages: list[Page] = field(default_factory=list)
+    outbox: list[Outgoing] = field(default_factory=list)
+    repeats: list[Mail] = field(default_factory=list)
+
+
+class RunHost:
+    """Runs in hand: a bounded cache of states over the event store."""
+
+    def __init__(self, store: EventStore, plans: Plans, bus: Bus, clock: Clock, *, cached: int) -> None:
+        self._store = store
+        self._plans = plans
+        self._bus = bus
+        self._clock = clock
+        self._cached = cached
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self.soonest_wake: datetime | None = None
+
+    async def handle(self, mail: Sequence[Mail]) -> dict[str, Entry]:
+        """Do what `mail` says; on return it is committed and published. The runs concerned that exist, by id.
+
+        Mail of one run is handled in the order given. Mail for a run that is not there is left out of the answer.
+
+        Raises
+        ------
+        Conflict
+            If other replicas moved a run on again and again; the mail is to be tried later.
+        """
+        waiting = _by_run(mail)
+        done: dict[str, Entry] = {}
+        for _ in range(_ROUNDS):
+            entries = await self._entries_for(waiting)
+            turns = [self._decide(entry, waiting[run_id]) for run_id, entry in entries.items()]
+            lost = await self._commit([turn for turn in turns if turn.pages])
+            kept = [turn for turn in turns if turn.entry.id not in lost]
+            await self._publish(kept)
+            done.update((turn.entry.id, self._entries.get(turn.entry.id, turn.entry)) for turn in kept)
+            if not lost:
+                return done
+            waiting = {run_id: waiting[run_id] for run_id in lost}
+            await self._load(lost)
+        raise Conflict(f"{len(waiting)} runs changed {_ROUNDS} times while they were being changed; try again")
+
+    async def read(self, run_id: str) -> Entry | None:
+        """The run as it is stored now."""
+        return (await self._load([run_id])).get(run_id)
+
+    async def _entries_for(self, waiting: Mapping[str, Sequence[Mail]]) -> dict[str, Entry]:
+        """Entries of the runs with mail: from the cache, from the store, or new for a `Begin`."""
+        found: dict[str, Entry] = {}
+        missing: list[str] = []
+        for run_id, mails in waiting.items():
+            known = self._entries.get(run_id)
+            if known is not None:
+                found[run_id] = known
+            elif isinstance(mails[0].message, Begin) and not mails[0].redelivered:
+                found[run_id] = _fresh(mails[0])
+            else:
+                missing.append(run_id)
+        if missing:
+            found |= await self._load(missing)
+            for run_id in missing:
+                first = waiting[run_id][0]
+                if run_id not in found and isinstance(first.message, Begin):
+                    found[run_id] = _fresh(first)
+        return found
+
+    async def _load(self, run_ids: Iterable[str]) -> dict[str, Entry]:
+        """Entries as they are stored, read on from what is cached."""
+        ids = list(run_ids)
+        known = {run_id: entry for run_id in ids if (entry := self._entries.get(run_id))}
+        loaded = await self._store.load(ids, {run_id: entry.state.seq for run_id, entry in known.items()})
+        return {run_id: await self._catch_up(known.get(run_id), row) for run_id, row in loaded.items()}
+
+    async def _catch_up(self, known: Entry | None, row: Loaded) -> Entry:
+        if known is None:
+            pinned = await self._plans.get(row.tenant, row.facts["plan"])
+            known = Entry(row.id, row.tenant, pinned.machine, pinned.machine.new(), row.facts)
+        state = known.state
+        for page in row.pages:
+            state = evolve(state, map(decode_event, page.events), page.at)
+        entry = Entry(row.id, row.tenant, known.machine, state, row.facts, row.wake_at)
+        self._remember(entry)
+        return entry
+
+    def _decide(self, entry: Entry, mails: Sequence[Mail]) -> _Turn:
+        turn = _Turn(entry, entry.state, entry.wake_at)
+        now = self._clock()
+        for mail in mails:
+            if isinstance(mail.message, Begin) and turn.state.started is not None:
+                turn.repeats.append(mail)
+                continue
+            made = entry.machine.decide(turn.state, mail.message, now, turn.wake_at)
+            if made.events:
+                self._note(turn, mail, made.events, now)
+            elif mail.redelivered or not isinstance(mail.message, Tick):
+                turn.repeats.append(mail)
+            turn.state, turn.wake_at = made.state, made.wake_at
+            context = mail.context.caused_by(mail.cause, entry.id)
+            turn.outbox.extend(_directive(entry.tenant, directive, context) for directive in made.directives)
+        return turn
+
+    @staticmethod
+    def _note(turn: _Turn, mail: Mail, events: Sequence[RunEvent], now: datetime) -> None:
+        page = Page(turn.state.seq + 1, mail.cause, now, tuple(event.encode() for event in events))
+        turn.pages.append(page)
+        turn.outbox.extend(_records(turn.entry, page, [event.type for event in events], mail.context))
+
+    async def _commit(self, turns: Sequence[_Turn]) -> set[str]:
+        """Append what was decided; the runs that somebody else had moved on meanwhile."""
+        if not turns:
+            return set()
+        lost = await self._store.append([_append(turn) for turn in turns])
+        for turn in turns:
+            if turn.entry.id not in lost:
+                self._settle(turn)
+        return lost
+
+    def _settle(self, turn: _Turn) -> None:
+        before = turn.entry
+        entry = Entry(before.id, before.tenant, before.machine, turn.state, before.facts, turn.wake_at)
+        known = self._entries.get(entry.id)
+        if known is None or known.state.seq < entry.state.seq:
+            self._remember(entry)
+        if turn.wake_at is not None and (self.soonest_wake is None or turn.wake_at < self.soonest_wake):
+            self.soonest_wake = turn.wake_at
+
+    async def _publish(self, turns: Sequence[_Turn]) -> None:
+        """Send out what was committed, and once more what earlier deliveries of the same mail had caused."""
+        idle = {turn.entry.id: turn.wake_at for turn in turns if not turn.pages and turn.wake_at != turn.entry.wake_at}
+        if idle:
+            await self._store.reschedule(idle)
+            for turn in turns:
+                if turn.entry.id in idle:
+                    turn.entry.wake_at = turn.wake_at
+        outbox = [message for turn in turns for message in turn.outbox]
+        repeats = [mail for turn in turns for mail in turn.repeats]
+        if repeats:
+            outbox.extend(await self._caused_before(repeats))
+        if outbox:
+            await self._bus.publish(outbox)
+
+    async def _caused_before(self, repeats: Sequence[Mail]) -> list[Outgoing]:
+        loaded = await self._store.load({mail.run_id for mail in repeats})
+        found: list[Outgoing] = []
+        for mail in repeats:
+            row, entry = loaded.get(mail.run_id), self._entries.get(mail.run_id)
+            if row is None or entry is None:
+                continue
+            for page in row.pages:
+                if page.cause == mail.cause:
+                    events = [decode_event(event) for event in page.events]
+                    found.extend(_records(entry, page, [event.type for event in events], mail.context))
+                    context = mail.context.caused_by(mail.cause, entry.id)
+                    again = entry.machine.again(entry.state, events)
+                    found.extend(_directive(entry.tenant, directive, context) for directive in again)
+        return found
+
+    def _remember(self, entry: Entry) -> None:
+        self._entries[entry.id] = entry
+        self._entries.move_to_end(entry.id)
+        while len(self._entries) > self._cached:
+            self._entries.popitem(last=False)
+
+
+def records_of(run_id: str, pages: Iterable[Page], *, after: int, limit: int) -> list[EventRecord]:
+    """The first `limit` events of `pages` whose number is above `after`."""
+    numbered = ((page, seq, body) for page in pages for seq, body in enumerate(page.events, start=page.first_seq))
+    wanted = islice((item for item in numbered if item[1] > after), limit)
+    return [_record(run_id, page, seq, decode_event(body)) for page, seq, body in wanted]
+
+
+def _record(run_id: str, page: Page, seq: int, event: RunEvent) -> EventRecord:
+    return EventRecord(
+        entity="run",
+        id=run_id,
+        seq=seq,
+        type=event.type,
+        at=page.at,
+        cause=page.cause,
+        correlation_id=run_id,
+        data=event.model_dump(mode="json", exclude_none=True),
+    )
+
+
+def _by_run(mail: Sequence[Mail]) -> dict[str, list[Mail]]:
+    found: dict[str, list[Mail]] = {}
+    for item in mail:
+        found.setdefault(item.run_id, []).append(item)
+    return found
+
+
+def _fresh(mail: Mail) -> Entry:
+    assert mail.pinned is not None
+    assert mail.facts is not None
+    machine = mail.pinned.machine
+    return Entry(mail.run_id, mail.context.tenant, machine, machine.new(), mail.facts)
+
+
+def _append(turn: _Turn) -> Append:
+    before, state = turn.entry, turn.state
+    return Append(
+        id=before.id,
+        tenant=before.tenant,
+        expected=before.state.seq,
+        pages=tuple(turn.pages),
+        status=state.status.value,
+        wake_at=turn.wake_at,
+        finished_at=state.finished_at,
+        facts=before.facts if before.state.seq == 0 else None,
+    )
+
+
+def _records(entry: Entry, page: Page, types: Sequence[str], context: Context) -> list[Outgoing]:
+    """The events of `page`, ready to be published."""
+    followed = context.caused_by(page.cause, entry.id)
+    return [
+        Outgoing(
+            subjects.evt(entry.tenant, "run", entry.id, type_name.replace(".", "_")),
+            Encoded(encode_record("run", entry.id, seq, type_name, page.at, page.cause, entry.id, body)),
+            Envelope(f"{entry.id}.{seq}", type_name, SOURCE, followed, page.at),
+        )
+        for seq, (type_name, body) in enumerate(zip(types, page.events, strict=True), start=page.first_seq)
+    ]
+
+
+def _directive(tenant: str, directive: RunDirective, context: Context) -> Outgoing:
+    match directive:
+        case DispatchTask(task=task, pool=pool):
+            envelope = Envelope.wrap(task.type_name, SOURCE, context, id=directive.message_id)
+            return Outgoing(subjects.task(tenant, pool), task, envelope)
+        case StopTask(command=command):
+            envelope = Envelope.wrap(command.type_name, SOURCE, context, id=directive.message_id)
+            return Outgoing(subjects.cmd(tenant, command.service, command.verb), command, envelope)

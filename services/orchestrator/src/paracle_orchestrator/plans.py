@@ -1,0 +1,114 @@
+"""Plans: resolved by the registry when a run starts, pinned, and then the same for ever."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+import jsonschema_rs
+
+from paracle_chassis.bus import Bus
+from paracle_domain.envelope import Context
+from paracle_domain.errors import Finding, InputInvalid, NotFound, field_path, quote
+from paracle_domain.plan import Plan
+from paracle_domain.registry import ResolvePlan
+from paracle_domain.run.commands import StartRun
+from paracle_domain.run.machine import RunMachine
+from paracle_orchestrator.ports import PlanStore
+
+_CACHED: Final = 1_000
+_RESOLVE_TIMEOUT_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A plan made ready: its machine, and the check of its runs' input."""
+
+    plan: Plan
+    machine: RunMachine
+    schema: jsonschema_rs.Validator
+
+    @classmethod
+    def of(cls, plan: Plan) -> Pinned:
+        return cls(plan, RunMachine(plan), jsonschema_rs.validator_for(plan.workflow.spec.input))
+
+    def check_input(self, value: object) -> None:
+        """Raise `InputInvalid`, with a finding for each field, if `value` breaks the workflow's input schema."""
+        if self.schema.is_valid(value):
+            return
+        findings = [
+            Finding(path=field_path(error.instance_path, "input"), message=error.message)
+            for error in self.schema.iter_errors(value)
+        ]
+        raise InputInvalid.many(f"the input of workflow {self.plan.workflow.name!r}", findings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    tenant: str
+    workflow: str | None
+    agent: str | None
+    revision: int | None
+
+
+class Plans:
+    """Plans by digest, and by what they were resolved from."""
+
+    def __init__(self, store: PlanStore, bus: Bus) -> None:
+        self._store = store
+        self._bus = bus
+        self._pinned: OrderedDict[tuple[str, str], Pinned] = OrderedDict()
+        self._newest: OrderedDict[_Target, str] = OrderedDict()
+
+    async def resolve(self, command: StartRun, context: Context) -> Pinned:
+        """The plan of what `command` starts, as the registry has it now, kept in the store.
+
+        The registry is asked every time, since it alone knows the newest revision; it answers without the plan if
+        that is the one known here.
+
+        Raises
+        ------
+        NotFound, SpecInvalid
+            As the registry says.
+        """
+        target = _Target(context.tenant, command.workflow, command.agent, command.revision)
+        known = self._newest.get(target)
+        request = ResolvePlan(
+            workflow=command.workflow, agent=command.agent, revision=command.revision, known_digest=known
+        )
+        answer = await self._bus.call(request, context, timeout_s=_RESOLVE_TIMEOUT_S)
+        if answer.plan is None:
+            return await self.get(context.tenant, answer.digest)
+        await self._store.put(context.tenant, answer.plan)
+        _remember(self._newest, target, answer.digest)
+        return self._keep(context.tenant, answer.plan)
+
+    async def get(self, tenant: str, digest: str) -> Pinned:
+        """The pinned plan with `digest`.
+
+        Raises
+        ------
+        NotFound
+            If no run of `tenant` has pinned it.
+        """
+        found = self._pinned.get((tenant, digest))
+        if found is not None:
+            self._pinned.move_to_end((tenant, digest))
+            return found
+        plan = await self._store.get(tenant, digest)
+        if plan is None:
+            raise NotFound(f"no run has pinned a plan with digest {quote(digest)}", path="digest")
+        return self._keep(tenant, plan)
+
+    def _keep(self, tenant: str, plan: Plan) -> Pinned:
+        pinned = Pinned.of(plan)
+        _remember(self._pinned, (tenant, plan.digest), pinned)
+        return pinned
+
+
+def _remember[K, V](cache: OrderedDict[K, V], key: K, value: V) -> None:
+    cache[key] = value
+    cache.move_to_end(key)
+    while len(cache) > _CACHED:
+        cache.popitem(last=False)
