@@ -1,0 +1,286 @@
+"""Ids, subjects, envelopes, errors, messages and plans: the values that everything is written in."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+from run_driver import plan
+from ulid import ULID
+
+from paracle_domain import subjects
+from paracle_domain.envelope import Context, Envelope
+from paracle_domain.errors import (
+    BY_CODE,
+    Finding,
+    InternalError,
+    MalformedMessage,
+    NotFound,
+    ParacleError,
+    RateLimited,
+    SpecInvalid,
+    field_path,
+    from_info,
+    from_problem,
+    from_validation,
+    quote,
+)
+from paracle_domain.ids import KINDS, derive_id, id_from_key, is_id, new_id, ulid_time_ms
+from paracle_domain.machine import Decision, EventRecord, encode_record, fold
+from paracle_domain.messages import CATALOG, Command, Encoded, Message, Request
+from paracle_domain.plan import digest_of
+from paracle_domain.run.commands import CancelRun, GetRun, RunStatus, RunView, StartRun, StepStatus
+from paracle_domain.subjects import Subject
+
+kinds = st.sampled_from(sorted(KINDS))
+tokens = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+
+
+class TestIds:
+    @given(kinds)
+    def test_new_ids_are_well_formed_ulids_with_a_prefix(self, kind: Any) -> None:
+        made = new_id(kind)
+        assert is_id(made)
+        assert is_id(made, kind)
+        assert str(ULID.from_str(made.rpartition("_")[2])) == made.rpartition("_")[2]
+
+    @given(kinds, st.lists(st.text(), max_size=3))
+    def test_derived_ids_repeat_themselves_and_keep_the_time(self, kind: Any, parts: list[str]) -> None:
+        root = new_id("run")
+        made = derive_id(kind, root, *parts)
+        assert made == derive_id(kind, root, *parts)
+        assert is_id(made, kind)
+        assert ulid_time_ms(made) == ulid_time_ms(root)
+        assert made != derive_id(kind, root, *parts, "x")
+
+    def test_parts_do_not_run_together(self) -> None:
+        root = new_id("run")
+        assert derive_id("task", root, "ab", "c") != derive_id("task", root, "a", "bc")
+
+    @given(st.text(), st.integers(0, 2**47))
+    def test_a_key_names_one_thing(self, key: str, time_ms: int) -> None:
+        made = id_from_key("run", key, time_ms)
+        assert made == id_from_key("run", key, time_ms)
+        assert is_id(made, "run")
+        assert ulid_time_ms(made) == time_ms
+
+    @pytest.mark.parametrize(
+        "text", ["", "run_", "run_01", "nope_01J00000000000000000000000", "run_01j00000000000000000000000"]
+    )
+    def test_what_is_no_id(self, text: str) -> None:
+        assert not is_id(text)
+
+
+class TestSubjects:
+    @given(tokens, tokens, tokens, tokens)
+    def test_what_is_built_can_be_taken_apart(self, tenant: str, one: str, two: str, three: str) -> None:
+        for text in (
+            subjects.cmd(tenant, one, two),
+            subjects.rpc(tenant, one, two),
+            subjects.task(tenant, one),
+            subjects.result(tenant, one),
+            subjects.evt(tenant, one, two, three),
+            subjects.out(tenant, one),
+            subjects.dlq(tenant, one),
+        ):
+            parsed = Subject.parse(text)
+            assert str(parsed) == text
+            assert parsed.tenant == subjects.tenant_of(text) == tenant
+
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            ("foo", "no subject"),
+            ("paracle.v2.t.cmd.a.b", "no subject"),
+            ("paracle.v1.t.nope.a", "known are"),
+            ("paracle.v1.t.cmd.a", "takes 2 tokens"),
+            ("paracle.v1.t.task.*", "takes 1 tokens"),
+            (f"paracle.v1.{'t' * 65}.task.a", "takes 1 tokens"),
+        ],
+    )
+    def test_what_is_no_subject(self, text: str, why: str) -> None:
+        with pytest.raises(MalformedMessage, match=why):
+            Subject.parse(text)
+
+    def test_tokens(self) -> None:
+        assert subjects.is_token("acme-1")
+        assert not subjects.is_token("acme.1")
+
+
+class TestEnvelope:
+    @given(
+        tenant=tokens,
+        principal=st.text(min_size=1),
+        correlation=st.none() | st.text(),
+        reply=st.none() | st.text(min_size=1),
+    )
+    def test_headers_come_back(self, tenant: str, principal: str, correlation: str | None, reply: str | None) -> None:
+        context = Context(tenant, principal, correlation, "msg_x", "00-abc")
+        sent = Envelope("msg_1", "task", "paracle/orchestrator", context, datetime(2026, 1, 1, tzinfo=UTC), reply)
+        assert Envelope.read(sent.headers(), tenant=tenant, default_id="x", default_type="y") == sent
+
+    def test_a_bare_message_is_a_full_citizen(self) -> None:
+        found = Envelope.read(None, tenant="acme", default_id="COMMANDS.7", default_type="start_run")
+        assert (found.id, found.type, found.source) == ("COMMANDS.7", "start_run", "client")
+        assert found.context == Context("acme")
+
+    def test_a_deduplication_id_is_an_id(self) -> None:
+        found = Envelope.read({"Nats-Msg-Id": "k"}, tenant="acme", default_id="x", default_type="y")
+        assert found.id == "k"
+
+    def test_a_time_that_is_none_is_left_out(self) -> None:
+        found = Envelope.read({"ce-time": "yesterday"}, tenant="acme", default_id="x", default_type="y")
+        assert found.time is None
+
+    def test_wrapping_stamps_time_and_id(self) -> None:
+        made = Envelope.wrap("task", "here", Context("acme"))
+        assert is_id(made.id, "msg")
+        assert made.headers()["ce-time"].endswith("Z")
+        assert "ce-time" in Envelope("a", "b", "c", Context("acme")).headers()
+
+    def test_a_context_is_handed_on(self) -> None:
+        first = Context("acme", "ada", correlation_id="run_1")
+        assert first.caused_by("msg_1") == Context("acme", "ada", "run_1", "msg_1")
+        assert first.caused_by("msg_1", "run_2").correlation_id == "run_2"
+
+
+class TestErrors:
+    @given(st.sampled_from(sorted(BY_CODE)), st.text(), st.none() | st.text(min_size=1), st.none() | st.floats(0, 1e6))
+    def test_errors_survive_the_wire(self, code: str, text: str, path: str | None, retry: float | None) -> None:
+        sent = BY_CODE[code](text, path=path, retry_after_s=retry, problems=[Finding(path="a", message="b")])
+        problem = json.loads(json.dumps(sent.to_problem()))
+        came = from_problem(problem)
+        assert type(came) is type(sent)
+        assert (came.message, came.path, came.retry_after_s, came.problems) == (text, path, retry, sent.problems)
+        stored = from_info(sent.to_info())
+        assert (type(stored), stored.message) == (type(sent), text)
+
+    def test_the_drawn_tree_is_the_tree(self) -> None:
+        from paracle_domain import errors
+
+        drawn = errors.__doc__ or ""
+        for code, kind in BY_CODE.items():
+            if kind is ParacleError:
+                continue
+            (line,) = [line for line in drawn.splitlines() if f" {kind.__name__} " in line]
+            words = line.split()
+            assert code in words
+            assert str(kind.http_status) in words
+            assert ("yes" in words) is kind.retryable
+
+    def test_an_unknown_code_is_internal(self) -> None:
+        assert isinstance(from_problem({"code": "made_up"}), InternalError)
+        assert isinstance(from_problem({}), InternalError)
+
+    def test_a_message_names_its_place(self) -> None:
+        assert str(NotFound("no such run", path="run_id")) == "run_id: no such run"
+        assert str(NotFound("no such run")) == "no such run"
+        assert RateLimited.retryable
+
+    def test_several_findings_are_one_error(self) -> None:
+        error = SpecInvalid.many("it", [Finding(path="a", message="x"), Finding(path="b", message="y")])
+        assert (error.path, error.message) == ("a", "it: x (and 1 more)")
+        assert SpecInvalid.many("it", [Finding(path="a", message="x")]).message == "it: x"
+
+    def test_paths_and_quotes(self) -> None:
+        assert field_path(("steps", 2, "needs", 0)) == "steps[2].needs[0]"
+        assert field_path((0,), "spec") == "spec[0]"
+        assert len(quote("x" * 1_000)) < 200
+
+    def test_findings_of_pydantic_name_field_and_value(self) -> None:
+        class Sample(BaseModel):
+            n: int
+            m: int
+
+        with pytest.raises(ValidationError) as caught:
+            Sample.model_validate({"n": "many"})
+        error = from_validation(caught.value, "sample", root="spec")
+        assert [finding.path for finding in error.problems] == ["spec.n", "spec.m"]
+        assert "'many'" in error.problems[0].message
+        assert "got" not in error.problems[1].message
+
+
+class TestMessages:
+    def test_requests_and_commands_know_where_they_go(self) -> None:
+        assert (GetRun.service, GetRun.method, GetRun.answer) == ("orchestrator", "get_run", RunView)
+        assert (CancelRun.service, CancelRun.verb, CancelRun.type_name) == (
+            "orchestrator",
+            "cancel_run",
+            "orchestrator.cancel_run",
+        )
+        assert CATALOG["orchestrator.start_run"] is StartRun
+
+    def test_one_name_one_message(self) -> None:
+        with pytest.raises(TypeError, match="two messages are called"):
+
+            class Impostor(Message, type_name="task"):
+                pass
+
+    def test_bases_have_no_name(self) -> None:
+        class Base(Message):
+            pass
+
+        class Question(Request[Any]):
+            pass
+
+        class Order(Command):
+            pass
+
+        assert Base.type_name == Question.type_name == Order.type_name == ""
+
+    def test_unknown_fields_are_ignored_and_nulls_inside_values_kept(self) -> None:
+        came = StartRun.decode(b'{"workflow":"w","input":{"a":null},"from_the_future":1}')
+        assert isinstance(came, StartRun)
+        assert came.input == {"a": None}
+        assert json.loads(came.encode()) == {"workflow": "w", "input": {"a": None}, "labels": {}}
+
+    @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"[]", b'{"workflow": 3}', b'{"workflow"'])
+    def test_what_is_no_message_says_so(self, body: bytes) -> None:
+        with pytest.raises(MalformedMessage, match="start_run"):
+            StartRun.decode(body)
+
+    def test_encoded_messages_are_published_as_they_are(self) -> None:
+        assert Encoded(b"{}").encode() == b"{}"
+
+
+class TestRecords:
+    @given(cause=st.text(), seq=st.integers(1, 10**6))
+    def test_an_assembled_record_is_a_record(self, cause: str, seq: int) -> None:
+        at = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+        body = encode_record("run", "run_1", seq, "step.completed", at, cause, "run_1", b'{"type":"step.completed"}')
+        record = EventRecord.model_validate_json(body)
+        assert record == EventRecord(
+            entity="run",
+            id="run_1",
+            seq=seq,
+            type="step.completed",
+            at=at,
+            cause=cause,
+            correlation_id="run_1",
+            data={"type": "step.completed"},
+        )
+        assert record.message_id == f"run_1.{seq}"
+
+    def test_folding(self) -> None:
+        assert fold(lambda total, number: total + number, 0, [1, 2, 3]) == 6
+        assert Decision() == Decision((), ())
+
+
+class TestPlans:
+    def test_the_digest_is_of_the_contents(self) -> None:
+        assert plan({"id": "a"}).digest == plan({"id": "a"}).digest
+        assert plan({"id": "a"}).digest != plan({"id": "b"}).digest
+
+    def test_key_order_does_not_matter(self) -> None:
+        assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
+
+
+@pytest.mark.parametrize("kind", [RunStatus, StepStatus])
+def test_terminal_states(kind: Any) -> None:
+    open_states = {"queued", "running", "cancelling", "pending", "waiting"}
+    assert {status.value for status in kind if not status.terminal} == open_states & {status.value for status in kind}
