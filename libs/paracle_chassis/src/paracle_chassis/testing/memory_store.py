@@ -1,0 +1,78 @@
+"""An `EventStore` in memory, held to the same contract suite as the one on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from paracle_chassis.event_store import Append, Due, Loaded, Page
+
+
+class MemoryEventStore:
+    """Actors in a dictionary. `writes` counts the appends that wrote something."""
+
+    def __init__(self) -> None:
+        self._actors: dict[str, Loaded] = {}
+        self.writes = 0
+
+    async def load(self, ids: Collection[str], after: Mapping[str, int] | None = None) -> dict[str, Loaded]:
+        """See `EventStore.load`."""
+        seen = after or {}
+        found = {name: self._actors[name] for name in ids if name in self._actors}
+        return {
+            name: replace(actor, pages=tuple(page for page in actor.pages if page.first_seq > seen.get(name, 0)))
+            for name, actor in found.items()
+        }
+
+    async def read(self, id: str, after: int, limit: int) -> list[Page]:  # noqa: A002  # the field's name
+        """See `EventStore.read`."""
+        actor = self._actors.get(id)
+        return [page for page in actor.pages if page.last_seq > after][: limit + 1] if actor else []
+
+    async def append(self, appends: Sequence[Append]) -> set[str]:
+        """See `EventStore.append`."""
+        lost = {item.id for item in appends if not self._expected(item)}
+        for item in appends:
+            if item.id not in lost:
+                self._write(item)
+                self.writes += 1
+        return lost
+
+    def _expected(self, item: Append) -> bool:
+        actor = self._actors.get(item.id)
+        if actor is None:
+            return item.expected == 0
+        return item.expected > 0 and (actor.version, actor.tenant) == (item.expected, item.tenant)
+
+    def _write(self, item: Append) -> None:
+        before = self._actors.get(item.id)
+        self._actors[item.id] = Loaded(
+            id=item.id,
+            tenant=item.tenant,
+            version=item.version,
+            status=item.status,
+            wake_at=item.wake_at,
+            facts=before.facts if before else dict(item.facts or {}),
+            created_at=before.created_at if before else item.pages[0].at,
+            finished_at=item.finished_at,
+            pages=(*(before.pages if before else ()), *item.pages),
+        )
+
+    async def claim_due(self, now: datetime, again_at: datetime, limit: int) -> list[Due]:
+        """See `EventStore.claim_due`."""
+        waiting = [(actor.wake_at, actor) for actor in self._actors.values() if actor.wake_at is not None]
+        due = sorted(((at, actor) for at, actor in waiting if at <= now), key=lambda item: item[0])[:limit]
+        for _, actor in due:
+            self._actors[actor.id] = replace(actor, wake_at=again_at)
+        return [Due(actor.id, actor.tenant) for _, actor in due]
+
+    async def next_wake(self) -> datetime | None:
+        """See `EventStore.next_wake`."""
+        return min((actor.wake_at for actor in self._actors.values() if actor.wake_at), default=None)
+
+    async def reschedule(self, wakes: Mapping[str, datetime | None]) -> None:
+        """See `EventStore.reschedule`."""
+        for name, wake_at in wakes.items():
+            if name in self._actors:
+                self._actors[name] = replace(self._actors[name], wake_at=wake_at)
