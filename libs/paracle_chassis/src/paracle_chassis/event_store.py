@@ -43,7 +43,7 @@ class Append:
     """New pages of one actor, and how it stands after them.
 
     `expected` is the number of events before the first page; 0 creates the actor, and then `facts` (the values of the
-    store's fact columns, which never change) must be given. `wake_at` replaces what was there.
+    store's fact columns, which never change; JSON as text) must be given. `wake_at` replaces what was there.
     """
 
     id: str
@@ -139,20 +139,20 @@ class PostgresEventStore:
         self._pool = pool
         self._facts = tuple(tables.facts)
         self._append_sql = _append_sql(tables)
-        facts = "".join(f", {name}" for name in self._facts)
+        facts = "".join(f", {_as_text(name, kind)}" for name, kind in tables.facts.items())
         self._actors_sql = (
             f"select id, tenant, version, status, wake_at, created_at, finished_at{facts} "  # noqa: S608  # names come from code
             f"from {tables.actors} where id = any($1::text[])"
         )
         self._pages_sql = (
-            "select h.id, h.seq, h.cause, h.at, h.events "  # noqa: S608  # names come from code
+            "select h.id, h.seq, h.cause, h.at, h.events::text "  # noqa: S608  # names come from code
             "from unnest($1::text[], $2::int[]) as asked(id, after) "
             f"join {tables.history} h on h.id = asked.id and h.seq > asked.after order by h.id, h.seq"
         )
         self._read_sql = (
-            f"select seq, cause, at, events from {tables.history} "  # noqa: S608  # names come from code
-            f"where id = $1 and seq >= coalesce((select max(seq) from {tables.history} where id = $1 and seq <= $2 + 1), 1) "
-            "order by seq limit $3"
+            f"select seq, cause, at, events::text from {tables.history} "  # noqa: S608  # names come from code
+            "where id = $1 and seq >= coalesce("
+            f"(select max(seq) from {tables.history} where id = $1 and seq <= $2 + 1), 1) order by seq limit $3"
         )
         self._claim_sql = (
             f"update {tables.actors} set wake_at = $2 where id in (select id from {tables.actors} "  # noqa: S608
@@ -232,8 +232,8 @@ class PostgresEventStore:
 def _append_sql(tables: ActorTables) -> str:
     """One statement: move on the actors that are as expected, make the new ones, and write the pages of both."""
     names = "".join(f", {name}" for name in tables.facts)
-    values = "".join(f", g.{name}" for name in tables.facts)
-    arrays = "".join(f", ${number}::{kind}[]" for number, kind in enumerate(tables.facts.values(), start=14))
+    values = "".join(f", g.{name}::{kind}" for name, kind in tables.facts.items())
+    arrays = "".join(f", ${number}::{_sent_as(kind)}[]" for number, kind in enumerate(tables.facts.values(), start=14))
     return f"""
     with given as (
         select * from unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::text[], $6::timestamptz[],
@@ -254,12 +254,21 @@ def _append_sql(tables: ActorTables) -> str:
     ), kept as (select id from moved union all select id from made
     ), written as (
         insert into {tables.history} (id, seq, cause, at, events)
-        select p.id, p.seq, p.cause, p.at, p.events
-          from unnest($9::text[], $10::int[], $11::text[], $12::timestamptz[], $13::json[])
+        select p.id, p.seq, p.cause, p.at, p.events::json
+          from unnest($9::text[], $10::int[], $11::text[], $12::timestamptz[], $13::text[])
                as p(id, seq, cause, at, events)
           join kept using (id)
     )
     select id from kept"""  # noqa: S608  # table and column names come from code
+
+
+# JSON goes in and comes out as text, whatever codec the pool has for it: it is never parsed here.
+def _sent_as(kind: str) -> str:
+    return "text" if kind in {"json", "jsonb"} else kind
+
+
+def _as_text(name: str, kind: str) -> str:
+    return f"{name}::text" if kind in {"json", "jsonb"} else name
 
 
 def _columns(appends: Sequence[Append], facts: Sequence[str]) -> list[list[Any]]:

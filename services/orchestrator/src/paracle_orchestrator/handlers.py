@@ -21,7 +21,7 @@ def routes(orchestrator: Orchestrator, settings: OrchestratorSettings) -> Routes
     )
     table.mailbox(
         stream=subjects.RESULTS,
-        durable="orchestrator-results",
+        durable="orchestrator",
         filter=subjects.result(subjects.ANY, subjects.ANY),
         handler=orchestrator.take_in,
         batch=settings.batch,

@@ -1,9 +1,9 @@
 -- name: put_plan
 -- The same digest is the same plan, so a second writer has nothing to add.
-insert into plans (tenant, digest, document) values ($1, $2, $3::json) on conflict do nothing;
+insert into plans (tenant, digest, document) values ($1, $2, $3::text::json) on conflict do nothing;
 
 -- name: get_plan
-select document from plans where tenant = $1 and digest = $2;
+select document::text from plans where tenant = $1 and digest = $2;
 
 -- name: list_runs
 -- Newest first; $4 and $5 are the place of the last run of the page before.

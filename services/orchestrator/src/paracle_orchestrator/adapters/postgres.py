@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from datetime import datetime
 from typing import Final
 
 import asyncpg
-from paracle_chassis.postgres import Queries
 
 from paracle_chassis.event_store import ActorTables
+from paracle_chassis.postgres import Queries
 from paracle_domain.errors import InvalidInput, quote
 from paracle_domain.plan import Plan
 from paracle_domain.run.commands import ListRuns, RunPage, RunStatus, RunSummary
@@ -79,7 +78,7 @@ def _summary(row: asyncpg.Record) -> RunSummary:
         status=RunStatus(row["status"]),
         created_at=row["created_at"],
         finished_at=row["finished_at"],
-        labels=json.loads(row["labels"]),
+        labels=row["labels"],
         plan=row["plan"],
     )
 
