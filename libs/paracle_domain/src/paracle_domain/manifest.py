@@ -170,11 +170,13 @@ def _shown(value: object) -> str:
     return quote(value)
 
 
-def _place(location: tuple[str | int, ...], doc: object) -> tuple[str | int, ...]:
-    """`location` without the names of union branches that pydantic puts in: what `doc` itself has on the way."""
+def _place(location: tuple[str | int, ...], document: object) -> tuple[str | int, ...]:
+    """`location` without the names of union branches that pydantic puts in: what `document` itself has on the way."""
     place: list[str | int] = []
+    doc: Any = document
     for index, part in enumerate(location):
-        if (isinstance(doc, dict) and part in doc) or (isinstance(doc, list) and isinstance(part, int)):
+        known = part in doc if isinstance(doc, dict) else isinstance(doc, list) and isinstance(part, int)
+        if known:
             doc = doc[part]
         elif not isinstance(doc, dict) or index < len(location) - 1:
             continue

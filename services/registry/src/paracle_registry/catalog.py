@@ -1,0 +1,175 @@
+"""All newest manifests of a tenant at one version, read and ready: who uses whom, agents resolved, plans pinned."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final, Self
+
+from paracle_domain.agent.inheritance import Layer, Origin, Resolved, manifest_label, resolve
+from paracle_domain.agent.spec import AgentSpec
+from paracle_domain.errors import NotFound, ParacleError
+from paracle_domain.manifest import AgentDocument, Manifest, ToolDocument, WorkflowDocument, load_manifest
+from paracle_domain.names import suggest
+from paracle_domain.plan import Plan, PlannedAgent, PlannedTool, PlannedWorkflow
+from paracle_domain.registry import Kind
+from paracle_domain.workflow.spec import StepSpec, WorkflowSpec
+from paracle_registry.ports import Revision
+
+type Key = tuple[Kind, str]
+
+INVOKED_STEP: Final = "invoke"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A manifest with its revision."""
+
+    revision: Revision
+    manifest: Manifest
+
+    @property
+    def key(self) -> Key:
+        return self.revision.kind, self.revision.name
+
+    @classmethod
+    def of(cls, revision: Revision) -> Self:
+        return cls(revision, load_manifest(revision.kind, revision.manifest))
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The tenant's specs at `version`; immutable, so what is computed from it is computed once."""
+
+    version: int = 0
+    entries: Mapping[Key, Entry] = field(default_factory=dict)
+    _resolved: dict[str, Resolved] = field(default_factory=dict, repr=False)
+    _plans: dict[Key, Plan] = field(default_factory=dict, repr=False)
+
+    def updated(self, entries: Iterable[Entry], version: int) -> Catalog:
+        """This catalog with `entries` put in."""
+        return Catalog(version, {**self.entries, **{entry.key: entry for entry in entries}})
+
+    def with_revisions(self, revisions: Sequence[Revision]) -> Catalog:
+        """This catalog after `revisions`; itself if there are none."""
+        if not revisions:
+            return self
+        return self.updated(map(Entry.of, revisions), max(revision.version for revision in revisions))
+
+    def get(self, kind: Kind, name: str) -> Entry | None:
+        return self.entries.get((kind, name))
+
+    def need(self, kind: Kind, name: str) -> Entry:
+        """The entry, or `NotFound` with the nearest names."""
+        entry = self.get(kind, name)
+        if entry is None:
+            raise self.missing(kind, name)
+        return entry
+
+    def missing(self, kind: Kind, name: str) -> NotFound:
+        return NotFound(f"there is no {kind.lower()} {name!r}{suggest(name, self.names(kind)) or '; apply it first'}")
+
+    def names(self, kind: Kind) -> Iterator[str]:
+        return (name for found, name in self.entries if found == kind)
+
+    def resolve(self, name: str, locate: Callable[[str], str] = manifest_label) -> Resolved:
+        """Agent `name` with its inheritance applied."""
+        if name not in self._resolved:
+            self._resolved[name] = resolve(name, self._layer, locate)
+        return self._resolved[name]
+
+    def agent(self, name: str) -> AgentSpec:
+        return self.resolve(name).spec
+
+    def _layer(self, name: str) -> Layer | None:
+        entry = self.get("Agent", name)
+        if entry is None or not isinstance(entry.manifest, AgentDocument):
+            return None
+        return Layer(Origin(name, entry.revision.revision), entry.manifest.spec)
+
+    @cached_property
+    def users(self) -> Mapping[Key, frozenset[Key]]:
+        """Of each spec, those that extend or use it directly."""
+        found: defaultdict[Key, set[Key]] = defaultdict(set)
+        for key, entry in self.entries.items():
+            for used in self._uses(entry):
+                found[used].add(key)
+        return {used: frozenset(users) for used, users in found.items()}
+
+    def _uses(self, entry: Entry) -> Iterator[Key]:
+        match entry.manifest:
+            case AgentDocument(spec=spec):
+                if spec.extends is not None:
+                    yield "Agent", spec.extends
+                for tool in self._tools_of(entry.revision.name):
+                    yield "Tool", tool
+            case WorkflowDocument(spec=spec):
+                for step in spec.steps:
+                    yield ("Agent" if step.target_kind == "agent" else "Tool"), step.target
+            case ToolDocument():
+                pass
+
+    def _tools_of(self, name: str) -> Iterable[str]:
+        try:
+            return self.agent(name).tools
+        except ParacleError:
+            return ()  # an agent that does not resolve is reported by the validation, not here
+
+    def dependents(self, keys: Iterable[Key]) -> set[Key]:
+        """All that changes when `keys` do, `keys` left out: users, users of users, and so on."""
+        start = set(keys)
+        found: set[Key] = set()
+        ahead = list(start)
+        while ahead:
+            for user in self.users.get(ahead.pop(), ()):
+                if user not in found:
+                    found.add(user)
+                    ahead.append(user)
+        return found - start
+
+    def plan_of_workflow(self, name: str) -> Plan:
+        """The plan of a run of the newest `name`."""
+        key: Key = ("Workflow", name)
+        if key not in self._plans:
+            self._plans[key] = self.pin(self.need(*key))
+        return self._plans[key]
+
+    def plan_of_agent(self, name: str) -> Plan:
+        """The plan of an invocation of agent `name`: a workflow of one step, made up for it."""
+        key: Key = ("Agent", name)
+        if key not in self._plans:
+            self.need(*key)
+            step = StepSpec(id=INVOKED_STEP, agent=name, input="{{ input }}")
+            spec = WorkflowSpec(
+                description=f"Invokes agent {name}.",
+                input=self.agent(name).input,
+                steps=(step,),
+                output=f"{{{{ steps.{INVOKED_STEP}.output }}}}",
+            )
+            self._plans[key] = self._pin(PlannedWorkflow(name=f"invoke-{name}", revision=0, spec=spec))
+        return self._plans[key]
+
+    def pin(self, workflow: Entry) -> Plan:
+        """The plan of this very revision of a workflow, with everything that it reaches at its newest."""
+        assert isinstance(workflow.manifest, WorkflowDocument)
+        revision = workflow.revision
+        return self._pin(PlannedWorkflow(name=revision.name, revision=revision.revision, spec=workflow.manifest.spec))
+
+    def _pin(self, workflow: PlannedWorkflow) -> Plan:
+        steps = workflow.spec.steps
+        agents = {name: self._planned_agent(name) for name in sorted({step.agent for step in steps if step.agent})}
+        tools = {step.tool for step in steps if step.tool} | {
+            tool for agent in agents.values() for tool in agent.spec.tools
+        }
+        return Plan.pin(workflow, agents, {name: self._planned_tool(name) for name in sorted(tools)})
+
+    def _planned_agent(self, name: str) -> PlannedAgent:
+        revision = self.need("Agent", name).revision
+        return PlannedAgent(name=name, revision=revision.revision, spec=self.agent(name))
+
+    def _planned_tool(self, name: str) -> PlannedTool:
+        entry = self.need("Tool", name)
+        assert isinstance(entry.manifest, ToolDocument)
+        return PlannedTool(name=name, revision=entry.revision.revision, spec=entry.manifest.spec)

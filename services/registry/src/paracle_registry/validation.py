@@ -1,0 +1,155 @@
+"""Validation of a set of manifests together with all that they touch: everything that can be known before a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from paracle_domain.agent.inheritance import Resolved
+from paracle_domain.agent.spec import AgentSpec
+from paracle_domain.errors import ExpressionFailed, Finding, SpecInvalid
+from paracle_domain.expression_syntax import Path
+from paracle_domain.expressions import check_names, has_code, read, read_condition, texts
+from paracle_domain.manifest import AgentDocument, ToolDocument, WorkflowDocument
+from paracle_domain.messages import JsonObject
+from paracle_domain.names import suggest
+from paracle_domain.tool.spec import ToolSpec
+from paracle_domain.workflow.graph import validate_workflow
+from paracle_domain.workflow.spec import StepSpec, WorkflowSpec
+from paracle_registry.catalog import Catalog, Entry, Key
+from paracle_registry.schemas import check_schema, check_value, unknown_part
+
+INSTRUCTION_NAMES = frozenset({"input"})
+
+
+def validate(catalog: Catalog, keys: Iterable[Key], labels: Mapping[Key, str]) -> list[Finding]:
+    """What is wrong with the specs `keys` of `catalog`; `labels` say how findings call the manifests just given."""
+    validator = _Validator(catalog, labels)
+    findings = [finding for key in keys for finding in validator.check(catalog.entries[key])]
+    return list(dict.fromkeys(findings))
+
+
+@dataclass(frozen=True, slots=True)
+class _Validator:
+    catalog: Catalog
+    labels: Mapping[Key, str]
+
+    def check(self, entry: Entry) -> Iterator[Finding]:
+        label = self._label(entry.key)
+        match entry.manifest:
+            case AgentDocument():
+                yield from self._agent(entry.revision.name)
+            case ToolDocument(spec=spec):
+                yield from check_schema(spec.input, f"{label} spec.input")
+                yield from check_schema(spec.output, f"{label} spec.output")
+            case WorkflowDocument(spec=spec):
+                yield from self._workflow(spec, label)
+
+    def _label(self, key: Key) -> str:
+        return self.labels.get(key, f"{key[0]}/{key[1]}")
+
+    def _locate(self, name: str) -> str:
+        return self._label(("Agent", name))
+
+    def _agent(self, name: str) -> Iterator[Finding]:
+        try:
+            resolved = self.catalog.resolve(name, self._locate)
+        except SpecInvalid as error:
+            yield Finding(path=error.path or "", message=error.message)
+            return
+        spec = resolved.spec
+        yield from check_schema(spec.input, self._where(resolved, "input"))
+        if spec.output is not None:
+            yield from check_schema(spec.output, self._where(resolved, "output"))
+        yield from _check_instructions(spec.instructions, self._where(resolved, "instructions"))
+        for tool in spec.tools:
+            if self.catalog.get("Tool", tool) is None:
+                message = f"there is no tool {tool!r}{suggest(tool, self.catalog.names('Tool'))}"
+                yield Finding(path=self._where(resolved, "tools", f"tools[{tool}]"), message=message)
+
+    def _where(self, resolved: Resolved, field: str, origin: str | None = None) -> str:
+        """The place in the manifest that set `field`."""
+        setter = resolved.origins.get(origin or field, resolved.lineage[0])
+        return f"{self._locate(setter.name)} spec.{field}"
+
+    def _workflow(self, spec: WorkflowSpec, label: str) -> Iterator[Finding]:
+        yield from check_schema(spec.input, f"{label} spec.input")
+        graph_findings = validate_workflow(spec)
+        yield from (Finding(path=f"{label} {item.path}", message=item.message) for item in graph_findings)
+        for index, step in enumerate(spec.steps):
+            yield from self._target(step, f"{label} spec.steps[{index}]")
+        if not graph_findings:
+            yield from self._paths(spec, label)
+
+    def _target(self, step: StepSpec, path: str) -> Iterator[Finding]:
+        schema = self._input_schema(step)
+        if schema is None:
+            kind = "Agent" if step.target_kind == "agent" else "Tool"
+            known = self.catalog.names("Agent" if step.target_kind == "agent" else "Tool")
+            message = f"there is no {kind.lower()} {step.target!r}{suggest(step.target, known)}"
+            yield Finding(path=f"{path}.{step.target_kind}", message=message)
+        elif not any(True for _ in check_schema(schema, "")):
+            yield from check_value(step.input, schema, f"{path}.input", f"{step.target_kind} {step.target!r}")
+
+    def _input_schema(self, step: StepSpec) -> JsonObject | None:
+        found = self._spec_of(step)
+        return None if found is None else found.input
+
+    def _spec_of(self, step: StepSpec) -> AgentSpec | ToolSpec | None:
+        """What the step does; `None` if there is no such thing."""
+        if step.target_kind == "tool":
+            entry = self.catalog.get("Tool", step.target)
+            return entry.manifest.spec if entry is not None and isinstance(entry.manifest, ToolDocument) else None
+        if self.catalog.get("Agent", step.target) is None:
+            return None
+        try:
+            return self.catalog.agent(step.target)
+        except SpecInvalid:
+            return AgentSpec()  # why it does not resolve is said of the agent itself
+
+    def _paths(self, spec: WorkflowSpec, label: str) -> Iterator[Finding]:
+        """Fields that expressions name and schemas exclude."""
+        steps = {step.id: step for step in spec.steps}
+        for place, named in _named_paths(spec):
+            reason = self._excluded(named, steps, spec)
+            if reason is not None:
+                yield Finding(path=f"{label} {place}", message=f"`{named}`: {reason}")
+
+    def _excluded(self, path: Path, steps: Mapping[str, StepSpec], spec: WorkflowSpec) -> str | None:
+        match path.parts:
+            case ("input", *rest):
+                return unknown_part(spec.input, rest)
+            case ("steps", str(step), "output", first, *rest):
+                target = self._spec_of(steps[step])
+                match target:
+                    case AgentSpec(output=None):
+                        return f"agent {steps[step].target!r} has no output schema, so its output is text"
+                    case AgentSpec(output=dict(schema)) | ToolSpec(output=schema):
+                        return unknown_part(schema, (first, *rest))
+                    case _:
+                        return None
+            case _:
+                return None
+
+
+def _named_paths(spec: WorkflowSpec) -> Iterator[tuple[str, Path]]:
+    for index, step in enumerate(spec.steps):
+        yield from _paths_in(step.input, f"spec.steps[{index}].input")
+        if step.when is not None:
+            yield from ((f"spec.steps[{index}].when", path) for path in read_condition(step.when).required)
+    yield from _paths_in(spec.output, "spec.output")
+
+
+def _paths_in(template: JsonValue, at: str) -> Iterator[tuple[str, Path]]:
+    for place, text in texts(template, at):
+        yield from ((place, path) for path in read(text).required)
+
+
+def _check_instructions(text: str, path: str) -> Iterator[Finding]:
+    if has_code(text):
+        try:
+            check_names(read(text), INSTRUCTION_NAMES)
+        except ExpressionFailed as error:
+            yield Finding(path=path, message=error.message)
