@@ -1,0 +1,107 @@
+"""The bus as services see it: ask, publish, tell everyone, command.
+
+`Bus` is the port. `NatsBus` is it over NATS, `testing.memory.MemoryBus` within one process; both are held to the same
+contract suite (`testing.contracts.bus`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from paracle_domain import subjects
+from paracle_domain.envelope import Context, Envelope
+from paracle_domain.messages import Command, JsonObject, Message, Request
+
+CLAIM_THRESHOLD: Final = 256 * 1024
+PAYLOAD_LIMIT: Final = 64 * 1024 * 1024
+DEFAULT_IDLE_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message with where it goes. Bodies over 256 KiB travel by claim check, unseen."""
+
+    subject: str
+    message: Message
+    envelope: Envelope
+
+
+class Bus(ABC):
+    """How a service talks to the others.
+
+    Every method raises `Unavailable` if NATS stays away for longer than its deadline, and `PayloadTooLarge` for a
+    body over 64 MiB.
+    """
+
+    @abstractmethod
+    async def call[R: Message](
+        self, request: Request[R], context: Context, *, timeout_s: float = 5.0, idle_s: float | None = None
+    ) -> R:
+        """Ask the service that `request` names, and wait for its answer.
+
+        Parameters
+        ----------
+        timeout_s
+            Seconds until `DeadlineExceeded`.
+        idle_s
+            For handlers that are declared `long`: seconds without a sign of life until `Unavailable`.
+
+        Raises
+        ------
+        ParacleError
+            What the other side raised, as the same class; `Unavailable` if nobody answers.
+        """
+
+    @abstractmethod
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        """Publish to streams; all are stored on return. A message with an id that is stored already changes nothing."""
+
+    @abstractmethod
+    async def broadcast(self, message: Outgoing) -> None:
+        """Tell whoever listens just now."""
+
+    @abstractmethod
+    async def send(self, subject: str, message: Message, envelope: Envelope, *, timeout_s: float = 10.0) -> JsonObject:
+        """Publish a command and wait for its answer (see `command`)."""
+
+    async def command(
+        self,
+        command: Command,
+        context: Context,
+        *,
+        id: str | None = None,
+        timeout_s: float = 10.0,  # noqa: A002  # CloudEvents' word
+    ) -> JsonObject:
+        """Order `command` durably; the answer that its service gives once it is committed.
+
+        It is sent again until it is answered, so its service must take a second one with the same `id` for the first.
+
+        Raises
+        ------
+        ParacleError
+            What the service refused it with; `DeadlineExceeded` without an answer in `timeout_s`.
+        """
+        envelope = Envelope.wrap(command.type_name, source_of(command), context, id=id)
+        subject = subjects.cmd(context.tenant, command.service, command.verb)
+        return await self.send(subject, command, envelope, timeout_s=timeout_s)
+
+
+def source_of(message: Message) -> str:
+    """The default CloudEvents source of a message that says nothing better."""
+    return f"paracle/{message.type_name.partition('.')[0]}"
+
+
+def outgoing(
+    subject: str,
+    message: Message,
+    context: Context,
+    *,
+    source: str,
+    id: str | None = None,
+    **more: Any,  # noqa: A002
+) -> Outgoing:
+    """An `Outgoing` with a fresh envelope."""
+    return Outgoing(subject, message, Envelope.wrap(message.type_name, source, context, id=id, **more))

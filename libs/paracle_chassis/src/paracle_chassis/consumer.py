@@ -1,0 +1,209 @@
+"""A durable pull consumer that always has a request standing, and survives whatever happens to NATS.
+
+The server sends what is there at once; a lone message does not wait for others. When half of what was asked for has
+come, more is asked for, so that a busy mailbox never waits for a round trip. A broken connection, a missed heartbeat, a
+deleted consumer or stream: it starts over, making anew what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from itertools import count
+from typing import Any, Final
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from paracle_chassis import outages, provisioning
+from paracle_chassis.link import NO_RESPONDERS, Link, status_of
+from paracle_chassis.topology import ConsumerSpec
+from paracle_domain.errors import ParacleError, Unavailable
+
+_log = logging.getLogger(__name__)
+
+EXPIRES_S: Final = 30
+HEARTBEAT_S: Final = 5
+_NS: Final = 1_000_000_000
+_HEARTBEAT: Final = "100"
+_ENDED: Final = ("404", "408", "409")
+_GONE: Final = ("Consumer Deleted", "Consumer not found", "Stream not found")
+
+
+class PullConsumer:
+    """Messages of one durable consumer, as they come.
+
+    Parameters
+    ----------
+    capacity
+        Most messages asked for or held ready.
+    """
+
+    def __init__(self, link: Link, spec: ConsumerSpec, *, capacity: int) -> None:
+        self.spec = spec
+        self.buffer: deque[Msg] = deque()
+        self._link = link
+        self._capacity = capacity
+        self._pulls: dict[str, int] = {}
+        self._names = count()
+        self._arrived = asyncio.Event()
+        self._stopped = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._repair: asyncio.Task[None] | None = None
+        self._last_heard = 0.0
+        self._inbox = ""
+        self._subscription: Subscription | None = None
+        self._unhook: Callable[[], None] = lambda: None
+
+    async def start(self) -> None:
+        """Make the consumer what it should be, and start to pull.
+
+        Raises
+        ------
+        Unavailable
+            If NATS does not answer.
+        """
+        await provisioning.ensure_consumer(self._link.client, self.spec)
+        client = self._link.client
+        self._inbox = client.new_inbox()
+        self._subscription = await client.subscribe(
+            f"{self._inbox}.*", cb=self._receive, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+        self._unhook = self._link.on_reconnect(self._start_over)
+        self._spawn(self._watch())
+        self._start_over()
+
+    async def take(self, limit: int) -> list[Msg]:
+        """What is there, at most `limit`; waits for one. Empty once it has stopped."""
+        while not self.buffer and not self._stopped:
+            self._arrived.clear()
+            await self._arrived.wait()
+        taken = [self.buffer.popleft() for _ in range(min(limit, len(self.buffer)))]
+        self._replenish()
+        return taken
+
+    def stop(self) -> list[Msg]:
+        """Stop pulling; what was fetched and not taken is the caller's to give back."""
+        self._stopped = True
+        self._unhook()
+        for task in self._tasks:
+            task.cancel()
+        self._pulls.clear()
+        self._arrived.set()
+        left = list(self.buffer)
+        self.buffer.clear()
+        return left
+
+    async def close(self) -> None:
+        """Let go of the inbox; what comes after this is delivered again once its ack wait is over."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._subscription is not None:
+            with suppress(NatsError):
+                await self._subscription.unsubscribe()
+
+    @property
+    def alive(self) -> bool:
+        """Whether a request stands (or is about to) with a server that was heard lately."""
+        return not self._stopped and asyncio.get_running_loop().time() - self._last_heard < 4 * HEARTBEAT_S
+
+    # ── pulling ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _receive(self, message: Msg) -> None:
+        self._last_heard = asyncio.get_running_loop().time()
+        if not message.reply.startswith("$JS.ACK"):  # a word of the server about a request, not a message
+            self._on_status(message.subject.rpartition(".")[2], status_of(message) or "", message)
+            return
+        if self._stopped:
+            await self._link.client.publish(message.reply, b"-NAK")
+            return
+        self._count_off()
+        self.buffer.append(message)
+        self._arrived.set()
+        self._replenish()
+
+    def _on_status(self, pull: str, status: str, message: Msg) -> None:
+        if status == _HEARTBEAT or self._stopped:
+            return
+        description = (message.headers or {}).get("Description", "")
+        known = self._pulls.pop(pull, None) is not None
+        if status in _ENDED and not description.startswith(_GONE) and "Shutdown" not in description:
+            if known:
+                self._replenish()
+            return
+        if status != NO_RESPONDERS or known:
+            _log.warning("mailbox %s of %s: %s %s", self.spec.durable, self.spec.stream, status, description)
+            self._mend()
+
+    def _replenish(self) -> None:
+        """Ask for more once half of the capacity is free."""
+        if self._stopped or self._repair is not None:
+            return
+        free = self._capacity - len(self.buffer) - sum(self._pulls.values())
+        if free * 2 >= self._capacity and free > 0:
+            name = str(next(self._names))
+            self._pulls[name] = free
+            self._spawn(self._request(name, free))
+
+    async def _request(self, name: str, number: int) -> None:
+        ask = {"batch": number, "expires": EXPIRES_S * _NS, "idle_heartbeat": HEARTBEAT_S * _NS}
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.spec.stream}.{self.spec.durable}"
+        try:
+            await self._link.client.publish(subject, json.dumps(ask).encode(), f"{self._inbox}.{name}")
+        except (NatsError, OSError) as error:
+            self._pulls.pop(name, None)  # the reconnection, or the watch, starts over
+            _log.debug("cannot pull: %s", error)
+
+    def _count_off(self) -> None:
+        """One message less to come, of the request that stands longest: the server serves them in turn."""
+        for name, left in self._pulls.items():
+            if left > 1:
+                self._pulls[name] = left - 1
+            else:
+                del self._pulls[name]
+            return
+
+    # ── staying alive ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _start_over(self) -> None:
+        """Forget what was asked for: the server that heard it is gone."""
+        self._last_heard = asyncio.get_running_loop().time()
+        self._pulls.clear()
+        self._replenish()
+
+    async def _watch(self) -> None:
+        """Mend the consumer if the server's heartbeats stay away."""
+        while not self._stopped:
+            await asyncio.sleep(HEARTBEAT_S)
+            silent = asyncio.get_running_loop().time() - self._last_heard
+            if silent > 2.5 * HEARTBEAT_S and self._link.connected:
+                _log.warning("mailbox %s of %s: no heartbeat for %.0f s", self.spec.durable, self.spec.stream, silent)
+                self._mend()
+
+    def _mend(self) -> None:
+        if self._repair is None and not self._stopped:
+            self._repair = self._spawn(self._make_anew())
+
+    async def _make_anew(self) -> None:
+        for delay in outages.delays():
+            await asyncio.sleep(delay)
+            try:
+                await provisioning.ensure_consumer(self._link.client, self.spec)
+            except Unavailable as error:
+                _log.debug("cannot mend yet: %s", error)
+            except ParacleError:
+                _log.exception("mailbox %s of %s cannot be made", self.spec.durable, self.spec.stream)
+            else:
+                break
+        self._repair = None
+        self._start_over()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -1,0 +1,130 @@
+"""One received message, and what is to become of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Protocol
+
+from paracle_domain import subjects
+from paracle_domain.envelope import Envelope
+from paracle_domain.errors import ParacleError
+from paracle_domain.messages import JsonObject, Message
+
+
+class Receipt(Protocol):
+    """The way back to whoever delivered: how a message is settled or answered."""
+
+    async def ack(self) -> None: ...
+    async def nak(self, delay_s: float) -> None: ...
+    async def term(self, error: ParacleError) -> None: ...
+    async def in_progress(self) -> None: ...
+    async def reply(self, answer: Message | JsonObject | ParacleError) -> None: ...
+
+
+class Delivery:
+    """A message as a handler gets it.
+
+    A delivery that a mailbox handler leaves unsettled when it returns is acked for it, unless it was kept.
+
+    Attributes
+    ----------
+    subject
+        The subject that it was published on.
+    headers
+        Its headers as they came; `envelope` is what they mean.
+    body
+        The payload; one that travelled by claim check is the whole payload again.
+    deliveries
+        How many times it was delivered, this one included.
+    stream_seq
+        Its place in its stream; 0 outside JetStream.
+    """
+
+    def __init__(
+        self,
+        *,
+        subject: str,
+        headers: Mapping[str, str] | None,
+        body: bytes,
+        receipt: Receipt,
+        deliveries: int = 1,
+        stream: str = "",
+        stream_seq: int = 0,
+        stored_ns: int = 0,
+    ) -> None:
+        self.subject = subject
+        self.headers = headers or {}
+        self.body = body
+        self.deliveries = deliveries
+        self.stream = stream
+        self.stream_seq = stream_seq
+        self.stored_ns = stored_ns
+        self.settled = False
+        self.kept = False
+        self._receipt = receipt
+
+    def __repr__(self) -> str:
+        return f"<Delivery {self.subject} {self.stream}:{self.stream_seq} try {self.deliveries}>"
+
+    @cached_property
+    def tenant(self) -> str:
+        return subjects.tenant_of(self.subject)
+
+    @cached_property
+    def envelope(self) -> Envelope:
+        """Who, why and what; a bare message's id is its place in its stream and when it was stored there."""
+        return Envelope.read(
+            self.headers,
+            tenant=self.tenant,
+            default_id=f"{self.stream or 'core'}.{self.stream_seq}.{self.stored_ns}",
+            default_type=self.subject.rpartition(".")[2],
+        )
+
+    @property
+    def open(self) -> bool:
+        """Whether it is still the mailbox's to settle."""
+        return not (self.settled or self.kept)
+
+    def decode[M: Message](self, kind: type[M]) -> M:
+        """The body as a `kind`.
+
+        Raises
+        ------
+        MalformedMessage
+            If it is none; the findings name the fields.
+        """
+        message = kind.decode(self.body)
+        assert isinstance(message, kind)
+        return message
+
+    def keep(self) -> None:
+        """Take over its settlement: it is not acked when the handler returns, and no longer heartbeats by itself."""
+        self.kept = True
+
+    async def ack(self) -> None:
+        """Done with it for good."""
+        if not self.settled:
+            self.settled = True
+            await self._receipt.ack()
+
+    async def nak(self, delay_s: float = 0) -> None:
+        """Deliver it again, in `delay_s` seconds."""
+        if not self.settled:
+            self.settled = True
+            await self._receipt.nak(delay_s)
+
+    async def term(self, error: ParacleError) -> None:
+        """Move it to the dead letters, with `error` as the reason."""
+        if not self.settled:
+            self.settled = True
+            await self._receipt.term(error)
+
+    async def in_progress(self) -> None:
+        """Still working on it: starts its ack wait anew."""
+        if not self.settled:
+            await self._receipt.in_progress()
+
+    async def reply(self, answer: Message | JsonObject | ParacleError) -> None:
+        """Answer whoever sent it as a command, if they wait for an answer; otherwise nothing happens."""
+        await self._receipt.reply(answer)

@@ -1,0 +1,186 @@
+"""One connection of a service to NATS, owned by a FastStream broker, and the inbox that all its answers come to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
+
+from nats.aio.msg import Msg
+
+from paracle_chassis import _lean
+from paracle_chassis.settings import ServiceSettings
+from paracle_domain.errors import Unavailable
+
+if TYPE_CHECKING:
+    from faststream.nats import NatsBroker
+    from nats.aio.client import Client
+    from nats.js import JetStreamContext
+
+_log = logging.getLogger(__name__)
+
+RECONNECT_WAIT_S: Final = 0.2
+BUFFER_BYTES: Final = 16 * 1024 * 1024  # what may be published while NATS is away, before publishers wait
+NO_RESPONDERS: Final = "503"
+
+
+class Inbox:
+    """One wildcard subscription for everything that is answered: `{prefix}.{token}` or `{prefix}.{token}.{more}`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._prefix = client.new_inbox()
+        self._skip = len(self._prefix) + 1
+        self._waiting: dict[str, Callable[[str, Msg], None]] = {}
+        self._tokens = count()
+
+    async def open(self) -> None:
+        await self._client.subscribe(f"{self._prefix}.>", cb=self._receive, pending_msgs_limit=0, pending_bytes_limit=0)
+
+    def expect(self, on_message: Callable[[str, Msg], None]) -> str:
+        """A fresh reply subject; `on_message(more, message)` is called for what comes to it or below it."""
+        token = str(next(self._tokens))
+        self._waiting[token] = on_message
+        return f"{self._prefix}.{token}"
+
+    def forget(self, subject: str) -> None:
+        """Let go of a reply subject; what still comes to it is dropped."""
+        self._waiting.pop(subject[self._skip :], None)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def _receive(self, message: Msg) -> None:
+        token, _, more = message.subject[self._skip :].partition(".")
+        on_message = self._waiting.get(token)
+        if on_message is not None:
+            on_message(more, message)
+
+
+class Link:
+    """The connection. It comes back by itself; whoever must start over then registers with `on_reconnect`."""
+
+    def __init__(self, name: str, settings: ServiceSettings) -> None:
+        self.name = name
+        self._settings = settings
+        self._broker: NatsBroker | None = None
+        self._inbox: Inbox | None = None
+        self._hooks: list[Callable[[], None]] = []
+
+    @property
+    def broker(self) -> NatsBroker:
+        """The FastStream broker; FastStream is loaded when it is first asked for."""
+        if self._broker is None:
+            self._broker = self._make_broker()
+        return self._broker
+
+    @property
+    def client(self) -> Client:
+        return self.broker.connection
+
+    @property
+    def jetstream(self) -> JetStreamContext:
+        return self.client.jetstream(timeout=5)
+
+    @property
+    def inbox(self) -> Inbox:
+        assert self._inbox is not None, "the link is not open"
+        return self._inbox
+
+    @property
+    def connected(self) -> bool:
+        return self._inbox is not None and self.client.is_connected
+
+    def on_reconnect(self, hook: Callable[[], None]) -> Callable[[], None]:
+        """Call `hook` after every reconnection, until what is returned is called."""
+        self._hooks.append(hook)
+        return lambda: self._hooks.remove(hook)
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises
+        ------
+        Unavailable
+            If NATS does not answer within `connect_timeout_s`.
+        """
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                await self.broker.connect()
+        except (TimeoutError, OSError) as error:
+            raise Unavailable(
+                f"NATS does not answer at {self._shown_url()} (waited {self._settings.connect_timeout_s:g} s); "
+                "start it, or set PARACLE_NATS_URL to where it listens"
+            ) from error
+        self._inbox = Inbox(self.client)
+        await self._inbox.open()
+
+    async def close(self) -> None:
+        """Send what is still buffered, then disconnect."""
+        if self._broker is None or self._inbox is None:
+            return
+        self._inbox = None
+        client = self._broker.connection
+        if not client.is_connected:
+            await client.close()
+            return
+        await self._broker.stop()
+
+    async def check(self) -> None:
+        """Ask NATS whether it is there.
+
+        Raises
+        ------
+        Unavailable
+            If it does not answer within a second.
+        """
+        try:
+            async with asyncio.timeout(1):
+                await self.client.flush(1)
+        except Exception as error:  # whatever it is, NATS did not answer
+            raise Unavailable(f"NATS does not answer: {type(error).__name__}") from error
+
+    def _make_broker(self) -> NatsBroker:
+        _lean.load("faststream.nats")
+        from faststream.nats import NatsBroker  # noqa: PLC0415  # a second of CPU that provisioning does not need
+
+        options: dict[str, Any] = {
+            "name": f"paracle-{self.name}",
+            "connect_timeout": 2,
+            "reconnect_time_wait": RECONNECT_WAIT_S,
+            "max_reconnect_attempts": -1,
+            "ping_interval": 10,
+            "max_outstanding_pings": 2,
+            "pending_size": BUFFER_BYTES,
+            "graceful_timeout": self._settings.drain_timeout_s,
+            "logger": None,
+        }
+        return NatsBroker(
+            [url.strip() for url in self._settings.nats_url.split(",")],
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnect,
+            reconnected_cb=self._on_reconnected,
+            **options,
+        )
+
+    async def _on_error(self, error: Exception) -> None:
+        _log.debug("NATS: %s: %s", type(error).__name__, error)
+
+    async def _on_disconnect(self) -> None:
+        if self._inbox is not None:
+            _log.warning("lost the connection to NATS; trying again until it is back")
+
+    async def _on_reconnected(self) -> None:
+        _log.info("connected to NATS again")
+        for hook in list(self._hooks):
+            hook()
+
+    def _shown_url(self) -> str:
+        return ", ".join(url.strip().rpartition("@")[2] for url in self._settings.nats_url.split(","))
+
+
+def status_of(message: Msg) -> str | None:
+    """The status of a server's control message; `None` if it is an ordinary one."""
+    return message.headers.get("Status") if message.headers and not message.data else None

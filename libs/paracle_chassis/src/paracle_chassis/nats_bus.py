@@ -1,0 +1,188 @@
+"""The bus over NATS: everything of one service that goes through its connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, override
+
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from paracle_chassis import codec, telemetry
+from paracle_chassis.bus import Bus, Outgoing
+from paracle_chassis.claims import Claims
+from paracle_chassis.consumer import PullConsumer
+from paracle_chassis.link import Link, status_of
+
+from paracle_chassis.mailbox import Mailbox
+from paracle_chassis.publisher import Publisher, Wire, to_wire
+from paracle_chassis.receipts import Settler
+from paracle_chassis.replies import CommandReplies
+from paracle_chassis.routes import MailboxRoute, Routes
+from paracle_chassis.rpc import RpcClient, RpcServer
+from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.topology import ConsumerSpec
+from paracle_domain import subjects
+from paracle_domain.envelope import REPLY_TO, Context, Envelope
+from paracle_domain.errors import DeadlineExceeded, ParacleError, Unavailable
+from paracle_domain.messages import JsonObject, Message, Request
+
+if TYPE_CHECKING:
+    from paracle_chassis.listening import Listener
+    from nats.aio.client import Client
+
+_log = logging.getLogger(__name__)
+
+_RESEND_S: Final = 3.0
+_NO_STREAM_WAIT_S: Final = 0.25
+
+
+class NatsBus(Bus):
+    """What a service asks, publishes, answers and obeys, over one connection.
+
+    `open` connects, `serve` binds a routing table to the connection, `drain` stops what it serves, `close`
+    disconnects. `call`, `publish` and the like work from `open` to `close`.
+    """
+
+    def __init__(self, service: str, settings: ServiceSettings) -> None:
+        self.service = service
+        self.link = Link(service, settings)
+        self._claims = Claims(self.link)
+        self._publisher = Publisher(self.link)
+        self._replies = CommandReplies(service, self.link)
+        self._settler = Settler(service, self.link, self._claims, self._publisher, self._replies)
+        self._rpc = RpcClient(self.link, self._claims, f"paracle/{service}")
+        self._server: RpcServer | None = None
+        self._listener: Listener | None = None
+        self._mailboxes: list[Mailbox] = []
+
+    @property
+    def client(self) -> Client:
+        """The bare connection, for what the bus has no word for (FastStream's broker owns it)."""
+        return self.link.client
+
+    # ── lifecycle ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def open(self) -> None:
+        """Connect; `Unavailable` if NATS does not answer in time."""
+        await self.link.open()
+
+    async def serve(self, routes: Routes) -> None:
+        """Answer, obey and hear what `routes` says."""
+        if any(route.stream == subjects.COMMANDS for route in routes.mailboxes):
+            await self._replies.start()
+        self._mailboxes = [self._mailbox(route) for route in routes.mailboxes]
+        await asyncio.gather(*(mailbox.start() for mailbox in self._mailboxes))
+        if routes.listens:
+            from paracle_chassis.listening import Listener  # noqa: PLC0415  # FastStream loads with the first broker
+
+            self._listener = Listener(routes, self.link, self._claims)
+            await self._listener.start()
+        if routes.rpcs:
+            self._server = RpcServer(self.service, routes.rpcs, self.link, self._claims)
+            await self._server.start()
+
+    async def drain(self, deadline_s: float = 20.0) -> None:
+        """Take nothing new; finish what is in hand within `deadline_s` and give the rest back."""
+        serving = [mailbox.drain(deadline_s) for mailbox in self._mailboxes]
+        if self._server is not None:
+            serving.append(self._server.drain(deadline_s))
+        if self._listener is not None:
+            serving.append(self._listener.stop())
+        for done in await asyncio.gather(*serving, return_exceptions=True):
+            if isinstance(done, BaseException):
+                _log.error("draining failed", exc_info=done)
+        self._mailboxes, self._server, self._listener = [], None, None
+        await self._replies.stop()
+
+    async def close(self) -> None:
+        await self.link.close()
+
+    async def check(self) -> None:
+        """Readiness: NATS answers, and every mailbox is alive.
+
+        Raises
+        ------
+        Unavailable
+            Naming what is not.
+        """
+        await self.link.check()
+        for mailbox in self._mailboxes:
+            if not mailbox.alive:
+                raise Unavailable(f"mailbox {mailbox.route.durable} of {mailbox.route.stream} takes no messages")
+
+    def _mailbox(self, route: MailboxRoute) -> Mailbox:
+        spec = ConsumerSpec(route.stream, route.durable, route.filter, route.ack_wait_s, route.max_ack_pending)
+        capacity = route.batch if route.prefetch is None else max(1, route.prefetch)
+        return Mailbox(self.service, route, PullConsumer(self.link, spec, capacity=capacity), self._settler)
+
+    # ── the port ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @override
+    async def call[R: Message](
+        self, request: Request[R], context: Context, *, timeout_s: float = 5.0, idle_s: float | None = None
+    ) -> R:
+        return await self._rpc.call(request, context, timeout_s=timeout_s, idle_s=idle_s)
+
+    @override
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        if messages:
+            wires = [await to_wire(message, self._claims) for message in messages]
+            if telemetry.enabled():
+                for wire in wires:
+                    telemetry.inject(wire.headers)
+            await self._publisher.publish(wires)
+
+    @override
+    async def broadcast(self, message: Outgoing) -> None:
+        wire = await to_wire(message, self._claims)
+        telemetry.inject(wire.headers)
+        try:
+            await self.client.publish(wire.subject, wire.body, headers=wire.headers)
+        except (NatsError, OSError) as error:
+            raise Unavailable(f"NATS is not connected ({type(error).__name__})") from error
+
+    @override
+    async def send(self, subject: str, message: Message, envelope: Envelope, *, timeout_s: float = 10.0) -> JsonObject:
+        wire = await to_wire(Outgoing(subject, message, envelope), self._claims)
+        telemetry.inject(wire.headers)
+        answers: asyncio.Queue[Msg] = asyncio.Queue()
+        reply = self.link.inbox.expect(lambda _more, answer: answers.put_nowait(answer))
+        wire.headers[REPLY_TO] = reply
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._send_until_answered(wire, reply, answers)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"{subject} was not answered within {timeout_s:g} s; it may still be carried out: "
+                f"ask again with the same id ({envelope.id})"
+            ) from None
+        finally:
+            self.link.inbox.forget(reply)
+
+    async def _send_until_answered(self, wire: Wire, reply: str, answers: asyncio.Queue[Msg]) -> JsonObject:
+        while True:
+            try:
+                await self.client.publish(wire.subject, wire.body, reply, wire.headers)
+                async with asyncio.timeout(_RESEND_S):
+                    answer = await answers.get()
+            except TimeoutError:
+                continue
+            except (NatsError, OSError):
+                await asyncio.sleep(_NO_STREAM_WAIT_S)
+                continue
+            if status_of(answer) is not None:  # no stream takes it: not provisioned yet, or being made anew
+                await asyncio.sleep(_NO_STREAM_WAIT_S)
+                continue
+            return _read_answer(answer)
+
+
+def _read_answer(answer: Msg) -> JsonObject:
+    error: ParacleError | None = codec.decode_error(answer.data, answer.headers)
+    if error is not None:
+        raise error
+    found: JsonObject = json.loads(answer.data)
+    return found

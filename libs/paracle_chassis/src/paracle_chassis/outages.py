@@ -1,0 +1,50 @@
+"""Which errors mean that something we depend on is away: those are waited out, not counted as failed tries."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import chain, repeat
+from typing import Any, Final
+
+from nats import errors as nats_errors
+
+from paracle_domain.errors import ParacleError, Unavailable
+
+_NATS: Final = (
+    nats_errors.ConnectionClosedError,
+    nats_errors.ConnectionReconnectingError,
+    nats_errors.ConnectionDrainingError,
+    nats_errors.NoServersError,
+    nats_errors.OutboundBufferLimitError,
+    nats_errors.StaleConnectionError,
+)
+# Of PostgreSQL, by name: connections lost or refused, a server that starts, stops or has no connection left.
+_POSTGRES: Final = (
+    "PostgresConnectionError",
+    "OperatorInterventionError",
+    "TooManyConnectionsError",
+    "InternalClientError",
+)
+_DELAYS_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether `error` says that a dependency (NATS, PostgreSQL, another service) cannot be reached just now."""
+    if isinstance(error, ParacleError):
+        return isinstance(error, Unavailable)
+    return isinstance(error, (ConnectionError, *_NATS)) or _is_postgres_outage(error)
+
+
+def _is_postgres_outage(error: BaseException) -> bool:
+    asyncpg: Any = sys.modules.get("asyncpg")
+    if asyncpg is None:
+        return False
+    if isinstance(error, asyncpg.InterfaceError):
+        return "clos" in str(error) or "terminat" in str(error)
+    return isinstance(error, tuple(getattr(asyncpg, name) for name in _POSTGRES if hasattr(asyncpg, name)))
+
+
+def delays() -> Iterator[float]:
+    """Seconds between looks whether it is back; rising to 2."""
+    return chain(_DELAYS_S, repeat(2.0))

@@ -1,0 +1,152 @@
+"""PostgreSQL: the pool, and a service's queries by name."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from typing import Any, Final, Self
+
+import asyncpg
+
+from paracle_chassis import migrations
+from paracle_chassis.settings import ServiceSettings
+from paracle_domain.errors import Unavailable
+
+_log = logging.getLogger(__name__)
+
+COMMAND_TIMEOUT_S: Final = 30.0
+_CONNECT_TIMEOUT_S: Final = 5.0
+_NAME: Final = re.compile(r"^--\s*name:\s*(\w+)\s*$", re.MULTILINE)
+_AWAY: Final = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+def create_pool(settings: ServiceSettings, *, min_size: int = 1) -> asyncpg.Pool[Any]:
+    """A pool for the service's own database; not connected yet: `await` it, or enter it with `async with`.
+
+    JSON columns take and give JSON text, which pydantic reads and writes. Statements are cut off after 30 s.
+
+    Raises
+    ------
+    Unavailable
+        If no `PARACLE_POSTGRES_DSN` is set.
+    """
+    if settings.postgres_dsn is None:
+        raise Unavailable("PARACLE_POSTGRES_DSN is not set; this service keeps its state in PostgreSQL")
+    return asyncpg.create_pool(
+        settings.postgres_dsn,
+        min_size=min_size,
+        max_size=max(min_size, settings.postgres_pool_size),
+        command_timeout=COMMAND_TIMEOUT_S,
+        timeout=_CONNECT_TIMEOUT_S,
+        max_inactive_connection_lifetime=300,
+        server_settings={"application_name": "paracle", "idle_in_transaction_session_timeout": "60000"},
+    )
+
+
+class Database:
+    """A service's database as a resource: connected, its schema current, and able to say whether it is there.
+
+    `async with Database(settings, "paracle_registry") as database: … database.pool …`
+
+    Raises
+    ------
+    Unavailable
+        On entering, if PostgreSQL does not answer within `connect_timeout_s`.
+    Conflict
+        On entering, if migrations are missing, with the command that applies them.
+    """
+
+    def __init__(self, settings: ServiceSettings, package: str) -> None:
+        self._settings = settings
+        self._package = package
+        self.pool = create_pool(settings)
+
+    async def __aenter__(self) -> Self:
+        await self._connect()
+        await migrations.require_current(self.pool, self._package)
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        try:
+            async with asyncio.timeout(5):
+                await self.pool.close()
+        except TimeoutError:
+            self.pool.terminate()
+
+    async def check(self) -> None:
+        """Readiness: `select 1`; `Unavailable` if it does not come back within two seconds."""
+        try:
+            async with asyncio.timeout(2):
+                await self.pool.fetchval("select 1")
+        except (*_AWAY, asyncpg.InterfaceError, TimeoutError) as error:
+            raise Unavailable(f"PostgreSQL does not answer: {type(error).__name__}") from error
+
+    async def _connect(self) -> None:
+        patience = self._settings.connect_timeout_s
+        deadline = asyncio.get_running_loop().time() + patience
+        while True:
+            try:
+                await self.pool
+            except _AWAY as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise Unavailable(
+                        f"PostgreSQL does not answer (waited {patience:g} s): {error}; "
+                        "start it, or set PARACLE_POSTGRES_DSN to where it listens"
+                    ) from error
+                await asyncio.sleep(0.2)
+            except asyncpg.PostgresError as error:
+                raise Unavailable(
+                    f"PostgreSQL refuses the connection: {error}; check PARACLE_POSTGRES_DSN, "
+                    "or let `python -m paracle_chassis.provision` make the database"
+                ) from error
+            else:
+                return
+
+
+class Queries(Mapping[str, str]):
+    """The statements of a package's `queries.sql`, each below a line `-- name: what_it_does`; `queries.what_it_does`."""
+
+    def __init__(self, statements: Mapping[str, str]) -> None:
+        self._statements = dict(statements)
+
+    @classmethod
+    def load(cls, package: str) -> Self:
+        """Those of `package`."""
+        return cls.parse(resources.files(package).joinpath("queries.sql").read_text("utf-8"))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Take `text` apart; two statements of one name are refused."""
+        parts = _NAME.split(text)
+        found: dict[str, str] = {}
+        for name, statement in zip(parts[1::2], parts[2::2], strict=True):
+            if name in found:
+                raise ValueError(f"queries.sql has two statements called {name!r}")
+            found[name] = statement.strip()
+        return cls(found)
+
+    def __getitem__(self, name: str) -> str:
+        return self._statements[name]
+
+    def __getattr__(self, name: str) -> str:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self._statements[name]
+        except KeyError:
+            known = ", ".join(sorted(self._statements))
+            raise AttributeError(f"queries.sql has no statement {name!r}; it has {known}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._statements)
+
+    def __len__(self) -> int:
+        return len(self._statements)

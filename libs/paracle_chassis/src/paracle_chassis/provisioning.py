@@ -1,0 +1,142 @@
+"""Making streams, consumers and buckets what the topology says, over JetStream's JSON API.
+
+Used by the `provision` command and by mailboxes that find theirs gone. Idempotent: what is right already is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from nats.errors import Error as NatsError
+
+from paracle_chassis import topology
+from paracle_chassis.topology import CLAIMS_BUCKET, CLAIMS_TTL_S, ConsumerSpec, StreamSpec
+from paracle_domain.errors import Conflict, NotFound, ParacleError, Unavailable
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+_NS: Final = 1_000_000_000
+_API_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What provisioning did to one thing."""
+
+    what: str
+    did: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.did}"
+
+
+async def ensure_stream(client: Client, spec: StreamSpec, *, replicas: int = 1, relaxed: bool = False) -> Change:
+    """Create the stream, or update what may be updated.
+
+    Raises
+    ------
+    Conflict
+        If it is there with something that only a new stream can have.
+    """
+    wanted = spec.config(replicas=replicas, relaxed=relaxed)
+    what = f"stream {spec.name}"
+    found = await _info(client, f"STREAM.INFO.{spec.name}")
+    if found is None:
+        await _ask(client, f"STREAM.CREATE.{spec.name}", wanted)
+        return Change(what, "created")
+    changes = topology.differing(wanted, found)
+    if not changes:
+        return Change(what, "as it should be")
+    if fixed := topology.unchangeable(changes):
+        shown = ", ".join(f"{key} is {changes[key][0]!r}, wanted {changes[key][1]!r}" for key in fixed)
+        raise Conflict(f"{what} cannot be changed in place ({shown}); let it run empty, delete it and provision again")
+    await _ask(client, f"STREAM.UPDATE.{spec.name}", found | wanted)
+    return Change(what, f"updated {', '.join(sorted(changes))}")
+
+
+async def ensure_consumer(client: Client, spec: ConsumerSpec) -> Change:
+    """Create the consumer, or update it; a stream of the topology that is missing is made first."""
+    wanted = spec.config()
+    what = f"consumer {spec.durable} of {spec.stream}"
+    found = await _info(client, f"CONSUMER.INFO.{spec.stream}.{spec.durable}")
+    if found is not None and not (changes := topology.differing(wanted, found)):
+        return Change(what, "as it should be")
+    request = {"stream_name": spec.stream, "config": wanted}
+    path = f"CONSUMER.CREATE.{spec.stream}.{spec.durable}"
+    try:
+        await _ask(client, path, request)
+    except NotFound:
+        if (stream := topology.stream(spec.stream)) is None:
+            raise
+        await ensure_stream(client, stream)
+        await _ask(client, path, request)
+    return Change(what, "created" if found is None else f"updated {', '.join(sorted(changes))}")
+
+
+async def ensure_bucket(client: Client, *, replicas: int = 1) -> Change:
+    """Create the object store of claims."""
+    what = f"bucket {CLAIMS_BUCKET}"
+    name = f"OBJ_{CLAIMS_BUCKET}"
+    if await _info(client, f"STREAM.INFO.{name}") is not None:
+        return Change(what, "as it should be")
+    config = {
+        "name": name,
+        "subjects": [f"$O.{CLAIMS_BUCKET}.C.>", f"$O.{CLAIMS_BUCKET}.M.>"],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_age": CLAIMS_TTL_S * _NS,
+        "num_replicas": replicas,
+        "allow_rollup_hdrs": True,
+        "allow_direct": True,
+        "max_msgs_per_subject": -1,
+        "max_consumers": -1,
+        "max_bytes": -1,
+        "max_msgs": -1,
+        "max_msg_size": -1,
+    }
+    await _ask(client, f"STREAM.CREATE.{name}", config)
+    return Change(what, "created")
+
+
+async def account_info(client: Client) -> dict[str, Any]:
+    """What JetStream says of the account; `Unavailable` until it is up."""
+    return await _ask(client, "INFO", None)
+
+
+async def _info(client: Client, path: str) -> dict[str, Any] | None:
+    """The config of what is at `path`; `None` if nothing is."""
+    try:
+        answer = await _ask(client, path, None)
+    except NotFound:
+        return None
+    config: dict[str, Any] = answer["config"]
+    return config
+
+
+async def _ask(client: Client, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    payload = b"" if body is None else json.dumps(body).encode()
+    try:
+        message = await client.request(f"$JS.API.{path}", payload, timeout=_API_TIMEOUT_S)
+    except (NatsError, OSError, TimeoutError) as error:
+        raise Unavailable(
+            f"JetStream does not answer ({type(error).__name__}); is it enabled on the server?"
+        ) from error
+    answer: dict[str, Any] = json.loads(message.data)
+    if "error" in answer:
+        raise _refusal(path, answer["error"])
+    return answer
+
+
+def _refusal(path: str, error: dict[str, Any]) -> ParacleError:
+    said = f"JetStream refused {path}: {error.get('description', error)}"
+    match error.get("code"):
+        case 404:
+            return NotFound(said)
+        case 503:
+            return Unavailable(said)
+        case _:
+            return Conflict(said)

@@ -1,0 +1,119 @@
+"""Publishing to streams: many messages in flight, their acknowledgements awaited together, repeated until stored."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import batched
+from typing import Final
+
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from paracle_chassis.bus import Outgoing
+from paracle_chassis.claims import Claims
+from paracle_chassis.link import Link, status_of
+from paracle_domain.errors import Unavailable
+
+WINDOW: Final = 500
+ACK_TIMEOUT_S: Final = 5.0
+DEADLINE_S: Final = 30.0
+_RETRY_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A message as it goes over the wire."""
+
+    subject: str
+    body: bytes
+    headers: dict[str, str]
+
+
+async def to_wire(message: Outgoing, claims: Claims) -> Wire:
+    """`message` as it goes over the wire, a large body put away."""
+    headers = message.envelope.headers()
+    body = await claims.check_in(message.message.encode(), headers)
+    return Wire(message.subject, body, headers)
+
+
+class _Window:
+    """Some messages in flight: which are not stored yet, and why the last one was refused."""
+
+    def __init__(self, messages: Sequence[Wire]) -> None:
+        self.messages = messages
+        self.missing = set(range(len(messages)))
+        self.refusal = ""
+        self.changed = asyncio.Event()
+
+    def on_ack(self, more: str, message: Msg) -> None:
+        """An acknowledgement, or a refusal, of the message numbered `more`."""
+        if status_of(message) is not None:
+            self.refusal = "no stream takes this subject (provisioning makes them: python -m paracle_chassis.provision)"
+        elif b'"error"' in message.data:
+            self.refusal = json.loads(message.data).get("error", {}).get("description", "refused")
+        else:
+            self.missing.discard(int(more))
+            if not self.missing:
+                self.changed.set()
+            return
+        self.changed.set()
+
+
+class Publisher:
+    """Publishes until everything is stored, or the deadline passes."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def publish(self, messages: Sequence[Wire], *, deadline_s: float = DEADLINE_S) -> None:
+        """Store all `messages`, in order within their subjects unless the connection breaks in between.
+
+        Raises
+        ------
+        Unavailable
+            If some are not stored within `deadline_s`.
+        """
+        deadline = asyncio.get_running_loop().time() + deadline_s
+        for chunk in batched(messages, WINDOW):
+            await self._publish_window(_Window(chunk), deadline)
+
+    async def _publish_window(self, window: _Window, deadline: float) -> None:
+        reply = self._link.inbox.expect(window.on_ack)
+        unhook = self._link.on_reconnect(window.changed.set)  # what was in flight may be lost: send it again at once
+        try:
+            while window.missing:
+                window.changed.clear()
+                await self._send(window, reply)
+                await self._await_acks(window, deadline)
+        finally:
+            unhook()
+            self._link.inbox.forget(reply)
+
+    async def _send(self, window: _Window, reply: str) -> None:
+        client = self._link.client
+        messages = window.messages
+        try:
+            for index in sorted(window.missing):
+                wire = messages[index]
+                await client.publish(wire.subject, wire.body, f"{reply}.{index}", wire.headers)
+        except (NatsError, OSError) as error:
+            window.refusal = f"NATS is not connected ({type(error).__name__})"
+            window.changed.set()
+
+    async def _await_acks(self, window: _Window, deadline: float) -> None:
+        now = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(min(deadline, now + ACK_TIMEOUT_S)):
+                await window.changed.wait()
+        except TimeoutError:
+            window.refusal = window.refusal or "NATS does not acknowledge"
+        if not window.missing:
+            return
+        if asyncio.get_running_loop().time() >= deadline:
+            count = len(window.missing)
+            raise Unavailable(f"{count} of {len(window.messages)} messages could not be stored: {window.refusal}")
+        if window.refusal:
+            await asyncio.sleep(_RETRY_S)

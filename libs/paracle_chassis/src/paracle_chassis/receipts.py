@@ -1,0 +1,166 @@
+"""How deliveries are settled: JetStream's acknowledgements, dead letters, answers to commands."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Final, NamedTuple, override
+
+from nats.aio.msg import Msg
+
+from paracle_chassis import telemetry
+from paracle_chassis.claims import Claims
+from paracle_chassis.delivery import Delivery, Receipt
+from paracle_chassis.link import Link
+from paracle_chassis.publisher import Publisher, Wire
+from paracle_chassis.replies import CommandReplies
+from paracle_domain import subjects
+from paracle_domain.envelope import CLAIM, MSG_ID
+from paracle_domain.errors import ParacleError
+from paracle_domain.messages import JsonObject, Message
+from paracle_domain.subjects import DEFAULT_TENANT, is_token
+
+_log = logging.getLogger(__name__)
+
+DEAD_SUBJECT: Final = "paracle-dead-subject"
+DEAD_STREAM: Final = "paracle-dead-stream"
+DEAD_SEQ: Final = "paracle-dead-seq"
+DEAD_CONSUMER: Final = "paracle-dead-consumer"
+DEAD_CODE: Final = "paracle-dead-code"
+DEAD_REASON: Final = "paracle-dead-reason"
+DEAD_TRIES: Final = "paracle-dead-tries"
+_REASON_LIMIT: Final = 1000
+_V1_TOKENS: Final = 9
+_NS: Final = 1_000_000_000
+_OWN: Final = (MSG_ID.lower(), CLAIM)  # headers that the copy gets anew
+
+
+class Place(NamedTuple):
+    """Where in JetStream a message is, from its ack subject."""
+
+    stream: str
+    consumer: str
+    deliveries: int
+    seq: int
+    stored_ns: int
+
+
+def place_of(reply: str) -> Place:
+    """Read `$JS.ACK.[domain.account.]stream.consumer.delivered.seq.consumer_seq.time.pending[.token]`."""
+    tokens = reply.split(".")
+    at = 2 if len(tokens) == _V1_TOKENS else 4
+    return Place(tokens[at], tokens[at + 1], int(tokens[at + 2]), int(tokens[at + 3]), int(tokens[at + 5]))
+
+
+class Settler:
+    """What all receipts of a service share."""
+
+    def __init__(self, service: str, link: Link, claims: Claims, publisher: Publisher, replies: CommandReplies) -> None:
+        self.claims = claims
+        self.replies = replies
+        self._service = service
+        self._link = link
+        self._publisher = publisher
+
+    async def settle(self, reply: str, word: bytes) -> None:
+        """Say `word` about the message with ack subject `reply`; it is not waited for."""
+        await self._link.client.publish(reply, word)
+
+    async def bury(self, delivery: Delivery, place: Place, error: ParacleError) -> None:
+        """Copy `delivery` to the dead letters; the same one twice is one dead letter."""
+        tenant = delivery.subject.split(".", 3)[2] if delivery.subject.count(".") > 2 else DEFAULT_TENANT
+        headers = self._dead_headers(delivery, place, error)
+        body = await self.claims.check_in(delivery.body, headers)
+        subject = subjects.dlq(tenant if is_token(tenant) else DEFAULT_TENANT, self._service)
+        await self._publisher.publish([Wire(subject, body, headers)])
+        telemetry.buried(self._service, place.consumer, error.code)
+        _log.error("message %s of %s is a dead letter now: %s", place.seq, place.stream, error)
+
+    def _dead_headers(self, delivery: Delivery, place: Place, error: ParacleError) -> dict[str, str]:
+        kept = {name: value for name, value in delivery.headers.items() if name.lower() not in _OWN}
+        return {
+            **kept,
+            MSG_ID: f"{place.stream}.{place.seq}.{place.stored_ns}.{place.consumer}",
+            DEAD_SUBJECT: delivery.subject,
+            DEAD_STREAM: place.stream,
+            DEAD_SEQ: str(place.seq),
+            DEAD_CONSUMER: place.consumer,
+            DEAD_CODE: error.code,
+            DEAD_REASON: " ".join(str(error).split())[:_REASON_LIMIT],
+            DEAD_TRIES: str(place.deliveries),
+        }
+
+
+class JetStreamReceipt:
+    """Settles one message of a stream."""
+
+    __slots__ = ("_delivery", "_place", "_reply", "_settler")
+
+    def __init__(self, reply: str, place: Place, settler: Settler) -> None:
+        self._reply = reply
+        self._place = place
+        self._settler = settler
+        self._delivery: Delivery | None = None
+
+    @classmethod
+    def deliver(cls, message: Msg, settler: Settler) -> Delivery:
+        """The delivery of `message`."""
+        place = place_of(message.reply)
+        receipt = cls(message.reply, place, settler)
+        receipt._delivery = Delivery(
+            subject=message.subject,
+            headers=message.headers,
+            body=message.data,
+            receipt=receipt,
+            deliveries=place.deliveries,
+            stream=place.stream,
+            stream_seq=place.seq,
+            stored_ns=place.stored_ns,
+        )
+        return receipt._delivery
+
+    async def ack(self) -> None:
+        await self._settler.settle(self._reply, b"")
+
+    async def nak(self, delay_s: float) -> None:
+        word = b"-NAK " + json.dumps({"delay": int(delay_s * _NS)}).encode() if delay_s > 0 else b"-NAK"
+        await self._settler.settle(self._reply, word)
+
+    async def term(self, error: ParacleError) -> None:
+        """Copy it to the dead letters first: in a work queue, `+TERM` deletes it."""
+        assert self._delivery is not None
+        await self._settler.bury(self._delivery, self._place, error)
+        await self._settler.settle(self._reply, b"+TERM")
+        await self.reply(error)
+
+    async def in_progress(self) -> None:
+        await self._settler.settle(self._reply, b"+WPI")
+
+    async def reply(self, answer: Message | JsonObject | ParacleError) -> None:
+        assert self._delivery is not None
+        if self._place.stream == subjects.COMMANDS:
+            await self._settler.replies.answer(self._delivery, answer)
+
+
+class NoReceipt(Receipt):
+    """For what is only overheard: there is nothing to settle, and nobody to answer."""
+
+    @override
+    async def ack(self) -> None:
+        return None
+
+    @override
+    async def nak(self, delay_s: float) -> None:
+        return None
+
+    @override
+    async def term(self, error: ParacleError) -> None:
+        return None
+
+    @override
+    async def in_progress(self) -> None:
+        return None
+
+    @override
+    async def reply(self, answer: Message | JsonObject | ParacleError) -> None:
+        return None

@@ -1,0 +1,168 @@
+"""Answers to commands, also to whoever sent one with nothing but `nats req`.
+
+JetStream does not keep the reply subject of a message. Our own clients send theirs in the header `paracle-reply-to`. For
+everybody else each replica also hears the commands of its service on core NATS (not durably, no queue group) and
+remembers the reply subject by the message's fingerprint: its subject, ids and body. When the durable copy was handled,
+by whichever replica, the answer goes to the remembered inbox, and the others are told to forget it.
+
+A command that arrives again with the id of one that was answered lately is answered with the same at once, since
+JetStream may not deliver the second copy at all.
+
+The corner that remains: identical commands without any id, sent at the same instant to a service of several replicas,
+are each answered once, but it is not defined which run's answer goes to which of the senders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from paracle_chassis import codec
+from paracle_chassis.delivery import Delivery
+from paracle_chassis.link import Link
+from paracle_domain import subjects
+from paracle_domain.envelope import CE_ID, MSG_ID, REPLY_TO
+from paracle_domain.errors import ParacleError
+from paracle_domain.messages import JsonObject, Message
+
+_log = logging.getLogger(__name__)
+
+REMEMBER_S: Final = 60.0
+ANSWERS_S: Final = 10.0
+MOST_REMEMBERED: Final = 10_000
+_ORIGIN: Final = "paracle-origin"
+_IDS: Final = (MSG_ID.lower(), CE_ID)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Inboxes that wait for the answer of one fingerprint, oldest first."""
+
+    inboxes: deque[tuple[float, str]] = field(default_factory=deque)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    at: float
+    body: bytes
+    headers: dict[str, str]
+
+
+class CommandReplies:
+    """The answers that one replica owes."""
+
+    def __init__(self, service: str, link: Link) -> None:
+        self._service = service
+        self._link = link
+        self._asked: OrderedDict[str, _Asked] = OrderedDict()
+        self._answered: OrderedDict[str, _Answered] = OrderedDict()
+        self._subscriptions: list[Subscription] = []
+        self._origin = ""
+
+    async def start(self) -> None:
+        """Hear the service's commands, and what other replicas answered."""
+        client = self._link.client
+        self._origin = client.new_inbox().rpartition(".")[2]
+        commands = subjects.cmd(subjects.ANY, self._service, subjects.ANY)
+        self._subscriptions = [
+            await client.subscribe(commands, cb=self._on_command, pending_msgs_limit=0, pending_bytes_limit=0),
+            await client.subscribe(self._told, cb=self._on_answered_elsewhere),
+        ]
+
+    async def stop(self) -> None:
+        for subscription in self._subscriptions:
+            with suppress(NatsError):
+                await subscription.unsubscribe()
+        self._subscriptions.clear()
+
+    async def answer(self, delivery: Delivery, answer: Message | JsonObject | ParacleError) -> None:
+        """Answer the command that `delivery` is. The answer also reads as JetStream's acknowledgement."""
+        body, headers = codec.encode_answer(answer, stream=delivery.stream, seq=delivery.stream_seq)
+        mark = fingerprint(delivery.subject, delivery.headers, delivery.body)
+        inbox = delivery.envelope.reply_to or self._take(mark)
+        if inbox is None or _has_id(delivery.headers):
+            self._remember_answer(mark, _Answered(_now(), body, headers))
+        try:
+            if inbox:
+                await self._link.client.publish(inbox, body, headers=headers)
+            await self._link.client.publish(self._told, mark.encode(), headers={_ORIGIN: self._origin})
+        except (NatsError, OSError) as error:
+            _log.warning("cannot answer a command: %s", error)  # it is done; its sender asks again
+
+    @property
+    def _told(self) -> str:
+        return f"paracle.internal.answered.{self._service}"
+
+    async def _on_command(self, message: Msg) -> None:
+        if message.headers and REPLY_TO in message.headers:
+            return
+        mark = fingerprint(message.subject, message.headers, message.data)
+        known = self._known_answer(mark, has_id=_has_id(message.headers))
+        if known is None:  # one that wants no answer stands in the queue too, or it would get another's
+            self._asked.setdefault(mark, _Asked()).inboxes.append((_now(), message.reply))
+            self._forget_old()
+        elif message.reply:
+            await self._link.client.publish(message.reply, known.body, headers=known.headers)
+
+    async def _on_answered_elsewhere(self, message: Msg) -> None:
+        if (message.headers or {}).get(_ORIGIN) != self._origin:
+            self._take(message.data.decode())
+
+    def _known_answer(self, mark: str, *, has_id: bool) -> _Answered | None:
+        """An answer given lately: to the same command by its id, or to one without whose core copy came late."""
+        known = self._answered.get(mark) if has_id else self._answered.pop(mark, None)
+        return known if known is not None and _now() - known.at < ANSWERS_S else None
+
+    def _take(self, mark: str) -> str | None:
+        """The inbox that waits longest for `mark`."""
+        asked = self._asked.get(mark)
+        if asked is None:
+            return None
+        _, inbox = asked.inboxes.popleft()
+        if not asked.inboxes:
+            del self._asked[mark]
+        return inbox
+
+    def _remember_answer(self, mark: str, answered: _Answered) -> None:
+        self._answered[mark] = answered
+        self._answered.move_to_end(mark)
+        while self._answered:
+            oldest = next(iter(self._answered.values()))
+            if len(self._answered) <= MOST_REMEMBERED and _now() - oldest.at < ANSWERS_S:
+                break
+            self._answered.popitem(last=False)
+
+    def _forget_old(self) -> None:
+        while self._asked:
+            mark, asked = next(iter(self._asked.items()))
+            if len(self._asked) <= MOST_REMEMBERED and _now() - asked.inboxes[-1][0] < REMEMBER_S:
+                break
+            del self._asked[mark]
+
+
+def _has_id(headers: Mapping[str, str] | None) -> bool:
+    return any(name.lower() in _IDS for name in headers or ())
+
+
+def fingerprint(subject: str, headers: Mapping[str, str] | None, body: bytes) -> str:
+    """What a command and its durable copy have in common, and different commands do not."""
+    digest = hashlib.blake2b(subject.encode(), digest_size=16)
+    found = {name.lower(): value for name, value in (headers or {}).items()}
+    for name in _IDS:
+        digest.update(f"\x1f{found.get(name, '')}".encode())
+    digest.update(b"\x1f" + body)
+    return digest.hexdigest()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

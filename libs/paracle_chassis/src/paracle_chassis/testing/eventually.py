@@ -1,0 +1,35 @@
+"""Waiting in tests for what happens in its own time: no sleeps of a guessed length."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Final
+
+PATIENCE_S: Final = 15.0
+_LOOK_S: Final = 0.01
+
+
+async def eventually[T](look: Callable[[], T | Awaitable[T]], *, within_s: float = PATIENCE_S) -> T:
+    """What `look` gives once it is truthy and raises no `AssertionError`.
+
+    Raises
+    ------
+    AssertionError
+        If that does not happen `within_s` seconds; the last one that `look` raised, if it did.
+    """
+    deadline = asyncio.get_running_loop().time() + within_s
+    while True:
+        found: T | None = None
+        failure: AssertionError | None = None
+        try:
+            seen = look()
+            found = await seen if isawaitable(seen) else seen
+        except AssertionError as error:
+            failure = error
+        if failure is None and found:
+            return found
+        if asyncio.get_running_loop().time() > deadline:
+            raise failure or AssertionError(f"not within {within_s:g} s: {look} gave {found!r}")
+        await asyncio.sleep(_LOOK_S)

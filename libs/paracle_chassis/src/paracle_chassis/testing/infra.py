@@ -1,0 +1,113 @@
+"""Real NATS and PostgreSQL for tests: one server of each a session, a database of its own for each test that asks.
+
+A pytest plug-in: `pytest_plugins = ["paracle_chassis.testing.infra"]` in the root `conftest.py`.
+
+    nats_url          a nats-server of the session, its streams emptied and deleted before each test
+    nats_server       a nats-server of the test alone, which it may kill and start again
+    postgres_dsn      an empty database of the test alone
+    postgres_server   a PostgreSQL of the test alone, which it may kill and start again
+    settings          ServiceSettings for `nats_url`
+
+Servers come from `paracle_embedded`, or from containers if `PARACLE_TEST_BACKEND=containers`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import nats
+import pytest
+
+from paracle_chassis.settings import ServiceSettings
+from paracle_embedded import NatsServer, PostgresServer
+
+BACKEND: Final = "PARACLE_TEST_BACKEND"
+NATS_IMAGE: Final = "nats:2.15"
+POSTGRES_IMAGE: Final = "postgres:18"
+_numbers = count(1)
+
+
+def _containers() -> bool:
+    return os.environ.get(BACKEND) == "containers"
+
+
+@pytest.fixture(scope="session")
+def session_nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A nats-server with JetStream for the whole session."""
+    if _containers():
+        from testcontainers.community.nats import NatsContainer  # noqa: PLC0415  # only this backend needs it
+
+        with NatsContainer(NATS_IMAGE, jetstream=True) as container:
+            yield container.nats_uri()
+        return
+    with NatsServer(tmp_path_factory.mktemp("nats")) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def session_postgres_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL for the whole session: the DSN of a role that may create databases and roles."""
+    if _containers():
+        from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415  # only this backend needs it
+
+        with PostgresContainer(POSTGRES_IMAGE, driver=None) as container:
+            yield container.get_connection_url()
+        return
+    with PostgresServer(tmp_path_factory.mktemp("postgres")) as server:
+        yield server.dsn
+
+
+@pytest.fixture
+async def nats_url(session_nats_url: str) -> str:
+    """The session's nats-server, without any stream."""
+    client = await nats.connect(session_nats_url)
+    jetstream = client.jsm()
+    for stream in await jetstream.streams_info():
+        assert stream.config.name is not None
+        await jetstream.delete_stream(stream.config.name)
+    await client.close()
+    return session_nats_url
+
+
+@pytest.fixture
+async def postgres_dsn(session_postgres_dsn: str) -> AsyncIterator[str]:
+    """The DSN of a new, empty database; dropped after the test."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    admin = await asyncpg.connect(session_postgres_dsn)
+    try:
+        await admin.execute(f'create database "{name}"')
+        yield dsn_of(session_postgres_dsn, name)
+        await admin.execute(f'drop database "{name}" with (force)')
+    finally:
+        await admin.close()
+
+
+def dsn_of(dsn: str, database: str) -> str:
+    """`dsn` with another database."""
+    return urlunsplit(urlsplit(dsn)._replace(path=f"/{database}"))
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+    """A nats-server of this test alone, to kill and start again."""
+    with NatsServer(tmp_path / "nats") as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_server(tmp_path: Path) -> Iterator[PostgresServer]:
+    """A PostgreSQL of this test alone, to kill and start again."""
+    with PostgresServer(tmp_path / "postgres") as server:
+        yield server
+
+
+@pytest.fixture
+def settings(nats_url: str) -> ServiceSettings:
+    """Settings that point at the session's nats-server."""
+    return ServiceSettings(nats_url=nats_url)

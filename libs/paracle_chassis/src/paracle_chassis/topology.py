@@ -1,0 +1,167 @@
+"""Which streams, consumers and buckets there are: as data. `provision` makes them so, mailboxes mend their own.
+
+Durability. What users publish (COMMANDS), what happened (EVENTS) and what failed (DEADLETTERS) is written to disk
+before it is acknowledged. TASKS and RESULTS can be rebuilt from Postgres, so with `relaxed=True` they are written
+behind (`persist_mode: async`, one replica only): faster, and a crash of nats-server only costs the delay until they
+are sent again. A cluster takes `replicas=3`, which excludes that mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from paracle_domain import subjects
+from paracle_domain.subjects import CLAIMS_BUCKET, COMMANDS, DEADLETTERS, EVENTS, OUTPUT, RESULTS, TASKS
+
+__all__ = ["CLAIMS_BUCKET", "CLAIMS_TTL_S", "CONSUMERS", "STREAMS", "ConsumerSpec", "StreamSpec"]
+
+_DAY_S: Final = 86_400
+_NS: Final = 1_000_000_000
+CLAIMS_TTL_S: Final = 7 * _DAY_S
+_FIXED: Final = frozenset({"retention", "storage", "persist_mode"})
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """A stream as it should be.
+
+    Attributes
+    ----------
+    work_queue
+        Whether a message is gone once it is acked.
+    no_ack
+        The server does not confirm publications: the command's service answers instead.
+    rebuildable
+        Whether Postgres can say again what it held; such streams may be relaxed.
+    """
+
+    name: str
+    kind: str
+    work_queue: bool = False
+    memory: bool = False
+    no_ack: bool = False
+    atomic: bool = False
+    rebuildable: bool = False
+    max_age_s: int = 0
+    duplicate_window_s: float = 120
+    description: str = ""
+
+    @property
+    def subject(self) -> str:
+        """The filter of everything in it."""
+        tail = "*.*" if self.kind == "cmd" else ">"
+        return f"{subjects.PREFIX}.*.{self.kind}.{tail}"
+
+    def config(self, *, replicas: int = 1, relaxed: bool = False) -> dict[str, Any]:
+        """The JSON that JetStream's API takes."""
+        found: dict[str, Any] = {
+            "name": self.name,
+            "description": self.description,
+            "subjects": [self.subject],
+            "retention": "workqueue" if self.work_queue else "limits",
+            "storage": "memory" if self.memory else "file",
+            "discard": "old",
+            "num_replicas": replicas,
+            "max_age": self.max_age_s * _NS,
+            "duplicate_window": int(self.duplicate_window_s * _NS),
+            "no_ack": self.no_ack,
+            "allow_direct": True,
+            "max_msgs": -1,
+            "max_bytes": -1,
+            "max_consumers": -1,
+            "max_msg_size": -1,
+        }
+        if relaxed and self.rebuildable and replicas == 1:
+            found["persist_mode"] = "async"
+        elif self.atomic:
+            found["allow_atomic"] = True
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSpec:
+    """A durable pull consumer as it should be. Tries are counted by the mailbox, so the server sets no bound."""
+
+    stream: str
+    durable: str
+    filter: str
+    ack_wait_s: float = 30.0
+    max_ack_pending: int = 10_000
+
+    def config(self) -> dict[str, Any]:
+        """The JSON that JetStream's API takes."""
+        return {
+            "durable_name": self.durable,
+            "name": self.durable,
+            "filter_subject": self.filter,
+            "ack_policy": "explicit",
+            "ack_wait": int(self.ack_wait_s * _NS),
+            "deliver_policy": "all",
+            "replay_policy": "instant",
+            "max_deliver": -1,
+            "max_ack_pending": self.max_ack_pending,
+        }
+
+
+STREAMS: Final[Sequence[StreamSpec]] = (
+    StreamSpec(
+        COMMANDS,
+        "cmd",
+        work_queue=True,
+        no_ack=True,
+        # A command sent again must reach its service, which answers it again; only bursts of the same are cut off.
+        duplicate_window_s=0.5,
+        description="Durable orders to services; answered by them, not by the server.",
+    ),
+    StreamSpec(
+        TASKS, "task", work_queue=True, atomic=True, rebuildable=True, description="Step attempts for worker pools."
+    ),
+    StreamSpec(
+        RESULTS, "result", work_queue=True, atomic=True, rebuildable=True, description="How tasks ended or progressed."
+    ),
+    StreamSpec(EVENTS, "evt", atomic=True, max_age_s=7 * _DAY_S, description="What happened, for seven days."),
+    StreamSpec(OUTPUT, "out", memory=True, max_age_s=600, description="Token deltas, for ten minutes."),
+    StreamSpec(
+        DEADLETTERS, "dlq", max_age_s=90 * _DAY_S, duplicate_window_s=3600, description="What could not be handled."
+    ),
+)
+
+_ALL: Final = f"{subjects.PREFIX}.*"
+CONSUMERS: Final[Sequence[ConsumerSpec]] = (
+    ConsumerSpec(COMMANDS, "orchestrator", f"{_ALL}.cmd.orchestrator.*"),
+    ConsumerSpec(RESULTS, "orchestrator", f"{_ALL}.result.*"),
+    ConsumerSpec(COMMANDS, "agent_runtime", f"{_ALL}.cmd.agent_runtime.*"),
+    ConsumerSpec(TASKS, "agent_runtime", f"{_ALL}.task.agents"),
+    ConsumerSpec(EVENTS, "observability", f"{_ALL}.evt.>"),
+)
+
+
+def stream(name: str) -> StreamSpec | None:
+    """The stream called `name`, if it is one of ours."""
+    return next((spec for spec in STREAMS if spec.name == name), None)
+
+
+def stream_of_subject(subject: str) -> StreamSpec | None:
+    """The stream that keeps what is published on `subject`."""
+    kind = subject.split(".", 4)[3]
+    return next((spec for spec in STREAMS if spec.kind == kind), None)
+
+
+def differing(wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Where `found` differs from `wanted`, as `{key: (found, wanted)}`; what is left out of either is its zero."""
+    return {
+        key: (found.get(key), value)
+        for key, value in wanted.items()
+        if (found.get(key) or None) != (value or None) and not (value == -1 and found.get(key) is None)
+    }
+
+
+def unchangeable(changes: dict[str, tuple[Any, Any]]) -> list[str]:
+    """Those of `changes` that a stream only takes when it is made anew."""
+    return sorted(_FIXED & changes.keys())
+
+
+def with_ack_wait(spec: ConsumerSpec, seconds: float) -> ConsumerSpec:
+    return replace(spec, ack_wait_s=seconds)
