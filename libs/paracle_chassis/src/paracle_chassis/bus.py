@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
-from paracle_domain.messages import Command, JsonObject, Message, Request
+from paracle_domain.messages import Command, Encodable, JsonObject, Message, Request
 
 CLAIM_THRESHOLD: Final = 256 * 1024
 PAYLOAD_LIMIT: Final = 64 * 1024 * 1024
@@ -25,7 +25,7 @@ class Outgoing:
     """A message with where it goes. Bodies over 256 KiB travel by claim check, unseen."""
 
     subject: str
-    message: Message
+    message: Encodable
     envelope: Envelope
 
 

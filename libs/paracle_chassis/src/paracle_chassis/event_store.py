@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 
 import asyncpg
 
-_DEADLOCK_TRIES: Final = 5
+_DEADLOCK_PAUSES_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,20 +199,19 @@ class PostgresEventStore:
         )
 
     async def append(self, appends: Sequence[Append]) -> set[str]:
-        """See `EventStore.append`. Two batches that touch the same actors can deadlock: the victim tries again."""
+        """See `EventStore.append`. Two batches that touch the same actors can deadlock: the victim tries again, and in the end has lost."""
         if not appends:
             return set()
         ordered = sorted(appends, key=lambda item: item.id)
         arguments = _columns(ordered, self._facts)
-        for attempt in range(1, _DEADLOCK_TRIES + 1):
+        for pause_s in _DEADLOCK_PAUSES_S:
             try:
                 rows = await self._pool.fetch(self._append_sql, *arguments)
-                break
             except asyncpg.DeadlockDetectedError:
-                if attempt == _DEADLOCK_TRIES:
-                    raise
-                await asyncio.sleep(0.005 * attempt)
-        return {item.id for item in ordered} - {row[0] for row in rows}
+                await asyncio.sleep(pause_s)
+            else:
+                return {item.id for item in ordered} - {row[0] for row in rows}
+        return {item.id for item in ordered}
 
     async def claim_due(self, now: datetime, again_at: datetime, limit: int) -> list[Due]:
         """See `EventStore.claim_due`. Replicas claim different actors at the same time (`skip locked`)."""

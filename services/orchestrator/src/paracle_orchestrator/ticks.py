@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Final
 
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.event_store import Due, EventStore
+from paracle_chassis.outages import is_outage
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
-from paracle_domain.errors import ParacleError, Unavailable
+from paracle_domain.errors import Unavailable
 from paracle_domain.messages import Message
 from paracle_orchestrator.host import SOURCE, RunHost
 from paracle_orchestrator.ports import Clock
 
 RETRY: Final = timedelta(seconds=15)
 LIMIT: Final = 1_000
-LOOK_EVERY_S: Final = 1.0
+LOOK_EVERY_S: Final = 0.25
 _FINEST_S: Final = 0.02
 PRINCIPAL: Final = "orchestrator"
 
@@ -44,19 +47,26 @@ class Ticker:
         self._host = host
         self._bus = bus
         self._clock = clock
+        self._failed_at: datetime | None = None
 
     async def run(self) -> None:
-        """Until cancelled. While the store or the bus is away, it waits for them."""
+        """Until cancelled. Whatever fails is logged and tried again: runs must not wait for a person."""
         while True:
             try:
                 claimed = await self.fire()
-            except (ParacleError, OSError) as error:
-                if isinstance(error, ParacleError) and not isinstance(error, Unavailable):
-                    raise
-                log.warning("ticks wait for what they need", extra={"error": str(error)})
+            except Exception as error:  # an outage is waited out, and a bug must not stop all other runs' timers
+                log.warning("ticks wait", exc_info=None if is_outage(error) else error, extra={"error": str(error)})
+                self._failed_at = self._failed_at or self._clock()
                 claimed = 0
+            else:
+                self._failed_at = None
             if claimed < LIMIT:
                 await asyncio.sleep(self._pause())
+
+    async def check(self) -> None:
+        """Readiness: raise `Unavailable` if ticks have been failing for a while."""
+        if self._failed_at is not None and self._clock() - self._failed_at > RETRY:
+            raise Unavailable(f"no run was woken since {self._failed_at:%H:%M:%S}; the log says why")
 
     async def fire(self) -> int:
         """Tick what is due now; how many runs that were."""
@@ -71,11 +81,23 @@ class Ticker:
         """Seconds to the next look: sooner than usual if this replica knows of something sooner."""
         soonest = self._host.soonest_wake
         if soonest is None:
-            return LOOK_EVERY_S / 4
-        return min(LOOK_EVERY_S / 4, max(_FINEST_S, (soonest - self._clock()).total_seconds()))
+            return LOOK_EVERY_S
+        return min(LOOK_EVERY_S, max(_FINEST_S, (soonest - self._clock()).total_seconds()))
 
 
 def _tick(run: Due, now: datetime) -> Outgoing:
     context = Context(run.tenant, principal=PRINCIPAL, correlation_id=run.id)
     envelope = Envelope.wrap(RunTick.type_name, SOURCE, context, id=f"{run.id}.tick.{int(now.timestamp() * 1000)}")
     return Outgoing(subjects.result(run.tenant, run.id), RunTick(run_id=run.id), envelope)
+
+
+@asynccontextmanager
+async def ticking(ticker: Ticker) -> AsyncIterator[None]:
+    """The ticker at work within."""
+    task = asyncio.create_task(ticker.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

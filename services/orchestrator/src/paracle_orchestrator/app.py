@@ -1,0 +1,36 @@
+"""Composition root of the orchestrator."""
+
+from __future__ import annotations
+
+from paracle_chassis.app import Service
+from paracle_chassis.event_store import PostgresEventStore
+from paracle_chassis.nats_bus import NatsBus
+from paracle_chassis.postgres import Database, Queries
+from paracle_orchestrator.adapters.postgres import RUN_TABLES, PostgresPlanStore, PostgresRunIndex
+from paracle_orchestrator.handlers import routes
+from paracle_orchestrator.host import RunHost
+from paracle_orchestrator.plans import Plans
+from paracle_orchestrator.ports import utc_now
+from paracle_orchestrator.service import Orchestrator
+from paracle_orchestrator.settings import OrchestratorSettings
+from paracle_orchestrator.ticks import Ticker, ticking
+
+
+def create_app(settings: OrchestratorSettings) -> Service:
+    """The service over NATS and PostgreSQL."""
+    bus = NatsBus("orchestrator", settings)
+    database = Database(settings, "paracle_orchestrator")
+    queries = Queries.load("paracle_orchestrator")
+    store = PostgresEventStore(database.pool, RUN_TABLES)
+    plans = Plans(PostgresPlanStore(database.pool, queries), bus)
+    host = RunHost(store, plans, bus, utc_now, cached=settings.cached_runs)
+    orchestrator = Orchestrator(host, plans, store, PostgresRunIndex(database.pool, queries))
+    ticker = Ticker(store, host, bus, utc_now)
+    return Service(
+        "orchestrator",
+        settings,
+        bus=bus,
+        routes=routes(orchestrator, settings),
+        resources=[database, ticking(ticker)],
+        checks={"postgres": database.check, "ticker": ticker.check},
+    )
