@@ -94,7 +94,7 @@ class EventStore(Protocol):
         """
         ...
 
-    async def read(self, id: str, after: int, limit: int) -> list[Page]:  # noqa: A002  # the field's name
+    async def read(self, id: str, after: int, limit: int) -> list[Page]:
         """The first pages that hold events after number `after`: at least `limit` events if there are as many.
 
         The first page may begin with earlier events.
@@ -179,7 +179,7 @@ class PostgresEventStore:
             pages.setdefault(name, []).append(Page(seq, cause, at, _split(events)))
         return {row["id"]: self._loaded(row, pages.get(row["id"], ())) for row in actors}
 
-    async def read(self, id: str, after: int, limit: int) -> list[Page]:  # noqa: A002  # the field's name
+    async def read(self, id: str, after: int, limit: int) -> list[Page]:
         """See `EventStore.read`. Every page holds an event, so `limit + 1` pages are enough."""
         rows = await self._pool.fetch(self._read_sql, id, after, limit + 1)
         pages = [Page(seq, cause, at, _split(events)) for seq, cause, at, events in rows]
@@ -199,7 +199,7 @@ class PostgresEventStore:
         )
 
     async def append(self, appends: Sequence[Append]) -> set[str]:
-        """See `EventStore.append`. Two batches that touch the same actors can deadlock: the victim tries again, and in the end has lost."""
+        """See `EventStore.append`. Batches that touch the same actors can deadlock: a victim tries again, then loses."""
         if not appends:
             return set()
         ordered = sorted(appends, key=lambda item: item.id)
