@@ -1,4 +1,5 @@
-# One file for every service:  docker build --build-arg SERVICE=registry -t paracle-registry .
+# One file for every service:   docker build --build-arg SERVICE=registry -t paracle-registry .
+# Several in one image, such as what provisions for all:   --build-arg SERVICE="registry orchestrator"
 FROM python:3.13-slim AS build
 # Its version and hashes stand in scripts/uv.lock.txt; everything else is held to requirements.lock.
 COPY scripts/uv.lock.txt /tmp/
@@ -8,13 +9,13 @@ COPY requirements.lock ./
 RUN sed -E '/^ +--hash=/d; s/ \\$//' requirements.lock > constraints.txt
 ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 VIRTUAL_ENV=/opt/paracle
 RUN uv venv --quiet /opt/paracle
-COPY libs/paracle_domain libs/paracle_domain
-COPY libs/paracle_chassis libs/paracle_chassis
+COPY libs libs
+COPY services services
 ARG SERVICE
-COPY services/${SERVICE} services/${SERVICE}
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv pip install --constraint constraints.txt --build-constraint constraints.txt \
-      ./libs/paracle_domain ./libs/paracle_chassis "./services/${SERVICE}"
+    set -- ./libs/paracle_domain ./libs/paracle_chassis; \
+    for service in ${SERVICE:?say which with --build-arg SERVICE=registry}; do set -- "$@" "./services/$service"; done; \
+    uv pip install --no-sources --constraint constraints.txt --build-constraint constraints.txt "$@"
 
 FROM python:3.13-slim
 ARG SERVICE
@@ -27,7 +28,7 @@ ENV PATH=/opt/paracle/bin:$PATH PYTHONUNBUFFERED=1 SERVICE=${SERVICE} \
 USER 10001:10001
 EXPOSE 8081
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --start-interval=1s \
-  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8081/readyz', timeout=2)"]
+  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"PARACLE_HEALTH_PORT\"]}/readyz', timeout=2)"]
 STOPSIGNAL SIGTERM
 # The shell gives way to Python, which so gets the signals.
 CMD ["/bin/sh", "-c", "exec python -m paracle_${SERVICE}"]

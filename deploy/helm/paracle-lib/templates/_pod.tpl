@@ -28,6 +28,13 @@ spec:
       containers:
         - name: service
           {{- include "paracle-lib.container" . | nindent 10 }}
+          env: {{- include "paracle-lib.env" . | nindent 12 }}
+          {{- with .Values.secretRefs }}
+          envFrom:
+            {{- range . }}
+            - secretRef: { name: {{ . }} }
+            {{- end }}
+          {{- end }}
           ports:
             - name: health
               containerPort: {{ .Values.health.port }}
@@ -76,7 +83,12 @@ spec:
         - name: provision
           {{- include "paracle-lib.container" . | nindent 10 }}
           command: [python, -m, paracle_chassis.provision]
-          args: {{- toYaml .Values.provision.args | nindent 12 }}
+          args:
+            - --services={{ .Chart.Name | replace "-" "_" }}
+            {{- with .Values.provision.args }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+          env: {{- include "paracle-lib.provision-env" . | nindent 12 }}
 {{- end }}
 
 {{/* What both have in common on the level of the pod. */}}
@@ -115,17 +127,9 @@ securityContext:
 volumeMounts:
   - name: tmp
     mountPath: /tmp
-env:
-  {{- include "paracle-lib.env" . | nindent 2 }}
-{{- with .Values.secretRefs }}
-envFrom:
-  {{- range . }}
-  - secretRef: { name: {{ . }} }
-  {{- end }}
-{{- end }}
 {{- end }}
 
-{{- define "paracle-lib.env" -}}
+{{- define "paracle-lib.nats-env" -}}
 {{- $nats := mergeOverwrite (deepCopy .Values.nats) (.global.nats | default dict) -}}
 - name: PARACLE_NATS_URL
   {{- if $nats.existingSecret }}
@@ -134,6 +138,25 @@ envFrom:
   {{- else }}
   value: {{ $nats.url | quote }}
   {{- end }}
+{{- end }}
+
+{{/* Only the job sees the role that may create databases and roles. */}}
+{{- define "paracle-lib.provision-env" -}}
+{{ include "paracle-lib.nats-env" . }}
+{{- if .Values.postgres.enabled }}
+{{- $secret := .Values.provision.existingSecret | default .global.provisionSecret }}
+{{- $secret = required (printf "%s: provision.existingSecret is required: the secret with admin-dsn and password" .Chart.Name) $secret }}
+- name: PARACLE_POSTGRES_ADMIN_DSN
+  valueFrom:
+    secretKeyRef: { name: {{ $secret }}, key: admin-dsn }
+- name: PARACLE_POSTGRES_PASSWORD
+  valueFrom:
+    secretKeyRef: { name: {{ $secret }}, key: password, optional: true }
+{{- end }}
+{{- end }}
+
+{{- define "paracle-lib.env" -}}
+{{ include "paracle-lib.nats-env" . }}
 {{- if .Values.postgres.enabled }}
 - name: PARACLE_POSTGRES_DSN
   valueFrom:

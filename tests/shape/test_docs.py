@@ -1,0 +1,87 @@
+"""What the documents show has to be there: files, targets, commands, decisions."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from repository import ROOT, text, tracked
+
+from paracle_domain.errors import BY_CODE
+from paracle_domain.subjects import Subject
+
+DOCUMENTS = [path for path in tracked() if path.suffix == ".md"]
+ADRS = sorted((ROOT / "docs" / "adr").glob("*.md"))
+STATUS = re.compile(r"^Status: (accepted|proposed|superseded by ADR \d{4})$", re.MULTILINE)
+
+
+def _shown_commands(name: str) -> list[list[str]]:
+    """Calls of `name` in code, as words: in fenced or indented blocks, and between backticks."""
+    code = "\n".join(
+        block.strip("`")
+        for path in DOCUMENTS
+        for block in re.findall(r"```\w*\n.*?```|`[^`\n]+`|^ {4}\S.*$", text(path), re.DOTALL | re.MULTILINE)
+    )
+    return [line.split() for line in re.findall(rf"^\s*(?:\$ )?{name} +(.+)$", code, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text(path))
+    local = [link for link in links if not re.match(r"[a-z]+:", link)]
+    assert not [link for link in local if not (path.parent / link).exists()]
+
+
+@pytest.mark.parametrize("path", ADRS[1:], ids=lambda path: path.name)
+def test_a_decision_has_a_number_a_status_and_its_parts(path: Path) -> None:
+    content = text(path)
+    assert content.startswith(f"# ADR {path.name[:4]}: ")
+    assert STATUS.search(content)
+    assert re.findall(r"^## (.+)$", content, re.MULTILINE) == ["Why", "Decision", "What follows"]
+
+
+def test_decisions_are_numbered_on_and_listed() -> None:
+    assert [path.name[:4] for path in ADRS] == [f"{index:04}" for index in range(len(ADRS))]
+    index = text(ROOT / "docs" / "README.md")
+    assert not [path.name for path in ADRS if f"adr/{path.name}" not in index]
+
+
+def test_shown_targets_are_in_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", text(ROOT / "Makefile"), re.MULTILINE))
+    shown: set[str] = set()
+    for words in _shown_commands("make"):
+        shown.update(itertools.takewhile(re.compile(r"[a-z][a-z0-9-]*").fullmatch, words))
+    assert {"demo", "test"} <= shown
+    assert shown <= targets
+
+
+def test_every_target_says_what_it_does() -> None:
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    phony = re.search(r"^\.PHONY: (.+)$", text(ROOT / "Makefile"), re.MULTILINE)
+    assert phony is not None
+    assert not [name for name in phony.group(1).split() if not re.search(rf"^  {name} ", told, re.MULTILINE)]
+
+
+def test_shown_commands_are_there() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "paracle_client.cli", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    shown = {words[0] for words in _shown_commands("(?:.venv/bin/)?paracle") if re.fullmatch(r"[a-z]+", words[0])}
+    assert {"apply", "run", "up"} <= shown
+    assert not [name for name in shown if not re.search(rf"\b{name}\b", told)]
+
+
+def test_shown_subjects_are_of_the_contract() -> None:
+    shown = {name for path in DOCUMENTS for name in re.findall(r"paracle\.v1\.default\.[\w.]+\b", text(path))}
+    assert shown
+    for name in shown:
+        assert str(Subject.parse(name)) == name
+
+
+def test_shown_error_codes_are_there() -> None:
+    shown = {code for path in DOCUMENTS for code in re.findall(r"code `(\w+)`", text(path))}
+    assert shown <= set(BY_CODE)

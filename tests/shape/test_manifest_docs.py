@@ -1,0 +1,89 @@
+"""docs/manifests.md names every field of every manifest, with its true default, and no other."""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from paracle_domain.agent.manifest import AgentManifest, ListEdit
+from paracle_domain.agent.spec import Limits, ModelChoice
+from paracle_domain.expression_syntax import FILTERS
+from paracle_domain.manifest import AgentDocument, Metadata, parse_document
+from paracle_domain.tool.spec import BuiltinBackend, HttpBackend, Permissions, ToolSpec
+from paracle_domain.workflow.spec import RetrySpec, StepSpec, WorkflowSpec
+
+DOCS = Path(__file__).parents[2] / "docs" / "manifests.md"
+SECTIONS: dict[str, type[BaseModel]] = {
+    "Document": AgentDocument,
+    "Metadata": Metadata,
+    "Agent": AgentManifest,
+    "Model": ModelChoice,
+    "Limits": Limits,
+    "List edit": ListEdit,
+    "Tool": ToolSpec,
+    "Builtin backend": BuiltinBackend,
+    "HTTP backend": HttpBackend,
+    "Permissions": Permissions,
+    "Workflow": WorkflowSpec,
+    "Step": StepSpec,
+    "Retry": RetrySpec,
+}
+
+
+def _sections() -> dict[str, str]:
+    parts = re.split(r"^#+ (.+)$", DOCS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _table(section: str) -> dict[str, str]:
+    """Field to default, as the first table of the section has them."""
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", _sections()[section], flags=re.MULTILINE)
+    return dict(rows)
+
+
+def _shown(field: FieldInfo) -> str:
+    """A default as the tables show it: objects with defaults of their own, empty texts and nulls are `none`."""
+    if field.is_required():
+        return "required"
+    value: Any = field.get_default(call_default_factory=True)
+    match value:
+        case None | "" | BaseModel():
+            return "none"
+        case Enum():
+            return f"`{value.value}`"
+        case tuple():
+            return f"`{json.dumps(list(value))}`"
+        case float() if value.is_integer():
+            return f"`{int(value)}`"
+        case str():
+            return f"`{value}`"
+        case _:
+            return f"`{json.dumps(value)}`"
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_field_stands_in_its_table_with_its_default(section: str) -> None:
+    fields = {info.alias or name: _shown(info) for name, info in SECTIONS[section].model_fields.items()}
+    if section == "Document":
+        fields["apiVersion"] = "required"  # the model has a default, parsing asks for it
+    assert _table(section) == fields
+
+
+def test_every_manifest_shown_is_accepted() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) == 3
+    for index, block in enumerate(blocks, 1):
+        assert parse_document(yaml.safe_load(block), index, DOCS.name)
+
+
+def test_every_filter_is_listed() -> None:
+    listed = set(re.findall(r"`(\w+)`", _sections()["Expressions"].partition("Filters:")[2]))
+    assert listed == FILTERS - {"d"}, "`d` is short for `default`"
