@@ -1,0 +1,214 @@
+"""Paracle's REST API from Python code that uses asyncio. See `client` for the same without it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Self
+
+import httpx2
+from pydantic import JsonValue
+
+from paracle_client import calls, wire
+from paracle_client.calls import Call, Plural
+from paracle_client.client import DEFAULT_URL
+from paracle_domain.audit import AuditPage, UsageReport
+from paracle_domain.errors import ParacleError
+from paracle_domain.machine import EventRecord
+from paracle_domain.messages import Message
+from paracle_domain.registry import Applied, Explanation, RevisionList, SpecList, SpecView
+from paracle_domain.run.commands import RunAccepted, RunPage, RunStatus, RunView
+
+
+class AsyncClient:
+    """Paracle at `url`.
+
+    Every method raises the `ParacleError` that the service raised; `Unavailable` if Paracle is not there and
+    `DeadlineExceeded` if it does not answer within `timeout_s`. What failed because Paracle was not there is tried
+    again a few times: all calls may be repeated without doing anything twice.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 30.0) -> None:
+        self.url = url
+        self._http = httpx2.AsyncClient(**wire.options(url, timeout_s))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._http.aclose()
+
+    # Manifests
+
+    async def apply(self, text: str, source: str = "manifest", *, dry_run: bool = False) -> Applied:
+        """Put all manifests of `text` (YAML) in, or none; `source` is what errors call it."""
+        return await self._ask(calls.apply(text, source, dry_run=dry_run))
+
+    async def list(self, plural: Plural, *, limit: int = 500, cursor: str | None = None) -> SpecList:
+        """Newest revisions of all `agents`, `tools` or `workflows`, by name."""
+        return await self._ask(calls.list_specs(plural, limit, cursor))
+
+    async def get(self, plural: Plural, name: str, *, revision: int | None = None) -> SpecView:
+        """One manifest as it was written: its newest revision, or the one given."""
+        return await self._ask(calls.get_spec(plural, name, revision))
+
+    async def revisions(self, plural: Plural, name: str) -> RevisionList:
+        """How a manifest came to be what it is, newest first."""
+        return await self._ask(calls.revisions(plural, name))
+
+    async def explain(self, agent: str) -> Explanation:
+        """An agent with its inheritance resolved, and which ancestor set each field."""
+        return await self._ask(calls.explain(agent))
+
+    # Runs
+
+    async def start_run(
+        self,
+        workflow: str,
+        value: JsonValue = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        revision: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> RunAccepted:
+        """Start a run of `workflow` on the input `value`; the same key names the same run for ever."""
+        given = {} if value is None else value
+        return await self._ask(calls.start_run(workflow, given, labels or {}, revision, idempotency_key))
+
+    async def invoke(
+        self,
+        agent: str,
+        value: JsonValue,
+        *,
+        labels: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> RunAccepted:
+        """Start a run of one agent."""
+        return await self._ask(calls.invoke(agent, value, labels or {}, idempotency_key))
+
+    async def get_run(self, run_id: str) -> RunView:
+        """A run with its steps, as it stands."""
+        return await self._ask(calls.get_run(run_id))
+
+    async def runs(
+        self,
+        *,
+        workflow: str | None = None,
+        status: RunStatus | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> RunPage:
+        """Runs, newest first."""
+        return await self._ask(calls.list_runs(workflow, status, limit, cursor))
+
+    async def cancel(self, run_id: str, reason: str = "cancelled by request") -> RunAccepted:
+        """Stop a run: from the answer on, nothing new of it begins."""
+        return await self._ask(calls.cancel(run_id, reason))
+
+    async def usage(self, run_id: str) -> UsageReport:
+        """Tokens and cost of a run so far, by model, agent and step."""
+        return await self._ask(calls.usage(run_id))
+
+    async def audit(self, run_id: str, *, after: int = 0) -> AuditPage:
+        """All that was stored of a run, model calls and tool calls included."""
+        return await self._ask(calls.audit(run_id, after))
+
+    async def wait(self, run_id: str) -> RunView:
+        """Wait until a run has ended, however it ends."""
+        async for _ in self.events(run_id, after=(await self.get_run(run_id)).last_seq, follow=True):
+            pass
+        return await self.get_run(run_id)
+
+    def events(self, run_id: str, *, after: int = 0, follow: bool = False) -> AsyncIterator[EventRecord]:
+        """A run's events after number `after`, in order and each once.
+
+        With `follow`, goes on until the run has ended; a connection that breaks is taken up where it broke.
+
+        Raises
+        ------
+        Unavailable
+            If Paracle cannot be reached for a minute while following.
+        """
+        return self._follow(run_id, after) if follow else self._events_so_far(run_id, after)
+
+    # How it is done
+
+    async def _events_so_far(self, run_id: str, after: int) -> AsyncIterator[EventRecord]:
+        cursor = wire.Cursor(after)
+        while True:
+            page = await self._ask(calls.events(run_id, cursor.after))
+            for record in page.events:
+                for fresh in cursor.take(record):
+                    yield fresh
+            if page.terminal or not page.events:
+                return
+
+    async def _follow(self, run_id: str, after: int) -> AsyncIterator[EventRecord]:
+        cursor = wire.Cursor(after)
+        if await self._ended_at(run_id, after):
+            return
+        while not cursor.done:
+            broken: ParacleError | None = None
+            try:
+                async for record in self._stream(run_id, cursor):
+                    yield record
+            except ParacleError as error:
+                broken = error
+            if not cursor.done:
+                await asyncio.sleep(cursor.pause_s(broken))
+
+    async def _ended_at(self, run_id: str, after: int) -> bool:
+        """Whether the run ended with event `after`, so that there is nothing to wait for; checks that it exists."""
+        view = await self.get_run(run_id)
+        return view.run.status.terminal and view.last_seq <= after
+
+    async def _stream(self, run_id: str, cursor: wire.Cursor) -> AsyncIterator[EventRecord]:
+        call = calls.events(run_id, cursor.after)
+        lines = wire.EventLines()
+        try:
+            async with self._http.stream(
+                call.method,
+                call.path,
+                params=call.query | {"follow": "true"},
+                headers=wire.stream_headers(cursor.after),
+                timeout=wire.STREAM_TIMEOUT,
+            ) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise wire.failure(response)
+                wire.require_stream(response)
+                cursor.heard()
+                async for line in response.aiter_lines():
+                    cursor.heard()
+                    if (record := lines.feed(line)) is not None:
+                        for fresh in cursor.take(record):
+                            yield fresh
+        except httpx2.RequestError as error:
+            raise wire.unreachable(error, self.url) from error
+
+    async def _ask[R: Message](self, call: Call[R]) -> R:
+        attempt = 1
+        while True:
+            try:
+                return await self._ask_once(call)
+            except ParacleError as error:
+                if not wire.worth_retrying(error, attempt):
+                    raise
+                await asyncio.sleep(wire.pause_s(attempt, error))
+            attempt += 1
+
+    async def _ask_once[R: Message](self, call: Call[R]) -> R:
+        try:
+            response = await self._http.request(
+                call.method, call.path, params=call.query, headers=call.headers, json=call.json, content=call.text
+            )
+        except httpx2.RequestError as error:
+            raise wire.unreachable(error, self.url) from error
+        return wire.answer(response, call.answer)

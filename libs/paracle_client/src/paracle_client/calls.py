@@ -1,0 +1,105 @@
+"""The REST API as data: each function is one call, with its path and the message that answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+from pydantic import JsonValue
+
+from paracle_domain.audit import AuditPage, UsageReport
+from paracle_domain.ids import new_id
+from paracle_domain.messages import Message
+from paracle_domain.registry import Applied, Explanation, RevisionList, SpecList, SpecView
+from paracle_domain.run.commands import RunAccepted, RunEvents, RunPage, RunStatus, RunView
+
+type Plural = Literal["agents", "tools", "workflows"]
+
+PLURALS: Final[tuple[Plural, ...]] = ("agents", "tools", "workflows")
+
+
+@dataclass(frozen=True, slots=True)
+class Call[R: Message]:
+    """One request. All of them may be sent again: starts carry an idempotency key."""
+
+    method: str
+    path: str
+    answer: type[R]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    json: Any = None
+    text: str | None = None
+
+    @property
+    def query(self) -> dict[str, Any]:
+        """The parameters that were given."""
+        return {name: value for name, value in self.params.items() if value is not None}
+
+
+def apply(text: str, source: str, *, dry_run: bool) -> Call[Applied]:
+    params = {"source": source, "dry_run": "true" if dry_run else None}
+    return Call("POST", "/v1/manifests", Applied, params, {"content-type": "application/yaml"}, text=text)
+
+
+def list_specs(plural: Plural, limit: int, cursor: str | None) -> Call[SpecList]:
+    return Call("GET", f"/v1/{plural}", SpecList, {"limit": limit, "cursor": cursor})
+
+
+def get_spec(plural: Plural, name: str, revision: int | None) -> Call[SpecView]:
+    return Call("GET", f"/v1/{plural}/{_part(name)}", SpecView, {"revision": revision})
+
+
+def revisions(plural: Plural, name: str) -> Call[RevisionList]:
+    return Call("GET", f"/v1/{plural}/{_part(name)}/revisions", RevisionList)
+
+
+def explain(agent: str) -> Call[Explanation]:
+    return Call("GET", f"/v1/agents/{_part(agent)}/explain", Explanation)
+
+
+def start_run(
+    workflow: str, value: JsonValue, labels: Mapping[str, str], revision: int | None, key: str | None
+) -> Call[RunAccepted]:
+    body = {"input": value, "labels": dict(labels), "revision": revision}
+    return _start(f"/v1/workflows/{_part(workflow)}/runs", body, key)
+
+
+def invoke(agent: str, value: JsonValue, labels: Mapping[str, str], key: str | None) -> Call[RunAccepted]:
+    return _start(f"/v1/agents/{_part(agent)}/runs", {"input": value, "labels": dict(labels)}, key)
+
+
+def _start(path: str, body: Mapping[str, Any], key: str | None) -> Call[RunAccepted]:
+    given = {name: value for name, value in body.items() if value is not None}
+    return Call("POST", path, RunAccepted, headers={"idempotency-key": key or new_id("msg")}, json=given)
+
+
+def get_run(run_id: str) -> Call[RunView]:
+    return Call("GET", f"/v1/runs/{_part(run_id)}", RunView)
+
+
+def list_runs(workflow: str | None, status: RunStatus | None, limit: int, cursor: str | None) -> Call[RunPage]:
+    params = {"workflow": workflow, "status": status and status.value, "limit": limit, "cursor": cursor}
+    return Call("GET", "/v1/runs", RunPage, params)
+
+
+def events(run_id: str, after: int) -> Call[RunEvents]:
+    return Call("GET", f"/v1/runs/{_part(run_id)}/events", RunEvents, {"after": after})
+
+
+def cancel(run_id: str, reason: str) -> Call[RunAccepted]:
+    return Call("POST", f"/v1/runs/{_part(run_id)}/cancel", RunAccepted, json={"reason": reason})
+
+
+def usage(run_id: str) -> Call[UsageReport]:
+    return Call("GET", f"/v1/runs/{_part(run_id)}/usage", UsageReport)
+
+
+def audit(run_id: str, after: int) -> Call[AuditPage]:
+    return Call("GET", f"/v1/runs/{_part(run_id)}/audit", AuditPage, {"after": after})
+
+
+def _part(name: str) -> str:
+    """`name` as one part of a path, whatever it holds."""
+    return quote(name, safe="")

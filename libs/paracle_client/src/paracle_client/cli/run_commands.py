@@ -1,0 +1,110 @@
+"""Commands that start something: run, invoke."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from pydantic import JsonValue
+from rich.console import Console
+
+from paracle_client.cli.following import (
+    SANDBOX_NOTE,
+    follow,
+    require_completed,
+    sandbox_answered,
+    settled_usage,
+    wait,
+)
+from paracle_client.cli.inputs import parse_input, parse_labels
+from paracle_client.cli.report import print_value
+from paracle_client.cli.stack_commands import say
+from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json
+from paracle_client.display import totals
+from paracle_domain.errors import InvalidInput
+
+app = typer.Typer()
+
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option("--input", "-i", help="key=text, key:=JSON, key=@file or @file.json for all of it; may be repeated"),
+]
+LabelOption = Annotated[list[str] | None, typer.Option("--label", "-l", help="key=value; may be repeated")]
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", help="idempotency key: the same key starts the run once, however often it is sent"),
+]
+
+
+@app.command(epilog="Example: paracle run triage --input folder=examples/triage/mails --watch")
+def run(
+    workflow: Annotated[str, typer.Argument(help="name of a workflow")],
+    inputs: InputOption = None,
+    labels: LabelOption = None,
+    revision: Annotated[int | None, typer.Option(min=1, help="of the workflow; the newest if absent")] = None,
+    key: KeyOption = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="show it until it ends; exit 0 only if completed")
+    ] = False,
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """Start a run of a workflow and print its id; with --watch, show it and print its output."""
+    value, named = parse_input(inputs or []), parse_labels(labels or [])
+    with connect(url) as client:
+        accepted = client.start_run(workflow, value, labels=named, revision=revision, idempotency_key=key)
+        if not watch:
+            if output is Output.JSON:
+                print_json(accepted)
+            else:
+                sys.stdout.write(f"{accepted.run_id}\n")
+            return
+        as_json = output is Output.JSON
+        ended = follow(client, accepted.run_id, Console(stderr=True, highlight=False) if as_json else console())
+        if as_json:
+            print_json(ended)
+        elif ended.output is not None:
+            print_value(ended.output, console())
+    require_completed(ended)
+
+
+@app.command(epilog='Example: paracle invoke support-classifier "My invoice is wrong"')
+def invoke(
+    agent: Annotated[str, typer.Argument(help="name of an agent")],
+    text: Annotated[str | None, typer.Argument(help="its input as text, or a JSON object")] = None,
+    inputs: InputOption = None,
+    labels: LabelOption = None,
+    key: KeyOption = None,
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """Run one agent, wait for it, and print what it answers."""
+    value, named = invoke_input(text, inputs or []), parse_labels(labels or [])
+    with connect(url) as client:
+        accepted = client.invoke(agent, value, labels=named, idempotency_key=key)
+        ended = wait(client, accepted.run_id)
+        if output is Output.JSON:
+            print_json(ended)
+        elif ended.output is not None:
+            print_value(ended.output, console())
+        used = settled_usage(client, ended)
+    note = f"\n{SANDBOX_NOTE}" if sandbox_answered(used) else ""
+    say(f"{ended.run.run_id}  {totals(ended.usage)}{note}")
+    require_completed(ended)
+
+
+def invoke_input(text: str | None, inputs: list[str]) -> JsonValue:
+    """The input of an agent: a text, a JSON object written as text, or fields."""
+    if text is not None and inputs:
+        raise InvalidInput("give either a text or --input, not both", path="TEXT")
+    if text is None:
+        return parse_input(inputs)
+    if text.lstrip().startswith("{"):
+        try:
+            value: JsonValue = json.loads(text)
+        except ValueError:
+            return text
+        return value
+    return text

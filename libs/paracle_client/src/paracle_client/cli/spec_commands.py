@@ -1,0 +1,159 @@
+"""Commands about agents, tools and workflows: apply, get, explain."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from paracle_client.calls import PLURALS, Plural
+from paracle_client.cli.inputs import Bundle, bundle
+from paracle_client.cli.target import (
+    Output,
+    OutputOption,
+    UrlOption,
+    connect,
+    console,
+    print_json,
+    print_table,
+)
+from paracle_client.client import Client
+from paracle_client.display import safe
+from paracle_domain.errors import InvalidInput, ParacleError
+from paracle_domain.names import suggest
+from paracle_domain.registry import Applied, Explanation
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: paracle apply -f examples/triage")
+def apply(
+    files: Annotated[
+        list[str], typer.Option("--file", "-f", help="a file, a folder, or - for standard input; may be repeated")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done")] = False,
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """Put agents, tools and workflows in: all that is given, or nothing if anything of it is wrong."""
+    with connect(url) as client:
+        applied = apply_bundle(client, bundle(files), dry_run=dry_run)
+    if output is Output.JSON:
+        print_json(applied)
+    else:
+        show_applied(applied)
+
+
+def apply_bundle(client: Client, manifests: Bundle, *, dry_run: bool = False) -> Applied:
+    """Apply `manifests`; errors name the files that they are in."""
+    try:
+        return client.apply(manifests.text, manifests.source, dry_run=dry_run)
+    except ParacleError as error:
+        raise manifests.localize(error) from error
+
+
+def show_applied(applied: Applied) -> None:
+    """One row for each manifest."""
+    rows = [
+        (
+            one.kind.lower(),
+            one.name,
+            one.revision,
+            one.change + (" (dry run)" if applied.dry_run else ""),
+            ", ".join(f"{other.kind.lower()} {other.name}" for other in one.touches),
+        )
+        for one in applied.results
+    ]
+    print_table(["KIND", "NAME", "REVISION", "CHANGE", "ALSO CHANGES"], rows, empty="nothing")
+
+
+@app.command(epilog="Example: paracle get agents   |   paracle get workflow triage --revision 2 -o json")
+def get(
+    kind: Annotated[str, typer.Argument(help="agents, tools or workflows")],
+    name: Annotated[str | None, typer.Argument(help="one of them; all if absent")] = None,
+    revision: Annotated[int | None, typer.Option(min=1, help="the newest if absent")] = None,
+    history: Annotated[bool, typer.Option("--history", help="list its revisions instead")] = False,
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """Show agents, tools or workflows: all of a kind, one manifest, or its history."""
+    plural = plural_of(kind)
+    with connect(url) as client:
+        if name is None:
+            _list(client, plural, output)
+        elif history:
+            _history(client, plural, name, output)
+        else:
+            view = client.get(plural, name, revision=revision)
+            print_json(view if output is Output.JSON else view.manifest)
+
+
+def plural_of(kind: str) -> Plural:
+    """`agent`, `Agents`, … as the API calls it."""
+    wanted = kind.lower().rstrip("s") + "s"
+    for plural in PLURALS:
+        if plural == wanted:
+            return plural
+    raise InvalidInput(f"there is no kind {kind!r}{suggest(kind.lower(), PLURALS)}", path="KIND")
+
+
+def _list(client: Client, plural: Plural, output: Output) -> None:
+    page = client.list(plural)
+    if output is Output.JSON:
+        print_json(page)
+        return
+    rows = [(one.name, one.revision, f"{one.created_at:%Y-%m-%d %H:%M}", one.description) for one in page.specs]
+    print_table(["NAME", "REVISION", "CHANGED", "DESCRIPTION"], rows, empty=f"no {plural} yet: paracle apply -f FILE")
+    if page.next_cursor is not None:
+        console().print("… and more: -o json and the REST API give them all", style="dim")
+
+
+def _history(client: Client, plural: Plural, name: str, output: Output) -> None:
+    found = client.revisions(plural, name)
+    if output is Output.JSON:
+        print_json(found)
+        return
+    for one in found.revisions:
+        console().print(f"revision {one.revision}  {one.created_at:%Y-%m-%d %H:%M}  {one.author}", style="bold")
+        console().print(safe(one.diff, lines=True), markup=False)
+
+
+@app.command(epilog="Example: paracle explain support-base")
+def explain(
+    agent: Annotated[str, typer.Argument(help="name of an agent")],
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """Show an agent with its inheritance resolved, and which ancestor set each field."""
+    with connect(url) as client:
+        found = client.explain(agent)
+    if output is Output.JSON:
+        print_json(found)
+        return
+    console().print(" ← ".join(f"{one.name} (revision {one.revision})" for one in found.lineage), style="bold")
+    print_table(["FIELD", "VALUE", "SET BY"], explained_rows(found), empty="every field has its default")
+
+
+def explained_rows(found: Explanation) -> list[tuple[str, str, str]]:
+    """Each field that somebody set, its value and who."""
+    spec = found.spec.model_dump(mode="json")
+    return [
+        (path, _shown(_at(spec, path)), f"{origin.name} (revision {origin.revision})")
+        for path, origin in sorted(found.origins.items())
+    ]
+
+
+def _at(value: object, path: str) -> object:
+    """What stands at `path` (`model.name`, `tools[search]`); the path's own key for an entry of a list."""
+    for part in path.replace("[", ".[").split("."):
+        if part.startswith("["):
+            value = value.get(part[1:-1], part[1:-1]) if isinstance(value, dict) else part[1:-1]
+        elif isinstance(value, dict):
+            value = value.get(part)
+    return value
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 300 else f"{text[:300]}…"

@@ -1,0 +1,84 @@
+"""Which Paracle a command talks to, and how answers are printed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from paracle_client.client import DEFAULT_URL, Client
+from paracle_client.display import safe
+from paracle_client.stack.state import State, find_root
+
+URL_VARIABLE: Final = "PARACLE_URL"
+
+
+class Output(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="table for people, json for programs")]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", help="Paracle's address; else $PARACLE_URL, the stack in ./.paracle or above, or port 8080"),
+]
+
+
+def connect(url: str | None) -> Client:
+    """A client for `url`, or for what the environment or the nearest stack says."""
+    return Client(resolve(url, os.environ, Path.cwd()))
+
+
+def resolve(url: str | None, environment: Mapping[str, str], cwd: Path) -> str:
+    """The address to use: as told, as the environment says, of the nearest stack from `cwd` upwards, the default."""
+    if told := url or environment.get(URL_VARIABLE):
+        return told
+    root = find_root(cwd)
+    found = None if root is None else State.load(root).url
+    return found or DEFAULT_URL
+
+
+def console() -> Console:
+    """Where tables and texts go."""
+    return Console(highlight=False)
+
+
+def print_json(value: BaseModel | Mapping[str, Any]) -> None:
+    """`value` as indented JSON on standard output, whatever its encoding."""
+    if not isinstance(value, BaseModel):
+        import json  # noqa: PLC0415 - rare
+
+        _write(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+        return
+    _write(value.model_dump_json(indent=2))
+
+
+def print_json_lines(values: Iterable[BaseModel]) -> None:
+    """Each value as one line of JSON, as soon as it is there."""
+    for value in values:
+        _write(value.model_dump_json())
+
+
+def _write(text: str) -> None:
+    sys.stdout.buffer.write(text.encode() + b"\n")
+    sys.stdout.flush()
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    """A table; `empty` if it has no rows."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(safe(str(cell))) for cell in row))
+    console().print(table if table.row_count else Text(empty, style="dim"))

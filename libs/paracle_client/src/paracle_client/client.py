@@ -1,0 +1,212 @@
+"""Paracle's REST API from Python code that does not use asyncio. See `aio` for the same with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Final, Self
+
+import httpx2
+from pydantic import JsonValue
+
+from paracle_client import calls, wire
+from paracle_client.calls import Call, Plural
+from paracle_domain.audit import AuditPage, UsageReport
+from paracle_domain.errors import ParacleError
+from paracle_domain.machine import EventRecord
+from paracle_domain.messages import Message
+from paracle_domain.registry import Applied, Explanation, RevisionList, SpecList, SpecView
+from paracle_domain.run.commands import RunAccepted, RunPage, RunStatus, RunView
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+
+
+class Client:
+    """Paracle at `url`.
+
+    Every method raises the `ParacleError` that the service raised; `Unavailable` if Paracle is not there and
+    `DeadlineExceeded` if it does not answer within `timeout_s`. What failed because Paracle was not there is tried
+    again a few times: all calls may be repeated without doing anything twice.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 30.0) -> None:
+        self.url = url
+        self._http = httpx2.Client(**wire.options(url, timeout_s))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    # Manifests
+
+    def apply(self, text: str, source: str = "manifest", *, dry_run: bool = False) -> Applied:
+        """Put all manifests of `text` (YAML) in, or none; `source` is what errors call it."""
+        return self._ask(calls.apply(text, source, dry_run=dry_run))
+
+    def list(self, plural: Plural, *, limit: int = 500, cursor: str | None = None) -> SpecList:
+        """Newest revisions of all `agents`, `tools` or `workflows`, by name."""
+        return self._ask(calls.list_specs(plural, limit, cursor))
+
+    def get(self, plural: Plural, name: str, *, revision: int | None = None) -> SpecView:
+        """One manifest as it was written: its newest revision, or the one given."""
+        return self._ask(calls.get_spec(plural, name, revision))
+
+    def revisions(self, plural: Plural, name: str) -> RevisionList:
+        """How a manifest came to be what it is, newest first."""
+        return self._ask(calls.revisions(plural, name))
+
+    def explain(self, agent: str) -> Explanation:
+        """An agent with its inheritance resolved, and which ancestor set each field."""
+        return self._ask(calls.explain(agent))
+
+    # Runs
+
+    def start_run(
+        self,
+        workflow: str,
+        value: JsonValue = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        revision: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> RunAccepted:
+        """Start a run of `workflow` on the input `value`; the same key names the same run for ever."""
+        given = {} if value is None else value
+        return self._ask(calls.start_run(workflow, given, labels or {}, revision, idempotency_key))
+
+    def invoke(
+        self,
+        agent: str,
+        value: JsonValue,
+        *,
+        labels: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> RunAccepted:
+        """Start a run of one agent."""
+        return self._ask(calls.invoke(agent, value, labels or {}, idempotency_key))
+
+    def get_run(self, run_id: str) -> RunView:
+        """A run with its steps, as it stands."""
+        return self._ask(calls.get_run(run_id))
+
+    def runs(
+        self,
+        *,
+        workflow: str | None = None,
+        status: RunStatus | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> RunPage:
+        """Runs, newest first."""
+        return self._ask(calls.list_runs(workflow, status, limit, cursor))
+
+    def cancel(self, run_id: str, reason: str = "cancelled by request") -> RunAccepted:
+        """Stop a run: from the answer on, nothing new of it begins."""
+        return self._ask(calls.cancel(run_id, reason))
+
+    def usage(self, run_id: str) -> UsageReport:
+        """Tokens and cost of a run so far, by model, agent and step."""
+        return self._ask(calls.usage(run_id))
+
+    def audit(self, run_id: str, *, after: int = 0) -> AuditPage:
+        """All that was stored of a run, model calls and tool calls included."""
+        return self._ask(calls.audit(run_id, after))
+
+    def wait(self, run_id: str) -> RunView:
+        """Wait until a run has ended, however it ends."""
+        for _ in self.events(run_id, after=self.get_run(run_id).last_seq, follow=True):
+            pass
+        return self.get_run(run_id)
+
+    def events(self, run_id: str, *, after: int = 0, follow: bool = False) -> Iterator[EventRecord]:
+        """A run's events after number `after`, in order and each once.
+
+        With `follow`, goes on until the run has ended; a connection that breaks is taken up where it broke.
+
+        Raises
+        ------
+        Unavailable
+            If Paracle cannot be reached for a minute while following.
+        """
+        return self._follow(run_id, after) if follow else self._events_so_far(run_id, after)
+
+    # How it is done
+
+    def _events_so_far(self, run_id: str, after: int) -> Iterator[EventRecord]:
+        cursor = wire.Cursor(after)
+        while True:
+            page = self._ask(calls.events(run_id, cursor.after))
+            for record in page.events:
+                yield from cursor.take(record)
+            if page.terminal or not page.events:
+                return
+
+    def _follow(self, run_id: str, after: int) -> Iterator[EventRecord]:
+        cursor = wire.Cursor(after)
+        if self._ended_at(run_id, after):
+            return
+        while not cursor.done:
+            broken: ParacleError | None = None
+            try:
+                yield from self._stream(run_id, cursor)
+            except ParacleError as error:
+                broken = error
+            if not cursor.done:
+                time.sleep(cursor.pause_s(broken))
+
+    def _ended_at(self, run_id: str, after: int) -> bool:
+        """Whether the run ended with event `after`, so that there is nothing to wait for; checks that it exists."""
+        view = self.get_run(run_id)
+        return view.run.status.terminal and view.last_seq <= after
+
+    def _stream(self, run_id: str, cursor: wire.Cursor) -> Iterator[EventRecord]:
+        call = calls.events(run_id, cursor.after)
+        lines = wire.EventLines()
+        try:
+            with self._http.stream(
+                call.method,
+                call.path,
+                params=call.query | {"follow": "true"},
+                headers=wire.stream_headers(cursor.after),
+                timeout=wire.STREAM_TIMEOUT,
+            ) as response:
+                if not response.is_success:
+                    response.read()
+                    raise wire.failure(response)
+                wire.require_stream(response)
+                cursor.heard()
+                for line in response.iter_lines():
+                    cursor.heard()
+                    if (record := lines.feed(line)) is not None:
+                        yield from cursor.take(record)
+        except httpx2.RequestError as error:
+            raise wire.unreachable(error, self.url) from error
+
+    def _ask[R: Message](self, call: Call[R]) -> R:
+        attempt = 1
+        while True:
+            try:
+                return self._ask_once(call)
+            except ParacleError as error:
+                if not wire.worth_retrying(error, attempt):
+                    raise
+                time.sleep(wire.pause_s(attempt, error))
+            attempt += 1
+
+    def _ask_once[R: Message](self, call: Call[R]) -> R:
+        try:
+            response = self._http.request(
+                call.method, call.path, params=call.query, headers=call.headers, json=call.json, content=call.text
+            )
+        except httpx2.RequestError as error:
+            raise wire.unreachable(error, self.url) from error
+        return wire.answer(response, call.answer)

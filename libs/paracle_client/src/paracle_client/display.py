@@ -1,0 +1,246 @@
+"""Drawing a run that is followed: a table that changes on a terminal, one line for each event anywhere else."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final
+
+from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from paracle_client.live import StepLine, View, fold
+from paracle_domain.inference.usage import Usage
+from paracle_domain.machine import EventRecord
+from paracle_domain.run.commands import RunStatus, StepStatus
+
+_SYMBOLS: Final = {
+    StepStatus.PENDING: ("·", ".", "dim"),
+    StepStatus.RUNNING: ("▶", ">", "bold cyan"),
+    StepStatus.WAITING: ("◷", "~", "yellow"),
+    StepStatus.COMPLETED: ("✓", "+", "green"),
+    StepStatus.SKIPPED: ("–", "-", "dim"),
+    StepStatus.FAILED: ("✗", "x", "bold red"),
+    StepStatus.CANCELLED: ("⊘", "o", "magenta"),
+    StepStatus.TIMED_OUT: ("✗", "x", "bold red"),
+}
+_RUN_STYLES: Final = {
+    RunStatus.COMPLETED: "bold green",
+    RunStatus.FAILED: "bold red",
+    RunStatus.TIMED_OUT: "bold red",
+    RunStatus.DEGRADED: "bold yellow",
+    RunStatus.CANCELLED: "bold magenta",
+}
+_FIRST_SHOWN: Final = (
+    StepStatus.RUNNING,
+    StepStatus.FAILED,
+    StepStatus.TIMED_OUT,
+    StepStatus.WAITING,
+    StepStatus.PENDING,
+)
+_BIDI: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_MOST_INDENTED: Final = 6
+_WIDE, _MIDDLE = 90, 56
+_LINES_AROUND: Final = 5
+
+
+def watch(view: View, events: Iterable[EventRecord], console: Console) -> Iterator[View]:
+    """Draw `view` and what `events` make of it; gives the view after each event."""
+    if console.is_terminal:
+        yield from _watch_live(view, events, console)
+        return
+    for record in events:
+        before, view = view, fold(view, record)
+        if line := describe(before, view, record):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        yield view
+
+
+def _watch_live(view: View, events: Iterable[EventRecord], console: Console) -> Iterator[View]:
+    screen = _Screen(view, console)
+    with screen.shown():
+        for record in events:
+            screen.view = view = fold(view, record)
+            yield view
+
+
+class _Screen:
+    """What is on the terminal now; `rich` asks it again several times a second, so that durations move."""
+
+    def __init__(self, view: View, console: Console) -> None:
+        self.view = view
+        self._console = console
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        with Live(get_renderable=self._render, console=self._console, refresh_per_second=8, vertical_overflow="crop"):
+            yield
+
+    def _render(self) -> RenderableType:
+        return render(self.view, datetime.now(UTC), self._console)
+
+
+def render(view: View, now: datetime, console: Console) -> RenderableType:
+    """The step tree and a line about the whole; as much of it as the terminal has room for."""
+    width = console.width
+    room = max(3, console.height - _LINES_AROUND)
+    shown, hidden = _choose(list(view.steps.values()), room)
+    unicode = _can_draw(console)
+    table = Table.grid(padding=(0, 1))
+    for column in _columns(width):
+        justify: JustifyMethod = "left" if column in {"symbol", "step", "target", "state"} else "right"
+        table.add_column(justify=justify, overflow="ellipsis", no_wrap=True)
+    for step in shown:
+        cells = _cells(step, now, unicode=unicode)
+        table.add_row(*(cells[column] for column in _columns(width)))
+    parts: list[RenderableType] = [_heading(view), table]
+    if hidden:
+        parts.append(Text(f"  and {hidden} more steps: {_counted(view)}", style="dim"))
+    parts.append(_summary(view, now))
+    return Group(*parts)
+
+
+def describe(before: View, after: View, record: EventRecord) -> str | None:
+    """One line about an event: `12:00:01 classify  running → completed 1.2s 1,234 tok $0.0012`."""
+    clock = record.at.astimezone().strftime("%H:%M:%S")
+    name = record.data.get("step")
+    if isinstance(name, str) and name in after.steps:
+        return f"{clock} {_step_change(before.steps.get(name, StepLine(name)), after.steps[name], record)}"
+    if after.status is before.status:
+        return None
+    return f"{clock} {_run_change(before, after, record)}"
+
+
+def _step_change(old: StepLine, new: StepLine, record: EventRecord) -> str:
+    parts = [f"{new.id:<16}", f"{old.status} → {new.status}"]
+    if new.status is StepStatus.RUNNING:
+        parts.append(new.target + (f" attempt {new.attempt}" if new.attempt > 1 else ""))
+    elif new.started_at is not None:
+        parts.append(duration(new.duration_s(record.at)))
+        if new.usage.total_tokens:
+            parts.append(f"{new.usage.total_tokens:,} tok {money(new.usage.cost_usd)}")
+    if new.error is not None:
+        parts.append(f"{new.error.code}: {safe(new.error.message)}")
+    return " ".join(parts)
+
+
+def _run_change(before: View, after: View, record: EventRecord) -> str:
+    parts = [f"{'run':<16}", f"{before.status} → {after.status}"]
+    if after.status.terminal:
+        parts += [duration(after.duration_s(record.at)), totals(after.usage)]
+    if after.error is not None:
+        parts.append(f"{after.error.code}: {safe(after.error.message)}")
+    elif after.note:
+        parts.append(safe(after.note))
+    return " ".join(parts)
+
+
+def duration(seconds: float | None) -> str:
+    """`0.3s`, `59.9s`, `2m05s`, `3h07m`; nothing for `None`."""
+    if seconds is None:
+        return ""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}m{rest:02}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}m"
+
+
+def money(cost: Decimal | None) -> str:
+    """`$0.0012`, `$12.30`; `$?` if it is unknown."""
+    if cost is None:
+        return "$?"
+    if not cost:
+        return "$0"
+    return f"${cost:,.2f}" if cost >= 1 else f"${cost:.4f}" if cost >= Decimal("0.0001") else "<$0.0001"
+
+
+def totals(usage: Usage) -> str:
+    """`1,234 tok (1,000 in, 234 out) $0.0012`."""
+    return (
+        f"{usage.total_tokens:,} tok ({usage.input_tokens:,} in, {usage.output_tokens:,} out) {money(usage.cost_usd)}"
+    )
+
+
+def safe(text: str, *, lines: bool = False) -> str:
+    """`text` without control characters, which a model or a tool could use to take over the terminal.
+
+    Line breaks stay if `lines`; else they become spaces.
+    """
+    text = text.replace("\r\n", "\n")
+    if not lines:
+        text = text.replace("\n", " ")
+    return "".join("\N{REPLACEMENT CHARACTER}" if _takes_over(one) else one for one in text)
+
+
+def _takes_over(one: str) -> bool:
+    return (unicodedata.category(one) in {"Cc", "Cs"} and one not in "\n\t") or one in _BIDI
+
+
+def _columns(width: int) -> tuple[str, ...]:
+    if width >= _WIDE:
+        return ("symbol", "step", "target", "state", "duration", "tokens", "cost")
+    if width >= _MIDDLE:
+        return ("symbol", "step", "state", "duration", "tokens", "cost")
+    return ("symbol", "step", "duration")
+
+
+def _cells(step: StepLine, now: datetime, *, unicode: bool) -> dict[str, Text]:
+    fancy, plain, style = _SYMBOLS[step.status]
+    indent = "  " * min(step.depth, _MOST_INDENTED)
+    state = f"{step.status}" + (f" (attempt {step.attempt})" if step.attempt > 1 else "")
+    if step.error is not None:
+        state += f": {safe(step.error.message)}"
+    used = step.usage.total_tokens
+    return {
+        "symbol": Text(fancy if unicode else plain, style=style),
+        "step": Text(indent + step.id, style="" if step.attempt else "dim"),
+        "target": Text(step.target, style="dim"),
+        "state": Text(state, style=style),
+        "duration": Text(duration(step.duration_s(now))),
+        "tokens": Text(f"{used:,}" if used else "", style="dim"),
+        "cost": Text(money(step.usage.cost_usd) if used else "", style="dim"),
+    }
+
+
+def _choose(steps: list[StepLine], room: int) -> tuple[list[StepLine], int]:
+    """As many steps as there is room for, those first that something goes on with; in their order."""
+    if len(steps) <= room:
+        return steps, 0
+    rank = {status: place for place, status in enumerate(_FIRST_SHOWN)}
+    by_interest = sorted(range(len(steps)), key=lambda at: (rank.get(steps[at].status, len(rank)), at))
+    kept = sorted(by_interest[: room - 1])
+    return [steps[at] for at in kept], len(steps) - len(kept)
+
+
+def _counted(view: View) -> str:
+    return ", ".join(f"{count} {status}" for status, count in sorted(view.counts().items()))
+
+
+def _heading(view: View) -> Text:
+    return Text.from_markup(f"[bold]{escape(view.workflow or 'run')}[/]  [dim]{view.run_id}[/]")
+
+
+def _summary(view: View, now: datetime) -> Text:
+    style = _RUN_STYLES.get(view.status, "cyan")
+    tail = view.error.message if view.error is not None else view.note
+    text = Text(overflow="ellipsis", no_wrap=True)
+    text.append(f"{view.status}", style=style)
+    text.append(f"  {duration(view.duration_s(now))}  {totals(view.usage)}")
+    if tail:
+        text.append(f"  {safe(tail)}", style=style)
+    return text
+
+
+def _can_draw(console: Console) -> bool:
+    try:
+        "▶✓✗⊘◷".encode(console.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

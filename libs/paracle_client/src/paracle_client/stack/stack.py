@@ -1,0 +1,413 @@
+"""Starting, stopping and looking at the embedded stack."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from paracle_client.stack.health import readiness
+from paracle_client.stack.services import SERVICES, Service, package_folder
+from paracle_client.stack.state import Member, Standing, State
+from paracle_embedded import NatsServer, PostgresServer, ProcessRef, ServerFailed, free_port, port_is_free, spawn, tail
+
+DEFAULT_PORT: Final = 8080
+EDGE: Final = "api_gateway"
+NATS: Final = "nats"
+POSTGRES: Final = "postgres"
+_SERVERS: Final = frozenset({NATS, POSTGRES})
+_POLL_S: Final = 0.02
+_DRAIN_S: Final = 25.0
+_LOG_LIMIT: Final = 20 * 1024 * 1024
+
+
+class StackFailed(RuntimeError):
+    """The stack could not do what was asked; the message names the process, its log, and what to do."""
+
+
+class Stack:
+    """The embedded stack whose data, logs and state are under `root`.
+
+    Parameters
+    ----------
+    root
+        A folder of its own, made when needed.
+    port
+        Of the REST API. `None`: the port that it had before, else 8080, else a free one.
+    files_root
+        What builtin tools may read files below.
+    extra_env
+        Further environment by the name of a service, or of `provision`.
+    report
+        Is given a line for each thing that happens.
+    ready_timeout_s
+        How long the services may take until they answer.
+    """
+
+    def __init__(
+        self,
+        root: Path = Path(".paracle"),
+        *,
+        port: int | None = None,
+        files_root: Path | None = None,
+        extra_env: Mapping[str, Mapping[str, str]] | None = None,
+        report: Callable[[str], None] = lambda _line: None,
+        ready_timeout_s: float = 60.0,
+    ) -> None:
+        self.root = root.absolute()
+        self._port = port
+        self._files_root = (files_root or Path.cwd()).absolute()
+        self._extra_env = dict(extra_env or {})
+        self._report = report
+        self._ready_timeout_s = ready_timeout_s
+        try:
+            self._state = State.load(self.root)
+            self.nats = NatsServer(self.root / NATS)
+            self.postgres = PostgresServer(self.root / POSTGRES)
+        except (ValueError, ServerFailed) as error:
+            raise StackFailed(str(error)) from error
+
+    # Looking at it
+
+    @property
+    def url(self) -> str:
+        """Where the REST API is; known once the stack was up."""
+        if self._state.url is None:
+            message = f"the stack under {self.root} was never up; start it with `paracle up`"
+            raise StackFailed(message)
+        return self._state.url
+
+    @property
+    def nats_url(self) -> str:
+        """Where NATS clients connect."""
+        return self.nats.url
+
+    @property
+    def is_up(self) -> bool:
+        """Whether every process of the stack runs (not: whether it is ready)."""
+        return self.nats.running and self.postgres.running and all(self._alive(one.name) for one in SERVICES)
+
+    def log_path(self, name: str) -> Path:
+        """The log of a service, or of `nats` or `postgres`."""
+        return self._server(name).log_path if name in _SERVERS else self.root / "logs" / f"{name}.log"
+
+    def pid(self, name: str) -> int | None:
+        """The pid of a running service, or of `nats` or `postgres`."""
+        ref = self._ref(name)
+        return ref.pid if ref is not None and ref.alive else None
+
+    def status(self) -> list[Standing]:
+        """How every process stands now."""
+        self._state = State.load(self.root)
+        return [self._standing(name) for name in (NATS, POSTGRES, *(one.name for one in SERVICES))]
+
+    # Changing it
+
+    def up(self) -> bool:
+        """Start what does not run yet, and return once everything answers; false if there was nothing to do.
+
+        Raises
+        ------
+        StackFailed
+            Naming the process that did not come up, its exit code, log and last lines. What this call started is
+            stopped again.
+        """
+        began = time.monotonic()
+        with self._locked():
+            self._state = State.load(self.root)
+            if self.is_up:
+                self._await_ready([one.name for one in SERVICES])
+                return False
+            started: list[str] = []
+            try:
+                self._start_servers(started)
+                self._start_services(started)
+            except BaseException as error:
+                self._stop(started)
+                if isinstance(error, ServerFailed):
+                    raise StackFailed(str(error)) from error
+                raise
+        self._report(f"stack up in {time.monotonic() - began:.1f} s: {self.url}")
+        return True
+
+    def down(self) -> bool:
+        """Stop everything, the services first; false if nothing ran."""
+        with self._locked():
+            self._state = State.load(self.root)
+            running = [name for name in (NATS, POSTGRES, *self._state.members) if self._alive(name)]
+            self._stop(running)
+        return bool(running)
+
+    def provision(self) -> None:
+        """Put databases, schemas, streams and buckets in place; what is there already stays."""
+        if not (self.nats.running and self.postgres.running):
+            raise StackFailed("NATS and PostgreSQL do not run; start them with `paracle up`")
+        ref, log = self._spawn_provision()
+        self._await_provision(ref, log)
+
+    def kill(self, name: str) -> None:
+        """`kill -9` one service, or `nats` or `postgres`."""
+        if name in _SERVERS:
+            self._server(name).kill()
+        elif (ref := self._ref(name)) is not None:
+            ref.kill_tree()
+
+    def start(self, name: str) -> None:
+        """Start one service, or `nats` or `postgres`, if it does not run, and wait until it answers."""
+        with self._locked():
+            self._state = State.load(self.root)
+            if name in _SERVERS:
+                self._server(name).start()
+            elif not self._alive(name):
+                self._spawn_service(_service(name))
+                self._await_ready([name])
+
+    def restart(self, name: str) -> None:
+        """Stop one service, or `nats` or `postgres`, cleanly and start it again."""
+        with self._locked():
+            self._stop([name])
+        self.start(name)
+
+    # Starting
+
+    def _start_servers(self, started: list[str]) -> None:
+        """Both at once: each spends its time waiting for its own disk."""
+        missing = [name for name in (NATS, POSTGRES) if not self._alive(name)]
+        started += missing
+        with ThreadPoolExecutor(2) as pool:
+            starts = [pool.submit(self._start_server, name) for name in missing]
+        for one in starts:
+            one.result()
+        self._link_logs()
+
+    def _start_server(self, name: str) -> None:
+        began = time.monotonic()
+        self._server(name).start()
+        self._report(_line(name, "ready", began, self.log_path(name)))
+
+    def _start_services(self, started: list[str]) -> None:
+        """Provision, then start the services; at once if this very schema and topology are in place already.
+
+        Interpreters take most of the time, so all start together, each waiting for what it needs.
+        """
+        fingerprint = self._fingerprint()
+        in_place = self._state.provisioned == fingerprint
+        provisioning = self._spawn_provision()
+        try:
+            if not in_place:
+                self._await_provision(*provisioning)
+            missing = [one for one in SERVICES if not self._alive(one.name)]
+            for one in missing:
+                started.append(one.name)
+                self._spawn_service(one)
+            if in_place:
+                self._await_provision(*provisioning)
+        finally:
+            provisioning[0].kill_tree()
+        self._state.provisioned = fingerprint
+        self._state.save(self.root)
+        self._await_ready([one.name for one in SERVICES], announce={one.name for one in missing})
+
+    def _spawn_provision(self) -> tuple[ProcessRef, Path]:
+        log = self.root / "logs" / "provision.log"
+        log.unlink(missing_ok=True)
+        services = [one.name for one in SERVICES if one.database]
+        argv = [sys.executable, "-m", "paracle_chassis.provision", "--services", ",".join(services)]
+        environment = SERVICES[0].inherits(os.environ) | {
+            "PARACLE_NATS_URL": self.nats.url,
+            "PARACLE_POSTGRES_DSN": self.postgres.dsn,
+            **self._extra_env.get("provision", {}),
+        }
+        return spawn(argv, log=log, env=environment, cwd=self.root), log
+
+    def _await_provision(self, ref: ProcessRef, log: Path) -> None:
+        began = time.monotonic()
+        if not ref.wait(self._ready_timeout_s):
+            ref.kill_tree()
+            message = f"provisioning did not end within {self._ready_timeout_s:g} s{_log_end(log)}"
+            raise StackFailed(message)
+        if ref.exit_code != 0:
+            message = f"provisioning failed (exit code {ref.exit_code}){_log_end(log)}"
+            raise StackFailed(message)
+        self._report(_line("provision", "done", began, log))
+
+    def _spawn_service(self, service: Service) -> None:
+        log = self.log_path(service.name)
+        _rotate(log)
+        port = self._choose_port() if service.name == EDGE else None
+        health_port = free_port() if port is None else port
+        ref = spawn(service.argv, log=log, env=self.env(service, health_port, port), cwd=self.root)
+        self._state.members[service.name] = Member(ref, health_port, port)
+        if port is not None:
+            self._state.url = f"http://127.0.0.1:{port}"
+        self._state.save(self.root)
+
+    def env(self, service: Service, health_port: int, port: int | None) -> dict[str, str]:
+        """The environment that `service` is started with."""
+        environment = service.inherits(os.environ)
+        environment |= {
+            "PARACLE_NATS_URL": self.nats.url,
+            "PARACLE_HEALTH_PORT": str(health_port),
+            "PARACLE_FILES_ROOT": str(self._files_root),
+            "PYTHONUNBUFFERED": "1",
+        }
+        environment.pop("PARACLE_POSTGRES_DSN", None)
+        if service.database is not None:
+            environment["PARACLE_POSTGRES_DSN"] = self.postgres.dsn_of(service.database)
+        if port is not None:
+            environment["PARACLE_API_PORT"] = str(port)
+        return environment | dict(self._extra_env.get(service.name, {}))
+
+    def _choose_port(self) -> int:
+        if self._port is not None:
+            if self._port and not port_is_free(self._port):
+                message = f"port {self._port} on 127.0.0.1 is taken; give another with --port, or 0 for a free one"
+                raise StackFailed(message)
+            return self._port or free_port()
+        known = self._state.members.get(EDGE)
+        for port in (known.port if known is not None else None, DEFAULT_PORT):
+            if port is not None and port_is_free(port):
+                return port
+        return free_port()
+
+    def _await_ready(self, names: list[str], announce: set[str] | None = None) -> None:
+        began = time.monotonic()
+        waiting = list(names)
+        why: dict[str, str] = {}
+        while waiting:
+            for name in list(waiting):
+                if self._has_answered(name, why):
+                    waiting.remove(name)
+                    if announce and name in announce:
+                        self._report(_line(name, "ready", began, self.log_path(name)))
+            if waiting and time.monotonic() - began > self._ready_timeout_s:
+                late, log = waiting[0], self.log_path(waiting[0])
+                message = f"{late} is not ready after {self._ready_timeout_s:g} s ({why[late]}){_log_end(log)}"
+                raise StackFailed(message)
+            time.sleep(_POLL_S if waiting else 0)
+
+    def _has_answered(self, name: str, why: dict[str, str]) -> bool:
+        member = self._state.members[name]
+        if not member.process.alive:
+            code = member.process.exit_code
+            ended = "ended" if code is None else f"ended with exit code {code}"
+            raise StackFailed(f"{name} {ended} before it was ready{_log_end(self.log_path(name))}")
+        reason = readiness(member.health_port)
+        if reason is not None:
+            why[name] = reason
+        return reason is None
+
+    # Stopping
+
+    def _stop(self, names: list[str]) -> None:
+        """Ask all services to drain at once, wait for them, and only then stop what they stand on."""
+        services = [(name, ref) for name in names if (ref := self._member_ref(name)) is not None and ref.alive]
+        for _, ref in services:
+            ref.send(signal.SIGTERM)
+        deadline = time.monotonic() + _DRAIN_S
+        for name, ref in services:
+            if not ref.wait(max(0.0, deadline - time.monotonic())):
+                ref.kill_tree()
+                self._report(f"  {name:<17} did not drain within {_DRAIN_S:g} s and was killed; nothing is lost by it")
+        for name in (NATS, POSTGRES):
+            if name in names:
+                self._server(name).stop()
+
+    # Small things
+
+    def _ref(self, name: str) -> ProcessRef | None:
+        return self._server(name).process if name in _SERVERS else self._member_ref(_service(name).name)
+
+    def _server(self, name: str) -> NatsServer | PostgresServer:
+        return self.nats if name == NATS else self.postgres
+
+    def _member_ref(self, name: str) -> ProcessRef | None:
+        member = self._state.members.get(name)
+        return None if member is None else member.process
+
+    def _alive(self, name: str) -> bool:
+        ref = self._ref(name)
+        return ref is not None and ref.alive
+
+    def _standing(self, name: str) -> Standing:
+        log = str(self.log_path(name))
+        ref = self._ref(name)
+        process = None if ref is None else ref.process
+        if ref is None or process is None:
+            return Standing(name, "down", None, None, None, None, log)
+        member = self._state.members.get(name)
+        state, port = "ready", None
+        if member is not None:
+            state = "ready" if readiness(member.health_port) is None else "not ready"
+            port = member.port or member.health_port
+        elif name in _SERVERS:
+            port = self._server(name).port
+        family = [process, *process.children(recursive=True)] if name == POSTGRES else [process]
+        rss = sum(one.memory_info().rss for one in family)
+        return Standing(name, state, ref.pid, port, time.time() - ref.created, rss, log)
+
+    def _fingerprint(self) -> str:
+        """Names the schemas and the topology that the installed code would put in place."""
+        digest = hashlib.sha256()
+        files = [path for one in SERVICES for path in one.migrations]
+        files += sorted(package_folder("paracle_chassis").rglob("*.py"))
+        for path in files:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def _link_logs(self) -> None:
+        """All logs can be found under `logs/`."""
+        folder = self.root / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (NATS, POSTGRES):
+            link = folder / f"{name}.log"
+            if not link.is_symlink():
+                link.symlink_to(Path("..") / name / "server.log")
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One command at a time changes the stack."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = (self.root / "lock").open("ab")
+        except OSError as error:
+            message = f"{self.root} cannot hold the stack's data: {error.strerror}; choose another folder with --root"
+            raise StackFailed(message) from error
+        with handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+def _service(name: str) -> Service:
+    for one in SERVICES:
+        if one.name == name:
+            return one
+    message = f"there is no process {name!r}; known: {NATS}, {POSTGRES}, {', '.join(one.name for one in SERVICES)}"
+    raise StackFailed(message)
+
+
+def _line(name: str, what: str, began: float, log: Path) -> str:
+    return f"  {name:<17} {what:<6} {time.monotonic() - began:4.1f} s  {_short(log)}"
+
+
+def _short(path: Path) -> str:
+    """`path` as seen from here, where that is shorter."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _log_end(log: Path) -> str:
+    lines = tail(log, 15)
+    return f"\nlog: {_short(log)}\n{lines or '(empty)'}\nMend what it says, then `paracle up` again"
+
+
+def _rotate(log: Path) -> None:
+    if log.exists() and log.stat().st_size > _LOG_LIMIT:
+        log.replace(log.with_suffix(".log.1"))
