@@ -1,0 +1,103 @@
+"""The audit log in PostgreSQL: one statement a batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from operator import attrgetter
+from typing import Any, Final
+
+import asyncpg
+
+from paracle_chassis.postgres import Queries
+from paracle_domain.audit import StoredEvent
+from paracle_domain.inference.usage import Usage
+from paracle_domain.machine import EventRecord
+from paracle_observability.ports import Gaps, Suspect
+from paracle_observability.projections import RUN_ENDED, EventRow, Spent, UsageRow
+
+_COLUMNS: Final = tuple(
+    attrgetter(name)
+    for name in ("tenant", "entity", "id", "seq", "type", "subject", "run_id", "principal", "time", "body")
+)
+
+
+class PostgresEventLog:
+    """An `EventLog` on the tables of `migrations/`."""
+
+    def __init__(self, pool: asyncpg.Pool, queries: Queries) -> None:
+        self._pool = pool
+        self._sql = queries
+
+    async def store(self, rows: Sequence[EventRow], spent: Sequence[Spent]) -> int:
+        """See `EventLog.store`."""
+        columns = [[read(row) for row in rows] for read in _COLUMNS]
+        used = json.dumps([_spent(item) for item in spent])
+        return int(await self._pool.fetchval(self._sql["store"], *columns, used))
+
+    async def of_run(self, tenant: str, run_id: str, after: int, limit: int) -> list[StoredEvent]:
+        """See `EventLog.of_run`."""
+        rows = await self._pool.fetch(self._sql["audit_of_run"], tenant, run_id, after, limit)
+        return [_stored(row) for row in rows]
+
+    async def of_entity(self, tenant: str, entity: str, entity_id: str, after: int, limit: int) -> list[StoredEvent]:
+        """See `EventLog.of_entity`."""
+        rows = await self._pool.fetch(self._sql["audit_of_entity"], tenant, entity, entity_id, after, limit)
+        return [_stored(row) for row in rows]
+
+    async def usage(self, tenant: str, run_id: str) -> list[UsageRow]:
+        """See `EventLog.usage`."""
+        return [_usage(row) for row in await self._pool.fetch(self._sql["usage_of_run"], tenant, run_id)]
+
+    async def suspects(self, quiet_s: float, limit: int) -> list[Suspect]:
+        """See `EventLog.suspects`."""
+        quiet = timedelta(seconds=quiet_s)
+        async with self._pool.acquire() as connection:
+            await connection.execute(self._sql["count_new"], list(RUN_ENDED), quiet)
+            rows = await connection.fetch(self._sql["claim_suspects"], limit, quiet)
+        return [Suspect(**row) for row in rows]
+
+    async def gaps(self) -> Gaps:
+        """See `EventLog.gaps`."""
+        row = await self._pool.fetchrow(self._sql["count_gaps"])
+        assert row is not None
+        return Gaps(**row)
+
+
+def _spent(item: Spent) -> dict[str, Any]:
+    return {
+        "tenant": item.tenant,
+        "run_id": item.run_id,
+        "task_id": item.task_id,
+        "seq": item.seq,
+        "provider": item.provider,
+        "model": item.model,
+        "agent": item.agent,
+        "step": item.step,
+        **item.usage.model_dump(mode="json"),
+    }
+
+
+def _stored(row: asyncpg.Record) -> StoredEvent:
+    return StoredEvent(
+        position=row["position"],
+        subject=row["subject"],
+        principal=row["principal"],
+        time=row["time"],
+        event=EventRecord.model_validate_json(row["body"]),
+    )
+
+
+def _usage(row: asyncpg.Record) -> UsageRow:
+    usage = Usage(
+        input_tokens=row["input_tokens"],
+        output_tokens=row["output_tokens"],
+        cached_tokens=row["cached_tokens"],
+        reasoning_tokens=row["reasoning_tokens"],
+        model_calls=row["model_calls"],
+        tool_calls=row["tool_calls"],
+        cost_usd=row["known_cost_usd"],
+    )
+    identity = {name: row[name] for name in ("task_id", "provider", "model", "agent", "step")}
+    return UsageRow(**identity, usage=usage, unpriced_calls=row["unpriced_calls"])

@@ -1,0 +1,23 @@
+"""What observability hears and answers."""
+
+from __future__ import annotations
+
+from paracle_chassis.routes import Routes
+from paracle_domain import subjects
+from paracle_domain.audit import GetAudit, GetUsage
+from paracle_observability.service import Observability
+
+
+def routes(observability: Observability, *, batch: int = 1_000) -> Routes:
+    """The routing table."""
+    table = Routes("observability")
+    table.mailbox(
+        stream=subjects.EVENTS,
+        durable="observability",
+        filter=f"{subjects.PREFIX}.*.evt.>",
+        handler=observability.store,
+        batch=batch,
+    )
+    table.rpc(GetAudit, observability.get_audit)
+    table.rpc(GetUsage, observability.get_usage)
+    return table

@@ -1,0 +1,241 @@
+"""What an event is to the audit log, and what is projected from it. Pure: bytes in, rows out.
+
+Most events are only kept: all that is read of them is their head, and the body is stored as it came. Only the few
+types in `_SPENDING` are decoded whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Final, Self
+
+from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
+
+from paracle_domain import subjects
+from paracle_domain.audit import ModelUsage, NamedUsage, UsageReport
+from paracle_domain.envelope import Envelope
+from paracle_domain.errors import MalformedMessage, from_validation
+from paracle_domain.inference.usage import Usage
+from paracle_domain.machine import EventRecord
+from paracle_domain.messages import Value
+from paracle_domain.subjects import Subject
+from paracle_domain.task.events import ModelReplied
+
+RUN_ENDED: Final = ("run.completed", "run.degraded", "run.failed", "run.cancelled", "run.timed_out")
+_BIGINT_MAX: Final = 2**63 - 1
+
+type EventKey = tuple[str, str, str, int]
+
+
+class Head(Value):
+    """What is read of every event."""
+
+    entity: str
+    id: str
+    seq: int = Field(ge=1, le=_BIGINT_MAX)
+    type: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+    at: AwareDatetime
+    correlation_id: Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """An event as it is stored; `body` is the record as it was published."""
+
+    tenant: str
+    entity: str
+    id: str
+    seq: int
+    type: str
+    subject: str
+    run_id: str | None
+    principal: str
+    time: datetime
+    body: str
+
+    @property
+    def key(self) -> EventKey:
+        """What makes it this event: publishing it again gives the same."""
+        return (self.tenant, self.entity, self.id, self.seq)
+
+    @classmethod
+    def read(cls, subject: str, envelope: Envelope, body: bytes) -> Self:
+        """The row of a published event.
+
+        Raises
+        ------
+        MalformedMessage
+            If it is no event record, or was published on the subject of another entity.
+        """
+        head = _head(body)
+        told = Subject.parse(subject)
+        if told.kind != "evt" or told.tail[:2] != (head.entity, head.id):
+            raise MalformedMessage(f"event of {head.entity} {head.id} was published on {subject}")
+        return cls(
+            tenant=told.tenant,
+            entity=head.entity,
+            id=head.id,
+            seq=head.seq,
+            type=head.type,
+            subject=subject,
+            run_id=_run_of(head),
+            principal=envelope.context.principal.replace("\x00", ""),
+            time=_aware(envelope.time) or head.at,
+            body=_text(body),
+        )
+
+    @classmethod
+    def of(cls, tenant: str, record: EventRecord, principal: str) -> Self:
+        """The row of an event that was fetched from its owner since it never came by itself."""
+        token = record.type.replace(".", "_")
+        body = record.encode()
+        return cls(
+            tenant=tenant,
+            entity=record.entity,
+            id=record.id,
+            seq=record.seq,
+            type=record.type,
+            subject=subjects.evt(tenant, record.entity, record.id, token),
+            run_id=_run_of(_head(body)),
+            principal=principal,
+            time=record.at,
+            body=body.decode(),
+        )
+
+
+def _head(body: bytes) -> Head:
+    try:
+        return Head.model_validate_json(body)
+    except ValidationError as error:
+        wrong = from_validation(error, "event")
+        raise MalformedMessage(wrong.message, path=wrong.path, problems=wrong.problems) from error
+
+
+def _run_of(head: Head) -> str | None:
+    return head.id if head.entity == "run" else head.correlation_id
+
+
+def _aware(time: datetime | None) -> datetime | None:
+    """A time from a foreign header; one without a zone is taken as UTC."""
+    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedMessage(f"event: not UTF-8 at byte {error.start}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one event says was used. `provider` and `model` are empty for tool calls."""
+
+    tenant: str
+    run_id: str
+    task_id: str
+    seq: int
+    usage: Usage
+    provider: str = ""
+    model: str = ""
+    agent: str | None = None
+    step: str | None = None
+
+    @property
+    def key(self) -> EventKey:
+        """The event that says so."""
+        return (self.tenant, "task", self.task_id, self.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """What calls of one model for one task used so far; `usage.cost_usd` is the known part."""
+
+    task_id: str
+    provider: str
+    model: str
+    agent: str | None
+    step: str | None
+    usage: Usage
+    unpriced_calls: int
+
+    @property
+    def priced(self) -> Usage:
+        """`usage`, with its cost unknown if any part of it is."""
+        return self.usage.model_copy(update={"cost_usd": None}) if self.unpriced_calls else self.usage
+
+
+def spending(rows: Iterable[EventRow]) -> tuple[list[Spent], list[tuple[EventRow, ValidationError]]]:
+    """What `rows` say was used, and the rows that should say it but cannot be read."""
+    spent: list[Spent] = []
+    unread: list[tuple[EventRow, ValidationError]] = []
+    for row in rows:
+        read = _SPENDING.get(row.type) if row.entity == "task" else None
+        if read is None or row.run_id is None:
+            continue
+        try:
+            spent.append(read(row, row.run_id))
+        except ValidationError as error:
+            unread.append((row, error))
+    return spent, unread
+
+
+class _Replied(Value):
+    data: ModelReplied
+
+
+def _model_call(row: EventRow, run_id: str) -> Spent:
+    said = _Replied.model_validate_json(row.body).data
+    return Spent(
+        row.tenant,
+        run_id,
+        row.id,
+        row.seq,
+        said.usage.model_copy(update={"model_calls": 1, "tool_calls": 0}),
+        said.provider,
+        said.model,
+        said.agent,
+        said.step,
+    )
+
+
+def _tool_call(row: EventRow, run_id: str) -> Spent:
+    return Spent(row.tenant, run_id, row.id, row.seq, Usage(tool_calls=1))
+
+
+_SPENDING: Final[Mapping[str, Callable[[EventRow, str], Spent]]] = {
+    "task.model_replied": _model_call,
+    "task.tool_returned": _tool_call,
+}
+
+
+def usage_report(run_id: str, rows: Iterable[UsageRow]) -> UsageReport:
+    """The report of a run from its rows: in all, and by model, agent and step."""
+    found = list(rows)
+    agents = {row.task_id: row.agent for row in found if row.agent is not None}
+    steps = {row.task_id: row.step for row in found if row.step is not None}
+    models = _sums((row, (row.provider, row.model)) for row in found if row.model)
+    return UsageReport(
+        run_id=run_id,
+        total=sum((row.priced for row in found), start=Usage()),
+        known_cost_usd=sum((row.usage.cost_usd or Decimal(0) for row in found), start=Decimal(0)),
+        unpriced_calls=sum(row.unpriced_calls for row in found),
+        by_model=tuple(ModelUsage(provider=key[0], model=key[1], usage=usage) for key, usage in models),
+        by_agent=_named(found, agents),
+        by_step=_named(found, steps),
+    )
+
+
+def _named(rows: Iterable[UsageRow], names: Mapping[str, str]) -> tuple[NamedUsage, ...]:
+    sums = _sums((row, names[row.task_id]) for row in rows if row.task_id in names)
+    return tuple(NamedUsage(name=name, usage=usage) for name, usage in sums)
+
+
+def _sums[K](rows: Iterable[tuple[UsageRow, K]]) -> list[tuple[K, Usage]]:
+    sums: dict[Any, Usage] = {}
+    for row, key in rows:
+        sums[key] = sums.get(key, Usage()) + row.priced
+    return sorted(sums.items())

@@ -1,0 +1,95 @@
+-- name: store
+-- A batch of events and what is projected from them, in one statement: one round trip and one commit.
+-- $1-$10 are the columns of events; $11 is a JSON array of what events say was used.
+-- Writers take turns (the lock ends with the statement), so positions become visible in their order: a reader who
+-- goes on after the last position that it saw misses nothing, and the sweeper counts each event once.
+-- What an event says was used counts if the event was new.
+with turn as materialized (
+    select pg_advisory_xact_lock(7203001)
+), fresh as (
+    insert into event (tenant, entity, id, seq, type, subject, run_id, principal, time, body)
+    select e.* from turn, unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[],
+                                 $7::text[], $8::text[], $9::timestamptz[], $10::text[]) as e
+    on conflict do nothing
+    returning tenant, entity, id, seq
+), spent as (
+    select s.*
+      from json_to_recordset($11::text::json)
+           as s(tenant text, task_id text, seq bigint, run_id text, provider text, model text, agent text, step text,
+                model_calls bigint, tool_calls bigint, input_tokens bigint, output_tokens bigint,
+                cached_tokens bigint, reasoning_tokens bigint, cost_usd numeric)
+      join fresh f on f.tenant = s.tenant and f.entity = 'task' and f.id = s.task_id and f.seq = s.seq
+), counted as (
+    insert into usage as u (tenant, run_id, task_id, provider, model, agent, step, model_calls, tool_calls,
+                            input_tokens, output_tokens, cached_tokens, reasoning_tokens, known_cost_usd, unpriced_calls)
+    select tenant, run_id, task_id, provider, model, max(agent), max(step), sum(model_calls), sum(tool_calls),
+           sum(input_tokens), sum(output_tokens), sum(cached_tokens), sum(reasoning_tokens),
+           coalesce(sum(cost_usd), 0), count(*) filter (where cost_usd is null)
+      from spent group by tenant, run_id, task_id, provider, model
+    on conflict (tenant, run_id, task_id, provider, model) do update set
+        model_calls = u.model_calls + excluded.model_calls,
+        tool_calls = u.tool_calls + excluded.tool_calls,
+        input_tokens = u.input_tokens + excluded.input_tokens,
+        output_tokens = u.output_tokens + excluded.output_tokens,
+        cached_tokens = u.cached_tokens + excluded.cached_tokens,
+        reasoning_tokens = u.reasoning_tokens + excluded.reasoning_tokens,
+        known_cost_usd = u.known_cost_usd + excluded.known_cost_usd,
+        unpriced_calls = u.unpriced_calls + excluded.unpriced_calls
+)
+select count(*) from fresh
+
+-- name: audit_of_run
+select position, subject, principal, time, body from event
+ where tenant = $1 and run_id = $2 and position > $3 order by position limit $4
+
+-- name: audit_of_entity
+select position, subject, principal, time, body from event
+ where tenant = $1 and entity = $2 and id = $3 and position > $4 order by position limit $5
+
+-- name: usage_of_run
+select task_id, provider, model, agent, step, model_calls, tool_calls, input_tokens, output_tokens, cached_tokens,
+       reasoning_tokens, known_cost_usd, unpriced_calls
+  from usage where tenant = $1 and run_id = $2
+ order by task_id, provider, model
+
+-- name: count_new
+-- Count what was stored since the last sweep into `history`. The row of `sweep` is locked, so replicas take turns.
+-- $1: types of a run's last events; $2: how long an entity must be quiet before it is looked at.
+with mark as (
+    select position from sweep for update
+), new as (
+    select e.tenant, e.entity, e.id, e.seq, e.type, e.position
+      from event e where e.position > (select position from mark)
+), moved as (
+    update sweep set position = greatest(sweep.position, (select coalesce(max(position), 0) from new))
+)
+insert into history as h (tenant, entity, id, stored, last_seq, closed, touched_at, check_at)
+select tenant, entity, id, count(*), max(seq), bool_or(type = any($1::text[])), now(), now() + $2::interval
+  from new group by tenant, entity, id
+on conflict (tenant, entity, id) do update set
+    stored = h.stored + excluded.stored,
+    last_seq = greatest(h.last_seq, excluded.last_seq),
+    closed = h.closed or excluded.closed,
+    touched_at = excluded.touched_at,
+    check_at = excluded.check_at,
+    checks = 0
+
+-- name: claim_suspects
+-- Histories with a gap, and runs that have been quiet without having ended: perhaps their last event never came.
+-- The longer a look finds nothing the longer until the next, up to an hour. Replicas claim different ones.
+-- $1: how many; $2: the first wait. `first_missing` is the first number that is not there.
+update history h
+   set checks = h.checks + 1, check_at = now() + least($2::interval * power(2, least(h.checks, 20)), interval '1 hour')
+  from (select tenant, entity, id from history
+         where check_at <= now() and (stored < last_seq or (entity = 'run' and not closed))
+         order by check_at limit $1 for update skip locked) as due
+ where h.tenant = due.tenant and h.entity = due.entity and h.id = due.id
+returning h.tenant, h.entity, h.id, h.stored, h.last_seq, h.checks,
+    (select coalesce(min(g.expected), h.last_seq + 1)
+       from (select seq, row_number() over (order by seq) as expected from event e
+              where e.tenant = h.tenant and e.entity = h.entity and e.id = h.id) as g
+      where g.seq <> g.expected) as first_missing
+
+-- name: count_gaps
+select coalesce(sum(last_seq - stored), 0)::bigint as missing, count(*)::bigint as histories
+  from history where stored < last_seq

@@ -1,0 +1,131 @@
+"""Use cases of observability: keep every event once, answer questions about them, find and mend what is missing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+from paracle_domain.audit import AuditPage, GetAudit, GetUsage, UsageReport
+from paracle_domain.envelope import ANONYMOUS, Context, Envelope
+from paracle_domain.errors import MalformedMessage, NotFound, ParacleError
+from paracle_observability import telemetry
+from paracle_observability.ports import EventLog, RunHistory, Suspect
+from paracle_observability.projections import EventKey, EventRow, spending, usage_report
+
+log = logging.getLogger(__name__)
+
+
+class Published(Protocol):
+    """A published event, as the mailbox hands it over."""
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def envelope(self) -> Envelope: ...
+    @property
+    def body(self) -> bytes: ...
+    async def term(self, error: ParacleError) -> None: ...
+
+
+class Observability:
+    """The audit log and its projections."""
+
+    def __init__(self, events: EventLog, runs: RunHistory) -> None:
+        self._events = events
+        self._runs = runs
+
+    async def store(self, batch: Sequence[Published]) -> None:
+        """Keep every event of `batch`; what is no event at all goes to the dead letters with the reason."""
+        rows: dict[EventKey, EventRow] = {}
+        for delivery in batch:
+            try:
+                row = EventRow.read(delivery.subject, delivery.envelope, delivery.body)
+            except MalformedMessage as error:
+                telemetry.REFUSED.add(1)
+                await delivery.term(error)
+            else:
+                rows.setdefault(row.key, row)
+        await self._keep(list(rows.values()))
+
+    async def get_audit(self, request: GetAudit, call: Context) -> AuditPage:
+        """A page of stored events; one more than asked for is read, to know whether there is a next page."""
+        more = request.limit + 1
+        if request.run_id is not None:
+            found = await self._events.of_run(call.tenant, request.run_id, request.after, more)
+        else:
+            entity, entity_id = request.entity or "", request.id or ""
+            found = await self._events.of_entity(call.tenant, entity, entity_id, request.after, more)
+        page = tuple(found[: request.limit])
+        return AuditPage(events=page, next_cursor=page[-1].position if len(found) > len(page) else None)
+
+    async def get_usage(self, request: GetUsage, call: Context) -> UsageReport:
+        """What a run used; a run that called no model used nothing, and so did one that nobody knows."""
+        return usage_report(request.run_id, await self._events.usage(call.tenant, request.run_id))
+
+    async def sweep(self, quiet_s: float, limit: int = 100) -> int:
+        """Look into histories that may miss events and fetch what is missing; the number of events put back.
+
+        A crash between the owner's commit and its publication can leave such a hole, as can the loss of a stream.
+        """
+        mended = 0
+        for suspect in await self._events.suspects(quiet_s, limit):
+            mended += await self._look_into(suspect)
+        gaps = await self._events.gaps()
+        telemetry.MISSING.record(gaps.missing)
+        if gaps.missing:
+            log.warning("events are missing", extra={"missing": gaps.missing, "histories": gaps.histories})
+        return mended
+
+    async def _look_into(self, suspect: Suspect) -> int:
+        if suspect.entity != "run":
+            log.warning("event history has a gap", extra=_told(suspect))
+            return 0
+        try:
+            mended = await self._fetch(suspect)
+        except NotFound:
+            log.exception("events of a run that its owner does not know", extra=_told(suspect))
+            return 0
+        except ParacleError as error:
+            log.warning("cannot fetch missing events now", extra=_told(suspect) | {"error": error.code})
+            return 0
+        if mended:
+            telemetry.MENDED.add(mended)
+            log.warning("fetched events that were never received", extra=_told(suspect) | {"mended": mended})
+        return mended
+
+    async def _fetch(self, suspect: Suspect) -> int:
+        """Store the run's events from the first missing one on, page by page."""
+        after, mended, more = suspect.first_missing - 1, 0, True
+        while more:
+            records, more = await self._runs.after(suspect.tenant, suspect.id, after)
+            if not records:
+                break
+            mended += await self._keep([EventRow.of(suspect.tenant, record, ANONYMOUS) for record in records])
+            after = records[-1].seq
+        return mended
+
+    async def _keep(self, rows: Sequence[EventRow]) -> int:
+        if not rows:
+            return 0
+        spent, unread = spending(rows)
+        for row, error in unread:
+            telemetry.UNCOUNTED.add(1)
+            log.error(
+                "event is kept, but its usage cannot be read",
+                extra={"event_id": f"{row.id}.{row.seq}", "event_type": row.type, "problems": error.error_count()},
+            )
+        new = await self._events.store(rows, spent)
+        telemetry.STORED.add(new)
+        telemetry.KNOWN.add(len(rows) - new)
+        return new
+
+
+def _told(suspect: Suspect) -> dict[str, object]:
+    return {
+        "tenant": suspect.tenant,
+        "entity": suspect.entity,
+        "entity_id": suspect.id,
+        "missing": suspect.missing,
+        "first_missing": suspect.first_missing,
+    }

@@ -1,0 +1,24 @@
+"""Settings of observability, from the environment."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from paracle_chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What observability needs besides what every service has."""
+
+    store_batch: int = Field(
+        1_000, ge=1, le=10_000, title="Batch", description="Most events that are stored in one transaction."
+    )
+    sweep_interval_s: float = Field(
+        30.0, gt=0, title="Sweep", description="Seconds between two looks for events that never came."
+    )
+    sweep_quiet_s: float = Field(
+        15.0,
+        gt=0,
+        title="Quiet time",
+        description="Seconds that an incomplete history must be silent before its owner is asked for the rest.",
+    )

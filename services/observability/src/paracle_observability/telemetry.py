@@ -1,0 +1,16 @@
+"""What this service measures, and its names."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from paracle_chassis.telemetry import Counter, Histogram
+
+STORED: Final = Counter("paracle.observability.events.stored", "Events stored for the first time.", "{event}")
+KNOWN: Final = Counter("paracle.observability.events.known", "Events that were there already.", "{event}")
+REFUSED: Final = Counter("paracle.observability.events.refused", "Messages that are no events.", "{event}")
+UNCOUNTED: Final = Counter("paracle.observability.events.uncounted", "Events whose usage is unreadable.", "{event}")
+MENDED: Final = Counter("paracle.observability.events.mended", "Missing events fetched from their owner.", "{event}")
+MISSING: Final = Histogram(
+    "paracle.observability.events.missing", "Events known to be missing, at every sweep.", "{event}"
+)

@@ -1,0 +1,43 @@
+"""An audit log in memory and one in PostgreSQL."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from observability_samples import ScriptedRuns
+
+from paracle_chassis import migrations
+from paracle_chassis.postgres import Database, Queries
+from paracle_chassis.settings import ServiceSettings
+from paracle_observability.adapters.memory import MemoryEventLog
+from paracle_observability.adapters.postgres import PostgresEventLog
+from paracle_observability.ports import EventLog
+from paracle_observability.service import Observability
+
+
+@pytest.fixture
+def runs() -> ScriptedRuns:
+    return ScriptedRuns()
+
+
+@pytest.fixture
+async def database(postgres_dsn: str) -> AsyncIterator[Database]:
+    connection = await asyncpg.connect(postgres_dsn)
+    await migrations.migrate(connection, migrations.load("paracle_observability"))
+    await connection.close()
+    settings = ServiceSettings(postgres_dsn=postgres_dsn)
+    async with Database(settings, "paracle_observability") as found:
+        yield found
+
+
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.connected)])
+def log(request: pytest.FixtureRequest) -> EventLog:
+    if request.param == "memory":
+        return MemoryEventLog()
+    database = request.getfixturevalue("database")
+    return PostgresEventLog(database.pool, Queries.load("paracle_observability"))
+
+
+@pytest.fixture
+def observability(log: EventLog, runs: ScriptedRuns) -> Observability:
+    return Observability(log, runs)

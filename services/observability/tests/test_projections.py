@@ -1,0 +1,109 @@
+"""What is read of events: bytes in, rows out."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from observability_samples import RUN, TASK, Event, record, replied, tool_returned
+
+from paracle_domain.errors import MalformedMessage
+from paracle_domain.inference.usage import Usage
+from paracle_observability.projections import EventRow, UsageRow, spending, usage_report
+
+
+def read(event: Event) -> EventRow:
+    return EventRow.read(event.subject, event.envelope, event.body)
+
+
+def test_an_event_is_kept_as_it_was_published():
+    event = Event(record(3, output={"text": "grüße \u0000"}), tenant="acme")
+    row = read(event)
+    assert row.key == ("acme", "run", RUN, 3)
+    assert row.body.encode() == event.body
+    assert (row.run_id, row.principal) == (RUN, "alice")
+
+
+def test_a_fetched_event_gets_the_row_that_a_received_one_has():
+    told = record(3)
+    received, fetched = read(Event(told)), EventRow.of("default", told, "alice")
+    assert fetched == received
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"\xff",
+        b'{"entity":"run"}',
+        record(0).encode(),
+        record(2**63).encode(),
+        record(1, "a\x00b").encode(),
+    ],
+)
+def test_what_is_no_event_is_refused(body: bytes):
+    with pytest.raises(MalformedMessage):
+        read(Event(record(1), body=body))
+
+
+def test_an_event_on_the_subject_of_another_entity_is_refused():
+    with pytest.raises(MalformedMessage, match="was published on"):
+        read(Event(record(1), subject=f"paracle.v1.default.evt.run.{TASK}.step_completed"))
+
+
+def test_a_run_id_is_that_of_the_run_or_of_what_it_caused():
+    assert read(Event(record(1, run=None))).run_id == RUN
+    assert read(Event(tool_returned(1))).run_id == RUN
+    assert read(Event(record(1, entity="agent", id="triage", run=None))).run_id is None
+
+
+def test_only_model_and_tool_calls_of_tasks_are_spending():
+    rows = [read(Event(told)) for told in (record(1), replied(1), tool_returned(2), record(2, "task.model_replied"))]
+    spent, unread = spending(rows)
+    assert [(item.seq, item.model, item.usage.tool_calls) for item in spent] == [(1, "small", 0), (2, "", 1)]
+    assert unread == []
+
+
+def test_an_unreadable_model_reply_is_pointed_out():
+    broken = record(1, "task.model_replied", entity="task", id=TASK, provider="openai")
+    spent, unread = spending([read(Event(broken))])
+    assert spent == []
+    assert [row.seq for row, _ in unread] == [1]
+
+
+def row(task: str, model: str, cost: str, unpriced: int = 0) -> UsageRow:
+    usage = Usage(input_tokens=10, model_calls=1 + unpriced, cost_usd=Decimal(cost))
+    return UsageRow(task, "openai", model, f"agent-{task}", f"step-{task}", usage, unpriced)
+
+
+def test_a_report_sums_by_model_agent_and_step():
+    tools = UsageRow("a", "", "", None, None, Usage(tool_calls=3), 0)
+    report = usage_report(RUN, [row("a", "big", "1"), row("a", "small", "0.1"), row("b", "small", "0.2"), tools])
+    assert report.total == Usage(input_tokens=30, model_calls=3, tool_calls=3, cost_usd=Decimal("1.3"))
+    assert [(item.model, item.usage.cost_usd) for item in report.by_model] == [
+        ("big", Decimal(1)),
+        ("small", Decimal("0.3")),
+    ]
+    assert [(item.name, item.usage.cost_usd, item.usage.tool_calls) for item in report.by_agent] == [
+        ("agent-a", Decimal("1.1"), 3),
+        ("agent-b", Decimal("0.2"), 0),
+    ]
+    assert [item.name for item in report.by_step] == ["step-a", "step-b"]
+
+
+def test_an_unknown_price_makes_unknown_exactly_the_sums_that_it_is_part_of():
+    report = usage_report(RUN, [row("a", "private", "0.5", unpriced=2), row("b", "small", "0.2")])
+    assert report.total.cost_usd is None
+    assert (report.known_cost_usd, report.unpriced_calls) == (Decimal("0.7"), 2)
+    assert [item.usage.cost_usd for item in report.by_model] == [None, Decimal("0.2")]
+    assert [item.usage.cost_usd for item in report.by_agent] == [None, Decimal("0.2")]
+
+
+@given(st.binary(max_size=300))
+def test_whatever_bytes_come_they_are_an_event_or_refused(body: bytes):
+    try:
+        read(Event(record(1), body=body))
+    except MalformedMessage as error:
+        assert error.message
