@@ -148,6 +148,8 @@ def check_rules(code: Code) -> None:
             _check_call(tokens, index, first=1 if code.block else 0)
         if token.text == "|" and token.kind == "op":
             _check_filter(tokens[index + 1 : index + 2])
+        if token.kind == "name" and token.text in FUNCTIONS and not _is_field(tokens, index):
+            _check_called(tokens, index)
 
 
 def _check_call(tokens: Sequence[Token], index: int, first: int) -> None:
@@ -164,6 +166,12 @@ def _check_call(tokens: Sequence[Token], index: int, first: int) -> None:
         _check_name(before.text, METHODS, "method")
     else:
         _check_name(before.text, FUNCTIONS, "function")
+
+
+def _check_called(tokens: Sequence[Token], index: int) -> None:
+    if tokens[index + 1 : index + 2] != (("op", "("),):
+        name = tokens[index].text
+        raise ExpressionFailed(f"`{name}` is a function, not a value; call it, as in `{name}(3)`")
 
 
 def _check_filter(following: Sequence[Token]) -> None:

@@ -195,8 +195,7 @@ def _fields(model: type[BaseModel], where: tuple[str | int, ...]) -> set[str]:
 
 def _models_below(model: type[BaseModel], field: str) -> Iterator[type[BaseModel]]:
     info = model.model_fields.get(field)
-    if info is not None:
-        yield from _models_in(info.annotation)
+    return _models_in(info.annotation if info is not None else None)
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
