@@ -1,1 +1,1 @@
-"""Every model call: providers, streaming, usage and cost."""
+"""Every model call: providers, retries, streaming, usage and cost."""

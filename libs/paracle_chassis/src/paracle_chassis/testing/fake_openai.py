@@ -1,0 +1,104 @@
+"""OpenAI's Chat Completions API on the wire, scripted.
+
+Source: the OpenAI API reference, "Chat".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, override
+
+from aiohttp import web
+
+from paracle_chassis.testing.wire import ToolUse, Turn, WireServer, fragments
+
+
+class FakeOpenAI(WireServer):
+    """`POST /v1/chat/completions`, whole and streamed, and `GET /v1/models`."""
+
+    models: tuple[str, ...] = ("fake-model",)
+
+    @property
+    def url(self) -> str:
+        """The base URL to give to clients."""
+        return f"{self.origin}/v1"
+
+    @override
+    def routes(self) -> Iterable[web.RouteDef]:
+        return [web.post("/v1/chat/completions", self.answer), web.get("/v1/models", self._list_models)]
+
+    @override
+    def whole(self, turn: Turn, request: Any) -> Any:
+        choices = [{"index": 0, "message": _message(turn), "finish_reason": _finish(turn)}]
+        return {
+            "id": "chatcmpl-fake",
+            "object": "chat.completion",
+            "created": 1_700_000_000,
+            "model": request["model"],
+            "choices": [] if turn.no_choices else choices,
+            "usage": _usage(turn),
+        }
+
+    @override
+    def events(self, turn: Turn, request: Any) -> list[str]:
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+        deltas += [{"reasoning_content": piece} for piece in fragments(turn.reasoning)]
+        deltas += [{"content": piece} for piece in fragments(turn.text)]
+        for index, tool in enumerate(turn.tools):
+            deltas += _tool_deltas(index, tool)
+        chunks = [] if turn.no_choices else [_choice(delta) for delta in deltas] + [_choice({}, _finish(turn))]
+        if (request.get("stream_options") or {}).get("include_usage"):
+            chunks.append({"choices": [], "usage": _usage(turn)})
+        frame = {"id": "chatcmpl-fake", "object": "chat.completion.chunk", "created": 1_700_000_000}
+        named = frame | {"model": request["model"]}
+        return [f"data: {json.dumps(named | chunk)}" for chunk in chunks] + ["data: [DONE]"]
+
+    @override
+    def error(self, turn: Turn) -> Any:
+        return {"error": {"message": turn.message, "type": turn.code or "server_error", "code": turn.code or None}}
+
+    async def _list_models(self, _request: web.Request) -> web.Response:
+        data = [{"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "fake"} for name in self.models]
+        return web.json_response({"object": "list", "data": data})
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": turn.text or None, "refusal": None}
+    if turn.reasoning:
+        message["reasoning_content"] = turn.reasoning
+    if turn.tools:
+        message["tool_calls"] = [
+            {"id": _id(tool, index), "type": "function", "function": {"name": tool.name, "arguments": tool.arguments}}
+            for index, tool in enumerate(turn.tools)
+        ]
+    return message
+
+
+def _tool_deltas(index: int, tool: ToolUse) -> list[dict[str, Any]]:
+    function = {"name": tool.name, "arguments": ""}
+    first = {"index": index, "id": _id(tool, index), "type": "function", "function": function}
+    rest = [{"index": index, "function": {"arguments": piece}} for piece in fragments(tool.arguments)]
+    return [{"tool_calls": [call]} for call in (first, *rest)]
+
+
+def _choice(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+def _id(tool: ToolUse, index: int) -> str:
+    return tool.id or f"call_{index}"
+
+
+def _finish(turn: Turn) -> str:
+    return turn.finish or ("tool_calls" if turn.tools else "stop")
+
+
+def _usage(turn: Turn) -> dict[str, Any]:
+    return {
+        "prompt_tokens": turn.input_tokens,
+        "completion_tokens": turn.output_tokens,
+        "total_tokens": turn.input_tokens + turn.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": turn.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }

@@ -1,0 +1,319 @@
+"""The Anthropic Messages format: requests written, replies and stream events read. Pure.
+
+Source: the Anthropic API reference, "Messages", "Streaming" and "Extended thinking".
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from paracle_domain.inference.chat import (
+    ChatMessage,
+    ImagePart,
+    NamedTool,
+    OutputFormat,
+    Part,
+    ReasoningPart,
+    Role,
+    TextPart,
+    ToolCallPart,
+    ToolChoice,
+    ToolDefinition,
+    ToolResultPart,
+)
+from paracle_domain.inference.deltas import Change, EndDelta, ReasoningDelta, TextDelta, ToolCallDelta
+from paracle_domain.inference.request import Complete
+from paracle_domain.inference.response import FinishReason
+from paracle_domain.inference.usage import Usage
+from paracle_domain.messages import JsonObject
+from paracle_provider_gateway.adapters.wire import replayed, without_none
+from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
+
+PROVIDER: Final = "anthropic"
+_FINISH: Final = {
+    "end_turn": FinishReason.STOP,
+    "stop_sequence": FinishReason.STOP,
+    "max_tokens": FinishReason.LENGTH,
+    "model_context_window_exceeded": FinishReason.LENGTH,
+    "tool_use": FinishReason.TOOL_CALLS,
+    "refusal": FinishReason.CONTENT_FILTER,
+}
+_NO_TEXT: Final = "(no text)"
+
+
+class WireBlock(BaseModel):
+    """A content block, or the start of one."""
+
+    type: str
+    text: str = ""
+    id: str = ""
+    name: str = ""
+    input: Any = None
+    thinking: str = ""
+    signature: str | None = None
+    data: str | None = None
+
+
+class WireUsage(BaseModel):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+    def merged(self, later: WireUsage) -> WireUsage:
+        """These counts, overridden by what a later event says."""
+        return WireUsage.model_validate(self.model_dump() | later.model_dump(exclude_none=True))
+
+    def to_usage(self) -> Usage:
+        cached = self.cache_read_input_tokens or 0
+        return Usage(
+            input_tokens=(self.input_tokens or 0) + cached + (self.cache_creation_input_tokens or 0),
+            output_tokens=self.output_tokens or 0,
+            cached_tokens=cached,
+            model_calls=1,
+        )
+
+
+class WireReply(BaseModel):
+    """A message; `message_start` has one without content."""
+
+    model: str = ""
+    content: list[WireBlock]
+    stop_reason: str | None = None
+    usage: WireUsage = WireUsage()
+
+
+class WireDelta(BaseModel):
+    """What `content_block_delta` or `message_delta` adds."""
+
+    type: str = ""
+    text: str = ""
+    partial_json: str = ""
+    thinking: str = ""
+    signature: str | None = None
+    stop_reason: str | None = None
+
+
+class WireEvent(BaseModel):
+    """A stream event of any type."""
+
+    type: str
+    index: int = 0
+    message: WireReply | None = None
+    content_block: WireBlock | None = None
+    delta: WireDelta | None = None
+    usage: WireUsage | None = None
+    error: JsonObject | None = None
+
+
+def request_body(
+    model: str, request: Complete, *, max_output_tokens: int, schema_format: JsonObject | None, stream: bool
+) -> dict[str, Any]:
+    """The body of `POST /v1/messages`.
+
+    `schema_format`: the output schema as the API is to enforce it; without it a wanted schema is put into words.
+    """
+    sampling = request.sampling
+    return without_none(
+        {
+            "model": model,
+            "max_tokens": sampling.max_output_tokens or max_output_tokens,
+            "system": _system(request, asked_in_words=schema_format is None) or None,
+            "messages": _messages(request),
+            "tools": [_tool(tool) for tool in request.tools] or None,
+            "tool_choice": _tool_choice(request.tool_choice) if request.tools else None,
+            "output_config": schema_format and {"format": {"type": "json_schema", "schema": schema_format}},
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stop_sequences": list(sampling.stop) or None,
+            "stream": True if stream else None,
+        }
+    )
+
+
+def read_reply(wire: WireReply) -> Reply:
+    """The reply that `wire` holds; blocks of unknown types are left out."""
+    parts = tuple(part for block in wire.content if (part := _part(block)) is not None)
+    return Reply(
+        message=ChatMessage(role=Role.ASSISTANT, parts=parts),
+        finish_reason=_finish(wire.stop_reason),
+        usage=wire.usage.to_usage(),
+        model=wire.model,
+    )
+
+
+class EventReader:
+    """Folds stream events into stream items."""
+
+    def __init__(self) -> None:
+        self._model = ""
+        self._usage = WireUsage()
+        self._stop_reason: str | None = None
+        self._stopped = False
+        self._inputs: dict[int, Any] = {}
+
+    def read(self, event: WireEvent) -> list[StreamItem]:
+        """What `event` adds; types that are not known add nothing."""
+        match event:
+            case WireEvent(type="message_start", message=WireReply() as start):
+                self._model, self._usage = start.model, start.usage
+            case WireEvent(type="message_delta"):
+                self._stop_reason = (event.delta and event.delta.stop_reason) or self._stop_reason
+                self._usage = self._usage.merged(event.usage or WireUsage())
+            case WireEvent(type="message_stop"):
+                self._stopped = True
+            case WireEvent(type="content_block_start", content_block=WireBlock() as block):
+                return self._started(event.index, block)
+            case WireEvent(type="content_block_delta", delta=WireDelta() as delta):
+                return [Piece(event.index, change) for change in self._added(event.index, delta)]
+            case WireEvent(type="content_block_stop"):
+                return self._block_over(event.index)
+            case _:
+                pass
+        return []
+
+    def close(self) -> list[StreamItem]:
+        """The end of the stream; empty if the provider never said that it had finished."""
+        if not self._stopped:
+            return []
+        reason = _finish(self._stop_reason)
+        return [Piece(0, EndDelta(finish_reason=reason)), Closing(reason, self._usage.to_usage(), self._model)]
+
+    def _started(self, index: int, block: WireBlock) -> list[StreamItem]:
+        match block.type:
+            case "text":
+                return [Piece(index, TextDelta(text=block.text))] if block.text else []
+            case "tool_use":
+                self._inputs[index] = block.input
+                return [Piece(index, ToolCallDelta(id=block.id, name=block.name))]
+            case "thinking":
+                return [Piece(index, ReasoningDelta(text=block.thinking, provider=PROVIDER))]
+            case "redacted_thinking":
+                return [Piece(index, ReasoningDelta(provider=PROVIDER, data={"redacted": block.data}))]
+            case _:
+                return []
+
+    def _added(self, index: int, delta: WireDelta) -> list[Change]:
+        match delta.type:
+            case "text_delta":
+                return [TextDelta(text=delta.text)]
+            case "input_json_delta":
+                if delta.partial_json:
+                    self._inputs.pop(index, None)
+                return [ToolCallDelta(arguments=delta.partial_json)] if delta.partial_json else []
+            case "thinking_delta":
+                return [ReasoningDelta(text=delta.thinking)]
+            case "signature_delta":
+                return [ReasoningDelta(data={"signature": delta.signature})]
+            case _:
+                return []
+
+    def _block_over(self, index: int) -> list[StreamItem]:
+        """A tool call whose whole input came with its start, as some compatible servers send it, is told now."""
+        whole = self._inputs.pop(index, None)
+        return [Piece(index, ToolCallDelta(arguments=json.dumps(whole)))] if whole else []
+
+
+def _part(block: WireBlock) -> Part | None:
+    match block.type:
+        case "text":
+            return TextPart(text=block.text) if block.text else None
+        case "tool_use":
+            return ToolCallPart.parse(id=block.id, name=block.name, text=json.dumps(block.input))
+        case "thinking":
+            data: JsonObject | None = {"signature": block.signature} if block.signature else None
+            return ReasoningPart(text=block.thinking, provider=PROVIDER, data=data)
+        case "redacted_thinking":
+            return ReasoningPart(provider=PROVIDER, data={"redacted": block.data})
+        case _:
+            return None
+
+
+def _system(request: Complete, *, asked_in_words: bool) -> str:
+    texts = [message.text for message in request.messages if message.role is Role.SYSTEM]
+    if request.output is not None and asked_in_words:
+        texts.append(_schema_in_words(request.output))
+    return "\n\n".join(text for text in texts if text)
+
+
+def _schema_in_words(output: OutputFormat) -> str:
+    schema = json.dumps(output.json_schema, ensure_ascii=False)
+    return (
+        "Your final answer must be a single JSON value that is valid against the following JSON Schema, "
+        f"without any text or code fence around it:\n{schema}"
+    )
+
+
+def _messages(request: Complete) -> list[dict[str, Any]]:
+    """Turns must alternate: neighbours of one role become one, with tool results first, as the API wants it."""
+    found: list[dict[str, Any]] = []
+    for message in request.messages:
+        if message.role is Role.SYSTEM:
+            continue
+        role = "assistant" if message.role is Role.ASSISTANT else "user"
+        blocks = [block for part in message.parts if (block := _block(part)) is not None]
+        if found and found[-1]["role"] == role:
+            found[-1]["content"].extend(blocks)
+        else:
+            found.append({"role": role, "content": blocks})
+    for turn in found:
+        turn["content"].sort(key=lambda block: block["type"] != "tool_result")
+        if not turn["content"]:
+            turn["content"].append({"type": "text", "text": _NO_TEXT})
+    return found
+
+
+def _block(part: Part) -> dict[str, Any] | None:
+    match part:
+        case TextPart():
+            return {"type": "text", "text": part.text} if part.text else None
+        case ImagePart():
+            return {"type": "image", "source": _image_source(part)}
+        case ToolCallPart():
+            return {"type": "tool_use", "id": part.id, "name": part.name, "input": replayed(part)}
+        case ToolResultPart():
+            return without_none(
+                {
+                    "type": "tool_result",
+                    "tool_use_id": part.call_id,
+                    "content": part.content,
+                    "is_error": True if part.is_error else None,
+                }
+            )
+        case ReasoningPart():
+            return _thinking(part)
+
+
+def _thinking(part: ReasoningPart) -> dict[str, Any] | None:
+    if part.provider != PROVIDER or not part.data:
+        return None
+    if "redacted" in part.data:
+        return {"type": "redacted_thinking", "data": part.data["redacted"]}
+    return {"type": "thinking", "thinking": part.text, "signature": part.data.get("signature")}
+
+
+def _image_source(image: ImagePart) -> dict[str, Any]:
+    if image.url is not None:
+        return {"type": "url", "url": image.url}
+    return {"type": "base64", "media_type": image.media_type, "data": image.data}
+
+
+def _tool(tool: ToolDefinition) -> dict[str, Any]:
+    return {"name": tool.name, "description": tool.description, "input_schema": {"type": "object"} | tool.input_schema}
+
+
+def _tool_choice(choice: ToolChoice) -> dict[str, Any]:
+    match choice:
+        case NamedTool():
+            return {"type": "tool", "name": choice.name}
+        case "required":
+            return {"type": "any"}
+        case "auto" | "none":
+            return {"type": choice}
+
+
+def _finish(reason: str | None) -> FinishReason:
+    return _FINISH.get(reason or "", FinishReason.OTHER)

@@ -1,0 +1,271 @@
+"""The OpenAI Chat Completions format: requests written, replies read. Pure.
+
+Source: the OpenAI API reference, "Chat", and what Ollama, vLLM and others do under the same name.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from paracle_domain.inference.chat import (
+    ChatMessage,
+    ImagePart,
+    NamedTool,
+    OutputFormat,
+    ReasoningPart,
+    Role,
+    TextPart,
+    ToolCallPart,
+    ToolChoice,
+    ToolDefinition,
+)
+from paracle_domain.inference.deltas import EndDelta, ReasoningDelta, TextDelta, ToolCallDelta
+from paracle_domain.inference.request import Complete
+from paracle_domain.inference.response import FinishReason
+from paracle_domain.inference.usage import Usage
+from paracle_provider_gateway.adapters.wire import replayed, without_none
+from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
+
+DONE: Final = "[DONE]"
+_FINISH: Final = {
+    "stop": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "content_filter": FinishReason.CONTENT_FILTER,
+}
+_REASONING, _TEXT, _FIRST_TOOL = 0, 1, 2
+
+
+class WireFunction(BaseModel):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class WireToolCall(BaseModel):
+    index: int = 0
+    id: str | None = None
+    function: WireFunction = WireFunction()
+
+
+class WireMessage(BaseModel):
+    """A message, or what a chunk adds to one."""
+
+    content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[WireToolCall] | None = None
+
+    @property
+    def thoughts(self) -> str:
+        return self.reasoning_content or self.reasoning or ""
+
+
+class WireChoice(BaseModel):
+    message: WireMessage = WireMessage()
+    delta: WireMessage = WireMessage()
+    finish_reason: str | None = None
+
+
+class WireInputDetails(BaseModel):
+    cached_tokens: int | None = None
+
+
+class WireOutputDetails(BaseModel):
+    reasoning_tokens: int | None = None
+
+
+class WireUsage(BaseModel):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: WireInputDetails | None = None
+    completion_tokens_details: WireOutputDetails | None = None
+
+    def to_usage(self) -> Usage:
+        inputs, outputs = self.prompt_tokens_details, self.completion_tokens_details
+        return Usage(
+            input_tokens=self.prompt_tokens,
+            output_tokens=self.completion_tokens,
+            cached_tokens=(inputs and inputs.cached_tokens) or 0,
+            reasoning_tokens=(outputs and outputs.reasoning_tokens) or 0,
+            model_calls=1,
+        )
+
+
+class WireReply(BaseModel):
+    """A completion, a chunk of one, or an error in the middle of a stream."""
+
+    model: str = ""
+    choices: list[WireChoice]
+    usage: WireUsage | None = None
+
+
+class WireError(BaseModel):
+    """An event that only says what went wrong."""
+
+    error: dict[str, Any] | str | None = None
+
+
+def request_body(model: str, request: Complete, *, official: bool, stream: bool) -> dict[str, Any]:
+    """The body of `POST /chat/completions`. `official`: to OpenAI itself, which renamed `max_tokens`."""
+    sampling = request.sampling
+    return without_none(
+        {
+            "model": model,
+            "messages": [wire for message in request.messages for wire in _messages(message)],
+            "tools": [_tool(tool) for tool in request.tools] or None,
+            "tool_choice": _tool_choice(request.tool_choice) if request.tools else None,
+            "response_format": request.output and _response_format(request.output),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_completion_tokens" if official else "max_tokens": sampling.max_output_tokens,
+            "stop": list(sampling.stop) or None,
+            "seed": sampling.seed,
+            "stream": True if stream else None,
+            "stream_options": {"include_usage": True} if stream else None,
+        }
+    )
+
+
+def read_reply(wire: WireReply, request: Complete) -> Reply | None:
+    """The reply that `wire` holds; `None` if it holds none."""
+    if not wire.choices:
+        return None
+    choice = wire.choices[0]
+    calls = tuple(_call(call, index, request) for index, call in enumerate(choice.message.tool_calls or ()))
+    thoughts = (ReasoningPart(text=choice.message.thoughts),) if choice.message.thoughts else ()
+    words = choice.message.content or choice.message.refusal
+    text = (TextPart(text=words),) if words else ()
+    return Reply(
+        message=ChatMessage(role=Role.ASSISTANT, parts=(*thoughts, *text, *calls)),
+        finish_reason=_finish(choice.finish_reason, calls=bool(calls), refused=choice.message.refusal is not None),
+        usage=wire.usage.to_usage() if wire.usage else Usage(model_calls=1),
+        model=wire.model,
+    )
+
+
+class ChunkReader:
+    """Folds chunks into stream items. Reasoning, text and tool calls are parts 0, 1 and 2 onwards."""
+
+    def __init__(self, request: Complete) -> None:
+        self._request = request
+        self._model = ""
+        self._usage = Usage(model_calls=1)
+        self._finish: str | None = None
+        self._refused = False
+        self._named: set[int] = set()
+
+    def read(self, chunk: WireReply) -> list[StreamItem]:
+        """What `chunk` adds."""
+        self._model = chunk.model or self._model
+        if chunk.usage is not None:
+            self._usage = chunk.usage.to_usage()
+        if not chunk.choices:
+            return []
+        choice = chunk.choices[0]
+        self._finish = choice.finish_reason or self._finish
+        return self._pieces(choice.delta)
+
+    def close(self) -> list[StreamItem]:
+        """The end of the stream; empty if the provider never said that it had finished."""
+        if self._finish is None:
+            return []
+        reason = _finish(self._finish, calls=bool(self._named), refused=self._refused)
+        return [Piece(0, EndDelta(finish_reason=reason)), Closing(reason, self._usage, self._model)]
+
+    def _pieces(self, delta: WireMessage) -> list[StreamItem]:
+        found: list[StreamItem] = []
+        if delta.thoughts:
+            found.append(Piece(_REASONING, ReasoningDelta(text=delta.thoughts)))
+        if words := (delta.content or delta.refusal):
+            self._refused |= delta.refusal is not None
+            found.append(Piece(_TEXT, TextDelta(text=words)))
+        found.extend(self._call_piece(call) for call in delta.tool_calls or ())
+        return found
+
+    def _call_piece(self, call: WireToolCall) -> Piece:
+        first = call.index not in self._named
+        self._named.add(call.index)
+        identity = call.id or (f"{self._request.call_id}.{call.index}" if first else None)
+        change = ToolCallDelta(
+            id=identity if first else None,
+            name=call.function.name if first else None,
+            arguments=call.function.arguments or "",
+        )
+        return Piece(_FIRST_TOOL + call.index, change)
+
+
+def _messages(message: ChatMessage) -> list[dict[str, Any]]:
+    match message.role:
+        case Role.SYSTEM:
+            return [{"role": "system", "content": message.text}]
+        case Role.USER:
+            return [{"role": "user", "content": _user_content(message)}]
+        case Role.ASSISTANT:
+            return [_assistant(message)]
+        case Role.TOOL:
+            return [
+                {"role": "tool", "tool_call_id": result.call_id, "content": result.content}
+                for result in message.tool_results
+            ]
+
+
+def _user_content(message: ChatMessage) -> str | list[dict[str, Any]]:
+    if not message.images:
+        return message.text
+    content: list[dict[str, Any]] = []
+    for part in message.parts:
+        if isinstance(part, TextPart):
+            content.append({"type": "text", "text": part.text})
+        elif isinstance(part, ImagePart):
+            content.append({"type": "image_url", "image_url": {"url": _image_url(part)}})
+    return content
+
+
+def _image_url(image: ImagePart) -> str:
+    return image.url or f"data:{image.media_type};base64,{image.data}"
+
+
+def _assistant(message: ChatMessage) -> dict[str, Any]:
+    calls = [
+        {
+            "id": call.id,
+            "type": "function",
+            "function": {"name": call.name, "arguments": json.dumps(replayed(call), ensure_ascii=False)},
+        }
+        for call in message.tool_calls
+    ]
+    content = {"role": "assistant", "content": message.text or (None if calls else "")}
+    return content | ({"tool_calls": calls} if calls else {})
+
+
+def _tool(tool: ToolDefinition) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.input_schema}
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
+    if isinstance(choice, NamedTool):
+        return {"type": "function", "function": {"name": choice.name}}
+    return choice
+
+
+def _response_format(output: OutputFormat) -> dict[str, Any]:
+    schema = {"name": output.name, "schema": output.json_schema, "strict": output.strict}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _call(call: WireToolCall, index: int, request: Complete) -> ToolCallPart:
+    identity = call.id or f"{request.call_id}.{index}"
+    return ToolCallPart.parse(id=identity, name=call.function.name or "", text=call.function.arguments or "")
+
+
+def _finish(reason: str | None, *, calls: bool, refused: bool) -> FinishReason:
+    if refused:
+        return FinishReason.CONTENT_FILTER
+    found = _FINISH.get(reason or "", FinishReason.OTHER)
+    return FinishReason.TOOL_CALLS if calls and found is FinishReason.STOP else found

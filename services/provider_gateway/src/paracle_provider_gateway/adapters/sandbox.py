@@ -1,0 +1,71 @@
+"""The sandbox as a provider: `sandbox/rules`, and `sandbox/slow`, which thinks for two seconds first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Final
+
+from paracle_domain.errors import NotFound, quote
+from paracle_domain.inference.chat import Part, ReasoningPart, TextPart, ToolCallPart
+from paracle_domain.inference.deltas import Change, EndDelta, ReasoningDelta, TextDelta, ToolCallDelta
+from paracle_domain.inference.request import Complete
+from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
+from paracle_provider_gateway.sandbox.rules import answer
+
+NAME: Final = "sandbox"
+DELAYS_S: Final = {"rules": 0.0, "slow": 2.0}
+_PIECE: Final = 24
+
+
+class SandboxProvider:
+    """Answers by rules, always the same to the same question, and says so."""
+
+    name = NAME
+    sandbox = True
+    listed_models = tuple(DELAYS_S)
+
+    def __init__(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        self._sleep = sleep
+
+    async def default_model(self) -> str:
+        return "rules"
+
+    async def ask(self, model: str, request: Complete) -> Reply:
+        await self._think(model)
+        return answer(model, request)
+
+    async def stream(self, model: str, request: Complete) -> AsyncGenerator[StreamItem]:
+        reply = await self.ask(model, request)
+        for index, part in enumerate(reply.message.parts):
+            for change in _changes(part):
+                yield Piece(index, change)
+        yield Piece(0, EndDelta(finish_reason=reply.finish_reason))
+        yield Closing(reply.finish_reason, reply.usage, reply.model)
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+    async def _think(self, model: str) -> None:
+        if model not in DELAYS_S:
+            known = ", ".join(f"{NAME}/{name}" for name in DELAYS_S)
+            raise NotFound(f"the sandbox has no model {quote(model)}; it has {known}", path="model")
+        if delay := DELAYS_S[model]:
+            await self._sleep(delay)
+
+
+def _changes(part: Part) -> list[Change]:
+    match part:
+        case TextPart():
+            return [TextDelta(text=piece) for piece in _pieces(part.text)]
+        case ReasoningPart():
+            return [ReasoningDelta(text=piece) for piece in _pieces(part.text)]
+        case ToolCallPart():
+            first: list[Change] = [ToolCallDelta(id=part.id, name=part.name)]
+            return [*first, *(ToolCallDelta(arguments=piece) for piece in _pieces(part.arguments_text))]
+        case _:
+            raise AssertionError(f"the sandbox never says a {part.type}")
+
+
+def _pieces(text: str) -> list[str]:
+    return [text[start : start + _PIECE] for start in range(0, len(text), _PIECE)]

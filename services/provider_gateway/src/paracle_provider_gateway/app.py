@@ -1,0 +1,110 @@
+"""Composition root of the provider gateway."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from paracle_chassis.app import Service
+from paracle_chassis.nats_bus import NatsBus
+from paracle_provider_gateway.adapters.anthropic import AnthropicProvider
+from paracle_provider_gateway.adapters.openai import OpenAIProvider
+from paracle_provider_gateway.adapters.outlet import BusOutlet
+from paracle_provider_gateway.adapters.sandbox import NAME as SANDBOX
+from paracle_provider_gateway.adapters.sandbox import SandboxProvider
+from paracle_provider_gateway.calls import CallTable
+from paracle_provider_gateway.handlers import routes
+from paracle_provider_gateway.ports import Outlet, Provider
+from paracle_provider_gateway.pricing import ListPrices
+from paracle_provider_gateway.retries import RetryPolicy
+from paracle_provider_gateway.routing import Routing
+from paracle_provider_gateway.service import Completions, Pace
+from paracle_provider_gateway.settings import GatewaySettings
+from paracle_provider_gateway.streaming import Patience
+from paracle_provider_gateway.telemetry import Telemetry
+
+COMPATIBLE: Final = "openai-compatible"
+_TALKATIVE: Final = ("openai", "anthropic", "httpx2", "httpcore2")
+
+
+def create_app(settings: GatewaySettings) -> Service:
+    """The service over NATS, with the providers that `settings` set up."""
+    _hush()
+    bus = NatsBus("provider_gateway", settings)
+    providers = create_providers(settings)
+    calls = CallTable(keep_s=settings.answers_kept_s, limit=settings.answers_kept)
+    completions = create_completions(settings, providers, calls, BusOutlet(bus))
+    return Service(
+        "provider_gateway", settings, bus=bus, routes=routes(completions), resources=[_closing(calls, providers)]
+    )
+
+
+def create_providers(settings: GatewaySettings) -> list[Provider]:
+    """The providers that are set up, in the order in which `default` prefers them; the sandbox is always there."""
+    found: list[Provider] = []
+    if settings.openai_base_url is not None:
+        found.append(
+            OpenAIProvider(
+                COMPATIBLE,
+                settings.openai_compatible_api_key,
+                key_variable="PARACLE_OPENAI_COMPATIBLE_API_KEY",
+                base_url=settings.openai_base_url,
+                model=settings.openai_model,
+            )
+        )
+    if settings.openai_api_key is not None:
+        found.append(
+            OpenAIProvider(
+                "openai",
+                settings.openai_api_key,
+                key_variable="OPENAI_API_KEY",
+                base_url=settings.official_openai_base_url,
+                model=settings.openai_default_model,
+                official=True,
+            )
+        )
+    if settings.anthropic_api_key is not None:
+        found.append(
+            AnthropicProvider(
+                settings.anthropic_api_key,
+                model=settings.anthropic_default_model,
+                max_output_tokens=settings.anthropic_max_output_tokens,
+                base_url=settings.anthropic_base_url,
+            )
+        )
+    return [*found, SandboxProvider()]
+
+
+def create_completions(
+    settings: GatewaySettings, providers: Sequence[Provider], calls: CallTable, outlet: Outlet
+) -> Completions:
+    """The use cases with these providers."""
+    urls = {COMPATIBLE: settings.openai_base_url} if settings.openai_base_url else {}
+    return Completions(
+        routing=Routing(providers, settings.default_model),
+        prices=ListPrices(SANDBOX, urls),
+        outlet=outlet,
+        calls=calls,
+        telemetry=Telemetry(),
+        pace=Pace(
+            concurrency=settings.model_concurrency,
+            retry=RetryPolicy(attempts=settings.model_attempts),
+            patience=Patience(settings.first_token_timeout_s, settings.between_tokens_timeout_s),
+        ),
+    )
+
+
+@asynccontextmanager
+async def _closing(calls: CallTable, providers: Sequence[Provider]) -> AsyncIterator[None]:
+    yield
+    await calls.close()
+    for provider in providers:
+        await provider.close()
+
+
+def _hush() -> None:
+    """Keep the SDKs from logging what they send: at DEBUG they show prompts and headers."""
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,133 @@
+"""Each call once: joins callers of a call that is in the air, keeps finished answers for a while, aborts.
+
+The table is one replica's. A caller that is sent to another replica on its retry may pay for the call a second time;
+what is *recorded* once is the caller's affair (its journal).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from paracle_domain.errors import Cancelled, Conflict, Unavailable
+from paracle_domain.inference.response import Completion
+
+type CallKey = tuple[str, str]
+"""Tenant and call id."""
+
+type Work = Callable[[], Coroutine[Any, Any, Completion]]
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A call in the air, or its answer."""
+
+    fingerprint: bytes
+    task: asyncio.Task[Completion]
+    abort_reason: str | None = None
+    landed_at: float = 0.0
+
+
+class CallTable:
+    """Calls by tenant and id.
+
+    Parameters
+    ----------
+    keep_s
+        How long finished answers, and the memory of aborts, are kept.
+    limit
+        Most answers (and most aborts) that are kept; the oldest go first.
+    """
+
+    def __init__(
+        self, *, keep_s: float = 300.0, limit: int = 2048, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._keep_s = keep_s
+        self._limit = limit
+        self._clock = clock
+        self._in_air: dict[CallKey, _Flight] = {}
+        self._landed: OrderedDict[CallKey, _Flight] = OrderedDict()
+        self._aborted: OrderedDict[CallKey, tuple[float, str]] = OrderedDict()
+
+    async def once(self, key: CallKey, fingerprint: bytes, work: Work) -> Completion:
+        """The answer of the call `key`: the one that is kept, the one in the air, or else what `work` gives.
+
+        A caller that goes away does not stop the call; `abort` does. Failures are not kept.
+
+        Raises
+        ------
+        Conflict
+            If `key` was used for a request with another `fingerprint`.
+        Cancelled
+            If the call was aborted, even before it arrived.
+        """
+        self._forget()
+        if key in self._aborted:
+            raise Cancelled(self._aborted[key][1])
+        flight = self._landed.get(key) or self._in_air.get(key) or self._take_off(key, fingerprint, work)
+        if flight.fingerprint != fingerprint:
+            raise Conflict(
+                f"call {key[1]!r} was made before with another request; give every call its own id", path="call_id"
+            )
+        return await self._land(flight)
+
+    def abort(self, key: CallKey, reason: str) -> bool:
+        """Stop the call `key`, or refuse it if it arrives later. Whether it was in the air here."""
+        self._aborted[key] = (self._clock(), reason)
+        self._trim(self._aborted)
+        flight = self._in_air.get(key)
+        if flight is None:
+            return False
+        flight.abort_reason = reason
+        return flight.task.cancel()
+
+    @property
+    def in_air(self) -> int:
+        """How many calls are in the air."""
+        return len(self._in_air)
+
+    async def close(self) -> None:
+        """Stop everything that is in the air."""
+        tasks = [flight.task for flight in self._in_air.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _take_off(self, key: CallKey, fingerprint: bytes, work: Work) -> _Flight:
+        flight = _Flight(fingerprint, asyncio.create_task(work(), name=f"call {key[1]}"))
+        self._in_air[key] = flight
+        flight.task.add_done_callback(lambda task: self._landed_or_lost(key, flight, task))
+        return flight
+
+    def _landed_or_lost(self, key: CallKey, flight: _Flight, task: asyncio.Task[Completion]) -> None:
+        del self._in_air[key]
+        if task.cancelled() or task.exception() is not None:
+            return
+        flight.landed_at = self._clock()
+        self._landed[key] = flight
+        self._trim(self._landed)
+
+    async def _land(self, flight: _Flight) -> Completion:
+        try:
+            return await asyncio.shield(flight.task)
+        except asyncio.CancelledError:
+            if flight.abort_reason is not None:
+                raise Cancelled(flight.abort_reason) from None
+            if flight.task.cancelled():
+                raise Unavailable("the provider gateway is shutting down; ask again") from None
+            raise
+
+    def _forget(self) -> None:
+        oldest = self._clock() - self._keep_s
+        while self._landed and next(iter(self._landed.values())).landed_at < oldest:
+            self._landed.popitem(last=False)
+        while self._aborted and next(iter(self._aborted.values()))[0] < oldest:
+            self._aborted.popitem(last=False)
+
+    def _trim(self, kept: OrderedDict[CallKey, Any]) -> None:
+        while len(kept) > self._limit:
+            kept.popitem(last=False)

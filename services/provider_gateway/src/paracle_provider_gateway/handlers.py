@@ -1,0 +1,22 @@
+"""What the provider gateway answers and hears."""
+
+from __future__ import annotations
+
+from paracle_chassis.delivery import Delivery
+from paracle_chassis.routes import Routes
+from paracle_domain import subjects
+from paracle_domain.inference.request import AbortCall, Complete, ListModels, abort_subject
+from paracle_provider_gateway.service import Completions
+
+
+def routes(completions: Completions) -> Routes:
+    """The routing table."""
+
+    async def abort(delivery: Delivery) -> None:
+        await completions.abort(delivery.tenant, delivery.decode(AbortCall))
+
+    table = Routes("provider_gateway")
+    table.rpc(Complete, completions.complete, long=True)
+    table.rpc(ListModels, completions.list_models)
+    table.listen(abort_subject(subjects.ANY), abort)
+    return table

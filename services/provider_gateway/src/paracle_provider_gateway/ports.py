@@ -1,0 +1,101 @@
+"""What the gateway needs from the outside: providers that answer, and a way out for deltas."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from paracle_domain.envelope import Context
+from paracle_domain.inference.chat import ChatMessage
+from paracle_domain.inference.deltas import Change, Delta
+from paracle_domain.inference.request import Complete
+from paracle_domain.inference.response import FinishReason
+from paracle_domain.inference.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A provider's answer to one request. `usage` has tokens only; money is added by the gateway."""
+
+    message: ChatMessage
+    finish_reason: FinishReason
+    usage: Usage
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A change to part `index` of a reply that is being streamed."""
+
+    index: int
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The last item of a stream: it said everything. A stream that ends without one broke off."""
+
+    finish_reason: FinishReason
+    usage: Usage
+    model: str
+
+
+type StreamItem = Piece | Closing
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """USD per million tokens."""
+
+    input: float
+    output: float
+
+
+class Provider(Protocol):
+    """A source of replies. One request each: retries, time limits and prices are the gateway's.
+
+    Cancelling `ask`, or closing the iterator of `stream`, closes the upstream connection. Errors are raised as
+    `ProviderFailed`, `ProviderUnavailable`, `RateLimited`, `NotFound` or `ContentRefused`, without any secret.
+    """
+
+    @property
+    def name(self) -> str:
+        """The part before the slash in `provider/model`."""
+
+    @property
+    def sandbox(self) -> bool:
+        """Whether its answers come from rules instead of a model."""
+
+    @property
+    def listed_models(self) -> tuple[str, ...]:
+        """Models to show; it may know more."""
+
+    async def default_model(self) -> str:
+        """The model that stands for `default`."""
+
+    async def ask(self, model: str, request: Complete) -> Reply:
+        """The whole answer at once."""
+
+    def stream(self, model: str, request: Complete) -> AsyncGenerator[StreamItem]:
+        """The answer in pieces, then one `Closing`."""
+
+    async def close(self) -> None:
+        """Give up connections."""
+
+
+class Prices(Protocol):
+    """Knows what tokens cost."""
+
+    def rates(self, provider: str, model: str) -> Rates | None:
+        """The list price of `model`; `None` if it is not known."""
+
+    def priced(self, provider: str, model: str, usage: Usage) -> Usage:
+        """`usage` with its cost; `cost_usd` is `None` if the price is not known."""
+
+
+class Outlet(Protocol):
+    """Takes deltas to whoever watches a task."""
+
+    async def publish(self, task_id: str, delta: Delta, context: Context) -> None:
+        """Send `delta` on its way; it is not waited for."""

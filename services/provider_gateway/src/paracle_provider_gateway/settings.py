@@ -1,0 +1,82 @@
+"""What the provider gateway can be told. Without any provider, the sandbox answers."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+
+from paracle_chassis.settings import ServiceSettings
+
+
+class GatewaySettings(ServiceSettings):
+    """Providers, and how much is asked of them."""
+
+    openai_api_key: SecretStr | None = Field(
+        None, validation_alias="OPENAI_API_KEY", title="OpenAI key", description="Sets up the provider `openai`."
+    )
+    official_openai_base_url: str | None = Field(
+        None,
+        validation_alias="OPENAI_BASE_URL",
+        title="OpenAI URL",
+        description="Base URL of OpenAI's API, for a proxy in front of it.",
+        pattern=r"^https?://",
+    )
+    openai_default_model: str = Field(
+        "gpt-5-mini", title="OpenAI model", description="The model of `openai` that `default` stands for."
+    )
+    anthropic_api_key: SecretStr | None = Field(
+        None,
+        validation_alias="ANTHROPIC_API_KEY",
+        title="Anthropic key",
+        description="Sets up the provider `anthropic`.",
+    )
+    anthropic_base_url: str | None = Field(
+        None,
+        validation_alias="ANTHROPIC_BASE_URL",
+        title="Anthropic URL",
+        description="Base URL of Anthropic's API, for a proxy in front of it.",
+        pattern=r"^https?://",
+    )
+    anthropic_default_model: str = Field(
+        "claude-sonnet-4-5", title="Anthropic model", description="The model of `anthropic` that `default` stands for."
+    )
+    anthropic_max_output_tokens: int = Field(
+        8192, ge=1, title="Anthropic output", description="Output limit where a request names none."
+    )
+    openai_base_url: str | None = Field(
+        None,
+        title="OpenAI-compatible URL",
+        description="Sets up the provider `openai-compatible`: the base URL, with its /v1, of Ollama, vLLM or others.",
+        pattern=r"^https?://",
+    )
+    openai_compatible_api_key: SecretStr | None = Field(
+        None,
+        title="OpenAI-compatible key",
+        description="Key of the server at PARACLE_OPENAI_BASE_URL, if it wants one.",
+    )
+    openai_model: str | None = Field(
+        None,
+        title="OpenAI-compatible model",
+        description="The model of `openai-compatible` that `default` stands for; if unset, the first that it lists.",
+    )
+    default_model: str | None = Field(
+        None,
+        title="Default model",
+        description="What `default` stands for, as provider/model; if unset, the first provider that is set up.",
+        pattern=r"^[a-z-]+/.+$",
+    )
+    model_concurrency: int = Field(
+        512, ge=1, title="Concurrency", description="Most model calls in the air at once in one replica."
+    )
+    model_attempts: int = Field(
+        4, ge=1, le=20, title="Attempts", description="Most requests that are sent to a provider for one call."
+    )
+    first_token_timeout_s: float = Field(
+        120.0, gt=0, title="First token", description="Seconds of silence before a stream's first piece."
+    )
+    between_tokens_timeout_s: float = Field(
+        60.0, gt=0, title="Between tokens", description="Seconds of silence between two pieces of a stream."
+    )
+    answers_kept_s: float = Field(
+        300.0, gt=0, title="Answers kept", description="Seconds for which a repeated call id gets the same answer."
+    )
+    answers_kept: int = Field(2048, ge=1, title="Most answers kept", description="The oldest go first.")

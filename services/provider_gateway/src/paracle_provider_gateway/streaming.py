@@ -1,0 +1,85 @@
+"""Reads one streamed reply: hands out its deltas while they come, and minds the time between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from paracle_domain.errors import ProviderUnavailable
+from paracle_domain.inference.deltas import Change, Delta, build_message
+from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds that a stream may take to its first piece, and from each to the next."""
+
+    first_s: float = 120.0
+    between_s: float = 60.0
+
+
+@dataclass(slots=True)
+class StreamReader:
+    """Folds the stream of one attempt into a `Reply`.
+
+    Attributes
+    ----------
+    call_id, attempt
+        What its deltas are labelled with.
+    send
+        Takes each delta as soon as it is there.
+    first_piece_at
+        When the first piece came, in the event loop's time; `None` before that.
+    """
+
+    call_id: str
+    attempt: int
+    send: Callable[[Delta], Awaitable[None]]
+    patience: Patience
+    first_piece_at: float | None = None
+    _changes: list[tuple[int, Change]] = field(default_factory=list)
+
+    async def read(self, provider: str, items: AsyncGenerator[StreamItem]) -> Reply:
+        """The whole reply.
+
+        Raises
+        ------
+        ProviderUnavailable
+            If the stream ends without saying that it is over, or is silent for too long.
+        """
+        closing: Closing | None = None
+        async with aclosing(self._patiently(provider, items)) as timely:
+            async for item in timely:
+                match item:
+                    case Piece():
+                        await self._take(item)
+                    case Closing():
+                        closing = item
+        if closing is None:
+            raise ProviderUnavailable(f"{provider}: the reply broke off before its end")
+        return Reply(build_message(self._changes), closing.finish_reason, closing.usage, closing.model)
+
+    async def _take(self, piece: Piece) -> None:
+        if self.first_piece_at is None:
+            self.first_piece_at = asyncio.get_running_loop().time()
+        seq = len(self._changes)
+        self._changes.append((piece.index, piece.change))
+        await self.send(
+            Delta(call_id=self.call_id, attempt=self.attempt, seq=seq, index=piece.index, change=piece.change)
+        )
+
+    async def _patiently(self, provider: str, items: AsyncGenerator[StreamItem]) -> AsyncGenerator[StreamItem]:
+        async with aclosing(items) as open_items:
+            while True:
+                limit = self.patience.first_s if self.first_piece_at is None else self.patience.between_s
+                try:
+                    async with asyncio.timeout(limit):
+                        item = await anext(open_items)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError as error:
+                    what = f"{provider}: the stream was silent for {limit:g} s"
+                    raise ProviderUnavailable(what) from error
+                yield item

@@ -1,0 +1,134 @@
+"""Names of this service's telemetry, and the one place that records it.
+
+Source: the OpenTelemetry semantic conventions for generative AI. No prompts or replies are recorded.
+
+| signal | name | attributes |
+|---|---|---|
+| span | `chat {model}` | operation, provider, request and response model, finish reasons, tokens, error type |
+| histogram | `gen_ai.client.operation.duration` (s) | operation, provider, request model, error type |
+| histogram | `gen_ai.client.token.usage` (tokens) | operation, provider, request model, token type |
+| histogram | `gen_ai.client.operation.time_to_first_chunk` (s) | operation, provider, request model |
+| counter | `paracle.provider_gateway.retries` | provider, request model, error type |
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Final
+
+from opentelemetry import metrics, trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from paracle_domain.errors import ParacleError
+from paracle_domain.inference.request import CallLabels, Complete
+from paracle_domain.inference.response import Completion
+
+SCOPE: Final = "paracle.provider_gateway"
+CHAT: Final = "chat"
+
+OPERATION: Final = "gen_ai.operation.name"
+PROVIDER: Final = "gen_ai.provider.name"
+REQUEST_MODEL: Final = "gen_ai.request.model"
+RESPONSE_MODEL: Final = "gen_ai.response.model"
+FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+CACHED_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
+TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105  # not a password
+AGENT_NAME: Final = "gen_ai.agent.name"
+ERROR_TYPE: Final = "error.type"
+RUN_ID: Final = "paracle.run.id"
+TASK_ID: Final = "paracle.task.id"
+STEP: Final = "paracle.step"
+CALL_ID: Final = "paracle.call.id"
+ATTEMPTS: Final = "paracle.attempts"
+
+DURATION: Final = "gen_ai.client.operation.duration"
+TOKEN_USAGE: Final = "gen_ai.client.token.usage"  # noqa: S105  # not a password
+FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_first_chunk"
+RETRIES: Final = "paracle.provider_gateway.retries"
+
+log = logging.getLogger(SCOPE)
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """What becomes known of a call while it is made."""
+
+    completion: Completion | None = None
+
+
+class Telemetry:
+    """Spans, metrics and a log line for every call."""
+
+    def __init__(self) -> None:
+        meter = metrics.get_meter(SCOPE)
+        self._tracer = trace.get_tracer(SCOPE)
+        self._duration = meter.create_histogram(DURATION, "s", "Time of a call, retries included")
+        self._tokens = meter.create_histogram(TOKEN_USAGE, "{token}", "Tokens of a call")
+        self._first_chunk = meter.create_histogram(FIRST_CHUNK, "s", "Time to the first piece of a reply")
+        self._retries = meter.create_counter(RETRIES, "{retry}", "Requests that were sent again")
+
+    @contextmanager
+    def call(self, provider: str, model: str, request: Complete) -> Iterator[CallRecord]:
+        """Record the call that is made within this context."""
+        names = {OPERATION: CHAT, PROVIDER: provider, REQUEST_MODEL: model}
+        attributes = names | {CALL_ID: request.call_id} | _labels(request.labels)
+        record, started = CallRecord(), perf_counter()
+        with self._tracer.start_as_current_span(
+            f"{CHAT} {model}", kind=SpanKind.CLIENT, attributes=attributes, record_exception=False
+        ) as span:
+            try:
+                yield record
+            except BaseException as error:
+                self._failed(span, names, attributes, error, perf_counter() - started)
+                raise
+            assert record.completion is not None
+            self._finished(span, names, attributes, record.completion)
+
+    def retried(self, provider: str, model: str, error: ParacleError) -> None:
+        """Count one request that will be sent again."""
+        self._retries.add(1, {PROVIDER: provider, REQUEST_MODEL: model, ERROR_TYPE: error.code})
+        log.warning(
+            "model call failed, trying again",
+            extra={PROVIDER: provider, REQUEST_MODEL: model, ERROR_TYPE: error.code, "detail": error.message},
+        )
+
+    def _finished(self, span: Span, names: dict[str, str], attributes: dict[str, str], completion: Completion) -> None:
+        usage = completion.usage
+        self._duration.record(completion.latency_s, names)
+        self._tokens.record(usage.input_tokens, names | {TOKEN_TYPE: "input"})
+        self._tokens.record(usage.output_tokens, names | {TOKEN_TYPE: "output"})
+        if completion.first_token_s is not None:
+            self._first_chunk.record(completion.first_token_s, names)
+        outcome: dict[str, str | int] = {
+            RESPONSE_MODEL: completion.model,
+            INPUT_TOKENS: usage.input_tokens,
+            OUTPUT_TOKENS: usage.output_tokens,
+            CACHED_TOKENS: usage.cached_tokens,
+            REASONING_TOKENS: usage.reasoning_tokens,
+            ATTEMPTS: completion.attempts,
+        }
+        span.set_attributes(outcome)
+        span.set_attribute(FINISH_REASONS, [completion.finish_reason.value])
+        log.info("model call finished", extra=attributes | outcome | {"latency_s": round(completion.latency_s, 3)})
+
+    def _failed(
+        self, span: Span, names: dict[str, str], attributes: dict[str, str], error: BaseException, seconds: float
+    ) -> None:
+        kind = error.code if isinstance(error, ParacleError) else type(error).__name__
+        detail = error.message if isinstance(error, ParacleError) else kind
+        self._duration.record(seconds, names | {ERROR_TYPE: kind})
+        span.set_attribute(ERROR_TYPE, kind)
+        span.set_status(Status(StatusCode.ERROR, detail))
+        log.warning("model call failed", extra=attributes | {ERROR_TYPE: kind, "detail": detail})
+
+
+def _labels(labels: CallLabels) -> dict[str, str]:
+    found = {RUN_ID: labels.run_id, TASK_ID: labels.task_id, AGENT_NAME: labels.agent, STEP: labels.step}
+    return {name: value for name, value in found.items() if value is not None}
