@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final
@@ -49,6 +49,11 @@ class Mail:
     pinned: Pinned | None = None
     facts: Mapping[str, Any] | None = None
 
+    @property
+    def may_repeat(self) -> bool:
+        """Whether it may have been handled before, if it changes nothing now. Most ticks simply come too early."""
+        return self.redelivered or not isinstance(self.message, Tick)
+
 
 @dataclass(slots=True)
 class Entry:
@@ -73,6 +78,25 @@ class _Turn:
     outbox: list[Outgoing] = field(default_factory=list)
     repeats: list[Mail] = field(default_factory=list)
 
+    @property
+    def idle(self) -> bool:
+        """Whether some mail changed nothing. That may only seem so: what is cached may have been moved on elsewhere."""
+        return bool(self.repeats)
+
+
+@dataclass(slots=True)
+class Handled:
+    """What became of a batch: the runs that its mail was for, and which of them it began."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
+
+    def note(self, turns: Iterable[_Turn]) -> None:
+        for turn in turns:
+            self.entries[turn.entry.id] = replace(turn.entry, state=turn.state, wake_at=turn.wake_at)
+            if turn.pages and turn.entry.state.seq == 0:
+                self.begun.add(turn.entry.id)
+
 
 class RunHost:
     """Runs in hand: a bounded cache of states over the event store."""
@@ -86,10 +110,11 @@ class RunHost:
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self.soonest_wake: datetime | None = None
 
-    async def handle(self, mail: Sequence[Mail]) -> dict[str, Entry]:
-        """Do what `mail` says; on return it is committed and published. The runs concerned that exist, by id.
+    async def handle(self, mail: Sequence[Mail]) -> Handled:
+        """Do what `mail` says; on return it is committed and published.
 
-        Mail of one run is handled in the order given. Mail for a run that is not there is left out of the answer.
+        Mail of one run is handled in the order given. Mail for a run that is not there, or not its tenant's, does
+        nothing.
 
         Raises
         ------
@@ -97,26 +122,28 @@ class RunHost:
             If other replicas moved a run on again and again; the mail is to be tried later.
         """
         waiting = _by_run(mail)
-        done: dict[str, Entry] = {}
+        handled = Handled()
+        sure: set[str] = set()
         for _ in range(_ROUNDS):
-            entries = await self._entries_for(waiting)
+            entries = await self._entries_for(waiting, sure)
             turns = [self._decide(entry, waiting[run_id]) for run_id, entry in entries.items()]
-            lost = await self._commit([turn for turn in turns if turn.pages])
-            kept = [turn for turn in turns if turn.entry.id not in lost]
+            again = {turn.entry.id for turn in turns if turn.idle and turn.entry.id not in sure}
+            again |= await self._commit([turn for turn in turns if turn.pages and turn.entry.id not in again])
+            kept = [turn for turn in turns if turn.entry.id not in again]
             await self._publish(kept)
-            done.update((turn.entry.id, self._entries.get(turn.entry.id, turn.entry)) for turn in kept)
-            if not lost:
-                return done
-            waiting = {run_id: waiting[run_id] for run_id in lost}
-            await self._load(lost)
+            handled.note(kept)
+            if not again:
+                return handled
+            waiting = {run_id: waiting[run_id] for run_id in again}
+            sure = set(await self._load(again))
         raise Conflict(f"{len(waiting)} runs changed {_ROUNDS} times while they were being changed; try again")
 
     async def read(self, run_id: str) -> Entry | None:
         """The run as it is stored now."""
         return (await self._load([run_id])).get(run_id)
 
-    async def _entries_for(self, waiting: Mapping[str, Sequence[Mail]]) -> dict[str, Entry]:
-        """Entries of the runs with mail: from the cache, from the store, or new for a `Begin`."""
+    async def _entries_for(self, waiting: Mapping[str, Sequence[Mail]], sure: set[str]) -> dict[str, Entry]:
+        """Entries of the runs with mail: from the cache, from the store (these are `sure`), or new for a `Begin`."""
         found: dict[str, Entry] = {}
         missing: list[str] = []
         for run_id, mails in waiting.items():
@@ -129,6 +156,7 @@ class RunHost:
                 missing.append(run_id)
         if missing:
             found |= await self._load(missing)
+            sure.update(missing)
             for run_id in missing:
                 first = waiting[run_id][0]
                 if run_id not in found and isinstance(first.message, Begin):
@@ -157,13 +185,15 @@ class RunHost:
         turn = _Turn(entry, entry.state, entry.wake_at)
         now = self._clock()
         for mail in mails:
+            if mail.context.tenant != entry.tenant:
+                continue  # a run is nobody's but its tenant's: for others it is not there
             if isinstance(mail.message, Begin) and turn.state.started is not None:
                 turn.repeats.append(mail)
                 continue
             made = entry.machine.decide(turn.state, mail.message, now, turn.wake_at)
             if made.events:
                 self._note(turn, mail, made.events, now)
-            elif mail.redelivered or not isinstance(mail.message, Tick):
+            else:
                 turn.repeats.append(mail)
             turn.state, turn.wake_at = made.state, made.wake_at
             context = mail.context.caused_by(mail.cause, entry.id)
@@ -200,11 +230,11 @@ class RunHost:
         idle = {turn.entry.id: turn.wake_at for turn in turns if not turn.pages and turn.wake_at != turn.entry.wake_at}
         if idle:
             await self._store.reschedule(idle)
-            for turn in turns:
-                if turn.entry.id in idle:
-                    turn.entry.wake_at = turn.wake_at
+            for run_id, wake_at in idle.items():
+                if run_id in self._entries:
+                    self._entries[run_id].wake_at = wake_at
         outbox = [message for turn in turns for message in turn.outbox]
-        repeats = [mail for turn in turns for mail in turn.repeats]
+        repeats = [mail for turn in turns for mail in turn.repeats if mail.may_repeat]
         if repeats:
             outbox.extend(await self._caused_before(repeats))
         if outbox:

@@ -38,7 +38,7 @@ from paracle_domain.run.commands import (
 )
 from paracle_domain.run.machine import Begin, Cancel, Tick
 from paracle_domain.task.messages import TaskResult
-from paracle_orchestrator.host import Entry, Mail, RunHost, records_of
+from paracle_orchestrator.host import Entry, Handled, Mail, RunHost, records_of
 from paracle_orchestrator.plans import Pinned, Plans
 from paracle_orchestrator.ports import RunIndex
 from paracle_orchestrator.ticks import RunTick
@@ -70,9 +70,9 @@ class Orchestrator:
         """Commands on `cmd.orchestrator.*`: each is answered once what it led to is committed."""
         read = await asyncio.gather(*(self._read(delivery) for delivery in batch))
         orders = [order for order in read if order is not None]
-        entries = await self._host.handle([order.mail for order in orders])
+        handled = await self._host.handle([order.mail for order in orders])
         for order in orders:
-            await _answer(order, entries.get(order.mail.run_id))
+            await _answer(order, handled)
 
     async def take_in(self, batch: Sequence[Delivery]) -> None:
         """What comes for runs on `result.*`: results of tasks, and ticks."""
@@ -193,16 +193,18 @@ def _result_mail(delivery: Delivery) -> Mail | ParacleError:
     return MalformedMessage(f"a message of type {quote(kind)} is nothing that a run understands; it is parked")
 
 
-async def _answer(order: _Order, entry: Entry | None) -> None:
+async def _answer(order: _Order, handled: Handled) -> None:
     mail = order.mail
-    if entry is None or entry.tenant != mail.context.tenant:
+    entry = handled.entries.get(mail.run_id)
+    foreign = entry is not None and entry.tenant != mail.context.tenant
+    if entry is None or (foreign and mail.facts is None):
         await _refuse(order.delivery, NotFound(f"there is no run {quote(mail.run_id)}", path="run_id"))
         return
-    if mail.facts is not None and entry.facts["request"] != mail.facts["request"]:
+    if mail.facts is not None and (foreign or entry.facts["request"] != mail.facts["request"]):
         taken = f"run {mail.run_id} exists already, from another request; choose another id, or send the same request"
         await _refuse(order.delivery, Conflict(taken, path="run_id"))
         return
-    created = isinstance(mail.message, Begin) and not mail.redelivered
+    created = mail.run_id in handled.begun
     await order.delivery.reply(RunAccepted(run_id=mail.run_id, status=entry.state.status, created=created))
 
 

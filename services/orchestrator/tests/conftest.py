@@ -1,0 +1,246 @@
+"""An orchestrator on ports in memory, with a registry and a worker pool that tests play."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+
+from paracle_chassis.bus import Bus, Outgoing
+from paracle_chassis.delivery import Delivery
+from paracle_chassis.testing.memory_store import MemoryEventStore
+from paracle_domain import subjects
+from paracle_domain.envelope import Context, Envelope
+from paracle_domain.errors import NotFound, ParacleError, Unavailable
+from paracle_domain.messages import Command, JsonObject, Message, Request
+from paracle_domain.plan import Plan, PlannedWorkflow
+from paracle_domain.registry import PlanAnswer, ResolvePlan
+from paracle_domain.run.commands import CancelRun, ListRuns, RunPage, StartRun
+from paracle_domain.task.messages import Task, TaskResult, TaskStatus
+from paracle_domain.workflow.spec import WorkflowSpec
+from paracle_orchestrator.host import RunHost
+from paracle_orchestrator.plans import Plans
+from paracle_orchestrator.service import Orchestrator
+from paracle_orchestrator.ticks import Ticker
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def plan_of(*steps: dict[str, Any], **spec: Any) -> Plan:
+    full = [{"tool": "t", **step} for step in steps]
+    return Plan.pin(
+        PlannedWorkflow(name="w", revision=1, spec=WorkflowSpec.model_validate({"steps": full, **spec})), {}, {}
+    )
+
+
+class FakeBus(Bus):
+    """Answers plans from a dictionary, keeps what is published, and fails when it is told to."""
+
+    def __init__(self) -> None:
+        self.plans: dict[str, Plan] = {}
+        self.asked: list[ResolvePlan] = []
+        self.published: list[Outgoing] = []
+        self.broken = 0
+
+    async def call(
+        self, request: Request[Any], context: Context, *, timeout_s: float = 5.0, idle_s: float | None = None
+    ) -> Any:
+        assert isinstance(request, ResolvePlan)
+        self.asked.append(request)
+        plan = self.plans.get(request.workflow or "")
+        if plan is None:
+            raise NotFound(f"no workflow {request.workflow!r}", path="workflow")
+        return PlanAnswer(digest=plan.digest, plan=None if plan.digest == request.known_digest else plan)
+
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        if self.broken:
+            self.broken -= 1
+            raise Unavailable("NATS is away")
+        self.published += messages
+
+    async def broadcast(self, message: Outgoing) -> None:
+        raise AssertionError("the orchestrator broadcasts nothing")
+
+    async def send(self, subject: str, message: Message, envelope: Envelope, *, timeout_s: float = 10.0) -> JsonObject:
+        raise AssertionError("the orchestrator commands nobody")
+
+    def take(self) -> list[Outgoing]:
+        taken, self.published = self.published, []
+        return taken
+
+
+@dataclass
+class Receipt:
+    """What became of a delivery."""
+
+    answers: list[Any] = field(default_factory=list)
+    acked: int = 0
+    parked: list[ParacleError] = field(default_factory=list)
+
+    async def ack(self) -> None:
+        self.acked += 1
+
+    async def nak(self, delay_s: float) -> None:
+        raise AssertionError("the orchestrator leaves that to the mailbox")
+
+    async def term(self, error: ParacleError) -> None:
+        self.parked.append(error)
+
+    async def in_progress(self) -> None:
+        raise AssertionError("the orchestrator leaves that to the mailbox")
+
+    async def reply(self, answer: Any) -> None:
+        self.answers.append(answer)
+
+
+class PlanShelf:
+    """A `PlanStore` in memory."""
+
+    def __init__(self) -> None:
+        self.plans: dict[tuple[str, str], Plan] = {}
+
+    async def put(self, tenant: str, plan: Plan) -> None:
+        self.plans[tenant, plan.digest] = plan
+
+    async def get(self, tenant: str, digest: str) -> Plan | None:
+        return self.plans.get((tenant, digest))
+
+
+class NoIndex:
+    """A `RunIndex` of nothing: lists are the adapter's, tested on PostgreSQL."""
+
+    async def page(self, tenant: str, query: ListRuns) -> RunPage:
+        return RunPage(runs=())
+
+
+class Desk:
+    """A replica of the orchestrator, the store and bus that it shares with others, and a clock."""
+
+    def __init__(self, other: Desk | None = None, *, cached: int = 100) -> None:
+        self.bus = other.bus if other else FakeBus()
+        self.store = other.store if other else MemoryEventStore()
+        self.shelf = other.shelf if other else PlanShelf()
+        self.now = EPOCH
+        self.plans = Plans(self.shelf, self.bus)
+        self.host = RunHost(self.store, self.plans, self.bus, lambda: self.now, cached=cached)
+        self.service = Orchestrator(self.host, self.plans, self.store, NoIndex())
+        self.ticker = Ticker(self.store, self.host, self.bus, lambda: self.now)
+
+    def knows(self, name: str, plan: Plan) -> None:
+        self.bus.plans[name] = plan
+
+    async def order(self, command: Command, **more: Any) -> Receipt:
+        receipt = Receipt()
+        delivery = self.command(command, receipt, **more)
+        await self.service.obey([delivery])
+        return receipt
+
+    def command(self, command: Command, receipt: Receipt, *, key: str = "msg-1", **more: Any) -> Delivery:
+        body = more.pop("body", None) or command.encode()
+        verb = more.pop("verb", command.verb)
+        return delivery(subjects.cmd(more.pop("tenant", "acme"), "orchestrator", verb), body, receipt, key=key, **more)
+
+    async def start(self, name: str = "w", value: Any = None, *, key: str = "msg-1") -> str:
+        receipt = await self.order(StartRun(workflow=name, input=value or {}), key=key)
+        run_id: str = receipt.answers[0].run_id
+        return run_id
+
+    async def cancel(self, run_id: str, **more: Any) -> Receipt:
+        return await self.order(CancelRun(run_id=run_id, reason="enough"), key=f"cancel-{run_id}", **more)
+
+    async def finish(self, task: Task, status: TaskStatus = TaskStatus.COMPLETED, **more: Any) -> None:
+        again = more.pop("deliveries", 1)
+        result = TaskResult(
+            task_id=task.task_id, run_id=task.run_id, step=task.step, attempt=task.attempt, status=status, **more
+        )
+        subject = subjects.result("acme", task.run_id)
+        key = f"{task.task_id}.result"
+        await self.service.take_in(
+            [delivery(subject, result.encode(), Receipt(), key=key, type_name="task.result", deliveries=again)]
+        )
+
+    async def tick(self, seconds: float) -> int:
+        """Let time pass, wake who is due, and deliver the ticks."""
+        self.now += timedelta(seconds=seconds)
+        kept, self.bus.published = self.bus.published, []
+        count_due = await self.ticker.fire()
+        ticks = self.bus.take()
+        self.bus.published = kept
+        await self.service.take_in(
+            [
+                delivery(tick.subject, tick.message.encode(), Receipt(), key=tick.envelope.id, type_name="run.tick")
+                for tick in ticks
+            ]
+        )
+        return count_due
+
+
+_seqs = count(1)
+
+
+def delivery(
+    subject: str,
+    body: bytes,
+    receipt: Receipt,
+    *,
+    key: str | None,
+    type_name: str = "",
+    deliveries: int = 1,
+    reply: bool = True,
+) -> Delivery:
+    headers = {"ce-type": type_name} if type_name else {}
+    if key is not None:
+        headers["Nats-Msg-Id"] = key
+    if reply:
+        headers["paracle-reply-to"] = "_INBOX.test"
+    return Delivery(
+        subject=subject,
+        headers=headers,
+        body=body,
+        receipt=receipt,
+        deliveries=deliveries,
+        stream="COMMANDS",
+        stream_seq=next(_seqs),
+        stored_ns=1_767_225_600_000_000_000,
+    )
+
+
+def tasks(outbox: Sequence[Outgoing]) -> list[Task]:
+    return [item.message for item in outbox if isinstance(item.message, Task)]
+
+
+def events(outbox: Sequence[Outgoing]) -> list[dict[str, Any]]:
+    return [json.loads(item.message.encode()) for item in outbox if ".evt." in item.subject]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    found = Desk()
+    found.knows("w", plan_of({"id": "a"}, {"id": "b", "needs": ["a"]}, output="{{ steps.b.output }}"))
+    return found
+
+
+@pytest.fixture
+def replica(desk: Desk) -> Desk:
+    """A second replica on the same store and bus."""
+    return Desk(desk)
+
+
+@pytest.fixture
+def tools() -> Any:
+    """The helpers above, for tests in other files."""
+
+    class Tools:
+        plan_of = staticmethod(plan_of)
+        tasks = staticmethod(tasks)
+        events = staticmethod(events)
+        receipt = Receipt
+        desk = Desk
+        delivery = staticmethod(delivery)
+
+    return Tools
