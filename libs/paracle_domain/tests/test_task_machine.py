@@ -19,6 +19,7 @@ from paracle_domain.task import inputs as told
 from paracle_domain.task import prompt
 from paracle_domain.task.directives import CallModel, CheckOutput, InvokeTool, ReportResult
 from paracle_domain.task.inputs import Outcome
+from paracle_domain.task.limits import next_turn_refused, tool_calls_refused
 from paracle_domain.task.machine import MODEL_RETRIES, decide, wishes
 from paracle_domain.task.messages import Task, TaskStatus
 from paracle_domain.task.state import Job, TaskState, evolve
@@ -425,6 +426,12 @@ def test_a_plan_without_the_target_is_a_clear_error():
 def test_a_tool_asks_no_model():
     with pytest.raises(TypeError, match="asks no model"):
         prompt.model_request(Play(target_kind="tool", target="look", input={}).accept().state)
+
+
+def test_limits_of_agents_do_not_bind_tools():
+    state = Play(target_kind="tool", target="look", input={}).accept().state
+    assert next_turn_refused(state) is None
+    assert tool_calls_refused(state) is None
 
 
 def test_no_instructions_no_system_message():

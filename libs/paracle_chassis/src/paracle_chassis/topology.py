@@ -1,7 +1,7 @@
 """Which streams, consumers and buckets there are: as data. `provision` makes them so, mailboxes mend their own.
 
 Durability. What users publish (COMMANDS), what happened (EVENTS) and what failed (DEADLETTERS) is written to disk
-before it is acknowledged. TASKS and RESULTS can be rebuilt from Postgres, so with `relaxed=True` they are written
+before it is acknowledged. TASKS and RESULTS can be rebuilt from Postgres, so with `Durability(relaxed=True)` they are written
 behind (`persist_mode: async`, one replica only): faster, and a crash of nats-server only costs the delay until they
 are sent again. A cluster takes `replicas=3`, which excludes that mode.
 """
@@ -9,7 +9,7 @@ are sent again. A cluster takes `replicas=3`, which excludes that mode.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from paracle_domain import subjects
@@ -21,6 +21,25 @@ _DAY_S: Final = 86_400
 _NS: Final = 1_000_000_000
 CLAIMS_TTL_S: Final = 7 * _DAY_S
 _FIXED: Final = frozenset({"retention", "storage", "persist_mode"})
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """How much is done for streams not to be lost.
+
+    Attributes
+    ----------
+    replicas
+        Copies of each stream; a NATS cluster has 3.
+    relaxed
+        Write the streams that Postgres can rebuild (TASKS, RESULTS) behind. Only with one replica.
+    """
+
+    replicas: int = 1
+    relaxed: bool = False
+
+
+PLAIN: Final = Durability()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +73,7 @@ class StreamSpec:
         tail = "*.*" if self.kind == "cmd" else ">"
         return f"{subjects.PREFIX}.*.{self.kind}.{tail}"
 
-    def config(self, *, replicas: int = 1, relaxed: bool = False) -> dict[str, Any]:
+    def config(self, durability: Durability = PLAIN) -> dict[str, Any]:
         """The JSON that JetStream's API takes."""
         found: dict[str, Any] = {
             "name": self.name,
@@ -63,7 +82,7 @@ class StreamSpec:
             "retention": "workqueue" if self.work_queue else "limits",
             "storage": "memory" if self.memory else "file",
             "discard": "old",
-            "num_replicas": replicas,
+            "num_replicas": durability.replicas,
             "max_age": self.max_age_s * _NS,
             "duplicate_window": int(self.duplicate_window_s * _NS),
             "no_ack": self.no_ack,
@@ -73,7 +92,7 @@ class StreamSpec:
             "max_consumers": -1,
             "max_msg_size": -1,
         }
-        if relaxed and self.rebuildable and replicas == 1:
+        if durability.relaxed and self.rebuildable and durability.replicas == 1:
             found["persist_mode"] = "async"
         elif self.atomic:
             found["allow_atomic"] = True
@@ -133,7 +152,7 @@ CONSUMERS: Final[Sequence[ConsumerSpec]] = (
     ConsumerSpec(COMMANDS, "orchestrator", f"{_ALL}.cmd.orchestrator.*"),
     ConsumerSpec(RESULTS, "orchestrator", f"{_ALL}.result.*"),
     ConsumerSpec(COMMANDS, "agent_runtime", f"{_ALL}.cmd.agent_runtime.*"),
-    ConsumerSpec(TASKS, "agent_runtime", f"{_ALL}.task.agents"),
+    ConsumerSpec(TASKS, "agent_runtime", f"{_ALL}.task.agents", ack_wait_s=10.0, max_ack_pending=20_000),
     ConsumerSpec(EVENTS, "observability", f"{_ALL}.evt.>"),
 )
 
@@ -162,6 +181,3 @@ def unchangeable(changes: dict[str, tuple[Any, Any]]) -> list[str]:
     """Those of `changes` that a stream only takes when it is made anew."""
     return sorted(_FIXED & changes.keys())
 
-
-def with_ack_wait(spec: ConsumerSpec, seconds: float) -> ConsumerSpec:
-    return replace(spec, ack_wait_s=seconds)

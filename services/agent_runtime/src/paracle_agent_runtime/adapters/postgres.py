@@ -1,0 +1,52 @@
+"""Tasks and workers in PostgreSQL. Histories are the chassis' event store."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final
+
+import asyncpg
+
+from paracle_chassis.event_store import ActorTables
+from paracle_chassis.postgres import Queries
+
+TASK_TABLES: Final = ActorTables(
+    actors="tasks",
+    history="task_history",
+    facts={
+        "run_id": "text",
+        "step": "text",
+        "attempt": "int",
+        "target_kind": "text",
+        "target": "text",
+        "owner": "text",
+    },
+)
+
+
+class PostgresLeases:
+    """`Leases` on the tables `workers` and `tasks`; the database's clock is the only one that counts."""
+
+    def __init__(self, pool: asyncpg.Pool[Any], queries: Queries, worker: str, lease_s: float) -> None:
+        self._pool = pool
+        self._queries = queries
+        self._worker = worker
+        self._lease = timedelta(seconds=lease_s)
+
+    @property
+    def worker(self) -> str:
+        """See `Leases.worker`."""
+        return self._worker
+
+    async def beat(self) -> None:
+        """See `Leases.beat`."""
+        await self._pool.execute(self._queries.beat, self._worker)
+
+    async def claim(self, task_id: str) -> bool:
+        """See `Leases.claim`."""
+        found = await self._pool.fetchval(self._queries.claim_task, task_id, self._worker, self._lease)
+        return found is not None
+
+    async def leave(self) -> None:
+        """See `Leases.leave`."""
+        await self._pool.execute(self._queries.leave, self._worker)

@@ -1,0 +1,45 @@
+"""The other services that the runtime asks, over the bus."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from paracle_agent_runtime.telemetry import SOURCE
+from paracle_chassis.bus import Bus, Outgoing
+from paracle_domain.envelope import Context, Envelope
+from paracle_domain.inference.request import AbortCall, Complete, abort_subject
+from paracle_domain.inference.response import Completion
+from paracle_domain.plan import Plan
+from paracle_domain.run.commands import GetPlan
+
+_PLAN_S: Final = 10.0
+_GRACE_S: Final = 5.0
+
+
+class RpcPlans:
+    """`PlanSource`: the orchestrator."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def get(self, digest: str, context: Context) -> Plan:
+        """See `PlanSource.get`."""
+        return await self._bus.call(GetPlan(digest=digest), context, timeout_s=_PLAN_S)
+
+
+class RpcModels:
+    """`Models`: the provider gateway. It sends signs of life while a model thinks, so silence means that it is gone."""
+
+    def __init__(self, bus: Bus, *, idle_s: float = 5.0) -> None:
+        self._bus = bus
+        self._idle_s = idle_s
+
+    async def complete(self, request: Complete, context: Context) -> Completion:
+        """See `Models.complete`."""
+        return await self._bus.call(request, context, timeout_s=request.timeout_s + _GRACE_S, idle_s=self._idle_s)
+
+    async def abort(self, call_id: str, context: Context) -> None:
+        """See `Models.abort`."""
+        message = AbortCall(call_id=call_id, reason="its task has ended")
+        envelope = Envelope.wrap(message.type_name, SOURCE, context)
+        await self._bus.broadcast(Outgoing(abort_subject(context.tenant), message, envelope))

@@ -1,0 +1,79 @@
+"""Composition root of the agent runtime."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+
+from paracle_agent_runtime.actor import Workshop
+from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresLeases
+from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPlans
+from paracle_agent_runtime.handlers import routes
+from paracle_agent_runtime.journal import Journal
+from paracle_agent_runtime.outbox import Outbox
+from paracle_agent_runtime.plans import PlanCache
+from paracle_agent_runtime.schemas import Schemas
+from paracle_agent_runtime.service import Runtime
+from paracle_agent_runtime.settings import Settings
+from paracle_agent_runtime.tools.http import HttpTools
+from paracle_agent_runtime.tools.toolbox import Toolbox
+from paracle_chassis.app import Service
+from paracle_chassis.bus import Bus
+from paracle_chassis.event_store import PostgresEventStore
+from paracle_chassis.nats_bus import NatsBus
+from paracle_chassis.postgres import Database, Queries
+from paracle_domain.ids import new_id
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings) -> Service:
+    """The service over NATS and PostgreSQL."""
+    bus = NatsBus("agent_runtime", settings)
+    database = Database(settings, "paracle_agent_runtime")
+    http = HttpTools(body_limit=settings.http_tool_body_limit)
+    runtime = create_runtime(settings, bus, database.pool, http)
+    return Service(
+        "agent_runtime",
+        settings,
+        bus=bus,
+        routes=routes(runtime),
+        resources=[database, aclosing(http), runtime],
+        checks={"postgres": database.check},
+    )
+
+
+def create_runtime(settings: Settings, bus: Bus, pool: asyncpg.Pool[Any], http: HttpTools) -> Runtime:
+    """The use cases on these connections."""
+    worker = new_id("wrk")
+    schemas = Schemas()
+    toolbox = Toolbox(
+        schemas=schemas, http=http, files_root=settings.files_root, environment=os.environ, log_bug=_log_bug
+    )
+    shop = Workshop(
+        journal=Journal(PostgresEventStore(pool, TASK_TABLES)),
+        outbox=Outbox(bus),
+        models=RpcModels(bus),
+        toolbox=toolbox,
+        schemas=schemas,
+        clock=lambda: datetime.now(UTC),
+        worker=worker,
+    )
+    leases = PostgresLeases(pool, Queries.load("paracle_agent_runtime"), worker, settings.worker_lease_s)
+    return Runtime(
+        shop,
+        PlanCache(RpcPlans(bus)),
+        leases,
+        concurrency=settings.task_concurrency,
+        beat_s=settings.worker_beat_s,
+        drain_s=settings.drain_timeout_s,
+    )
+
+
+def _log_bug(tool: str, error: Exception) -> None:
+    _log.error("tool %s broke", tool, exc_info=error)

@@ -1,0 +1,28 @@
+"""What the agent runtime hears."""
+
+from __future__ import annotations
+
+from paracle_agent_runtime.service import Runtime
+from paracle_chassis.routes import Routes
+from paracle_domain import subjects
+
+
+def routes(runtime: Runtime) -> Routes:
+    """The routing table. Every replica hears of cancelled tasks, since any may be working on them."""
+    table = Routes("agent_runtime")
+    table.mailbox(
+        stream=subjects.TASKS,
+        durable="agent_runtime",
+        filter=f"{subjects.PREFIX}.*.task.agents",
+        handler=runtime.take,
+        ack_wait_s=10.0,
+        max_ack_pending=20_000,
+    )
+    table.mailbox(
+        stream=subjects.COMMANDS,
+        durable="agent_runtime",
+        filter=f"{subjects.PREFIX}.*.cmd.agent_runtime.*",
+        handler=runtime.cancel,
+    )
+    table.listen(f"{subjects.PREFIX}.*.evt.task.*.task_cancelled", runtime.overhear)
+    return table

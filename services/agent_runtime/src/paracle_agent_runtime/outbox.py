@@ -1,0 +1,106 @@
+"""What the runtime says: published in order, many tasks at once, and only then acked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+from paracle_chassis import outages
+from paracle_chassis.bus import Bus, Outgoing
+from paracle_chassis.delivery import Delivery
+from paracle_domain.errors import ParacleError
+
+_log = logging.getLogger(__name__)
+_LIMIT: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """Messages that belong together; `deliveries` are acked once all are stored, and then `done` is called.
+
+    `instead` makes what is published if one of the messages can never be (it is too large).
+    """
+
+    messages: Sequence[Outgoing]
+    deliveries: Sequence[Delivery] = ()
+    done: Callable[[], None] | None = None
+    instead: Callable[[ParacleError], Sequence[Outgoing]] | None = None
+
+
+class Outbox:
+    """Takes whatever is ready, publishes it in one go, settles it, and looks again. NATS's outages are waited out."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._waiting: deque[Parcel] = deque()
+        self._running: asyncio.Task[None] | None = None
+
+    def put(self, parcel: Parcel) -> None:
+        """Send `parcel` after all that was put before it."""
+        self._waiting.append(parcel)
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+
+    async def flush(self, deadline_s: float) -> None:
+        """Until all is sent; what is not after `deadline_s` is dropped, to be told again after a redelivery."""
+        if self._running is None:
+            return
+        _, late = await asyncio.wait((self._running,), timeout=deadline_s)
+        for task in late:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(_LIMIT, len(self._waiting)))]
+                await self._send(batch)
+        finally:
+            self._running = None
+
+    async def _send(self, batch: Sequence[Parcel]) -> None:
+        try:
+            await self._publish([*chain.from_iterable(parcel.messages for parcel in batch)])
+        except ParacleError:
+            for parcel in batch:
+                await self._alone(parcel)
+        for parcel in batch:
+            for delivery in parcel.deliveries:
+                await self._ack(delivery)
+            if parcel.done is not None:
+                parcel.done()
+
+    async def _alone(self, parcel: Parcel) -> None:
+        try:
+            await self._publish(parcel.messages)
+        except ParacleError as error:
+            _log.error("messages cannot be published: %s", error)
+            if parcel.instead is not None:
+                await self._publish(parcel.instead(error))
+
+    async def _publish(self, messages: Sequence[Outgoing]) -> None:
+        if not messages:
+            return
+        for delay in outages.delays():
+            try:
+                await self._bus.publish(messages)
+            except Exception as error:
+                if not outages.is_outage(error):
+                    raise
+                _log.warning("publishing waits: %s", error)
+                await asyncio.sleep(delay)
+            else:
+                return
+
+    async def _ack(self, delivery: Delivery) -> None:
+        try:
+            await delivery.ack()
+        except Exception as error:
+            if not outages.is_outage(error):
+                raise
+            _log.warning("an ack was lost, the message will come again: %s", error)

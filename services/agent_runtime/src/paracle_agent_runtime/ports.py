@@ -1,0 +1,55 @@
+"""What the use cases of the agent runtime need from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+from paracle_domain.envelope import Context
+from paracle_domain.inference.request import Complete
+from paracle_domain.inference.response import Completion
+from paracle_domain.plan import Plan
+
+type Clock = Callable[[], datetime]
+
+
+class PlanSource(Protocol):
+    """Where plans come from."""
+
+    async def get(self, digest: str, context: Context) -> Plan:
+        """The plan with `digest`. Raises `NotFound` if nobody pinned it."""
+        ...
+
+
+class Models(Protocol):
+    """Who answers model calls."""
+
+    async def complete(self, request: Complete, context: Context) -> Completion:
+        """The answer; every failure is a `ParacleError`."""
+        ...
+
+    async def abort(self, call_id: str, context: Context) -> None:
+        """Stop the call `call_id`, wherever it is."""
+        ...
+
+
+class Leases(Protocol):
+    """Which process works on which task. A process that does not `beat` for a while has lost its tasks."""
+
+    @property
+    def worker(self) -> str:
+        """The id of this process."""
+        ...
+
+    async def beat(self) -> None:
+        """Say that this process is alive."""
+        ...
+
+    async def claim(self, task_id: str) -> bool:
+        """Take a journaled task over; false if a live process other than this one has it."""
+        ...
+
+    async def leave(self) -> None:
+        """Give up all tasks."""
+        ...

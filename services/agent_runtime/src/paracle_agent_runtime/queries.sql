@@ -1,0 +1,14 @@
+-- name: beat
+insert into workers (id, seen_at) values ($1, now())
+on conflict (id) do update set seen_at = now()
+
+-- name: claim_task
+-- A task goes to who asks unless another worker has it and was seen within the lease ($3).
+update tasks t set owner = $2
+ where t.id = $1
+   and (t.owner is null or t.owner = $2
+        or not exists (select from workers w where w.id = t.owner and w.seen_at > now() - $3::interval))
+returning t.id
+
+-- name: leave
+delete from workers where id = $1

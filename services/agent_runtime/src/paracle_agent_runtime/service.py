@@ -1,0 +1,383 @@
+"""Tasks come in, are worked on side by side, and go out as results.
+
+A delivery stays unacked until its task's result is published, and says that it is in progress meanwhile: whatever
+happens to this process, the task comes again, here or elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+from paracle_agent_runtime import telemetry
+from paracle_agent_runtime.actor import LostTaskError, TaskActor, Workshop
+from paracle_agent_runtime.cancelling import Canceller
+from paracle_agent_runtime.outbox import Parcel
+from paracle_agent_runtime.plans import PlanCache
+from paracle_agent_runtime.ports import Leases
+from paracle_agent_runtime.results import failed, result_message
+from paracle_chassis import outages
+from paracle_chassis.delivery import Delivery
+from paracle_domain.envelope import Context
+from paracle_domain.errors import (
+    DeadlineExceeded,
+    InternalError,
+    NotFound,
+    ParacleError,
+    SpecInvalid,
+    Unavailable,
+)
+from paracle_domain.inference.usage import Usage
+from paracle_domain.plan import PlannedTool
+from paracle_domain.subjects import Subject
+from paracle_domain.task.messages import CancelTask, Task, TaskResult, TaskStatus
+from paracle_domain.task.state import Job
+from paracle_domain.tool.spec import Effect
+
+_log = logging.getLogger(__name__)
+
+HEARTBEAT_S: Final = 3.0
+OWNED_ELSEWHERE_S: Final = 3.0
+_OUTAGE_S: Final = 1.0
+_BROKEN_S: Final = 1.0
+_TRIES: Final = 5
+_REMEMBERED: Final = 50_000
+
+
+class OwnedElsewhereError(Exception):
+    """A live process of the runtime works on the task."""
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """A task that this process has: its deliveries (all of the same task) and the coroutine that works on it."""
+
+    task: Task
+    context: Context
+    cause: str
+    deliveries: list[Delivery]
+    started: float = field(default_factory=time.monotonic)
+    work: asyncio.Task[None] | None = None
+    actor: TaskActor | None = None
+    cancelled: bool = False
+
+    @property
+    def interruptible(self) -> bool:
+        """Whether it can be stopped here and resumed elsewhere without leaving an effect in doubt."""
+        return self.actor is not None and self.actor.interruptible
+
+    def stop(self) -> None:
+        if self.work is not None:
+            self.work.cancel()
+
+
+class Runtime:
+    """The use cases of the agent runtime.
+
+    Parameters
+    ----------
+    concurrency
+        Most tasks that are worked on at once; while that many are, nothing more is taken.
+    drain_s
+        Seconds that effects under way get to finish when the process stops.
+    """
+
+    def __init__(
+        self,
+        shop: Workshop,
+        plans: PlanCache,
+        leases: Leases,
+        *,
+        concurrency: int = 5_000,
+        beat_s: float = 2.0,
+        drain_s: float = 10.0,
+    ) -> None:
+        self._shop = shop
+        self._plans = plans
+        self._leases = leases
+        self._slots = asyncio.Semaphore(concurrency)
+        self._beat_s = beat_s
+        self._drain_s = drain_s
+        self._entries: dict[str, Entry] = {}
+        self._cancelled: OrderedDict[str, None] = OrderedDict()
+        self._failures: OrderedDict[str, int] = OrderedDict()
+        self._loops: list[asyncio.Task[None]] = []
+        self._canceller = Canceller(shop, plans)
+
+    async def __aenter__(self) -> Self:
+        await self._leases.beat()
+        self._loops = [
+            asyncio.create_task(_every(self._beat_s, self._leases.beat), name="lease"),
+            asyncio.create_task(_every(HEARTBEAT_S, self._heartbeat), name="heartbeat"),
+        ]
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self._drain()
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._shop.outbox.flush(self._drain_s)
+        try:
+            await self._leases.leave()
+        except Exception as error:
+            if not outages.is_outage(error):
+                raise
+            _log.warning("the lease runs out by itself: %s", error)
+
+    @property
+    def running(self) -> int:
+        """How many tasks are being worked on."""
+        return len(self._entries)
+
+    # ── mailboxes ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def take(self, batch: Sequence[Delivery]) -> None:
+        """Take tasks on. Returns once all of `batch` have a place; they go on in the background."""
+        for delivery in batch:
+            try:
+                task = delivery.decode(Task)
+            except ParacleError as error:
+                await delivery.term(error)
+                continue
+            known = self._entries.get(task.task_id)
+            if known is not None:
+                delivery.keep()
+                known.deliveries.append(delivery)
+                continue
+            await self._slots.acquire()
+            self._begin(task, delivery)
+
+    async def cancel(self, batch: Sequence[Delivery]) -> None:
+        """Cancel tasks: in the journal, so that no replica goes on, and here at once."""
+        for delivery in batch:
+            command = delivery.decode(CancelTask)
+            self._stop(command.task_id)
+            context = delivery.envelope.context.caused_by(delivery.envelope.id, command.run_id)
+            result = await self._canceller.cancel(command, context)
+            delivery.keep()
+            self._shop.outbox.put(Parcel([result_message(result, context)], [delivery]))
+
+    async def overhear(self, delivery: Delivery) -> None:
+        """A task was cancelled somewhere: if it is here, it stops."""
+        self._stop(Subject.parse(delivery.subject).tail[1])
+
+    # ── one task ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _begin(self, task: Task, delivery: Delivery) -> None:
+        delivery.keep()
+        context = delivery.envelope.context.caused_by(delivery.envelope.id, task.run_id)
+        entry = Entry(task, context, delivery.envelope.id, [delivery])
+        self._entries[task.task_id] = entry
+        # Eager: a task that waits for nothing is done before this returns, without a turn of the event loop.
+        entry.work = asyncio.Task(self._work(entry), loop=asyncio.get_running_loop(), eager_start=True)
+
+    async def _work(self, entry: Entry) -> None:
+        try:
+            result = await self._execute(entry)
+        except asyncio.CancelledError:
+            await self._interrupted(entry)
+        except (OwnedElsewhereError, LostTaskError):
+            _log.info("task %s is worked on elsewhere", entry.task.task_id)
+            await self._give_back(entry, OWNED_ELSEWHERE_S)
+        except Exception as error:  # noqa: BLE001  # judged there: outage, bug or poison
+            await self._broke(entry, error)
+        else:
+            self._finish(entry, result)
+
+    async def _execute(self, entry: Entry) -> TaskResult:
+        task = entry.task
+        try:
+            digest = (entry.context.tenant, task.plan)
+            plan = self._plans.known(*digest) or await self._plans.get(task.plan, entry.context)
+            job = Job.of(task, plan)
+        except (NotFound, SpecInvalid) as error:
+            return failed(task, error)
+        if task.task_id in self._cancelled:
+            entry.cancelled = True
+            raise asyncio.CancelledError
+        if isinstance(job.target, PlannedTool) and job.target.spec.effect is Effect.NONE:
+            return await self._pure(job, job.target)
+        return await self._journaled(entry, job)
+
+    async def _pure(self, job: Job, tool: PlannedTool) -> TaskResult:
+        """A tool that changes nothing may be called again at will, so nothing of it is kept: no row, no history."""
+        task = job.task
+        if not isinstance(task.input, dict):
+            return failed(task, SpecInvalid("a tool takes named arguments; give an object", path="input"))
+        remaining = None
+        if task.deadline_at is not None:
+            remaining = (task.deadline_at - self._shop.clock()).total_seconds()
+            if remaining <= 0:
+                return _late(task)
+        call = self._shop.toolbox.call(task.plan, tool, task.input)
+        try:
+            end = await call if remaining is None else await asyncio.wait_for(call, remaining)
+        except TimeoutError:
+            return _late(task)
+        usage = Usage(tool_calls=1)
+        if end.error is not None:
+            return failed(task, end.error, usage=usage)
+        return TaskResult(
+            task_id=task.task_id,
+            run_id=task.run_id,
+            step=task.step,
+            attempt=task.attempt,
+            status=TaskStatus.COMPLETED,
+            output=end.output,
+            usage=usage,
+        )
+
+    async def _journaled(self, entry: Entry, job: Job) -> TaskResult:
+        """Most tasks come for the first time, so beginning is tried first: whether they do is the journal's to say."""
+        task_id, journal = entry.task.task_id, self._shop.journal
+        seen = entry.deliveries[0].deliveries > 1
+        history = await journal.load(task_id) if seen else None
+        if history is None:
+            entry.actor = TaskActor(self._shop, job, entry.context, entry.cause)
+            if await entry.actor.begin():
+                return await entry.actor.run()
+            history = await journal.load(task_id)
+        if history is None:
+            raise InternalError(f"task {task_id} can neither be begun nor found")
+        if history.tenant != entry.context.tenant:
+            return failed(entry.task, NotFound(f"task {task_id} is not a task of this tenant"))
+        return await self._resumed(entry, TaskActor.restore(self._shop, job, entry.context, entry.cause, history))
+
+    async def _resumed(self, entry: Entry, actor: TaskActor) -> TaskResult:
+        entry.actor = actor
+        if not actor.state.status.terminal:
+            if not await self._leases.claim(entry.task.task_id):
+                raise OwnedElsewhereError
+            _log.info("task %s is resumed at event %d", entry.task.task_id, actor.version)
+            await actor.resume()
+        return await actor.run()
+
+    # ── how it ends ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _finish(self, entry: Entry, result: TaskResult) -> None:
+        """Publish the result, with those of all tasks that are done by now; then ack and make room."""
+        task = entry.task
+
+        def instead(error: ParacleError) -> Sequence[Any]:
+            return [result_message(failed(task, error, usage=result.usage), entry.context)]
+
+        def done() -> None:
+            self._forget(entry)
+            telemetry.tasks.add(1, {"status": result.status, "target_kind": task.target_kind})
+            telemetry.task_duration.record(time.monotonic() - entry.started, {"target_kind": task.target_kind})
+
+        parcel = Parcel([result_message(result, entry.context)], entry.deliveries, done, instead)
+        self._shop.outbox.put(parcel)
+
+    async def _interrupted(self, entry: Entry) -> None:
+        """Stopped by a cancel (whose result whoever journaled it reports), or because this process ends."""
+        if not entry.cancelled:
+            await self._give_back(entry, 0)
+            return
+        if entry.actor is not None:
+            await self._quietly(entry.actor.abort_calls())
+        for delivery in entry.deliveries:
+            await self._quietly(delivery.ack())
+        self._forget(entry)
+
+    async def _broke(self, entry: Entry, error: Exception) -> None:
+        """An outage is waited out; what keeps breaking without one is a bug, and the run is told so."""
+        task = entry.task
+        if outages.is_outage(error):
+            _log.warning("task %s waits: %s", task.task_id, error)
+            await self._give_back(entry, _OUTAGE_S)
+            return
+        tries = self._failures[task.task_id] = self._failures.get(task.task_id, 0) + 1
+        _trim(self._failures)
+        _log.error("task %s broke (try %d)", task.task_id, tries, exc_info=error)
+        if tries < _TRIES:
+            await self._give_back(entry, _BROKEN_S * tries)
+            return
+        reason = InternalError(f"task {task.task_id} broke {tries} times: {type(error).__name__}; see the log")
+        for delivery in entry.deliveries:
+            await self._quietly(delivery.term(reason))
+        self._finish(entry, failed(task, reason))
+
+    async def _give_back(self, entry: Entry, delay_s: float) -> None:
+        self._forget(entry)
+        for delivery in entry.deliveries:
+            await self._quietly(delivery.nak(delay_s))
+
+    async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
+        """What JetStream does not hear in an outage, its ack wait makes good."""
+        try:
+            await work
+        except Exception as error:
+            if not outages.is_outage(error):
+                raise
+            _log.warning("not heard: %s", error)
+
+    def _forget(self, entry: Entry) -> None:
+        if self._entries.get(entry.task.task_id) is entry:
+            del self._entries[entry.task.task_id]
+            self._slots.release()
+
+    def _stop(self, task_id: str) -> None:
+        self._cancelled[task_id] = None
+        _trim(self._cancelled)
+        entry = self._entries.get(task_id)
+        if entry is not None and not entry.cancelled:
+            entry.cancelled = True
+            entry.stop()
+
+    # ── in the background ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _heartbeat(self) -> None:
+        """Keep JetStream from delivering again what is being worked on."""
+        before = time.monotonic() - HEARTBEAT_S / 2
+        for entry in list(self._entries.values()):
+            if entry.started < before:
+                for delivery in entry.deliveries:
+                    await delivery.in_progress()
+
+    async def _drain(self) -> None:
+        """Let effects that are under way finish; everything else goes on elsewhere, from its journal."""
+        deadline = time.monotonic() + self._drain_s
+        while self._entries and time.monotonic() < deadline:
+            for entry in list(self._entries.values()):
+                if entry.interruptible:
+                    entry.stop()
+            await self._wait(0.1)
+        for entry in list(self._entries.values()):
+            entry.stop()
+        await self._wait(1.0)
+
+    async def _wait(self, seconds: float) -> None:
+        works = [entry.work for entry in self._entries.values() if entry.work is not None and not entry.work.done()]
+        if works:
+            await asyncio.wait(works, timeout=seconds)
+        else:
+            await asyncio.sleep(min(seconds, 0.01))
+
+
+def _late(task: Task) -> TaskResult:
+    assert task.deadline_at is not None
+    error = DeadlineExceeded(f"the task was not done by {task.deadline_at.isoformat()}")
+    return failed(task, error, status=TaskStatus.TIMED_OUT)
+
+
+def _trim(remembered: OrderedDict[str, Any]) -> None:
+    while len(remembered) > _REMEMBERED:
+        remembered.popitem(last=False)
+
+
+async def _every(seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except Exception as error:
+            if not outages.is_outage(error) and not isinstance(error, Unavailable | TimeoutError):
+                raise
+            _log.warning("a sign of life was lost: %s", error)

@@ -1,0 +1,31 @@
+"""Settings of the agent runtime, from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from paracle_chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What the agent runtime needs besides what every service has."""
+
+    task_concurrency: int = Field(
+        5_000, ge=1, le=100_000, title="Concurrency", description="Most tasks that one replica works on at once."
+    )
+    files_root: Path = Field(
+        Path(),
+        title="Files root",
+        description="The folder that bounds what file tools may read; relative paths in manifests start here.",
+    )
+    http_tool_body_limit: int = Field(
+        1 << 20, ge=1, le=1 << 26, title="Body limit", description="Most bytes of a response to an HTTP tool."
+    )
+    worker_beat_s: float = Field(
+        2.0, gt=0, title="Heartbeat", description="Seconds between two signs of life of a replica."
+    )
+    worker_lease_s: float = Field(
+        7.0, gt=0, title="Lease", description="Seconds without a sign of life after which a replica's tasks are free."
+    )

@@ -1,0 +1,264 @@
+"""Tools that are HTTP endpoints.
+
+The host is on the tool's list, its addresses are checked when the name is resolved and the connection goes to the
+checked address (so a name that resolves differently a moment later gains nothing), redirects stay on the list, and
+bodies are bounded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final, override
+from urllib.parse import quote as url_quote
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from pydantic import JsonValue
+from yarl import URL
+
+from paracle_agent_runtime.tools.outcome import OutcomeUnknownError
+from paracle_agent_runtime.tools.permissions import Grants
+from paracle_domain.errors import Forbidden, ParacleError, PayloadTooLarge, ToolFailed, ToolUnavailable, quote
+from paracle_domain.messages import JsonObject
+from paracle_domain.tool.spec import HttpBackend
+
+_PLACE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_REDIRECTS: Final = 5
+_EXCERPT: Final = 300
+_GRANTS: Final[ContextVar[Grants]] = ContextVar("grants of the tool that is connecting")
+
+
+class CheckedResolver(AbstractResolver):
+    """Resolves a name once, for the tool that asks, and gives back only addresses that it may connect to."""
+
+    def __init__(self, inner: AbstractResolver) -> None:
+        self._inner = inner
+
+    @override
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        grants = _GRANTS.get()
+        for each in found:
+            grants.address(host, each["host"])
+        return found
+
+    @override
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    method: str
+    url: URL
+    headers: dict[str, str]
+    body: bytes | None
+
+
+class HttpTools:
+    """Calls HTTP backends. One pool of connections for tools that may use private networks, one for all others.
+
+    Parameters
+    ----------
+    body_limit
+        Largest response body, in bytes, after decompression.
+    resolver
+        Resolves names; the system's resolver if absent.
+    """
+
+    def __init__(self, *, body_limit: int = 1 << 20, resolver: AbstractResolver | None = None) -> None:
+        self._body_limit = body_limit
+        self._resolver = resolver
+        self._sessions: dict[tuple[bool, bool], aiohttp.ClientSession] = {}
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
+
+    async def call(
+        self, backend: HttpBackend, arguments: JsonObject, grants: Grants, *, key: str | None, timeout_s: float
+    ) -> JsonValue:
+        """The response body: JSON as it is, anything else as text; `None` if it is empty.
+
+        Raises
+        ------
+        Forbidden
+            If the tool may not connect there, or not use a secret.
+        ToolUnavailable
+            If nothing was done: no connection, or an answer of 429 or 503.
+        ToolFailed
+            If the answer is an error of the client (4xx).
+        OutcomeUnknownError
+            If the request went out and nothing trustworthy came back (5xx, broken connection, too much body).
+        """
+        call = _build(backend, arguments, grants, key)
+        token = _GRANTS.set(grants)
+        try:
+            session = self._session(private=grants.permissions.private_networks, fresh=key is not None)
+            return await self._follow(session, call, grants, aiohttp.ClientTimeout(total=timeout_s))
+        finally:
+            _GRANTS.reset(token)
+
+    def _session(self, *, private: bool, fresh: bool) -> aiohttp.ClientSession:
+        """The pool for a call. One that was opened for private networks serves no other tool.
+
+        Calls with an effect get a `fresh` connection each: on one that was used before, aiohttp would by itself send
+        a PUT or DELETE a second time if the server closes it.
+        """
+        if (private, fresh) not in self._sessions:
+            resolver = CheckedResolver(self._resolver or aiohttp.ThreadedResolver())
+            connector = aiohttp.TCPConnector(
+                resolver=resolver, use_dns_cache=False, limit=1_000, limit_per_host=100, force_close=fresh
+            )
+            self._sessions[private, fresh] = aiohttp.ClientSession(
+                connector=connector, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
+            )
+        return self._sessions[private, fresh]
+
+    async def _follow(
+        self, session: aiohttp.ClientSession, call: _Call, grants: Grants, patience: aiohttp.ClientTimeout
+    ) -> JsonValue:
+        for _ in range(_REDIRECTS + 1):
+            grants.url(call.url)
+            try:
+                async with session.request(
+                    call.method, call.url, headers=call.headers, data=call.body, timeout=patience, allow_redirects=False
+                ) as response:
+                    onward = _redirected(call, response)
+                    if onward is None:
+                        return await self._read(response, grants)
+                    call = onward
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise _failure(call.url, error) from error
+        raise ToolFailed(f"{_where(call.url)} redirects more than {_REDIRECTS} times")
+
+    async def _read(self, response: aiohttp.ClientResponse, grants: Grants) -> JsonValue:
+        where = _where(response.url)
+        if response.status >= 400:
+            raise _refusal(response, grants.redact(await _excerpt(response)))
+        if 300 <= response.status < 400:
+            raise ToolFailed(f"{where} answered {response.status}, a redirection that is not followed")
+        body = await response.content.read(self._body_limit + 1)
+        while len(body) <= self._body_limit and not response.content.at_eof():
+            body += await response.content.read(self._body_limit + 1 - len(body))
+        if len(body) > self._body_limit:
+            raise OutcomeUnknownError(PayloadTooLarge(f"{where} answered more than {self._body_limit:,} bytes"))
+        return _value(response, grants.redact(_decode(body, response)), where)
+
+
+def _build(backend: HttpBackend, arguments: JsonObject, grants: Grants, key: str | None) -> _Call:
+    rest = dict(arguments)
+    for name in _PLACE.findall(backend.url):
+        if name not in arguments:
+            raise ToolFailed(f"backend.url names {{{name}}}, which is not among the arguments", path=name)
+        rest.pop(name, None)
+    filled = _PLACE.sub(lambda match: url_quote(_plain(arguments[match[1]]), safe=""), backend.url)
+    try:
+        url = URL(filled, encoded=True)
+    except ValueError as error:
+        raise ToolFailed(f"{quote(filled)} is no URL: {error}", path="backend.url") from error
+    headers = {name: grants.fill_secrets(value) for name, value in backend.headers.items()}
+    if key is not None:
+        headers[backend.idempotency_header] = key
+    if backend.method == "GET":
+        return _Call("GET", url.extend_query({name: _plain(value) for name, value in rest.items()}), headers, None)
+    headers.setdefault("Content-Type", "application/json")
+    return _Call(backend.method, url, headers, json.dumps(rest, ensure_ascii=False).encode())
+
+
+def _plain(value: JsonValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _redirected(call: _Call, response: aiohttp.ClientResponse) -> _Call | None:
+    """The call that a redirect asks for; `None` if it is none, or may not be followed without sending a body twice."""
+    location = response.headers.get("Location")
+    repeatable = call.method == "GET" or response.status in {307, 308}
+    if response.status not in {301, 302, 303, 307, 308} or location is None or not repeatable:
+        return None
+    url = response.url.join(URL(location))
+    if url.origin() == response.url.origin():
+        return _Call(call.method, url, call.headers, call.body)
+    if response.url.scheme == "https" and url.scheme != "https":
+        raise Forbidden(f"{_where(response.url)} redirects from https to http", path="url")
+    kept = {name: value for name, value in call.headers.items() if name.lower() in {"content-type", "accept"}}
+    return _Call(call.method, url, kept, call.body)  # headers that may hold secrets stay with the host they are for
+
+
+def _refusal(response: aiohttp.ClientResponse, excerpt: str) -> Exception:
+    said = f"{_where(response.url)} answered {response.status}: {excerpt}"
+    if response.status in {429, 503}:
+        return ToolUnavailable(said, retry_after_s=_retry_after(response.headers))
+    failed = ToolFailed(said)
+    return OutcomeUnknownError(failed) if response.status >= 500 else failed
+
+
+def _failure(url: URL, error: Exception) -> Exception:
+    """A connection that never came about did nothing; one that broke later may have."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError | aiohttp.InvalidURL):
+        cause = error.__cause__ or error
+        return ToolUnavailable(f"{_where(url)} cannot be reached: {type(cause).__name__}")
+    if isinstance(error, TimeoutError):
+        return OutcomeUnknownError(ToolUnavailable(f"{_where(url)} did not answer in time"))
+    return OutcomeUnknownError(ToolUnavailable(f"the connection to {_where(url)} broke: {type(error).__name__}"))
+
+
+def _where(url: URL) -> str:
+    return str(url.with_query(None).with_user(None).with_fragment(None))
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    text = headers.get("Retry-After", "")
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass  # then it is a date
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+async def _excerpt(response: aiohttp.ClientResponse) -> str:
+    text = _decode(await response.content.read(_EXCERPT * 4), response)
+    return quote(text[:_EXCERPT])
+
+
+def _decode(body: bytes, response: aiohttp.ClientResponse) -> str:
+    try:
+        return body.decode(response.charset or "utf-8")
+    except (UnicodeDecodeError, LookupError):
+        return body.decode("utf-8", "replace")
+
+
+def _value(response: aiohttp.ClientResponse, text: str, where: str) -> JsonValue:
+    if not text:
+        return None
+    if "json" not in response.content_type:
+        return text
+    try:
+        found: JsonValue = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise OutcomeUnknownError(_nonsense(where, text)) from error
+    return found
+
+
+def _nonsense(where: str, text: str) -> ParacleError:
+    return ToolFailed(f"{where} answered something else than the JSON that it announced: {quote(text)}")
+
+
+def _refuse(name: str) -> float:
+    message = f"{name} is not JSON"
+    raise ValueError(message)

@@ -1,0 +1,153 @@
+"""What a tool may touch. Everything that a backend reads or connects to is asked for here, and refused by default."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from pathlib import Path
+from typing import Final
+
+from yarl import URL
+
+from paracle_domain.errors import Forbidden, NotFound, quote
+from paracle_domain.tool.spec import Permissions
+
+SECRET_PREFIX: Final = "PARACLE_SECRET_"  # noqa: S105  # the prefix of variable names, no secret
+_SECRET: Final = re.compile(r"\$\{([A-Z][A-Z0-9_]{0,127})\}")
+_NAT64: Final = ip_network("64:ff9b::/96")
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """The permissions of one tool, on this machine.
+
+    `files_root` bounds all paths, whatever a manifest grants; `environment` is where secrets come from.
+    """
+
+    tool: str
+    permissions: Permissions
+    files_root: Path
+    environment: Mapping[str, str]
+
+    def path(self, text: str) -> Path:
+        """The real path of `text`, if it lies in a granted folder; symbolic links are followed first.
+
+        Relative paths are relative to the files root, or to a granted folder.
+
+        Raises
+        ------
+        Forbidden
+            If it lies outside, or no folder is granted.
+        NotFound
+            If it is granted and does not exist.
+        """
+        if "\x00" in text:
+            raise Forbidden(f"path {quote(text)} holds a NUL character", path="path")
+        roots = self._roots()
+        candidates = [(base / text).resolve() for base in (self.files_root, *roots)]
+        granted = [path for path in candidates if any(path.is_relative_to(root) for root in roots)]
+        found = next((path for path in granted if path.exists()), None)
+        if found is not None:
+            return found
+        if candidates[0] in granted:
+            raise NotFound(f"{quote(text)} does not exist", path="path")
+        listed = ", ".join(self.permissions.paths) or "none"
+        raise Forbidden(f"tool {self.tool!r} may not read {quote(text)}; permissions.paths: {listed}", path="path")
+
+    def inside(self, path: Path) -> bool:
+        """Whether the real path of `path` lies in a granted folder."""
+        real = path.resolve()
+        return any(real.is_relative_to(root) for root in self._roots())
+
+    def _roots(self) -> list[Path]:
+        bound = self.files_root.resolve()
+        resolved = [(bound / Path(root)).resolve() for root in self.permissions.paths]
+        return [root for root in resolved if root.is_relative_to(bound)]
+
+    def url(self, url: URL) -> None:
+        """Whether the tool may connect to the host of `url`. Its addresses are checked when it is resolved.
+
+        Raises
+        ------
+        Forbidden
+            If the host is not granted, or is an address that is not public.
+        """
+        host = (url.host or "").lower().rstrip(".")
+        known = {entry.lower() for entry in self.permissions.hosts}
+        shown = f"[{host}]" if ":" in host else host
+        if url.scheme not in {"http", "https"} or not {host, shown, f"{shown}:{url.port}"} & known:
+            listed = ", ".join(self.permissions.hosts) or "none"
+            raise Forbidden(
+                f"tool {self.tool!r} may not connect to {shown}:{url.port}; permissions.hosts: {listed}", path="url"
+            )
+        if _is_address(host):
+            self.address(host, host)
+
+    def address(self, host: str, address: str) -> None:
+        """Whether `address`, which `host` resolved to, may be connected to.
+
+        Raises
+        ------
+        Forbidden
+            If it is private, loopback, link-local or otherwise not public, and the tool may not use private networks.
+        """
+        if not self.permissions.private_networks and not is_public(address):
+            raise Forbidden(
+                f"tool {self.tool!r} may not connect to {host}: {address} is not a public address; "
+                "permissions.private_networks: true would allow it",
+                path="url",
+            )
+
+    def fill_secrets(self, text: str) -> str:
+        """`text` with `${NAME}` replaced by that secret.
+
+        Raises
+        ------
+        Forbidden
+            If the tool may not use the secret.
+        NotFound
+            If the environment does not hold it.
+        """
+        return _SECRET.sub(lambda match: self.secret(match[1]), text)
+
+    def secret(self, name: str) -> str:
+        """The value of the secret `name`. Errors name it; nothing shows its value."""
+        if name not in self.permissions.secrets:
+            listed = ", ".join(self.permissions.secrets) or "none"
+            raise Forbidden(f"tool {self.tool!r} may not use secret {name}; permissions.secrets: {listed}")
+        if SECRET_PREFIX + name not in self.environment:
+            raise NotFound(f"secret {name} is not set: give the agent runtime {SECRET_PREFIX}{name}")
+        return self.environment[SECRET_PREFIX + name]
+
+    def redact(self, text: str) -> str:
+        """`text` without the values of the tool's secrets, which a server may echo."""
+        for name in self.permissions.secrets:
+            value = self.environment.get(SECRET_PREFIX + name)
+            if value:
+                text = text.replace(value, f"[secret {name}]")
+        return text
+
+
+def is_public(address: str) -> bool:
+    """Whether `address` is reachable on the internet and nothing else; IPv4 inside IPv6 is judged as IPv4."""
+    found = ip_address(address.partition("%")[0])
+    inner = _embedded(found) if isinstance(found, IPv6Address) else None
+    judged: IPv4Address | IPv6Address = inner or found
+    return judged.is_global and not judged.is_multicast
+
+
+def _embedded(address: IPv6Address) -> IPv4Address | None:
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    teredo = address.teredo
+    return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else None)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,448 @@
+"""Tools: what they may touch, what they give, and how they fail."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.test_utils import TestServer
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
+
+from paracle_agent_runtime.schemas import Schemas, parse_answer
+from paracle_agent_runtime.tools.http import HttpTools
+from paracle_agent_runtime.tools.permissions import Grants, is_public
+from paracle_agent_runtime.tools.toolbox import Toolbox, ToolEnd
+from paracle_domain.errors import Forbidden, NotFound, SpecInvalid
+from paracle_domain.plan import PlannedTool
+from paracle_domain.task.inputs import Outcome
+from paracle_domain.tool.spec import Permissions, ToolSpec
+
+FOLDER = {"path": "mails"}
+
+
+def planned(**spec: Any) -> PlannedTool:
+    backend = spec.pop("backend", {"type": "builtin", "function": "noop"})
+    return PlannedTool(
+        name="t", revision=1, spec=ToolSpec.model_validate({"description": "d", "backend": backend, **spec})
+    )
+
+
+class Bench:
+    """A toolbox over a folder, with one secret."""
+
+    def __init__(self, root: Path, resolver: AbstractResolver | None = None) -> None:
+        self.bugs: list[str] = []
+        self.http = HttpTools(body_limit=2_000, resolver=resolver)
+        self.box = Toolbox(
+            schemas=Schemas(),
+            http=self.http,
+            files_root=root,
+            environment={"PARACLE_SECRET_KEY": "hunter2secret"},
+            log_bug=lambda name, _: self.bugs.append(name),
+        )
+
+    async def call(self, arguments: dict[str, Any], *, key: str | None = None, **spec: Any) -> ToolEnd:
+        return await self.box.call(os.urandom(4).hex(), planned(**spec), arguments, key=key)
+
+    async def builtin(self, function: str, arguments: dict[str, Any], *paths: str, **options: Any) -> ToolEnd:
+        backend = {"type": "builtin", "function": function, "options": options}
+        return await self.call(arguments, backend=backend, permissions={"paths": paths})
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    (tmp_path / "mails" / "deep").mkdir(parents=True)
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "key.txt").write_text("secret")
+    (tmp_path / "mails" / "b.eml").write_text(
+        "From: Zoë <z@example.org>\nSubject: Grüße\nDate: Mon, 4 May 2026 12:00:00 +0000\n\nHallo,\nes brennt.\n"
+    )
+    (tmp_path / "mails" / "a.txt").write_bytes("Caf\xe9 \x80".encode("latin-1"))
+    (tmp_path / "mails" / "c.txt").write_text(" \n")
+    (tmp_path / "mails" / "d.txt").write_text("ü" * 50_000)
+    (tmp_path / "mails" / "leak.txt").symlink_to(tmp_path / "private" / "key.txt")
+    made = Bench(tmp_path)
+    yield made
+    await made.http.aclose()
+
+
+# ── permissions ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def grants(root: Path, **permissions: Any) -> Grants:
+    return Grants("t", Permissions.model_validate(permissions), root, {"PARACLE_SECRET_KEY": "v", "HOME": "/root"})
+
+
+@pytest.mark.parametrize(
+    "path", ["private/key.txt", "mails/../private/key.txt", "/etc/passwd", "mails/leak.txt", "..", "../../etc", "a\0b"]
+)
+def test_paths_outside_the_granted_folders_are_refused(bench: Bench, tmp_path: Path, path: str):
+    with pytest.raises(Forbidden):
+        grants(tmp_path, paths=["mails"]).path(path)
+
+
+def test_nothing_granted_nothing_readable(bench: Bench, tmp_path: Path):
+    with pytest.raises(Forbidden, match=r"permissions\.paths: none"):
+        grants(tmp_path).path("mails")
+
+
+def test_a_manifest_cannot_grant_more_than_the_files_root(bench: Bench, tmp_path: Path):
+    with pytest.raises(Forbidden):
+        grants(tmp_path / "mails", paths=["/", "..", str(tmp_path)]).path(str(tmp_path / "private" / "key.txt"))
+
+
+def test_paths_may_be_relative_to_the_root_or_to_a_granted_folder(bench: Bench, tmp_path: Path):
+    granted = grants(tmp_path, paths=["mails"])
+    assert granted.path("mails/a.txt") == granted.path("a.txt") == granted.path(str(tmp_path / "mails" / "a.txt"))
+    with pytest.raises(NotFound):
+        granted.path("mails/ghost.txt")
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("93.184.216.34", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("2606:4700::1111", True),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("fc00::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("64:ff9b::7f00:1", False),
+        ("2002:7f00:1::", False),
+    ],
+)
+def test_only_public_addresses_are_public(address: str, public: bool):
+    assert is_public(address) is public
+
+
+@pytest.mark.parametrize(
+    "url", ["http://evil.example/", "http://api.example:81/", "ftp://api.example/", "http://127.0.0.1/"]
+)
+def test_hosts_that_are_not_granted_are_refused(tmp_path: Path, url: str):
+    with pytest.raises(Forbidden):
+        grants(tmp_path, hosts=["api.example:80", "127.0.0.1"]).url(URL(url))
+
+
+def test_secrets_are_given_by_name_and_permission(tmp_path: Path):
+    allowed = grants(tmp_path, secrets=["KEY", "GONE"])
+    assert allowed.fill_secrets("Bearer ${KEY}") == "Bearer v"
+    with pytest.raises(NotFound, match="PARACLE_SECRET_GONE"):
+        allowed.secret("GONE")
+    with pytest.raises(Forbidden, match="may not use secret HOME"):
+        allowed.secret("HOME")
+
+
+# ── builtins ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_folder_is_read_in_order_with_everything_said_about_each_file(bench: Bench):
+    end = await bench.builtin("read_folder", FOLDER, "mails", max_chars=100)
+    assert end.error is None
+    assert isinstance(end.output, dict)
+    files: Any = end.output["files"]
+    assert [f["name"] for f in files] == ["a.txt", "b.eml", "c.txt", "d.txt"]
+    cafe, mail, blank, huge = files
+    assert (cafe["text"], cafe["charset"]) == ("Café €", "cp1252")
+    assert (mail["subject"], mail["text"]) == ("Grüße", "Hallo,\nes brennt.\n")
+    assert mail["headers"]["from"] == "Zoë <z@example.org>"
+    assert (blank["empty"], blank["truncated"], cafe["empty"]) == (True, False, False)
+    assert (huge["truncated"], len(huge["text"]), huge["size_bytes"]) == (True, 100, 100_000)
+
+
+async def test_files_are_listed_and_read(bench: Bench):
+    listed = await bench.builtin("list_files", {**FOLDER, "pattern": "*.txt", "max_files": 1}, "mails")
+    assert listed.output == {"files": [{"name": "a.txt", "size_bytes": 6}], "total": 3, "truncated": True}
+    read = await bench.builtin("read_text", {"path": "mails/d.txt", "max_chars": 5}, "mails")
+    assert isinstance(read.output, dict)
+    assert (read.output["text"], read.output["truncated"], read.output["charset"]) == ("üüüüü", True, "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "code"),
+    [
+        ("read_text", {"path": "private/key.txt"}, "forbidden"),
+        ("read_text", {"path": "mails"}, "input_schema_mismatch"),
+        ("read_text", {"file": "x"}, "input_schema_mismatch"),
+        ("read_folder", {"path": "mails/a.txt"}, "input_schema_mismatch"),
+        ("list_files", {"path": "mails/none"}, "not_found"),
+        ("format_disk", {}, "forbidden"),
+    ],
+)
+async def test_builtins_fail_closed(bench: Bench, function: str, arguments: dict[str, Any], code: str):
+    end = await bench.builtin(function, arguments, "mails")
+    assert end.error is not None
+    assert (end.error.code, end.outcome) == (code, Outcome.NOT_DONE)
+    assert bench.bugs == []
+
+
+async def test_options_of_the_manifest_overrule_the_arguments(bench: Bench):
+    end = await bench.builtin("noop", {"a": 1, "b": 2}, b=3)
+    assert end.output == {"a": 1, "b": 3}
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("1 + 2 * 3", 7),
+        ("-2 ** 2", -4),
+        ("sqrt(16) / 2", 2.0),
+        ("max(1, 2.5)", 2.5),
+        ("7 // 2 % 2", 1),
+        ("round(pi, 2)", 3.14),
+    ],
+)
+async def test_arithmetic(bench: Bench, expression: str, value: float):
+    assert (await bench.builtin("calculate", {"expression": expression})).output == {"value": value}
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "1/0",
+        "9**9**9**9",
+        "(-8)**0.5",
+        "__import__('os')",
+        "().__class__",
+        "'a'*9",
+        "True",
+        "1 if 1 else 2",
+        "1+",
+        "10**400*1.0",
+        "x",
+    ],
+)
+async def test_what_is_no_arithmetic_is_refused(bench: Bench, expression: str):
+    end = await bench.builtin("calculate", {"expression": expression})
+    assert end.error is not None
+    assert end.error.code == "input_schema_mismatch"
+    assert bench.bugs == []
+
+
+@given(st.text(max_size=60))
+async def test_calculating_any_text_gives_a_number_or_a_clear_error(text: str):
+    bench = Bench(Path())
+    end = await bench.builtin("calculate", {"expression": text})
+    assert bench.bugs == []
+    assert (end.error is None) == (isinstance(end.output, dict) and "value" in end.output)
+
+
+async def test_json_query(bench: Bench):
+    value = {"items": [{"name": "a"}, {"name": "b"}]}
+    assert (await bench.builtin("json_query", {"value": value, "path": "items[1].name"})).output == {"value": "b"}
+    missing = await bench.builtin("json_query", {"value": value, "path": "items[1].size"})
+    assert missing.error is not None
+    assert missing.error.message == "items[1] has no size"
+    assert (await bench.builtin("json_query", {"value": value, "path": "items[x"})).error is not None
+
+
+async def test_now_and_sleep(bench: Bench):
+    now = await bench.builtin("now", {})
+    assert isinstance(now.output, dict)
+    assert str(now.output["utc"]).endswith("Z")
+    assert (await bench.builtin("sleep", {"seconds": 0})).output == {"slept_s": 0.0}
+    assert (await bench.builtin("sleep", {"seconds": 1e9})).error is not None
+
+
+async def test_a_tool_that_takes_too_long_is_stopped(bench: Bench):
+    backend = {"type": "builtin", "function": "sleep"}
+    end = await bench.call({"seconds": 60}, backend=backend, timeout_s=0.01)
+    assert end.error is not None
+    assert (end.error.code, end.outcome) == ("tool_unavailable", Outcome.UNKNOWN)
+
+
+async def test_arguments_and_results_are_held_against_the_schemas(bench: Bench):
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    before = await bench.call({"n": "x"}, input=schema)
+    assert before.error is not None
+    assert (before.error.code, before.error.path) == ("input_schema_mismatch", "arguments.n")
+    after = await bench.call({"n": "x"}, output=schema)
+    assert after.error is not None
+    assert (after.error.code, after.outcome) == ("output_invalid", Outcome.DONE)
+
+
+def test_schemas_that_are_none_say_so_and_few_are_kept():
+    schemas = Schemas(capacity=1)
+    with pytest.raises(SpecInvalid, match="the input schema of 't'"):
+        schemas.problems(("p", "t", "input"), {"type": "nonsense"}, {}, root="input")
+    with pytest.raises(SpecInvalid):
+        schemas.problems(("p", "t", "input"), {"$ref": "https://example.org/other"}, {}, root="input")
+    for n in range(3):
+        assert schemas.problems((str(n), "t", "input"), {"maximum": n}, n + 1, root="input")[0].path == "input"
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', '```json\n{"a": 1}\n```', ' {"a":1} \n'])
+def test_answers_are_read_with_or_without_a_fence(text: str):
+    assert parse_answer(text) == ({"a": 1}, ())
+
+
+@pytest.mark.parametrize("text", ["", "sure: {}", '{"a": NaN}', "[" * 100_000])
+def test_answers_that_are_no_json_say_so(text: str):
+    assert parse_answer(text)[1]
+
+
+# ── HTTP ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[TestServer]:
+    async def echo(request: web.Request) -> web.Response:
+        body = await request.text()
+        return web.json_response({"url": str(request.rel_url), "body": body, "headers": dict(request.headers)})
+
+    async def status(request: web.Request) -> web.Response:
+        headers = {"Retry-After": "7"} if request.query.get("after") else {}
+        return web.Response(status=int(request.match_info["code"]), text="because hunter2secret", headers=headers)
+
+    async def big(_: web.Request) -> web.Response:
+        return web.Response(text="x" * 5_000)
+
+    async def redirect(request: web.Request) -> web.Response:
+        return web.Response(status=int(request.query["code"]), headers={"Location": request.query["to"]})
+
+    async def text(request: web.Request) -> web.Response:
+        return web.Response(text=request.query["say"], content_type=request.query.get("as", "text/plain"))
+
+    async def drop(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    app = web.Application()
+    for path, handler in (("/echo/{x}", echo), ("/status/{code}", status), ("/big", big), ("/redirect", redirect)):
+        app.router.add_route("*", path, handler)
+    app.router.add_get("/text", text)
+    app.router.add_post("/drop", drop)
+    async with TestServer(app) as running:
+        yield running
+
+
+async def http(
+    bench: Bench, server: TestServer, path: str, arguments: dict[str, Any] | None = None, **more: Any
+) -> ToolEnd:
+    method, key = more.pop("method", "POST"), more.pop("key", None)
+    permissions = {"hosts": [f"127.0.0.1:{server.port}"], "private_networks": True, "secrets": ["KEY"]}
+    url = f"http://127.0.0.1:{server.port}{path}"
+    backend = {"type": "http", "method": method, "url": url, "headers": more.pop("headers", {})}
+    return await bench.call(
+        arguments or {}, backend=backend, permissions=permissions | more.pop("permissions", {}), key=key, **more
+    )
+
+
+async def test_a_post_carries_arguments_secret_and_key(bench: Bench, server: TestServer):
+    headers = {"Authorization": "Bearer ${KEY}"}
+    end = await http(bench, server, "/echo/{id}", {"id": "a/b?", "n": 1}, headers=headers, key="eff_1")
+    assert isinstance(end.output, dict)
+    sent: Any = end.output["headers"]
+    assert end.output["url"] == "/echo/a%2Fb%3F"
+    assert end.output["body"] == '{"n": 1}'
+    assert sent["Idempotency-Key"] == "eff_1"
+    assert sent["Authorization"] == "Bearer [secret KEY]"
+
+
+async def test_a_get_carries_the_rest_as_query(bench: Bench, server: TestServer):
+    end = await http(bench, server, "/echo/x?fixed=1", {"q": "a b", "n": 2}, method="GET")
+    assert isinstance(end.output, dict)
+    assert URL(str(end.output["url"])).query == {"fixed": "1", "q": "a b", "n": "2"}
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "outcome", "after"),
+    [
+        ("/status/404", "tool_failed", Outcome.NOT_DONE, None),
+        ("/status/429?after=1", "tool_unavailable", Outcome.NOT_DONE, 7.0),
+        ("/status/503", "tool_unavailable", Outcome.NOT_DONE, None),
+        ("/status/500", "tool_failed", Outcome.UNKNOWN, None),
+        ("/big", "payload_too_large", Outcome.UNKNOWN, None),
+        ("/drop", "tool_unavailable", Outcome.UNKNOWN, None),
+        ("/redirect?code=302&to=/echo/x", "tool_failed", Outcome.NOT_DONE, None),
+    ],
+)
+async def test_failures_of_endpoints_are_told_apart(
+    bench: Bench, server: TestServer, path: str, code: str, outcome: Outcome, after: float | None
+):
+    end = await http(bench, server, path)
+    assert end.error is not None
+    assert (end.error.code, end.outcome, end.error.retry_after_s) == (code, outcome, after)
+    assert "hunter2" not in end.error.message
+
+
+async def test_nobody_listening_means_nothing_was_done(bench: Bench, server: TestServer):
+    url = f"http://127.0.0.1:{server.port}/echo/x"
+    await server.close()
+    permissions = {"hosts": ["127.0.0.1"], "private_networks": True}
+    end = await bench.call({}, backend={"type": "http", "url": url}, permissions=permissions)
+    assert end.error is not None
+    assert (end.error.code, end.outcome) == ("tool_unavailable", Outcome.NOT_DONE)
+
+
+async def test_text_stays_text_and_false_json_is_a_failure(bench: Bench, server: TestServer):
+    assert (await http(bench, server, "/text?say=hi", method="GET")).output == "hi"
+    assert (await http(bench, server, "/text?say=", method="GET")).output is None
+    lie = await http(bench, server, "/text?say=hi&as=application/json", method="GET")
+    assert lie.error is not None
+    assert lie.error.code == "tool_failed"
+
+
+async def test_redirects_are_followed_to_granted_hosts_only(bench: Bench, server: TestServer):
+    assert (await http(bench, server, "/redirect?code=302&to=/text?say=there", method="GET")).output == "there"
+    away = await http(bench, server, "/redirect?code=307&to=http://127.0.0.1:1/")
+    assert away.error is not None
+    assert away.error.code == "forbidden"
+    loop = await http(bench, server, "/redirect?code=302&to=/redirect?code=302%26to=/redirect", method="GET")
+    assert loop.error is not None
+
+
+async def test_private_addresses_need_a_permission(bench: Bench, server: TestServer):
+    end = await http(bench, server, "/echo/x", permissions={"private_networks": False})
+    assert end.error is not None
+    assert end.error.code == "forbidden"
+
+
+class Rebinding(AbstractResolver):
+    """A name that is public when it is first looked up, and this machine from then on."""
+
+    def __init__(self) -> None:
+        self.lookups = 0
+
+    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[ResolveResult]:
+        self.lookups += 1
+        address = "127.0.0.1"
+        return [ResolveResult(hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_names_that_resolve_to_private_addresses_are_refused_when_connecting(tmp_path: Path, server: TestServer):
+    resolver = Rebinding()
+    bench = Bench(tmp_path, resolver)
+    backend = {"type": "http", "url": f"http://innocent.example:{server.port}/echo/x"}
+    refused = await bench.call({}, backend=backend, permissions={"hosts": ["innocent.example"]})
+    assert refused.error is not None
+    assert "127.0.0.1 is not a public address" in refused.error.message
+    allowed = {"hosts": ["innocent.example"], "private_networks": True}
+    assert (await bench.call({}, backend=backend, permissions=allowed)).error is None
+    again = await bench.call({}, backend=backend, permissions={"hosts": ["innocent.example"]})
+    assert again.error is not None
+    assert resolver.lookups == 3
+    await bench.http.aclose()
+
+
+async def test_a_placeholder_without_argument_is_a_clear_error(bench: Bench, server: TestServer):
+    end = await http(bench, server, "/echo/{id}")
+    assert end.error is not None
+    assert "backend.url names {id}" in end.error.message
