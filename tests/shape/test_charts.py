@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from helm_python import Chart
-from repository import ROOT, SERVICES
+from tests.shape.repository import ROOT, SERVICES
 
 HELM = ROOT / "deploy" / "helm"
 CHARTS = {name.replace("_", "-"): name for name in SERVICES}

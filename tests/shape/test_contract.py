@@ -6,7 +6,7 @@ import importlib
 import json
 import pkgutil
 
-from repository import ROOT
+from tests.shape.repository import ROOT
 
 import paracle_domain
 from paracle_domain.messages import CATALOG

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from repository import ROOT, text, tracked
+from tests.shape.repository import ROOT, text, tracked
 
 from paracle_domain.errors import BY_CODE
 from paracle_domain.subjects import Subject

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from repository import LIBS, ROOT, SERVICES
+from tests.shape.repository import LIBS, ROOT, SERVICES
 
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 COMMON = ("__init__.py", "__main__.py", "app.py", "ports.py", "py.typed", "settings.py")

@@ -81,7 +81,7 @@ def test_every_manifest_shown_is_accepted() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert len(blocks) == 3
     for index, block in enumerate(blocks, 1):
-        assert parse_document(yaml.safe_load(block), index, DOCS.name)
+        assert parse_document(yaml.safe_load(block), index, DOCS.name).metadata.name
 
 
 def test_every_filter_is_listed() -> None:

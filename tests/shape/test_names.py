@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from repository import ROOT, text, tracked
+from tests.shape.repository import ROOT, text, tracked
 
 # Put together here, so that this file does not name them.
 DOT = r"\."
