@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import hmac
 import os
 import signal
 import sys
@@ -24,7 +25,7 @@ EDGE: Final = "api_gateway"
 NATS: Final = "nats"
 POSTGRES: Final = "postgres"
 _SERVERS: Final = frozenset({NATS, POSTGRES})
-_POLL_S: Final = 0.02
+_POLL_S: Final = 0.05
 _DRAIN_S: Final = 25.0
 _LOG_LIMIT: Final = 20 * 1024 * 1024
 
@@ -150,8 +151,8 @@ class Stack:
         """Put databases, schemas, streams and buckets in place; what is there already stays."""
         if not (self.nats.running and self.postgres.running):
             raise StackFailed("NATS and PostgreSQL do not run; start them with `paracle up`")
-        ref, log = self._spawn_provision()
-        self._await_provision(ref, log)
+        self._await_provision(*self._spawn_provision())
+        self._note_provisioned(self._fingerprint())
 
     def kill(self, name: str) -> None:
         """`kill -9` one service, or `nats` or `postgres`."""
@@ -194,36 +195,39 @@ class Stack:
         self._report(_line(name, "ready", began, self.log_path(name)))
 
     def _start_services(self, started: list[str]) -> None:
-        """Provision, then start the services; at once if this very schema and topology are in place already.
+        """Provision, unless this very schema and topology are in place, and start the services, all together.
 
-        Interpreters take most of the time, so all start together, each waiting for what it needs.
+        Interpreters take most of the time: what can be left out or done side by side makes the start fast.
         """
         fingerprint = self._fingerprint()
-        in_place = self._state.provisioned == fingerprint
-        provisioning = self._spawn_provision()
-        try:
-            if not in_place:
-                self._await_provision(*provisioning)
-            missing = [one for one in SERVICES if not self._alive(one.name)]
-            for one in missing:
-                started.append(one.name)
-                self._spawn_service(one)
-            if in_place:
-                self._await_provision(*provisioning)
-        finally:
-            provisioning[0].kill_tree()
-        self._state.provisioned = fingerprint
-        self._state.save(self.root)
+        if not self._is_provisioned(fingerprint):
+            self._await_provision(*self._spawn_provision())
+            self._note_provisioned(fingerprint)
+        missing = [one for one in SERVICES if not self._alive(one.name)]
+        for one in missing:
+            started.append(one.name)
+            self._spawn_service(one)
         self._await_ready([one.name for one in SERVICES], announce={one.name for one in missing})
+
+    def _is_provisioned(self, fingerprint: str) -> bool:
+        """Whether both data directories carry the mark of `fingerprint`; one that was made anew does not."""
+        return all(_read(mark) == fingerprint for mark in self._marks())
+
+    def _note_provisioned(self, fingerprint: str) -> None:
+        for mark in self._marks():
+            mark.write_text(fingerprint, encoding="ascii")
+
+    def _marks(self) -> tuple[Path, Path]:
+        return self.nats.data_dir / "jetstream" / ".provisioned", self.postgres.data_dir / "data" / ".provisioned"
 
     def _spawn_provision(self) -> tuple[ProcessRef, Path]:
         log = self.root / "logs" / "provision.log"
         log.unlink(missing_ok=True)
-        services = [one.name for one in SERVICES if one.database]
-        argv = [sys.executable, "-m", "paracle_chassis.provision", "--services", ",".join(services)]
+        argv = [sys.executable, "-m", "paracle_chassis.provision"]
         environment = SERVICES[0].inherits(os.environ) | {
             "PARACLE_NATS_URL": self.nats.url,
-            "PARACLE_POSTGRES_DSN": self.postgres.dsn,
+            "PARACLE_POSTGRES_ADMIN_DSN": self.postgres.dsn,
+            "PARACLE_POSTGRES_PASSWORD": self._service_password(),
             **self._extra_env.get("provision", {}),
         }
         return spawn(argv, log=log, env=environment, cwd=self.root), log
@@ -259,12 +263,20 @@ class Stack:
             "PARACLE_FILES_ROOT": str(self._files_root),
             "PYTHONUNBUFFERED": "1",
         }
-        environment.pop("PARACLE_POSTGRES_DSN", None)
+        for name in ("PARACLE_POSTGRES_DSN", "PARACLE_POSTGRES_ADMIN_DSN", "PARACLE_POSTGRES_PASSWORD"):
+            environment.pop(name, None)
         if service.database is not None:
-            environment["PARACLE_POSTGRES_DSN"] = self.postgres.dsn_of(service.database)
+            login = f"{service.database}:{self._service_password()}"
+            environment["PARACLE_POSTGRES_DSN"] = (
+                f"postgresql://{login}@127.0.0.1:{self.postgres.port}/{service.database}"
+            )
         if port is not None:
             environment["PARACLE_API_PORT"] = str(port)
         return environment | dict(self._extra_env.get(service.name, {}))
+
+    def _service_password(self) -> str:
+        """What the roles of the services log in with; the administrator's password does not follow from it."""
+        return hmac.digest(self.postgres.password.encode(), b"services", "sha256").hex()
 
     def _choose_port(self) -> int:
         if self._port is not None:
@@ -406,6 +418,13 @@ def _short(path: Path) -> str:
 def _log_end(log: Path) -> str:
     lines = tail(log, 15)
     return f"\nlog: {_short(log)}\n{lines or '(empty)'}\nMend what it says, then `paracle up` again"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return ""
 
 
 def _rotate(log: Path) -> None:

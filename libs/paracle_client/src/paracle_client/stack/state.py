@@ -27,11 +27,10 @@ class Member:
 
 @dataclass(slots=True)
 class State:
-    """The stack as it was last written down. `provisioned` names the schema and topology that were put in place."""
+    """The stack as it was last written down."""
 
     members: dict[str, Member] = field(default_factory=dict)
     url: str | None = None
-    provisioned: str | None = None
 
     @classmethod
     def load(cls, root: Path) -> Self:
@@ -46,7 +45,7 @@ class State:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             members = {name: Member.from_json(item) for name, item in data["members"].items()}
-            return cls(members, data.get("url"), data.get("provisioned"))
+            return cls(members, data.get("url"))
         except (FileNotFoundError, NotADirectoryError):
             return cls()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
