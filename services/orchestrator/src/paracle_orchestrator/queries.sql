@@ -7,7 +7,7 @@ select document::text from plans where tenant = $1 and digest = $2;
 
 -- name: list_runs
 -- Newest first; $4 and $5 are the place of the last run of the page before.
-select id, workflow, revision, status, created_at, finished_at, labels, plan
+select id, workflow, revision, status, created_at, finished_at, labels::text, plan
   from runs
  where tenant = $1
    and ($2::text is null or workflow = $2)

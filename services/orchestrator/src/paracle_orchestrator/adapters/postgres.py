@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from datetime import datetime
 from typing import Final
 
@@ -78,7 +79,7 @@ def _summary(row: asyncpg.Record) -> RunSummary:
         status=RunStatus(row["status"]),
         created_at=row["created_at"],
         finished_at=row["finished_at"],
-        labels=row["labels"],
+        labels=json.loads(row["labels"]),
         plan=row["plan"],
     )
 
