@@ -1,4 +1,4 @@
-"""The contract of audit logs, held by the one in memory and the one in PostgreSQL; and what only the latter can show."""
+"""The contract of audit logs, held by the one in memory and the one in PostgreSQL; what only the latter can show."""
 
 import asyncio
 import random
@@ -8,13 +8,16 @@ import pytest
 from observability_samples import OTHER_RUN, OTHER_TASK, RUN, TASK, Event, record, replied, tool_returned
 
 from paracle_chassis.postgres import Database, Queries
+from paracle_domain.envelope import PRINCIPAL
 from paracle_observability.adapters.postgres import PostgresEventLog
 from paracle_observability.ports import EventLog, Gaps
 from paracle_observability.projections import EventRow, spending, usage_report
 
 
 def rows(*records, tenant="default"):
-    return [EventRow.read(e.subject, e.envelope, e.body) for e in (Event(told, tenant=tenant) for told in records)]
+    return [
+        EventRow.read(e.subject, e.headers[PRINCIPAL], e.body) for e in (Event(told, tenant=tenant) for told in records)
+    ]
 
 
 async def store(log: EventLog, *records, tenant="default") -> int:

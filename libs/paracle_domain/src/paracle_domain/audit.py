@@ -18,7 +18,7 @@ class StoredEvent(Value):
     """One event as the audit log keeps it.
 
     `position` is its place in the log: it grows in the order in which events became visible, so that a reader who
-    goes on from the last one that it saw misses none. `time` is when it was published, `principal` on whose behalf.
+    goes on from the last one that it saw misses none. `time` is when it happened, `principal` on whose behalf.
     """
 
     position: int

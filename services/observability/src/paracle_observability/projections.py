@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final, Self
 
@@ -16,13 +16,10 @@ from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
 
 from paracle_domain import subjects
 from paracle_domain.audit import ModelUsage, NamedUsage, UsageReport
-from paracle_domain.envelope import Envelope
 from paracle_domain.errors import MalformedMessage, from_validation
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Value
-from paracle_domain.subjects import Subject
-from paracle_domain.task.events import ModelReplied
 
 RUN_ENDED: Final = ("run.completed", "run.degraded", "run.failed", "run.cancelled", "run.timed_out")
 _BIGINT_MAX: Final = 2**63 - 1
@@ -62,7 +59,7 @@ class EventRow:
         return (self.tenant, self.entity, self.id, self.seq)
 
     @classmethod
-    def read(cls, subject: str, envelope: Envelope, body: bytes) -> Self:
+    def read(cls, subject: str, principal: str, body: bytes) -> Self:
         """The row of a published event.
 
         Raises
@@ -71,19 +68,19 @@ class EventRow:
             If it is no event record, or was published on the subject of another entity.
         """
         head = _head(body)
-        told = Subject.parse(subject)
-        if told.kind != "evt" or told.tail[:2] != (head.entity, head.id):
+        tokens = subject.split(".")
+        if len(tokens) != 7 or tokens[3:6] != ["evt", head.entity, head.id]:
             raise MalformedMessage(f"event of {head.entity} {head.id} was published on {subject}")
         return cls(
-            tenant=told.tenant,
+            tenant=tokens[2],
             entity=head.entity,
             id=head.id,
             seq=head.seq,
             type=head.type,
             subject=subject,
             run_id=_run_of(head),
-            principal=envelope.context.principal.replace("\x00", ""),
-            time=_aware(envelope.time) or head.at,
+            principal=principal.replace("\x00", ""),
+            time=head.at,
             body=_text(body),
         )
 
@@ -116,11 +113,6 @@ def _head(body: bytes) -> Head:
 
 def _run_of(head: Head) -> str | None:
     return head.id if head.entity == "run" else head.correlation_id
-
-
-def _aware(time: datetime | None) -> datetime | None:
-    """A time from a foreign header; one without a zone is taken as UTC."""
-    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
 
 
 def _text(body: bytes) -> str:
@@ -183,8 +175,18 @@ def spending(rows: Iterable[EventRow]) -> tuple[list[Spent], list[tuple[EventRow
     return spent, unread
 
 
+class _Reply(Value):
+    """What counts of a `ModelReplied`; what the model said is not even parsed into objects."""
+
+    usage: Usage
+    provider: str
+    model: str
+    agent: str | None = None
+    step: str | None = None
+
+
 class _Replied(Value):
-    data: ModelReplied
+    data: _Reply
 
 
 def _model_call(row: EventRow, run_id: str) -> Spent:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from paracle_domain.audit import AuditPage, GetAudit, GetUsage, UsageReport
-from paracle_domain.envelope import ANONYMOUS, Context, Envelope
+from paracle_domain.envelope import ANONYMOUS, PRINCIPAL, Context, Envelope
 from paracle_domain.errors import MalformedMessage, NotFound, ParacleError
 from paracle_observability import telemetry
 from paracle_observability.ports import EventLog, RunHistory, Suspect
@@ -21,6 +21,8 @@ class Published(Protocol):
 
     @property
     def subject(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
     @property
     def envelope(self) -> Envelope: ...
     @property
@@ -40,7 +42,7 @@ class Observability:
         rows: dict[EventKey, EventRow] = {}
         for delivery in batch:
             try:
-                row = EventRow.read(delivery.subject, delivery.envelope, delivery.body)
+                row = EventRow.read(delivery.subject, _principal(delivery), delivery.body)
             except MalformedMessage as error:
                 telemetry.REFUSED.add(1)
                 await delivery.term(error)
@@ -119,6 +121,11 @@ class Observability:
         telemetry.STORED.add(new)
         telemetry.KNOWN.add(len(rows) - new)
         return new
+
+
+def _principal(delivery: Published) -> str:
+    """On whose behalf it was published; the whole envelope is only read if a client spells the header differently."""
+    return delivery.headers.get(PRINCIPAL) or delivery.envelope.context.principal
 
 
 def _told(suspect: Suspect) -> dict[str, object]:

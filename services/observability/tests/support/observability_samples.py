@@ -38,6 +38,7 @@ class Event:
         self.subject = subject or subjects.evt(tenant, record.entity, record.id, token)
         context = Context(tenant=tenant, principal=principal, correlation_id=record.correlation_id)
         self.envelope = Envelope(record.message_id, "event", "paracle/test", context, AT)
+        self.headers = self.envelope.headers()
         self.body = record.encode() if body is None else body
         self.refused: ParacleError | None = None
 
