@@ -1,0 +1,164 @@
+"""What each route asks of whom, and what it answers."""
+
+import pytest
+from api_fakes import AT, RUN
+
+from paracle_domain.audit import AuditPage, GetAudit, GetUsage, UsageReport
+from paracle_domain.errors import Unavailable
+from paracle_domain.ids import is_id
+from paracle_domain.inference.usage import Usage
+from paracle_domain.registry import (
+    Applied,
+    AppliedSpec,
+    ApplyManifests,
+    GetSpec,
+    ListRevisions,
+    ListSpecs,
+    RevisionList,
+    SpecList,
+    SpecView,
+)
+from paracle_domain.run.commands import (
+    CancelRun,
+    GetRun,
+    ListRuns,
+    RunAccepted,
+    RunPage,
+    RunStatus,
+    RunSummary,
+    RunView,
+)
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def test_manifests_are_applied_as_they_are(client, world):
+    applied = Applied(results=(AppliedSpec(kind="Agent", name="a", revision=1, change="created"),), dry_run=True)
+    world.bus.answers[ApplyManifests] = applied
+    response = await client.post(
+        "/v1/manifests?source=a.yaml&dry_run=true",
+        content="kind: Ägent".encode(),
+        headers={"Content-Type": "text/yaml"},
+    )
+    assert response.status_code == 200
+    assert Applied.model_validate(response.json()) == applied
+    [(question, _)] = world.bus.asked
+    assert question == ApplyManifests(text="kind: Ägent", source="a.yaml", dry_run=True)
+
+
+@pytest.mark.parametrize(("plural", "kind"), [("agents", "Agent"), ("tools", "Tool"), ("workflows", "Workflow")])
+async def test_specs_of_each_kind(client, world, plural, kind):
+    view = SpecView(
+        kind=kind, name="a", revision=3, manifest={"spec": {"x": None}}, digest="d", author="me", created_at=AT
+    )
+    world.bus.answers |= {
+        ListSpecs: SpecList(specs=()),
+        GetSpec: view,
+        ListRevisions: RevisionList(kind=kind, name="a", revisions=()),
+    }
+    assert (await client.get(f"/v1/{plural}?limit=7&cursor=c")).json() == {"specs": []}
+    assert SpecView.model_validate((await client.get(f"/v1/{plural}/a?revision=3")).json()) == view
+    assert (await client.get(f"/v1/{plural}/a/revisions?before=9")).status_code == 200
+    assert [question for question, _ in world.bus.asked] == [
+        ListSpecs(kind=kind, limit=7, cursor="c"),
+        GetSpec(kind=kind, name="a", revision=3),
+        ListRevisions(kind=kind, name="a", before=9),
+    ]
+
+
+async def test_a_run_of_a_workflow(client, world):
+    body = {"input": {"mails": [1, None, "ü"]}, "labels": {"team": "a"}, "revision": 2}
+    response = await client.post("/v1/workflows/triage/runs", json=body, headers={"traceparent": TRACE})
+    assert response.status_code == 202
+    run_id = response.json()["run_id"]
+    assert response.headers["location"] == f"/v1/runs/{run_id}"
+    [(command, envelope, subject)] = world.bus.commanded
+    assert (command.workflow, command.agent, command.revision) == ("triage", None, 2)
+    assert (command.input, command.labels, command.run_id) == (body["input"], body["labels"], run_id)
+    assert subject == "paracle.v1.default.cmd.orchestrator.start_run"
+    assert envelope.id == run_id
+    assert (envelope.context.principal, envelope.context.traceparent) == ("anonymous", TRACE)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b" \n"])
+async def test_a_run_without_input(client, world, content):
+    assert (await client.post("/v1/agents/greeter/runs", content=content)).status_code == 202
+    [(command, _, _)] = world.bus.commanded
+    assert (command.agent, command.workflow, command.input) == ("greeter", None, {})
+
+
+async def test_a_null_input_stays_null(client, world):
+    await client.post("/v1/agents/greeter/runs", json={"input": None})
+    assert world.bus.commanded[0][0].input is None
+
+
+async def test_the_same_key_is_the_same_run(client, world):
+    first, second, other = [
+        (await client.post("/v1/workflows/w/runs", json={}, headers={"Idempotency-Key": key})).json()["run_id"]
+        for key in ("order-1", "order-1", "order-2")
+    ]
+    assert first == second != other
+    assert is_id(first, "run")
+
+
+async def test_without_a_key_every_request_is_a_run_of_its_own(client, world):
+    ids = {(await client.post("/v1/workflows/w/runs", json={})).json()["run_id"] for _ in range(3)}
+    assert len(ids) == 3
+
+
+def a_run():
+    summary = RunSummary(run_id=RUN, workflow="w", revision=1, status=RunStatus.RUNNING, created_at=AT, plan="d")
+    return RunView(run=summary, principal="me", last_seq=4, usage=Usage(cost_usd=None))
+
+
+async def test_runs_are_listed_and_shown(client, world):
+    view = a_run()
+    world.bus.answers |= {ListRuns: RunPage(runs=(view.run,), next_cursor="n"), GetRun: view}
+    listed = await client.get("/v1/runs?workflow=w&status=running&limit=3&cursor=c")
+    assert RunPage.model_validate(listed.json()).next_cursor == "n"
+    shown = (await client.get(f"/v1/runs/{RUN}")).json()
+    assert RunView.model_validate(shown) == view
+    assert shown["usage"]["cost_usd"] is None
+    assert world.bus.asked[0][0] == ListRuns(workflow="w", status=RunStatus.RUNNING, limit=3, cursor="c")
+
+
+async def test_a_run_is_cancelled(client, world):
+    world.bus.answers[CancelRun] = RunAccepted(run_id=RUN, status=RunStatus.CANCELLING, created=False)
+    response = await client.post(f"/v1/runs/{RUN}/cancel", json={"reason": "wrong mails"})
+    assert (response.status_code, response.json()["status"]) == (202, "cancelling")
+    assert world.bus.commanded[0][0] == CancelRun(run_id=RUN, reason="wrong mails")
+
+
+async def test_usage_and_audit(client, world):
+    report = UsageReport(run_id=RUN, total=Usage(model_calls=1, cost_usd=None), unpriced_calls=1)
+    world.bus.answers |= {GetUsage: report, GetAudit: AuditPage(events=(), next_cursor=None)}
+    assert UsageReport.model_validate((await client.get(f"/v1/runs/{RUN}/usage")).json()) == report
+    assert (await client.get(f"/v1/runs/{RUN}/audit?after=3&limit=5")).json() == {"events": []}
+    assert world.bus.asked[-1][0] == GetAudit(run_id=RUN, after=3, limit=5)
+
+
+@pytest.mark.parametrize("what", ["usage", "audit", "events"])
+async def test_what_belongs_to_an_unknown_run_is_not_found(client, world, what):
+    assert (await client.get(f"/v1/runs/{RUN[:-1]}0/{what}")).status_code == 404
+
+
+async def test_health(client, world):
+    assert (await client.get("/livez")).status_code == 200
+    assert (await client.get("/readyz")).json()["status"] == "ready"
+    world.outage = Unavailable("NATS does not answer")
+    response = await client.get("/readyz")
+    assert (response.status_code, response.json()["checks"]["nats"]) == (503, "NATS does not answer")
+    world.outage = None
+    world.app.state.closing.set()
+    assert (await client.get("/readyz")).json()["status"] == "draining"
+
+
+@pytest.mark.parametrize("given", ["nonsense", "00-" + "0" * 32 + "-b7ad6b7169203331-01", TRACE + "x"])
+async def test_a_malformed_trace_is_left_out(client, world, given):
+    await client.post("/v1/workflows/w/runs", json={}, headers={"traceparent": given})
+    assert world.bus.commanded[0][1].context.traceparent is None
+
+
+async def test_a_request_id_is_kept_or_made(client):
+    assert (await client.get("/livez", headers={"X-Request-Id": "r-1"})).headers["x-request-id"] == "r-1"
+    assert len((await client.get("/livez", headers={"X-Request-Id": "no good"})).headers["x-request-id"]) == 32
