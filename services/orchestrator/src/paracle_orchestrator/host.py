@@ -28,6 +28,7 @@ from paracle_domain.run.directives import DispatchTask, RunDirective, StopTask
 from paracle_domain.run.events import RunEvent, decode_event
 from paracle_domain.run.machine import Begin, RunMachine, RunMessage, Tick
 from paracle_domain.run.state import RunState, evolve
+from paracle_orchestrator import telemetry
 from paracle_orchestrator.plans import Pinned, Plans
 from paracle_orchestrator.ports import Clock
 
@@ -214,11 +215,14 @@ class RunHost:
         for turn in turns:
             if turn.entry.id not in lost:
                 self._settle(turn)
+        telemetry.COMMITTED.record(len(turns) - len(lost))
+        telemetry.CONFLICTS.add(len(lost))
         return lost
 
     def _settle(self, turn: _Turn) -> None:
         before = turn.entry
         entry = Entry(before.id, before.tenant, before.machine, turn.state, before.facts, turn.wake_at)
+        _count(before.state, turn.state)
         known = self._entries.get(entry.id)
         if known is None or known.state.seq < entry.state.seq:
             self._remember(entry)
@@ -236,6 +240,7 @@ class RunHost:
         outbox = [message for turn in turns for message in turn.outbox]
         repeats = [mail for turn in turns for mail in turn.repeats if mail.may_repeat]
         if repeats:
+            telemetry.REPEATS.add(len(repeats))
             outbox.extend(await self._caused_before(repeats))
         if outbox:
             await self._bus.publish(outbox)
@@ -281,6 +286,13 @@ def _record(run_id: str, page: Page, seq: int, event: RunEvent) -> EventRecord:
         correlation_id=run_id,
         data=event.model_dump(mode="json", exclude_none=True),
     )
+
+
+def _count(before: RunState, after: RunState) -> None:
+    if before.seq == 0:
+        telemetry.RUNS_STARTED.add(1)
+    if after.terminal and not before.terminal:
+        telemetry.RUNS_ENDED.add(1, {"status": after.status.value})
 
 
 def _by_run(mail: Sequence[Mail]) -> dict[str, list[Mail]]:

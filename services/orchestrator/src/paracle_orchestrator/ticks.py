@@ -21,6 +21,7 @@ from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import Unavailable
 from paracle_domain.messages import Message
+from paracle_orchestrator import telemetry
 from paracle_orchestrator.host import SOURCE, RunHost
 from paracle_orchestrator.ports import Clock
 
@@ -74,6 +75,7 @@ class Ticker:
         self._host.soonest_wake = None
         due = await self._store.claim_due(now, now + RETRY, LIMIT)
         if due:
+            telemetry.TICKS.add(len(due))
             await self._bus.publish([_tick(run, now) for run in due])
         return len(due)
 
