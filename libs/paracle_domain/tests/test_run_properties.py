@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_driver import BROKEN, FLAKY, Driver, plan, result_of
@@ -17,6 +21,8 @@ from paracle_domain.run.events import decode_event
 from paracle_domain.run.machine import RunMachine
 from paracle_domain.run.state import RunState, evolve
 from paracle_domain.task.messages import TaskResult, TaskStatus
+
+GOLDEN = Path(__file__).parent / "golden" / "v1"
 
 
 @st.composite
@@ -205,3 +211,19 @@ def test_any_order_of_messages_gives_the_same_end(steps: list[dict[str, Any]], s
     assert {n: (s.status, s.output) for n, s in first.state.steps.items()} == {
         n: (s.status, s.output) for n, s in second.state.steps.items()
     }
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("run_*.json")), ids=lambda path: path.stem)
+def test_golden_streams_load_and_fold(path: Path) -> None:
+    """Histories written by version 1.0 must fold to the same runs for ever."""
+    golden = json.loads(path.read_text("utf-8"))
+    spec = golden["workflow"]
+    machine = RunMachine(plan(*spec.pop("steps"), **spec))
+    state = machine.new()
+    for page in golden["pages"]:
+        events = [decode_event(json.dumps(event).encode()) for event in page["events"]]
+        state = evolve(state, events, datetime.fromisoformat(page["at"]))
+    assert state.status == golden["status"]
+    assert state.output == golden["output"]
+    assert {name: [step.status, step.attempt, step.output] for name, step in state.steps.items()} == golden["steps"]
+    assert state.usage.model_dump(mode="json") == golden["usage"]
