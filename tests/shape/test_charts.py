@@ -95,6 +95,15 @@ def test_probes_ask_what_the_services_answer(chart: str) -> None:
 
 
 @pytest.mark.parametrize("chart", CHARTS)
+def test_no_port_is_offered_twice(chart: str) -> None:
+    documents = render(chart)
+    container = of_kind(documents, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    offered = [port["port"] for port in of_kind(documents, "Service")["spec"]["ports"]]
+    assert sorted(set(offered)) == sorted(offered)
+    assert [port["containerPort"] for port in container["ports"]] == offered
+
+
+@pytest.mark.parametrize("chart", CHARTS)
 def test_the_service_does_not_find_the_pod_that_provisions(chart: str) -> None:
     documents = render(chart)
     selector = of_kind(documents, "Service")["spec"]["selector"]

@@ -36,22 +36,22 @@ spec:
             {{- end }}
           {{- end }}
           ports:
-            - name: health
+            - name: {{ .Values.health.portName }}
               containerPort: {{ .Values.health.port }}
             {{- range .Values.ports }}
             - name: {{ .name }}
               containerPort: {{ .port }}
             {{- end }}
           startupProbe:
-            httpGet: { path: /readyz, port: health }
+            httpGet: { path: /readyz, port: {{ .Values.health.portName }} }
             periodSeconds: 1
             failureThreshold: 60
           livenessProbe:
-            httpGet: { path: /livez, port: health }
+            httpGet: { path: /livez, port: {{ .Values.health.portName }} }
             periodSeconds: 10
             timeoutSeconds: 3
           readinessProbe:
-            httpGet: { path: /readyz, port: health }
+            httpGet: { path: /readyz, port: {{ .Values.health.portName }} }
             periodSeconds: 5
             timeoutSeconds: 3
           resources: {{- toYaml .Values.resources | nindent 12 }}

@@ -64,9 +64,9 @@ metadata:
 spec:
   selector: {{- include "paracle-lib.selector" . | nindent 4 }}
   ports:
-    - name: health
+    - name: {{ .Values.health.portName }}
       port: {{ .Values.health.port }}
-      targetPort: health
+      targetPort: {{ .Values.health.portName }}
     {{- range .Values.ports }}
     - name: {{ .name }}
       port: {{ .port }}
