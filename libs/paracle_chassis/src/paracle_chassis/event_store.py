@@ -199,7 +199,7 @@ class PostgresEventStore:
         )
 
     async def append(self, appends: Sequence[Append]) -> set[str]:
-        """See `EventStore.append`. Batches that touch the same actors can deadlock: a victim tries again, then loses."""
+        """See `EventStore.append`. Batches that touch the same actors can deadlock: a victim tries again, or loses."""
         if not appends:
             return set()
         ordered = sorted(appends, key=lambda item: item.id)
