@@ -1,0 +1,214 @@
+"""What surrounds the runtime in its tests: an orchestrator with one plan, a gateway with a script, leases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from paracle_agent_runtime.actor import Workshop
+from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPlans
+from paracle_agent_runtime.handlers import routes
+from paracle_agent_runtime.journal import Journal
+from paracle_agent_runtime.outbox import Outbox
+from paracle_agent_runtime.plans import PlanCache
+from paracle_agent_runtime.ports import Leases
+from paracle_agent_runtime.schemas import Schemas
+from paracle_agent_runtime.service import Runtime
+from paracle_agent_runtime.tools.http import HttpTools
+from paracle_agent_runtime.tools.toolbox import Toolbox, ToolEnd
+from paracle_chassis.bus import Bus, Outgoing
+from paracle_chassis.event_store import EventStore
+from paracle_chassis.routes import Routes
+from paracle_domain import subjects
+from paracle_domain.agent.spec import AgentSpec
+from paracle_domain.envelope import Context, Envelope
+from paracle_domain.errors import NotFound, ParacleError
+from paracle_domain.ids import derive_id, new_id
+from paracle_domain.inference.chat import ChatMessage, ToolCallPart
+from paracle_domain.inference.request import Complete
+from paracle_domain.inference.response import Completion, FinishReason
+from paracle_domain.inference.usage import Usage
+from paracle_domain.messages import JsonObject
+from paracle_domain.plan import Plan, PlannedAgent, PlannedTool, PlannedWorkflow
+from paracle_domain.run.commands import GetPlan
+from paracle_domain.task.messages import CancelTask, Task
+from paracle_domain.tool.spec import ToolSpec
+from paracle_domain.workflow.spec import WorkflowSpec
+
+CONTEXT = Context("default", principal="ada")
+NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}}
+
+
+def tool(name: str, effect: str = "none", function: str = "noop", **spec: Any) -> PlannedTool:
+    backend = {"type": "builtin", "function": function}
+    found = ToolSpec.model_validate({"description": name, "backend": backend, "effect": effect, **spec})
+    return PlannedTool(name=name, revision=1, spec=found)
+
+
+TOOLS = {
+    made.name: made
+    for made in (
+        tool("look", input=NUMBER),
+        tool("save", "idempotent"),
+        tool("pay", "at_most_once"),
+        tool("nap", function="sleep"),
+        tool("hang", "at_most_once", function="sleep"),
+    )
+}
+AGENTS = {
+    name: PlannedAgent(name=name, revision=1, spec=AgentSpec.model_validate(spec))
+    for name, spec in {
+        "helper": {"instructions": "Help.", "tools": list(TOOLS)},
+        "strict": {"output": {"type": "object", "required": ["label"]}, "limits": {"output_repairs": 1}},
+        "hasty": {"limits": {"wall_time_s": 0.05}},
+        "picky": {"input": {"type": "object", "required": ["text"]}},
+    }.items()
+}
+PLAN = Plan.pin(
+    PlannedWorkflow(
+        name="w", revision=1, spec=WorkflowSpec.model_validate({"steps": [{"id": "s", "agent": "helper"}]})
+    ),
+    AGENTS,
+    TOOLS,
+)
+
+
+def task(target: str, value: Any = None, **changes: Any) -> Task:
+    run_id = new_id("run")
+    fields = {
+        "task_id": derive_id("task", run_id, "s", 1),
+        "run_id": run_id,
+        "step": "s",
+        "attempt": 1,
+        "plan": PLAN.digest,
+        "target_kind": "agent" if target in AGENTS else "tool",
+        "target": target,
+        "input": {} if value is None else value,
+        "effect_scope": "s",
+    }
+    return Task.model_validate({**fields, **changes})
+
+
+def sent(task: Task, tenant: str = "default", id: str | None = None) -> Outgoing:  # the envelope's word
+    envelope = Envelope.wrap(task.type_name, "test", Context(tenant, correlation_id=task.run_id), id=id or task.task_id)
+    return Outgoing(subjects.task(tenant, "agents"), task, envelope)
+
+
+def cancel(task: Task) -> CancelTask:
+    return CancelTask(task_id=task.task_id, run_id=task.run_id, step=task.step, attempt=task.attempt, reason="enough")
+
+
+def says(text: str = "", *calls: tuple[str, JsonObject]) -> Completion:
+    parts = [ToolCallPart(id=f"c{i}", name=name, arguments=arguments) for i, (name, arguments) in enumerate(calls)]
+    return Completion(
+        message=ChatMessage.assistant(text, *parts),
+        finish_reason=FinishReason.TOOL_CALLS if parts else FinishReason.STOP,
+        usage=Usage(input_tokens=10, output_tokens=5, model_calls=1),
+        provider="sandbox",
+        model="rules",
+        latency_s=0.01,
+    )
+
+
+class Gateway:
+    """Answers the turns of a conversation by script: the nth turn gets the nth line, an error is raised.
+
+    `None` never answers.
+    """
+
+    def __init__(self, *script: Completion | ParacleError | None) -> None:
+        self.script: Sequence[Completion | ParacleError | None] = script
+        self.asked: list[Complete] = []
+        self._used = 0
+
+    async def complete(self, request: Complete, _: Context) -> Completion:
+        self.asked.append(request)
+        line = self.script[self._used]
+        if line is None:
+            await asyncio.Event().wait()
+        self._used += 1
+        if isinstance(line, ParacleError):
+            raise line
+        assert line is not None
+        return line
+
+    def routes(self) -> Routes:
+        table = Routes("provider_gateway")
+        table.rpc(Complete, self.complete, long=True)
+        return table
+
+
+class Orchestrator:
+    """Knows one plan."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def get_plan(self, request: GetPlan, _: Context) -> Plan:
+        self.asked += 1
+        if request.digest != PLAN.digest:
+            raise NotFound(f"there is no plan {request.digest}")
+        return PLAN
+
+    def routes(self) -> Routes:
+        table = Routes("orchestrator")
+        table.rpc(GetPlan, self.get_plan)
+        return table
+
+
+class MemoryLeases:
+    """Leases in a dictionary that several runtimes of a test share."""
+
+    def __init__(self, live: set[str] | None = None, owners: dict[str, str] | None = None) -> None:
+        self.worker = new_id("wrk")
+        self.live = live if live is not None else set()
+        self.owners = owners if owners is not None else {}
+
+    async def beat(self) -> None:
+        self.live.add(self.worker)
+
+    async def claim(self, task_id: str) -> bool:
+        owner = self.owners.get(task_id)
+        if owner not in (None, self.worker) and owner in self.live:
+            return False
+        self.owners[task_id] = self.worker
+        return True
+
+    async def leave(self) -> None:
+        self.live.discard(self.worker)
+
+
+class CountingToolbox(Toolbox):
+    """A toolbox that remembers its calls."""
+
+    def __init__(self, schemas: Schemas) -> None:
+        super().__init__(schemas=schemas, http=HttpTools(), files_root=Path(), environment={}, log_bug=lambda *_: None)
+        self.calls: list[tuple[str, str | None]] = []
+
+    async def call(self, plan: str, tool: PlannedTool, arguments: JsonObject, *, key: str | None = None) -> ToolEnd:
+        self.calls.append((tool.name, key))
+        return await super().call(plan, tool, arguments, key=key)
+
+
+class World:
+    """One replica of the runtime on a bus and a store."""
+
+    def __init__(self, bus: Bus, store: EventStore, leases: Leases | None = None, **options: Any) -> None:
+        schemas = Schemas()
+        self.leases = leases or MemoryLeases()
+        self.toolbox = CountingToolbox(schemas)
+        self.plans = PlanCache(RpcPlans(bus))
+        self.shop = Workshop(
+            journal=Journal(store),
+            outbox=Outbox(bus),
+            models=RpcModels(bus),
+            toolbox=self.toolbox,
+            schemas=schemas,
+            clock=lambda: datetime.now(UTC),
+            worker=self.leases.worker,
+        )
+        self.runtime = Runtime(self.shop, self.plans, self.leases, drain_s=0.2, **options)
+        self.routes = routes(self.runtime)

@@ -1,0 +1,203 @@
+"""The runtime on real NATS and PostgreSQL: leases, and a process that is stopped hard in the middle of a task."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import asyncpg
+import pytest
+from runtime_world import CONTEXT, Gateway, Orchestrator, World, cancel, says, sent, task
+
+from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresLeases
+from paracle_agent_runtime.app import create_app
+from paracle_agent_runtime.settings import Settings
+from paracle_chassis import migrations, provision
+from paracle_chassis.app import Service
+from paracle_chassis.delivery import Delivery
+from paracle_chassis.event_store import PostgresEventStore
+from paracle_chassis.nats_bus import NatsBus
+from paracle_chassis.postgres import Database, Queries
+from paracle_chassis.routes import Routes
+from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.testing.eventually import eventually
+from paracle_domain import subjects
+from paracle_domain.machine import EventRecord
+from paracle_domain.task.messages import TaskResult, TaskStatus
+
+pytestmark = pytest.mark.connected
+LEASE_S = 0.5
+
+
+class Observer:
+    """Hears results and events as the orchestrator and observability do."""
+
+    def __init__(self) -> None:
+        self.results: list[TaskResult] = []
+        self.events: dict[str, EventRecord] = {}
+
+    async def result(self, batch: Any) -> None:
+        self.results += [delivery.decode(TaskResult) for delivery in batch]
+
+    async def event(self, delivery: Delivery) -> None:
+        record = delivery.decode(EventRecord)
+        self.events[record.message_id] = record
+
+    def routes(self) -> Routes:
+        table = Routes("observer")
+        table.mailbox(
+            stream=subjects.RESULTS,
+            durable="orchestrator",
+            filter=f"{subjects.PREFIX}.*.result.*",
+            handler=self.result,
+        )
+        table.listen(f"{subjects.PREFIX}.*.evt.>", self.event)
+        return table
+
+
+@pytest.fixture
+async def database(postgres_dsn: str) -> AsyncIterator[Database]:
+    connection = await asyncpg.connect(postgres_dsn)
+    await migrations.migrate(connection, migrations.load("paracle_agent_runtime"))
+    await connection.close()
+    async with Database(ServiceSettings(postgres_dsn=postgres_dsn), "paracle_agent_runtime") as found:
+        yield found
+
+
+def leases(database: Database, worker: str) -> PostgresLeases:
+    return PostgresLeases(database.pool, Queries.load("paracle_agent_runtime"), worker, LEASE_S)
+
+
+class Fleet:
+    """Replicas of the runtime on one NATS and one PostgreSQL; each has its own connection."""
+
+    def __init__(self, settings: ServiceSettings, database: Database, stack: AsyncExitStack) -> None:
+        self.settings, self.database, self.stack = settings, database, stack
+        self.observer = Observer()
+
+    async def bus(self, name: str, *tables: Routes) -> NatsBus:
+        bus = NatsBus(name, self.settings)
+        await bus.open()
+        self.stack.push_async_callback(bus.close)
+        for table in tables:
+            await bus.serve(table)
+        return bus
+
+    async def replica(self, worker: str) -> tuple[World, NatsBus]:
+        bus = NatsBus("agent_runtime", self.settings)
+        await bus.open()
+        store = PostgresEventStore(self.database.pool, TASK_TABLES)
+        world = World(bus, store, leases(self.database, worker), beat_s=0.1)
+        await world.runtime.__aenter__()
+        await bus.serve(world.routes)
+        return world, bus
+
+    async def kill(self, world: World, bus: NatsBus) -> None:
+        """As `kill -9` would: nothing is given back, nothing is said any more."""
+        for loop in world.runtime._loops:
+            loop.cancel()
+        await bus.close()
+        for entry in list(world.runtime._entries.values()):
+            for delivery in entry.deliveries:
+                delivery.settled = True
+            entry.stop()
+
+
+@pytest.fixture
+async def fleet(settings: ServiceSettings, database: Database) -> AsyncIterator[Fleet]:
+    await provision.provision(provision.Plan(nats_url=settings.nats_url))
+    async with AsyncExitStack() as stack:
+        made = Fleet(settings, database, stack)
+        await made.bus("observer", made.observer.routes())
+        yield made
+
+
+async def test_leases(database: Database):
+    first, second = leases(database, "wrk_1"), leases(database, "wrk_2")
+    await database.pool.execute(
+        "insert into tasks (id, tenant, version, status, created_at, run_id, step, attempt, target_kind, target, owner)"
+        " values ('task_1', 'default', 1, 'running', now(), 'run_1', 's', 1, 'agent', 'a', 'wrk_1')"
+    )
+    await first.beat()
+    await second.beat()
+    assert await first.claim("task_1")
+    assert not await second.claim("task_1")
+    await eventually(lambda: second.claim("task_1"))
+    await second.beat()
+    assert not await first.claim("task_1")
+    await second.leave()
+    assert await first.claim("task_1")
+    assert not await first.claim("task_2")
+
+
+async def test_a_task_of_a_killed_process_goes_on_where_it_was(fleet: Fleet):
+    gateway = Gateway(says("", ("look", {"n": 1}), ("save", {"a": 1})), None, says("done"))
+    await fleet.bus("orchestrator", Orchestrator().routes())
+    await fleet.bus("provider_gateway", gateway.routes())
+    client = await fleet.bus("client")
+    first, connection = await fleet.replica("wrk_1")
+    job = task("helper", "go")
+    await client.publish([sent(job)])
+    await eventually(lambda: len(gateway.asked) == 2)  # the second turn hangs: the first one's tools are done
+    await fleet.kill(first, connection)
+    gateway._used = 2
+    second, connection = await fleet.replica("wrk_2")
+    await client.publish([sent(job, id="sent again by the sweeper")])
+    await eventually(lambda: fleet.observer.results)
+    [result] = fleet.observer.results
+    assert (result.status, result.output) == (TaskStatus.COMPLETED, "done")
+    assert (result.usage.model_calls, result.usage.tool_calls) == (2, 2)
+    assert sorted(name for name, _ in first.toolbox.calls) == ["look", "save"]
+    assert second.toolbox.calls == []
+    assert [asked.call_id for asked in gateway.asked][1:] == [gateway.asked[1].call_id] * 2
+    await eventually(lambda: [e.type for e in fleet.observer.events.values()][-1] == "task.completed")
+    assert sorted(e.seq for e in fleet.observer.events.values()) == list(range(1, len(fleet.observer.events) + 1))
+    await _stop(second, connection)
+
+
+async def test_a_cancel_reaches_the_replica_that_works_on_the_task(fleet: Fleet):
+    gateway = Gateway(None)
+    await fleet.bus("orchestrator", Orchestrator().routes())
+    await fleet.bus("provider_gateway", gateway.routes())
+    client = await fleet.bus("client")
+    first, one = await fleet.replica("wrk_1")
+    job = task("helper", "go")
+    await client.publish([sent(job)])
+    await eventually(lambda: gateway.asked)
+    second, two = await fleet.replica("wrk_2")
+    result = await second.runtime._canceller.cancel(cancel(job), CONTEXT)
+    assert result.status is TaskStatus.CANCELLED
+    await eventually(lambda: first.runtime.running == 0)
+    await _stop(first, one)
+    await _stop(second, two)
+
+
+async def test_thousands_of_tool_tasks_leave_no_row(fleet: Fleet):
+    await fleet.bus("orchestrator", Orchestrator().routes())
+    client = await fleet.bus("client")
+    world, connection = await fleet.replica("wrk_1")
+    await client.publish([sent(task("look", {"n": n})) for n in range(2_000)])
+    await eventually(lambda: len(fleet.observer.results) == 2_000)
+    assert {r.status for r in fleet.observer.results} == {TaskStatus.COMPLETED}
+    assert await fleet.database.pool.fetchval("select count(*) from tasks") == 0
+    await _stop(world, connection)
+
+
+async def test_the_service_is_composed_as_a_whole(fleet: Fleet, postgres_dsn: str):
+    await fleet.bus("orchestrator", Orchestrator().routes())
+    client = await fleet.bus("client")
+    settings = Settings(nats_url=fleet.settings.nats_url, postgres_dsn=postgres_dsn)
+    service: Service = create_app(settings)
+    async with service.running():
+        await client.publish([sent(task("save", {"a": 1}))])
+        await eventually(lambda: fleet.observer.results)
+    assert fleet.observer.results[0].output == {"a": 1}
+    assert await fleet.database.pool.fetchval("select status from tasks") == "completed"
+    assert await fleet.database.pool.fetchval("select count(*) from workers") == 0
+
+
+async def _stop(world: World, bus: NatsBus) -> None:
+    await bus.drain(1.0)
+    await world.runtime.__aexit__(None, None, None)
+    await bus.close()

@@ -1,0 +1,397 @@
+"""The runtime on a bus and a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from runtime_world import (
+    CONTEXT,
+    PLAN,
+    Gateway,
+    MemoryLeases,
+    Orchestrator,
+    World,
+    cancel,
+    says,
+    sent,
+    task,
+)
+
+from paracle_agent_runtime.batching import Batcher
+from paracle_chassis.bus import Outgoing
+from paracle_chassis.delivery import Delivery
+from paracle_chassis.event_store import Append, Page
+from paracle_chassis.receipts import NoReceipt
+from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.memory import MemoryBus
+from paracle_chassis.testing.memory_store import MemoryEventStore
+from paracle_domain import subjects
+from paracle_domain.envelope import Envelope
+from paracle_domain.errors import PayloadTooLarge, ProviderFailed, ProviderUnavailable, Unavailable
+from paracle_domain.machine import EventRecord
+from paracle_domain.task.messages import Task, TaskResult, TaskStatus
+
+
+class Stage(World):
+    """A world with everything in memory, and what came out of it."""
+
+    def __init__(self, gateway: Gateway, **options: Any) -> None:
+        self.bus = MemoryBus()
+        self.store = MemoryEventStore()
+        self.gateway = gateway
+        self.orchestrator = Orchestrator()
+        super().__init__(self.bus, self.store, **options)
+
+    async def start(self) -> None:
+        for table in (self.orchestrator.routes(), self.gateway.routes(), self.routes):
+            await self.bus.serve(table)
+
+    def results(self) -> dict[str, TaskResult]:
+        found = [m.message for m in self.bus.published if isinstance(m.message, TaskResult)]
+        return {result.task_id: result for result in found}
+
+    def events(self, of: Task) -> list[EventRecord]:
+        records = [m.message for m in self.bus.published if isinstance(m.message, EventRecord)]
+        return [record for record in records if record.id == of.task_id]
+
+    async def do(self, *tasks: Task) -> list[TaskResult]:
+        await self.bus.publish([sent(each) for each in tasks])
+        await eventually(lambda: all(each.task_id in self.results() for each in tasks))
+        await eventually(lambda: self.runtime.running == 0)
+        return [self.results()[each.task_id] for each in tasks]
+
+
+@pytest.fixture
+async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    made = Stage(Gateway(*getattr(request, "param", ())))
+    async with made.runtime:
+        await made.start()
+        yield made
+        await made.bus.drain()
+
+
+def script(*lines: Any) -> Any:
+    return pytest.mark.parametrize("stage", [lines], indirect=True)
+
+
+async def test_tools_that_change_nothing_leave_no_row(stage: Stage):
+    results = await stage.do(*[task("look", {"n": n}) for n in range(200)])
+    assert [r.output for r in results] == [{"n": n} for n in range(200)]
+    assert {r.status for r in results} == {TaskStatus.COMPLETED}
+    assert results[0].usage.tool_calls == 1
+    assert stage.store.writes == 0
+    assert stage.orchestrator.asked == 1
+
+
+async def test_a_tool_tasks_failures_are_results(stage: Stage):
+    wrong, late, shape, lost = await stage.do(
+        task("look", {"n": "x"}),
+        task("look", {}, deadline_at=datetime.now(UTC) - timedelta(seconds=1)),
+        task("look", [1]),
+        task("look", {}, plan="sha256:none"),
+    )
+    assert wrong.error
+    assert (wrong.error.code, wrong.error.path) == ("input_schema_mismatch", "arguments.n")
+    assert late.status is TaskStatus.TIMED_OUT
+    assert shape.error
+    assert shape.error.path == "input"
+    assert lost.error
+    assert lost.error.code == "not_found"
+
+
+async def test_a_deadline_cuts_a_tool_off(stage: Stage):
+    deadline = datetime.now(UTC) + timedelta(seconds=0.2)
+    [result] = await stage.do(task("nap", {"seconds": 60}, deadline_at=deadline))
+    assert result.status is TaskStatus.TIMED_OUT
+
+
+@script(says("", ("look", {"n": 1}), ("save", {"a": 1}), ("look", {"n": "x"}), ("ghost", {})), says("done"))
+async def test_an_agent_calls_tools_and_answers(stage: Stage):
+    job = task("helper", "hello")
+    [result] = await stage.do(job)
+    assert (result.status, result.output) == (TaskStatus.COMPLETED, "done")
+    assert (result.usage.model_calls, result.usage.tool_calls, result.usage.total_tokens) == (2, 4, 30)
+    assert sorted(name for name, _ in stage.toolbox.calls) == ["look", "save"]
+    told = {r.call_id: r for r in stage.gateway.asked[1].messages[-1].tool_results}
+    assert (told["c0"].content, told["c0"].is_error) == ('{"n": 1}', False)
+    assert "arguments.n" in told["c2"].content
+    assert "there is no tool 'ghost'" in told["c3"].content
+    events = stage.events(job)
+    assert [e.seq for e in events] == list(range(1, len(events) + 1))
+    assert events[0].type == "task.accepted"
+    assert events[-1].type == "task.completed"
+    assert {e.correlation_id for e in events} == {job.run_id}
+    assert [e.type for e in events if e.type.startswith("effect")] == [
+        "effect.intended",
+        "effect.sent",
+        "effect.confirmed",
+    ]
+    [row] = (await stage.store.load([job.task_id])).values()
+    assert (row.status, row.version, row.facts["target"]) == ("completed", len(events), "helper")
+    assert stage.gateway.asked[0].stream_to == job.task_id
+
+
+@script(says("no json"), says('```json\n{"label": "bug"}\n```'))
+async def test_an_answer_is_mended_until_it_fits(stage: Stage):
+    [result] = await stage.do(task("strict"))
+    assert result.output == {"label": "bug"}
+    assert "it is no JSON" in stage.gateway.asked[1].messages[-1].text
+
+
+@script(says("{}"), says("{}"))
+async def test_an_answer_that_never_fits_is_a_failure(stage: Stage):
+    [result] = await stage.do(task("strict"))
+    assert result.error
+    assert result.error.code == "output_invalid"
+    assert result.output is None
+
+
+async def test_input_is_held_against_the_agents_schema(stage: Stage):
+    [result] = await stage.do(task("picky", {"no": 1}))
+    assert result.error
+    assert result.error.code == "input_schema_mismatch"
+    assert stage.gateway.asked == []
+
+
+@script(ProviderUnavailable("overloaded", retry_after_s=0.01), says("at last"))
+async def test_a_provider_that_is_away_for_a_moment_is_asked_again(stage: Stage):
+    job = task("helper")
+    [result] = await stage.do(job)
+    assert result.output == "at last"
+    assert "task.model_call_failed" in [e.type for e in stage.events(job)]
+    assert len({asked.call_id for asked in stage.gateway.asked}) == 2
+
+
+@script(ProviderFailed("bad request"))
+async def test_a_provider_that_refuses_fails_the_task(stage: Stage):
+    [result] = await stage.do(task("helper"))
+    assert result.error
+    assert (result.status, result.error.code) == (TaskStatus.FAILED, "provider_failed")
+
+
+@script(None)
+async def test_wall_time_ends_a_task_and_its_model_call(stage: Stage):
+    [result] = await stage.do(task("hasty"))
+    assert result.status is TaskStatus.TIMED_OUT
+    await eventually(lambda: [m.message.type_name for m in stage.bus.broadcasts] == ["inference.abort_call"])
+
+
+@script(None)
+async def test_cancel_stops_a_running_task(stage: Stage):
+    job = task("helper")
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.gateway.asked)
+    await stage.bus.publish([_order(job)])
+    await eventually(lambda: job.task_id in stage.results())
+    assert stage.results()[job.task_id].status is TaskStatus.CANCELLED
+    await eventually(lambda: stage.runtime.running == 0)
+    assert stage.events(job)[-1].type == "task.cancelled"
+    await eventually(lambda: [m.message.type_name for m in stage.bus.broadcasts] == ["inference.abort_call"])
+
+
+async def test_cancel_stops_a_tool_without_a_row(stage: Stage):
+    job = task("nap", {"seconds": 60})
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.toolbox.calls)
+    await stage.bus.publish([_order(job)])
+    await eventually(lambda: job.task_id in stage.results())
+    assert stage.results()[job.task_id].status is TaskStatus.CANCELLED
+    await eventually(lambda: stage.runtime.running == 0)
+
+
+@pytest.mark.parametrize("target", ["helper", "look"])
+async def test_a_cancel_that_comes_first_keeps_the_task_from_beginning(stage: Stage, target: str):
+    job = task(target)
+    await stage.bus.publish([_order(job)])
+    await eventually(lambda: job.task_id in stage.results())
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.runtime.running == 0)
+    assert stage.results()[job.task_id].status is TaskStatus.CANCELLED
+    assert stage.gateway.asked == []
+    assert stage.toolbox.calls == []
+
+
+async def test_another_replica_sees_the_tombstone_in_the_journal(stage: Stage):
+    job = task("helper")
+    await stage.bus.publish([_order(job)])
+    await eventually(lambda: job.task_id in stage.results())
+    stage.runtime._cancelled.clear()
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.orchestrator.asked and stage.runtime.running == 0)
+    assert stage.gateway.asked == []
+
+
+@script(says("once"))
+async def test_a_finished_task_is_not_run_again_and_a_finished_one_is_not_cancelled(stage: Stage):
+    job = task("helper")
+    [first] = await stage.do(job)
+    count = len(stage.bus.published)
+    await stage.bus.publish([sent(job, id="again"), _order(job)])
+    await eventually(lambda: stage.runtime.running == 0)
+    assert len(stage.gateway.asked) == 1
+    assert len(stage.bus.published) == count + 2
+    assert stage.results()[job.task_id] == first
+
+
+@script(None)
+async def test_a_task_that_a_live_replica_has_is_left_to_it(stage: Stage):
+    job = task("helper")
+    other = MemoryLeases()
+    assert isinstance(stage.leases, MemoryLeases)
+    stage.leases.live.add(other.worker)
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.gateway.asked)
+    stage.leases.owners[job.task_id] = other.worker
+    rival = World(stage.bus, stage.store, stage.leases)
+    async with rival.runtime:
+        entry = stage.runtime._entries[job.task_id]
+        await rival.runtime.take([_delivery(entry.deliveries[0])])
+        await eventually(lambda: rival.runtime.running == 0)
+    assert len(stage.gateway.asked) == 1
+
+
+def _delivery(of: Any) -> Any:
+    return Delivery(subject=of.subject, headers=of.headers, body=of.body, receipt=NoReceipt(), deliveries=2)
+
+
+@script(None)
+async def test_a_duplicate_of_a_running_task_joins_it(stage: Stage):
+    job = task("helper")
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.gateway.asked)
+    await stage.bus.publish([sent(job, id="again")])
+    await eventually(lambda: len(stage.runtime._entries[job.task_id].deliveries) == 2)
+    assert len(stage.gateway.asked) == 1
+
+
+async def test_what_is_no_task_is_buried(stage: Stage):
+    wrong = sent(task("look"))
+    await stage.bus.publish([Outgoing(wrong.subject, cancel(task("look")), wrong.envelope)])
+    await eventually(lambda: stage.bus.dead)
+    [result] = await stage.do(task("look"))
+    assert result.status is TaskStatus.COMPLETED
+
+
+async def test_concurrency_is_bounded():
+    stage = Stage(Gateway(), concurrency=2)
+    async with stage.runtime:
+        await stage.start()
+        await stage.bus.publish([sent(task("nap", {"seconds": 60})) for _ in range(5)])
+        await eventually(lambda: stage.runtime.running == 2)
+        assert len(stage.toolbox.calls) == 2
+        await stage.bus.drain(0.05)
+
+
+async def test_an_effect_under_way_when_the_process_stops_is_in_doubt_not_repeated():
+    stage = Stage(Gateway())
+    job = task("hang", {"seconds": 60})
+    async with stage.runtime:
+        await stage.start()
+        await stage.bus.publish([sent(job)])
+        await eventually(lambda: stage.toolbox.calls)
+        stage.bus._mailboxes.clear()
+    heir = World(stage.bus, stage.store)
+    async with heir.runtime:
+        await heir.runtime.take([_delivery(_as_delivered(job))])
+        await eventually(lambda: job.task_id in stage.results())
+    error = stage.results()[job.task_id].error
+    assert error
+    assert error.code == "effect_in_doubt"
+    assert heir.toolbox.calls == []
+
+
+async def test_a_result_that_cannot_be_published_becomes_a_failure(monkeypatch: pytest.MonkeyPatch, stage: Stage):
+    publish = stage.bus.publish
+
+    async def refuse(messages: Any) -> None:
+        if any(isinstance(m.message, TaskResult) and m.message.output for m in messages):
+            raise PayloadTooLarge("too large")
+        await publish(messages)
+
+    monkeypatch.setattr(stage.bus, "publish", refuse)
+    [result] = await stage.do(task("look", {"n": 1}))
+    assert result.error
+    assert result.error.code == "payload_too_large"
+
+
+@script(says("after the outage"))
+async def test_outages_of_the_store_and_the_bus_are_waited_out(monkeypatch: pytest.MonkeyPatch, stage: Stage):
+    append, publish = stage.store.append, stage.bus.publish
+    failures = {"append": 2, "publish": 2}
+
+    async def unsure_append(appends: Any) -> set[str]:
+        lost = await append(appends)
+        if failures["append"]:
+            failures["append"] -= 1
+            raise ConnectionResetError("written, but the answer was lost")
+        return lost
+
+    async def flaky_publish(messages: Any) -> None:
+        if failures["publish"]:
+            failures["publish"] -= 1
+            raise Unavailable("NATS is away")
+        await publish(messages)
+
+    monkeypatch.setattr(stage.store, "append", unsure_append)
+    job = task("helper")
+    await publish([sent(job)])
+    monkeypatch.setattr(stage.bus, "publish", flaky_publish)
+    await eventually(lambda: job.task_id in stage.results())
+    assert stage.results()[job.task_id].output == "after the outage"
+    assert len(stage.gateway.asked) == 1
+    assert [e.seq for e in stage.events(job)] == [1, 2, 3]
+
+
+async def test_what_keeps_breaking_fails_visibly(monkeypatch: pytest.MonkeyPatch, stage: Stage):
+    async def broken(_: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(stage.shop.journal, "append", broken)
+    [result] = await stage.do(task("helper"))
+    assert result.error
+    assert result.error.code == "internal"
+    assert stage.bus.dead
+
+
+async def test_two_writers_of_one_task_in_one_batch_do_not_both_win(stage: Stage):
+    page = Page(1, "cause", datetime.now(UTC), (b"{}",))
+    appends = [Append("task_x", "default", 0, (page,), status, facts={}) for status in ("queued", "failed")]
+    assert list(await stage.shop.journal._append_all(appends)) == [False, True]
+
+
+async def test_batches_hand_over_what_has_gathered_and_pass_errors_on():
+    seen: list[list[int]] = []
+
+    async def double(items: Any) -> list[int]:
+        seen.append(list(items))
+        if 13 in items:
+            raise ValueError("unlucky")
+        return [item * 2 for item in items]
+
+    batcher = Batcher(double, limit=3)
+    assert await asyncio.gather(*(batcher(n) for n in range(5))) == [0, 2, 4, 6, 8]
+    assert seen == [[0, 1, 2], [3, 4]]
+    with pytest.raises(ValueError, match="unlucky"):
+        await batcher(13)
+    assert await batcher(7) == 14
+
+
+async def test_a_plan_is_asked_for_once(stage: Stage):
+    await asyncio.gather(*(stage.plans.get(PLAN.digest, CONTEXT) for _ in range(10)))
+    assert stage.orchestrator.asked == 1
+
+
+def _order(job: Task) -> Outgoing:
+    order = cancel(job)
+    envelope = Envelope.wrap(order.type_name, "test", CONTEXT)
+    return Outgoing(subjects.cmd("default", "agent_runtime", "cancel_task"), order, envelope)
+
+
+def _as_delivered(job: Task) -> Any:
+    out = sent(job)
+    return SimpleNamespace(subject=out.subject, headers=out.envelope.headers(), body=job.encode())
