@@ -1,46 +1,233 @@
-"""Mailboxes, over real NATS."""
+"""Mailboxes over real NATS: what the contract suite cannot show without a server to break."""
 
 import asyncio
 
 import pytest
-from paracle_chassis.testing.sample import Note
 
-from paracle_chassis.bus import outgoing
-from paracle_chassis.routes import Routes
+from paracle_chassis import receipts
+from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.testing.contracts.bus import mailbox, note
 from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.sample import Note
 from paracle_domain import subjects
-from paracle_domain.envelope import Context
+from paracle_domain.envelope import CE_ID
+from paracle_domain.errors import Conflict
+from paracle_embedded import NatsServer
 
 pytestmark = pytest.mark.connected
-CONTEXT = Context("acme")
 
 
-def note(number: int, *, text: str = "n", id: str | None = None):
-    message = Note(text=text, number=number)
-    return outgoing(subjects.task("acme", "agents"), message, CONTEXT, source="test", id=id or f"note-{number}")
+class Recorder:
+    """A handler that remembers the numbers that it saw."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.batches: list[int] = []
+
+    async def __call__(self, batch) -> None:
+        self.batches.append(len(batch))
+        self.seen.extend(delivery.decode(Note).number for delivery in batch)
 
 
-def mailbox(handler, **options) -> Routes:
-    table = Routes("testing")
-    table.mailbox(
-        stream=subjects.TASKS, durable="testing", filter="paracle.v1.*.task.agents", handler=handler, **options
-    )
-    return table
+async def messages_in(bus, stream: str) -> int:
+    return (await bus.client.jsm().stream_info(stream)).state.messages
 
 
-async def test_everything_published_is_handled_once_and_gone_from_the_stream(serve):
-    seen: list[int] = []
-
-    async def keep(batch):
-        seen.extend(delivery.decode(Note).number for delivery in batch)
-
-    bus = await serve(mailbox(keep))
+async def test_what_is_handled_is_gone_from_the_work_queue(serve):
+    recorder = Recorder()
+    bus = await serve(mailbox(recorder))
     await bus.publish([note(number) for number in range(2000)])
-    await eventually(lambda: len(seen) == 2000)
-    assert seen == list(range(2000))
-    jetstream = bus.client.jsm()
+    await eventually(lambda: len(recorder.seen) == 2000)
+    assert recorder.seen == list(range(2000))
 
     async def empty() -> bool:
-        return (await jetstream.stream_info(subjects.TASKS)).state.messages == 0
+        return await messages_in(bus, subjects.TASKS) == 0
 
     await eventually(empty)
+
+
+async def test_the_same_id_twice_is_one_message(serve):
+    recorder = Recorder()
+    bus = await serve(mailbox(recorder))
+    await bus.publish([note(1), note(1), note(2)])
+    await bus.publish([note(2), note(3)])
+    await eventually(lambda: 3 in recorder.seen)
+    assert recorder.seen == [1, 2, 3]
+
+
+async def test_a_lone_message_is_handed_over_although_a_batch_could_be_large(serve):
+    recorder = Recorder()
+    bus = await serve(mailbox(recorder, batch=1000))
+    for number in range(5):
+        await bus.publish([note(number)])
+        await eventually(lambda number=number: recorder.seen[-1:] == [number], within_s=3)
+    assert recorder.batches == [1] * 5
+
+
+async def test_a_dead_letter_keeps_the_message_and_says_why(serve):
+    async def refuse(_batch) -> None:
+        raise Conflict("not\nthis one")
+
+    bus = await serve(mailbox(refuse))
+    await bus.publish([note(7, text="exactly this")])
+    found = await eventually_dead(bus)
+    assert Note.decode(found.data) == Note(text="exactly this", number=7)
+    assert found.subject == "paracle.v1.acme.dlq.testing"
+    assert found.headers[CE_ID] == "note-7"
+    assert found.headers[receipts.DEAD_SUBJECT] == "paracle.v1.acme.task.agents"
+    assert found.headers[receipts.DEAD_CODE] == "conflict"
+    assert found.headers[receipts.DEAD_REASON] == "not this one"
+    assert found.headers[receipts.DEAD_TRIES] == "1"
+
+    async def gone() -> bool:
+        return await messages_in(bus, subjects.TASKS) == 0
+
+    await eventually(gone)
+
+
+async def eventually_dead(bus):
+    jetstream = bus.client.jsm()
+
+    async def look():
+        try:
+            return await jetstream.get_last_msg(subjects.DEADLETTERS, "paracle.v1.acme.dlq.testing")
+        except Exception:
+            return None
+
+    return await eventually(look)
+
+
+async def test_what_is_no_message_of_the_contract_is_a_dead_letter(serve):
+    recorder = Recorder()
+    bus = await serve(mailbox(recorder))
+    await bus.publish([])
+    await bus.client.publish("paracle.v1.acme.task.agents", b"\xff not json")
+    found = await eventually_dead(bus)
+    assert found.headers[receipts.DEAD_CODE] == "malformed_message"
+    assert found.data == b"\xff not json"
+
+
+async def test_deleting_the_streams_under_a_mailbox_only_interrupts_it(serve):
+    recorder = Recorder()
+    bus = await serve(mailbox(recorder))
+    await bus.publish([note(1)])
+    await eventually(lambda: recorder.seen == [1])
+    await bus.client.jsm().delete_stream(subjects.TASKS)
+    await bus.publish([note(2)])
+    await eventually(lambda: recorder.seen == [1, 2])
+
+
+async def test_deleting_the_consumer_under_a_mailbox_only_interrupts_it(serve):
+    recorder = Recorder()
+    bus = await serve(mailbox(recorder))
+    await bus.publish([note(1)])
+    await eventually(lambda: recorder.seen == [1])
+    await bus.client.jsm().delete_consumer(subjects.TASKS, "testing")
+    await bus.publish([note(2)])
+    await eventually(lambda: recorder.seen == [1, 2])
+
+
+async def test_a_server_killed_under_load_loses_nothing(serve, nats_server: NatsServer):
+    recorder = Recorder()
+    settings = ServiceSettings(nats_url=nats_server.url)
+    bus = await serve(mailbox(recorder), settings=settings)
+    await bus.publish([note(number) for number in range(100)])
+
+    async def publish() -> None:
+        for start in range(100, 1000, 100):
+            await bus.publish([note(number) for number in range(start, start + 100)])
+
+    publishing = asyncio.create_task(publish())
+    await eventually(lambda: len(recorder.seen) > 300)
+    await asyncio.to_thread(nats_server.kill)
+    await asyncio.to_thread(nats_server.start)
+    await publishing
+    await eventually(lambda: set(recorder.seen) == set(range(1000)))
+
+
+async def test_draining_finishes_the_batch_in_hand_and_gives_the_rest_back_at_once(serve):
+    entered, leave = asyncio.Event(), asyncio.Event()
+    first: list[int] = []
+
+    async def slow(batch) -> None:
+        entered.set()
+        await leave.wait()
+        first.extend(delivery.decode(Note).number for delivery in batch)
+
+    bus = await serve(mailbox(slow, batch=2))
+    await bus.publish([note(number) for number in range(4)])
+    await entered.wait()
+    draining = asyncio.create_task(bus.drain(10))
+    recorder = Recorder()
+    await serve(mailbox(recorder, batch=2))
+    await eventually(lambda: len(recorder.seen) >= 2)
+    leave.set()
+    await draining
+    assert sorted(first + recorder.seen) == [0, 1, 2, 3]
+
+
+async def test_a_drain_that_runs_out_of_time_gives_everything_back(serve):
+    entered = asyncio.Event()
+
+    async def stuck(_batch) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    bus = await serve(mailbox(stuck))
+    await bus.publish([note(1)])
+    await entered.wait()
+    await bus.drain(0.05)
+    recorder = Recorder()
+    await serve(mailbox(recorder))
+    await eventually(lambda: recorder.seen == [1])
+
+
+async def test_work_longer_than_the_ack_wait_is_not_delivered_twice(serve):
+    entered, leave = [], asyncio.Event()
+
+    async def slow(batch) -> None:
+        entered.append(batch[0].deliveries)
+        await leave.wait()
+
+    bus = await serve(mailbox(slow, ack_wait_s=0.3))
+    other = Recorder()
+    await bus.publish([note(1)])
+    await eventually(lambda: entered)
+    await serve(mailbox(other, ack_wait_s=0.3))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(leave.wait(), 1)  # three ack waits go by
+    leave.set()
+    assert other.seen == []
+    assert entered == [1]
+
+
+async def test_a_large_body_travels_by_claim_check(serve):
+    bodies: list[str] = []
+
+    async def keep(batch) -> None:
+        bodies.extend(delivery.decode(Note).text for delivery in batch)
+
+    bus = await serve(mailbox(keep))
+    text = "x" * 3_000_000
+    await bus.publish([note(1, text=text), note(2, text="small")])
+    await eventually(lambda: len(bodies) == 2)
+    assert bodies == [text, "small"]
+
+
+async def test_a_claim_whose_payload_is_gone_is_a_dead_letter(serve):
+    recorder = Recorder()
+    bus = await serve()
+    await bus.publish([note(1, text="x" * 300_000)])
+    await bus.client.jsm().purge_stream("OBJ_paracle-claims")
+    await serve(mailbox(recorder))
+    found = await eventually_dead(bus)
+    assert "no longer in the object store" in found.headers[receipts.DEAD_REASON]
+    assert recorder.seen == []
+
+
+def test_the_place_of_a_message_is_read_from_both_forms_of_ack_subject():
+    old = receipts.place_of("$JS.ACK.TASKS.agents.2.17.18.1700000000000000000.5")
+    new = receipts.place_of("$JS.ACK.hub.ACCHASH.TASKS.agents.2.17.18.1700000000000000000.5.tok")
+    assert old == new == receipts.Place("TASKS", "agents", 2, 17, 1700000000000000000)
+
+

@@ -1,33 +1,227 @@
-"""Asking and answering, over real NATS."""
+"""RPC over real NATS: what the contract suite cannot show."""
 
 import asyncio
+import json
+import os
+import signal
+import sys
 
 import nats
 import pytest
-from paracle_chassis.testing.sample import Echo, Echoed, Work
 
-from paracle_chassis.nats_bus import NatsBus
+from paracle_chassis import rpc
 from paracle_chassis.routes import Routes
+from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.sample import Echo, Echoed, Work
+from paracle_domain import subjects
 from paracle_domain.envelope import Context
-from paracle_domain.errors import Conflict, Finding, InternalError, MalformedMessage, NotFound, RateLimited, Unavailable
+from paracle_domain.errors import PayloadTooLarge, Unavailable
 
 pytestmark = pytest.mark.connected
-CONTEXT = Context("acme", "user:ann", correlation_id="run_1")
+CONTEXT = Context("acme")
+SUBJECT = subjects.rpc("acme", "testing", "echo")
 
 
 async def echo(request: Echo, call: Context) -> Echoed:
     return Echoed(text=request.text, tenant=call.tenant)
 
 
-async def test_an_answer_is_typed_and_the_tenant_is_that_of_the_subject(serve):
+def echoing() -> Routes:
     table = Routes("testing")
     table.rpc(Echo, echo)
-    await serve(table)
-    bus = await serve()
-    assert await bus.call(Echo(text="hi"), CONTEXT) == Echoed(text="hi", tenant="acme")
+    return table
 
 
-async def test_without_anybody_who_answers_it_is_unavailable_at_once(serve):
+def working(handler) -> Routes:
+    table = Routes("testing")
+    table.rpc(Work, handler, long=True)
+    return table
+
+
+async def test_nonsense_is_a_malformed_message_that_names_the_field(serve, nats_url):
+    await serve(echoing())
+    client = await nats.connect(nats_url)
+    answer = await client.request(SUBJECT, b'{"text": 7}')
+    assert answer.headers["paracle-error"] == "malformed_message"
+    problem = json.loads(answer.data)
+    assert (problem["path"], problem["status"]) == ("text", 400)
+    for body in (b"\xff\xfe", b"", b"[]"):
+        answer = await client.request(SUBJECT, body)
+        assert answer.headers["paracle-error"] == "malformed_message"
+    await client.close()
+
+
+async def test_large_questions_and_answers_travel_by_claim_check(serve):
+    await serve(echoing())
     bus = await serve()
-    with pytest.raises(Unavailable, match="no testing is running"):
-        await bus.call(Echo(text="hi"), CONTEXT, timeout_s=30)
+    text = "y" * 2_000_000
+    assert (await bus.call(Echo(text=text), CONTEXT)).text == text
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_travels(serve, monkeypatch):
+    monkeypatch.setattr("paracle_chassis.claims.PAYLOAD_LIMIT", 1_000_000)
+    await serve(echoing())
+    bus = await serve()
+    with pytest.raises(PayloadTooLarge, match="1,000,000"):
+        await bus.call(Echo(text="z" * 1_000_001), CONTEXT)
+
+
+async def test_many_questions_at_once_get_their_own_answers(serve):
+    await serve(echoing())
+    bus = await serve()
+    answers = await asyncio.gather(*(bus.call(Echo(text=str(number)), CONTEXT) for number in range(500)))
+    assert [answer.text for answer in answers] == [str(number) for number in range(500)]
+
+
+async def test_replicas_share_the_questions(serve):
+    counts = [0, 0]
+
+    def counting(index: int) -> Routes:
+        async def count(request: Echo, _call: Context) -> Echoed:
+            counts[index] += 1
+            return Echoed(text=request.text)
+
+        table = Routes("testing")
+        table.rpc(Echo, count)
+        return table
+
+    for index in range(2):
+        await serve(counting(index))
+    bus = await serve()
+    await asyncio.gather(*(bus.call(Echo(text="x"), CONTEXT) for _ in range(200)))
+    assert sum(counts) == 200
+    assert min(counts) > 0
+
+
+async def test_a_long_answer_may_take_longer_than_its_caller_waits_for_a_sign_of_life(serve, monkeypatch):
+    monkeypatch.setattr(rpc, "KEEP_ALIVE_S", 0.05)
+
+    async def work(request: Work, _call: Context) -> Echoed:
+        await asyncio.sleep(0.6)  # the work itself
+        return Echoed(text=request.text)
+
+    await serve(working(work))
+    bus = await serve()
+    answer = await bus.call(Work(text="done"), CONTEXT, timeout_s=30, idle_s=0.3)
+    assert answer.text == "done"
+
+
+async def test_a_caller_that_is_cancelled_hangs_up_and_leaves_nothing_behind(serve):
+    begun, stopped = asyncio.Event(), asyncio.Event()
+
+    async def work(_request: Work, _call: Context) -> Echoed:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        raise AssertionError("never")
+
+    server = await serve(working(work))
+    bus = await serve()
+    asking = asyncio.create_task(bus.call(Work(text="x"), CONTEXT, timeout_s=60, idle_s=5))
+    await begun.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await stopped.wait()
+    await eventually(lambda: len(bus.link.inbox) == 0 and len(server.link.inbox) == 0)
+
+
+async def test_a_caller_that_is_gone_is_noticed(serve, nats_url, monkeypatch):
+    monkeypatch.setattr(rpc, "KEEP_ALIVE_S", 0.02)
+    stopped = asyncio.Event()
+
+    async def work(_request: Work, _call: Context) -> Echoed:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        raise AssertionError("never")
+
+    await serve(working(work))
+    client = await nats.connect(nats_url)
+    await client.publish(subjects.rpc("acme", "testing", "work"), b'{"text": "x"}', reply="_INBOX.nobody.there")
+    await client.flush()
+    await client.close()
+    await stopped.wait()
+
+
+SERVER = """
+import asyncio, sys
+from paracle_chassis.nats_bus import NatsBus
+from paracle_chassis.routes import Routes
+from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.testing.sample import Work
+
+async def work(request, call):
+    print("working", flush=True)
+    await asyncio.Event().wait()
+
+async def main():
+    table = Routes("testing")
+    table.rpc(Work, work, long=True)
+    bus = NatsBus("testing", ServiceSettings(nats_url=sys.argv[1]))
+    await bus.open()
+    await bus.serve(table)
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_server_is_noticed_by_its_silence(serve, nats_url):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SERVER, nats_url, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"ready\n"
+    bus = await serve()
+    asking = asyncio.create_task(bus.call(Work(text="x"), CONTEXT, timeout_s=600, idle_s=1.5))
+    assert await process.stdout.readline() == b"working\n"
+    os.kill(process.pid, signal.SIGKILL)
+    await process.wait()
+    with pytest.raises(Unavailable, match="fell silent"):
+        await asking
+
+
+async def test_draining_answers_what_was_asked(serve):
+    begun, leave = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Echo, _call: Context) -> Echoed:
+        begun.set()
+        await leave.wait()
+        return Echoed(text=request.text)
+
+    table = Routes("testing")
+    table.rpc(Echo, slow)
+    server = await serve(table)
+    bus = await serve()
+    asking = asyncio.create_task(bus.call(Echo(text="last"), CONTEXT))
+    await begun.wait()
+    draining = asyncio.create_task(server.drain(5))
+    leave.set()
+    assert (await asking).text == "last"
+    await draining
+    with pytest.raises(Unavailable):
+        await bus.call(Echo(text="too late"), CONTEXT, timeout_s=2)
+
+
+async def test_a_drain_that_runs_out_of_time_tells_the_caller(serve):
+    begun = asyncio.Event()
+
+    async def stuck(_request: Echo, _call: Context) -> Echoed:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError("never")
+
+    table = Routes("testing")
+    table.rpc(Echo, stuck)
+    server = await serve(table)
+    bus = await serve()
+    asking = asyncio.create_task(bus.call(Echo(text="x"), CONTEXT))
+    await begun.wait()
+    await server.drain(0.05)
+    with pytest.raises(Unavailable, match="shutting down"):
+        await asking

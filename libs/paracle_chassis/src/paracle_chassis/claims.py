@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from nats.errors import Error as NatsError
-from nats.js.api import ObjectStoreConfig
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import NotFoundError
 from nats.js.object_store import ObjectStore
 
-from paracle_chassis import topology
+from paracle_chassis import provisioning, topology
 from paracle_chassis.bus import CLAIM_THRESHOLD, PAYLOAD_LIMIT
 from paracle_chassis.link import Link
 from paracle_domain.envelope import CLAIM
@@ -79,8 +78,7 @@ class Claims:
             jetstream = self._link.jetstream
             try:
                 self._store = await jetstream.object_store(topology.CLAIMS_BUCKET)
-            except (NotFoundError, APIError):
-                self._store = await jetstream.create_object_store(
-                    config=ObjectStoreConfig(bucket=topology.CLAIMS_BUCKET, ttl=topology.CLAIMS_TTL_S)
-                )
+            except NotFoundError:
+                await provisioning.ensure_bucket(self._link.client, self._link.durability)
+                self._store = await jetstream.object_store(topology.CLAIMS_BUCKET)
         return self._store

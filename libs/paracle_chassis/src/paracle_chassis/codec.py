@@ -41,3 +41,11 @@ def encode_answer(answer: Message | JsonObject | ParacleError, **more: Any) -> t
 def internal(service: str) -> InternalError:
     """What a caller is told of an unexpected exception: where its details are, not what they are."""
     return InternalError(f"{service} failed unexpectedly; its log has the details")
+
+
+def read_answer(body: bytes, headers: Mapping[str, str] | None) -> JsonObject:
+    """A command's answer; raises the error that it is, if it is one."""
+    if (error := decode_error(body, headers)) is not None:
+        raise error
+    found: JsonObject = json.loads(body)
+    return found

@@ -68,14 +68,14 @@ class PullConsumer:
         Unavailable
             If NATS does not answer.
         """
-        await provisioning.ensure_consumer(self._link.client, self.spec)
+        await provisioning.ensure_consumer(self._link.client, self.spec, self._link.durability)
         client = self._link.client
         self._inbox = client.new_inbox()
         self._subscription = await client.subscribe(
             f"{self._inbox}.*", cb=self._receive, pending_msgs_limit=0, pending_bytes_limit=0
         )
         self._unhook = self._link.on_reconnect(self._start_over)
-        self._spawn(self._watch())
+        _ = self._spawn(self._watch())
         self._start_over()
 
     async def take(self, limit: int) -> list[Msg]:
@@ -147,7 +147,7 @@ class PullConsumer:
         if free * 2 >= self._capacity and free > 0:
             name = str(next(self._names))
             self._pulls[name] = free
-            self._spawn(self._request(name, free))
+            _ = self._spawn(self._request(name, free))
 
     async def _request(self, name: str, number: int) -> None:
         ask = {"batch": number, "expires": EXPIRES_S * _NS, "idle_heartbeat": HEARTBEAT_S * _NS}
@@ -192,7 +192,7 @@ class PullConsumer:
         for delay in outages.delays():
             await asyncio.sleep(delay)
             try:
-                await provisioning.ensure_consumer(self._link.client, self.spec)
+                await provisioning.ensure_consumer(self._link.client, self.spec, self._link.durability)
             except Unavailable as error:
                 _log.debug("cannot mend yet: %s", error)
             except ParacleError:

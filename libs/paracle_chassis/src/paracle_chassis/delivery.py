@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, override
 
 from paracle_domain import subjects
 from paracle_domain.envelope import Envelope
@@ -64,6 +64,7 @@ class Delivery:
         self.kept = False
         self._receipt = receipt
 
+    @override
     def __repr__(self) -> str:
         return f"<Delivery {self.subject} {self.stream}:{self.stream_seq} try {self.deliveries}>"
 

@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 
 from paracle_chassis import _lean
 from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.topology import Durability
 from paracle_domain.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Inbox:
         return f"{self._prefix}.{token}"
 
     def forget(self, subject: str) -> None:
-        """Let go of a reply subject; what still comes to it is dropped."""
+        """Let go of a reply subject; what still comes to it is dropped, and whoever wants an answer is told so."""
         self._waiting.pop(subject[self._skip :], None)
 
     def __len__(self) -> int:
@@ -57,6 +58,8 @@ class Inbox:
         on_message = self._waiting.get(token)
         if on_message is not None:
             on_message(more, message)
+        elif message.reply:  # somebody still works for a caller that no longer waits: hang up
+            await self._client.publish(message.reply)
 
 
 class Link:
@@ -68,6 +71,11 @@ class Link:
         self._broker: NatsBroker | None = None
         self._inbox: Inbox | None = None
         self._hooks: list[Callable[[], None]] = []
+
+    @property
+    def durability(self) -> Durability:
+        """How streams that are made anew are kept."""
+        return Durability(self._settings.nats_replicas, self._settings.nats_relaxed)
 
     @property
     def broker(self) -> NatsBroker:

@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from paracle_chassis import outages, telemetry
-from paracle_chassis.consumer import PullConsumer
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.logging import envelope_story, story
-from paracle_chassis.receipts import JetStreamReceipt, Settler
+from paracle_chassis.receipts import JetStreamReceipt, SettlerPort
 from paracle_chassis.routes import MailboxRoute
 from paracle_domain.errors import InternalError, ParacleError, Unavailable
 from paracle_domain.subjects import Subject
@@ -36,10 +35,23 @@ _HEARTBEATS_PER_WAIT: Final = 3
 _CRASHES: Final = 5
 
 
+class Source(Protocol):
+    """Where a mailbox takes its messages from: `consumer.PullConsumer`, or one in memory."""
+
+    @property
+    def buffer(self) -> Collection[Msg]: ...
+    @property
+    def alive(self) -> bool: ...
+    async def start(self) -> None: ...
+    async def take(self, limit: int) -> list[Msg]: ...
+    def stop(self) -> list[Msg]: ...
+    async def close(self) -> None: ...
+
+
 class Mailbox:
     """One mailbox of one replica; one batch at a time."""
 
-    def __init__(self, service: str, route: MailboxRoute, consumer: PullConsumer, settler: Settler) -> None:
+    def __init__(self, service: str, route: MailboxRoute, consumer: Source, settler: SettlerPort) -> None:
         self.route = route
         self._service = service
         self._consumer = consumer
@@ -84,7 +96,7 @@ class Mailbox:
 
     async def _process(self, messages: Sequence[Msg]) -> None:
         self._in_hand = [JetStreamReceipt.deliver(message, self._settler) for message in messages]
-        pending = [delivery for delivery in self._in_hand if await self._open(delivery)]
+        pending: Sequence[Delivery] = [delivery for delivery in self._in_hand if await self._open(delivery)]
         alone = False
         for delay in outages.delays():
             if not (pending := await self._round(pending, alone=alone)):

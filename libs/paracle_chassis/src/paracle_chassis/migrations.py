@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, override
 
 import asyncpg
 
@@ -43,6 +43,7 @@ class Migration:
     def checksum(self) -> str:
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
+    @override
     def __str__(self) -> str:
         return f"{self.number:03}_{self.name}"
 
@@ -104,7 +105,7 @@ async def migrate(connection: Connection, migrations: Sequence[Migration]) -> li
     return missing
 
 
-async def require_current(pool: asyncpg.Pool[Any], package: str) -> None:
+async def require_current(connection: Connection, package: str) -> None:
     """Refuse to go on with a database that lacks migrations of `package`.
 
     Raises
@@ -115,9 +116,8 @@ async def require_current(pool: asyncpg.Pool[Any], package: str) -> None:
     migrations = load(package)
     if not migrations:
         return
-    async with pool.acquire() as connection:
-        known = await connection.fetchval("select to_regclass('schema_migrations') is not null")
-        applied = await _applied(connection) if known else {}
+    known = await connection.fetchval("select to_regclass('schema_migrations') is not null")
+    applied = await _applied(connection) if known else {}
     if missing := _missing(migrations, applied):
         service = package.removeprefix("paracle_")
         names = ", ".join(map(str, missing))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, override
@@ -18,7 +17,7 @@ from paracle_chassis.consumer import PullConsumer
 from paracle_chassis.link import Link, status_of
 
 from paracle_chassis.mailbox import Mailbox
-from paracle_chassis.publisher import Publisher, Wire, to_wire
+from paracle_chassis.publisher import Publisher, Wire, make_streams, to_wire
 from paracle_chassis.receipts import Settler
 from paracle_chassis.replies import CommandReplies
 from paracle_chassis.routes import MailboxRoute, Routes
@@ -27,7 +26,7 @@ from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.topology import ConsumerSpec
 from paracle_domain import subjects
 from paracle_domain.envelope import REPLY_TO, Context, Envelope
-from paracle_domain.errors import DeadlineExceeded, ParacleError, Unavailable
+from paracle_domain.errors import DeadlineExceeded, Unavailable
 from paracle_domain.messages import JsonObject, Message, Request
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _RESEND_S: Final = 3.0
-_NO_STREAM_WAIT_S: Final = 0.25
+_RETRY_S: Final = 0.25
 
 
 class NatsBus(Bus):
@@ -172,17 +171,11 @@ class NatsBus(Bus):
             except TimeoutError:
                 continue
             except (NatsError, OSError):
-                await asyncio.sleep(_NO_STREAM_WAIT_S)
+                await asyncio.sleep(_RETRY_S)
                 continue
-            if status_of(answer) is not None:  # no stream takes it: not provisioned yet, or being made anew
-                await asyncio.sleep(_NO_STREAM_WAIT_S)
+            if status_of(answer) is not None:
+                await make_streams(self.link, (wire.subject,))
+                await asyncio.sleep(_RETRY_S)
                 continue
-            return _read_answer(answer)
+            return codec.read_answer(answer.data, answer.headers)
 
-
-def _read_answer(answer: Msg) -> JsonObject:
-    error: ParacleError | None = codec.decode_error(answer.data, answer.headers)
-    if error is not None:
-        raise error
-    found: JsonObject = json.loads(answer.data)
-    return found

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
-from typing import Any, Final, Self
+from typing import Any, Final, Self, override
 
 import asyncpg
 
@@ -19,6 +19,7 @@ _log = logging.getLogger(__name__)
 
 COMMAND_TIMEOUT_S: Final = 30.0
 _CONNECT_TIMEOUT_S: Final = 5.0
+_LOOK_S: Final = 0.2
 _NAME: Final = re.compile(r"^--\s*name:\s*(\w+)\s*$", re.MULTILINE)
 _AWAY: Final = (
     OSError,
@@ -70,8 +71,12 @@ class Database:
         self.pool = create_pool(settings)
 
     async def __aenter__(self) -> Self:
-        await self._connect()
-        await migrations.require_current(self.pool, self._package)
+        connection = await self._connect()
+        try:
+            await migrations.require_current(connection, self._package)
+        finally:
+            await connection.close()
+        _ = await self.pool
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
@@ -89,26 +94,25 @@ class Database:
         except (*_AWAY, asyncpg.InterfaceError, TimeoutError) as error:
             raise Unavailable(f"PostgreSQL does not answer: {type(error).__name__}") from error
 
-    async def _connect(self) -> None:
+    async def _connect(self) -> asyncpg.Connection[Any]:
+        """A first connection, once PostgreSQL is up: a pool that failed to start cannot be started again."""
         patience = self._settings.connect_timeout_s
         deadline = asyncio.get_running_loop().time() + patience
         while True:
             try:
-                await self.pool
-            except _AWAY as error:
+                return await asyncpg.connect(self._settings.postgres_dsn, timeout=_CONNECT_TIMEOUT_S)
+            except (*_AWAY, TimeoutError) as error:
                 if asyncio.get_running_loop().time() > deadline:
                     raise Unavailable(
                         f"PostgreSQL does not answer (waited {patience:g} s): {error}; "
                         "start it, or set PARACLE_POSTGRES_DSN to where it listens"
                     ) from error
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(_LOOK_S)
             except asyncpg.PostgresError as error:
                 raise Unavailable(
                     f"PostgreSQL refuses the connection: {error}; check PARACLE_POSTGRES_DSN, "
                     "or let `python -m paracle_chassis.provision` make the database"
                 ) from error
-            else:
-                return
 
 
 class Queries(Mapping[str, str]):
@@ -133,6 +137,7 @@ class Queries(Mapping[str, str]):
             found[name] = statement.strip()
         return cls(found)
 
+    @override
     def __getitem__(self, name: str) -> str:
         return self._statements[name]
 
@@ -145,8 +150,10 @@ class Queries(Mapping[str, str]):
             known = ", ".join(sorted(self._statements))
             raise AttributeError(f"queries.sql has no statement {name!r}; it has {known}") from None
 
+    @override
     def __iter__(self) -> Iterator[str]:
         return iter(self._statements)
 
+    @override
     def __len__(self) -> int:
         return len(self._statements)

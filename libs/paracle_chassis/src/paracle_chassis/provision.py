@@ -6,6 +6,8 @@ Idempotent, and safe to run from several places at once. It waits for NATS and P
 
     PARACLE_NATS_URL              where NATS listens
     PARACLE_POSTGRES_ADMIN_DSN    a role that may create databases and roles; without it, no database is touched
+    PARACLE_NATS_REPLICAS         copies of each stream; 1 by default, 3 in a cluster
+    PARACLE_NATS_RELAXED          as --relaxed
     PARACLE_POSTGRES_PASSWORD     the services' roles get this password; by default that of the admin DSN
 """
 
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
     from paracle_chassis.provisioning import Change
+    from paracle_chassis.topology import Durability
 
+DEFAULT_NATS_URL: Final = "nats://127.0.0.1:4222"
 SERVICES: Final = ("registry", "orchestrator", "agent_runtime", "provider_gateway", "observability", "api_gateway")
 _LOCK: Final = 0x70726F76  # "prov": concurrent runs take turns at creating roles and databases
 _LOOK_S: Final = 0.1
@@ -45,7 +49,7 @@ class Plan:
         Write the streams that Postgres can rebuild (TASKS, RESULTS) behind: faster, single servers only.
     """
 
-    nats_url: str = "nats://127.0.0.1:4222"
+    nats_url: str = DEFAULT_NATS_URL
     admin_dsn: str | None = None
     password: str | None = None
     services: Sequence[str] = SERVICES
@@ -53,11 +57,17 @@ class Plan:
     relaxed: bool = False
     patience_s: float = 30.0
 
+    @property
+    def durability(self) -> Durability:
+        from paracle_chassis.topology import Durability  # noqa: PLC0415  # loads while PostgreSQL is being asked
+
+        return Durability(self.replicas, self.relaxed)
+
 
 def service_dsn(admin_dsn: str, service: str, password: str | None = None) -> str:
     """The DSN of the own database and role of `service` on the server of `admin_dsn`."""
     parts = urlsplit(admin_dsn)
-    secret = password if password is not None else parts.password
+    secret = password if password is not None else unquote(parts.password or "")
     login = quote(f"paracle_{service}") + (f":{quote(secret, safe='')}" if secret else "")
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{login}@{host}", path=f"/paracle_{service}"))
@@ -97,13 +107,13 @@ async def _provision_nats(plan: Plan) -> list[Change]:
         async with asyncio.timeout(plan.patience_s):
             await _await_jetstream(client)
             streams = [
-                provisioning.ensure_stream(client, spec, replicas=plan.replicas, relaxed=plan.relaxed)
+                provisioning.ensure_stream(client, spec, plan.durability)
                 for spec in topology.STREAMS
             ]
-            bucket = provisioning.ensure_bucket(client, replicas=plan.replicas)
+            bucket = provisioning.ensure_bucket(client, plan.durability)
             made = await asyncio.gather(*streams, bucket)
             wanted = [spec for spec in topology.CONSUMERS if spec.durable in plan.services]
-            return [*made, *await asyncio.gather(*(provisioning.ensure_consumer(client, spec) for spec in wanted))]
+            return [*made, *await asyncio.gather(*(provisioning.ensure_consumer(client, spec, plan.durability) for spec in wanted))]
     except TimeoutError as error:
         raise Unavailable(f"JetStream at {_shown(plan.nats_url)} is not ready after {plan.patience_s:g} s") from error
     finally:
@@ -131,11 +141,12 @@ async def _connect_nats(plan: Plan) -> Client:
     while True:
         client = Client()
         try:
-            await client.connect(servers, allow_reconnect=False, connect_timeout=2, error_cb=_ignore, name="provision")
+            async with asyncio.timeout_at(min(deadline, asyncio.get_running_loop().time() + 2)):
+                await client.connect(servers, allow_reconnect=False, error_cb=_ignore, name="paracle-provision")
         except (
             Exception
         ) as error:  # refused, not listening yet, not NATS: all of it is looked at again until the deadline
-            if asyncio.get_running_loop().time() > deadline:
+            if asyncio.get_running_loop().time() >= deadline:
                 raise Unavailable(
                     f"NATS does not answer at {_shown(plan.nats_url)} (waited {plan.patience_s:g} s); "
                     "start it, or set PARACLE_NATS_URL to where it listens"
@@ -227,13 +238,15 @@ def _plan(arguments: Sequence[str] | None) -> tuple[Plan, str]:
         epilog="example: PARACLE_NATS_URL=nats://127.0.0.1:4222 python -m paracle_chassis.provision --services registry",
     )
     parser.add_argument("--services", default=",".join(SERVICES), help="whose databases and consumers, by commas")
-    parser.add_argument("--replicas", type=int, default=1, help="copies of each stream (a NATS cluster has 3)")
-    parser.add_argument("--relaxed", action="store_true", help="write streams that can be rebuilt behind (one server)")
+    parser.add_argument("--replicas", type=int, default=int(environ.get("PARACLE_NATS_REPLICAS") or 1), help="copies of each stream (a NATS cluster has 3)")
+    relaxed = environ.get("PARACLE_NATS_RELAXED", "").lower() in {"1", "true", "yes", "on"}
+    behind = "write streams that can be rebuilt behind (one server)"
+    parser.add_argument("--relaxed", action="store_true", default=relaxed, help=behind)
     parser.add_argument("--wait", type=float, default=30.0, help="seconds to wait for NATS and PostgreSQL")
     parser.add_argument("-o", choices=("text", "json"), default="text", dest="form", help="form of the output")
     given = parser.parse_args(arguments)
     plan = Plan(
-        nats_url=environ.get("PARACLE_NATS_URL") or Plan.nats_url,
+        nats_url=environ.get("PARACLE_NATS_URL") or DEFAULT_NATS_URL,
         admin_dsn=environ.get("PARACLE_POSTGRES_ADMIN_DSN") or None,
         password=environ.get("PARACLE_POSTGRES_PASSWORD") or None,
         services=[name.strip() for name in given.services.split(",") if name.strip()],

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, override
 
 from nats.errors import Error as NatsError
 
 from paracle_chassis import topology
-from paracle_chassis.topology import CLAIMS_BUCKET, CLAIMS_TTL_S, ConsumerSpec, StreamSpec
+from paracle_chassis.topology import CLAIMS_BUCKET, CLAIMS_TTL_S, PLAIN, ConsumerSpec, Durability, StreamSpec
 from paracle_domain.errors import Conflict, NotFound, ParacleError, Unavailable
 
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ class Change:
     what: str
     did: str
 
+    @override
     def __str__(self) -> str:
         return f"{self.what}: {self.did}"
 
 
-async def ensure_stream(client: Client, spec: StreamSpec, *, replicas: int = 1, relaxed: bool = False) -> Change:
+async def ensure_stream(client: Client, spec: StreamSpec, durability: Durability = PLAIN) -> Change:
     """Create the stream, or update what may be updated.
 
     Raises
@@ -41,7 +42,7 @@ async def ensure_stream(client: Client, spec: StreamSpec, *, replicas: int = 1, 
     Conflict
         If it is there with something that only a new stream can have.
     """
-    wanted = spec.config(replicas=replicas, relaxed=relaxed)
+    wanted = spec.config(durability)
     what = f"stream {spec.name}"
     found = await _info(client, f"STREAM.INFO.{spec.name}")
     if found is None:
@@ -57,7 +58,7 @@ async def ensure_stream(client: Client, spec: StreamSpec, *, replicas: int = 1, 
     return Change(what, f"updated {', '.join(sorted(changes))}")
 
 
-async def ensure_consumer(client: Client, spec: ConsumerSpec) -> Change:
+async def ensure_consumer(client: Client, spec: ConsumerSpec, durability: Durability = PLAIN) -> Change:
     """Create the consumer, or update it; a stream of the topology that is missing is made first."""
     wanted = spec.config()
     what = f"consumer {spec.durable} of {spec.stream}"
@@ -71,12 +72,12 @@ async def ensure_consumer(client: Client, spec: ConsumerSpec) -> Change:
     except NotFound:
         if (stream := topology.stream(spec.stream)) is None:
             raise
-        await ensure_stream(client, stream)
+        await ensure_stream(client, stream, durability)
         await _ask(client, path, request)
     return Change(what, "created" if found is None else f"updated {', '.join(sorted(changes))}")
 
 
-async def ensure_bucket(client: Client, *, replicas: int = 1) -> Change:
+async def ensure_bucket(client: Client, durability: Durability = PLAIN) -> Change:
     """Create the object store of claims."""
     what = f"bucket {CLAIMS_BUCKET}"
     name = f"OBJ_{CLAIMS_BUCKET}"
@@ -89,7 +90,7 @@ async def ensure_bucket(client: Client, *, replicas: int = 1) -> Change:
         "storage": "file",
         "discard": "new",
         "max_age": CLAIMS_TTL_S * _NS,
-        "num_replicas": replicas,
+        "num_replicas": durability.replicas,
         "allow_rollup_hdrs": True,
         "allow_direct": True,
         "max_msgs_per_subject": -1,

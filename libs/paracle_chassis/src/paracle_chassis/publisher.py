@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from typing import Final
@@ -12,10 +13,13 @@ from typing import Final
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from paracle_chassis import provisioning, topology
 from paracle_chassis.bus import Outgoing
 from paracle_chassis.claims import Claims
 from paracle_chassis.link import Link, status_of
-from paracle_domain.errors import Unavailable
+from paracle_domain.errors import ParacleError, Unavailable
+
+_log = logging.getLogger(__name__)
 
 WINDOW: Final = 500
 ACK_TIMEOUT_S: Final = 5.0
@@ -46,12 +50,14 @@ class _Window:
         self.messages = messages
         self.missing = set(range(len(messages)))
         self.refusal = ""
+        self.homeless = False
         self.changed = asyncio.Event()
 
     def on_ack(self, more: str, message: Msg) -> None:
         """An acknowledgement, or a refusal, of the message numbered `more`."""
         if status_of(message) is not None:
-            self.refusal = "no stream takes this subject (provisioning makes them: python -m paracle_chassis.provision)"
+            self.refusal = "no stream takes this subject"
+            self.homeless = True
         elif b'"error"' in message.data:
             self.refusal = json.loads(message.data).get("error", {}).get("description", "refused")
         else:
@@ -115,5 +121,19 @@ class Publisher:
         if asyncio.get_running_loop().time() >= deadline:
             count = len(window.missing)
             raise Unavailable(f"{count} of {len(window.messages)} messages could not be stored: {window.refusal}")
+        if window.homeless:
+            await make_streams(self._link, {window.messages[index].subject for index in window.missing})
+            window.homeless = False
         if window.refusal:
             await asyncio.sleep(_RETRY_S)
+
+
+async def make_streams(link: Link, names: Collection[str]) -> None:
+    """Make the streams of these subjects, which somebody deleted; if that fails, the publication is refused again."""
+    wanted = {spec.name: spec for name in names if (spec := topology.stream_of_subject(name)) is not None}
+    for spec in wanted.values():
+        try:
+            _log.warning("stream %s is gone: making it anew", spec.name)
+            await provisioning.ensure_stream(link.client, spec, link.durability)
+        except ParacleError as error:
+            _log.warning("cannot make stream %s: %s", spec.name, error)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Final, NamedTuple, override
+from collections.abc import Mapping
+from typing import Final, NamedTuple, Protocol, override
 
 from nats.aio.msg import Msg
 
@@ -52,6 +53,29 @@ def place_of(reply: str) -> Place:
     return Place(tokens[at], tokens[at + 1], int(tokens[at + 2]), int(tokens[at + 3]), int(tokens[at + 5]))
 
 
+class Fetch(Protocol):
+    """Makes a body whole again."""
+
+    async def check_out(self, body: bytes, headers: Mapping[str, str] | None) -> bytes: ...
+
+
+class Answers(Protocol):
+    """Answers commands."""
+
+    async def answer(self, delivery: Delivery, answer: Message | JsonObject | ParacleError) -> None: ...
+
+
+class SettlerPort(Protocol):
+    """What receipts and mailboxes need of whatever their messages came from."""
+
+    @property
+    def claims(self) -> Fetch: ...
+    @property
+    def replies(self) -> Answers: ...
+    async def settle(self, reply: str, word: bytes) -> None: ...
+    async def bury(self, delivery: Delivery, place: Place, error: ParacleError) -> None: ...
+
+
 class Settler:
     """What all receipts of a service share."""
 
@@ -69,26 +93,29 @@ class Settler:
     async def bury(self, delivery: Delivery, place: Place, error: ParacleError) -> None:
         """Copy `delivery` to the dead letters; the same one twice is one dead letter."""
         tenant = delivery.subject.split(".", 3)[2] if delivery.subject.count(".") > 2 else DEFAULT_TENANT
-        headers = self._dead_headers(delivery, place, error)
+        headers = dead_headers(delivery, place, error)
         body = await self.claims.check_in(delivery.body, headers)
         subject = subjects.dlq(tenant if is_token(tenant) else DEFAULT_TENANT, self._service)
         await self._publisher.publish([Wire(subject, body, headers)])
         telemetry.buried(self._service, place.consumer, error.code)
         _log.error("message %s of %s is a dead letter now: %s", place.seq, place.stream, error)
 
-    def _dead_headers(self, delivery: Delivery, place: Place, error: ParacleError) -> dict[str, str]:
-        kept = {name: value for name, value in delivery.headers.items() if name.lower() not in _OWN}
-        return {
-            **kept,
-            MSG_ID: f"{place.stream}.{place.seq}.{place.stored_ns}.{place.consumer}",
-            DEAD_SUBJECT: delivery.subject,
-            DEAD_STREAM: place.stream,
-            DEAD_SEQ: str(place.seq),
-            DEAD_CONSUMER: place.consumer,
-            DEAD_CODE: error.code,
-            DEAD_REASON: " ".join(str(error).split())[:_REASON_LIMIT],
-            DEAD_TRIES: str(place.deliveries),
-        }
+
+
+def dead_headers(delivery: Delivery, place: Place, error: ParacleError) -> dict[str, str]:
+    """The headers of a dead letter: its own, and what became of it."""
+    kept = {name: value for name, value in delivery.headers.items() if name.lower() not in _OWN}
+    return {
+        **kept,
+        MSG_ID: f"{place.stream}.{place.seq}.{place.stored_ns}.{place.consumer}",
+        DEAD_SUBJECT: delivery.subject,
+        DEAD_STREAM: place.stream,
+        DEAD_SEQ: str(place.seq),
+        DEAD_CONSUMER: place.consumer,
+        DEAD_CODE: error.code,
+        DEAD_REASON: " ".join(str(error).split())[:_REASON_LIMIT],
+        DEAD_TRIES: str(place.deliveries),
+    }
 
 
 class JetStreamReceipt:
@@ -96,14 +123,14 @@ class JetStreamReceipt:
 
     __slots__ = ("_delivery", "_place", "_reply", "_settler")
 
-    def __init__(self, reply: str, place: Place, settler: Settler) -> None:
+    def __init__(self, reply: str, place: Place, settler: SettlerPort) -> None:
         self._reply = reply
         self._place = place
         self._settler = settler
         self._delivery: Delivery | None = None
 
     @classmethod
-    def deliver(cls, message: Msg, settler: Settler) -> Delivery:
+    def deliver(cls, message: Msg, settler: SettlerPort) -> Delivery:
         """The delivery of `message`."""
         place = place_of(message.reply)
         receipt = cls(message.reply, place, settler)

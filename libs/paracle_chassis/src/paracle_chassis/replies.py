@@ -104,15 +104,16 @@ class CommandReplies:
         return f"paracle.internal.answered.{self._service}"
 
     async def _on_command(self, message: Msg) -> None:
-        if message.headers and REPLY_TO in message.headers:
-            return
+        own = (message.headers or {}).get(REPLY_TO)
         mark = fingerprint(message.subject, message.headers, message.data)
         known = self._known_answer(mark, has_id=_has_id(message.headers))
+        if own is not None and known is None:
+            return  # the durable copy says whom to answer
         if known is None:  # one that wants no answer stands in the queue too, or it would get another's
             self._asked.setdefault(mark, _Asked()).inboxes.append((_now(), message.reply))
             self._forget_old()
-        elif message.reply:
-            await self._link.client.publish(message.reply, known.body, headers=known.headers)
+        elif inbox := own or message.reply:
+            await self._link.client.publish(inbox, known.body, headers=known.headers)
 
     async def _on_answered_elsewhere(self, message: Msg) -> None:
         if (message.headers or {}).get(_ORIGIN) != self._origin:

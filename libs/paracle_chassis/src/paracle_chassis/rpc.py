@@ -71,7 +71,7 @@ class RpcServer:
         """Take no more requests; finish those in hand, and cut off what is not done in time."""
         if self._subscription is not None:
             with suppress(NatsError):
-                await self._subscription.drain()
+                await self._subscription.drain()  # type: ignore[no-untyped-call]  # nats-py leaves it untyped
             self._subscription = None
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=deadline_s)

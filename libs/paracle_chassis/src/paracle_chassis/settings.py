@@ -52,6 +52,14 @@ class ServiceSettings(BaseSettings):
         description="Where NATS listens; several servers of a cluster are separated by commas.",
         repr=False,
     )
+    nats_replicas: int = Field(
+        1, ge=1, le=5, title="Replicas", description="Copies of each stream; a NATS cluster has 3."
+    )
+    nats_relaxed: bool = Field(
+        False,
+        title="Relaxed streams",
+        description="Write TASKS and RESULTS, which PostgreSQL can rebuild, behind: faster, with one replica only.",
+    )
     postgres_dsn: Annotated[str | None, AfterValidator(_postgres_dsn)] = Field(
         None,
         title="PostgreSQL",

@@ -1,0 +1,1 @@
+"""One suite a port, for every implementation of it."""

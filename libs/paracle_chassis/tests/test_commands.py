@@ -1,0 +1,123 @@
+"""Commands from whoever has nothing but a NATS client, and from several replicas' point of view."""
+
+import asyncio
+import json
+
+import nats
+import pytest
+
+from paracle_chassis.replies import fingerprint
+from paracle_chassis.routes import Routes
+from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.sample import Begin, Begun
+from paracle_domain import subjects
+from paracle_domain.envelope import Context
+from paracle_domain.errors import DeadlineExceeded
+
+pytestmark = pytest.mark.connected
+SUBJECT = subjects.cmd("acme", "testing", "begin")
+
+
+class Beginner:
+    """Obeys `begin`, and counts."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    async def __call__(self, batch) -> None:
+        for delivery in batch:
+            name = delivery.decode(Begin).name
+            self.names.append(name)
+            await delivery.reply(Begun(run_id=f"{name}-{len(self.names)}"))
+
+    def routes(self) -> Routes:
+        table = Routes("testing")
+        commands = subjects.cmd("*", "testing", "*")
+        table.mailbox(stream=subjects.COMMANDS, durable="testing", filter=commands, handler=self)
+        return table
+
+
+async def test_a_bare_request_is_answered_by_the_service_not_by_the_stream(serve, nats_url):
+    await serve(Beginner().routes())
+    client = await nats.connect(nats_url)
+    answer = json.loads((await client.request(SUBJECT, b'{"name": "a"}', timeout=5)).data)
+    assert answer == {"run_id": "a-1", "stream": "COMMANDS", "seq": 1}
+    await client.close()
+
+
+async def test_a_jetstream_publication_takes_the_answer_for_its_acknowledgement(serve, nats_url):
+    await serve(Beginner().routes())
+    client = await nats.connect(nats_url)
+    ack = await client.jetstream().publish(SUBJECT, b'{"name": "a"}', timeout=5)
+    assert (ack.stream, ack.seq) == ("COMMANDS", 1)
+    await client.close()
+
+
+async def test_a_plain_publication_is_obeyed_and_takes_nobodys_answer(serve, nats_url):
+    beginner = Beginner()
+    await serve(beginner.routes())
+    client = await nats.connect(nats_url)
+    await client.publish(SUBJECT, b'{"name": "a"}')
+    answer = json.loads((await client.request(SUBJECT, b'{"name": "a"}', timeout=5)).data)
+    assert answer["run_id"] == "a-2"
+    assert beginner.names == ["a", "a"]
+    await client.close()
+
+
+async def test_equal_requests_without_ids_are_answered_in_turn(serve, nats_url):
+    await serve(Beginner().routes())
+    client = await nats.connect(nats_url)
+    answers = await asyncio.gather(*(client.request(SUBJECT, b'{"name": "a"}', timeout=5) for _ in range(5)))
+    assert sorted(json.loads(answer.data)["seq"] for answer in answers) == [1, 2, 3, 4, 5]
+    await client.close()
+
+
+async def test_a_bare_request_of_nonsense_is_answered_with_a_problem(serve, nats_url):
+    await serve(Beginner().routes())
+    client = await nats.connect(nats_url)
+    answer = await client.request(SUBJECT, b"{", timeout=5)
+    assert answer.headers["paracle-error"] == "malformed_message"
+    assert json.loads(answer.data)["status"] == 400
+    await client.close()
+
+
+async def test_whichever_replica_obeys_every_request_has_its_one_answer(serve, nats_url):
+    beginners = [Beginner(), Beginner()]
+    for beginner in beginners:
+        await serve(beginner.routes())
+    client = await nats.connect(nats_url)
+    bodies = [json.dumps({"name": f"n{number}"}).encode() for number in range(40)]
+    answers = await asyncio.gather(*(client.request(SUBJECT, body, timeout=5) for body in bodies))
+    assert [json.loads(answer.data)["run_id"].partition("-")[0] for answer in answers] == [f"n{n}" for n in range(40)]
+    assert sorted(beginners[0].names + beginners[1].names) == sorted(f"n{n}" for n in range(40))
+    await client.close()
+
+
+async def test_a_command_sent_before_its_service_is_up_waits_for_it(serve, nats_url):
+    caller = await serve()
+    asking = asyncio.create_task(caller.command(Begin(name="early"), Context("acme"), timeout_s=10))
+
+    async def stored() -> bool:
+        return any(stream.config.name == "COMMANDS" for stream in await caller.client.jsm().streams_info())
+
+    await eventually(stored)
+    await serve(Beginner().routes())
+    assert (await asking)["stream"] == "COMMANDS"
+
+
+async def test_without_an_answer_the_deadline_says_how_to_ask_again(serve):
+    caller = await serve()
+    with pytest.raises(DeadlineExceeded, match=r"ask again with the same id \(begin-9\)"):
+        await caller.command(Begin(name="x"), Context("acme"), id="begin-9", timeout_s=0.5)
+
+
+def test_a_fingerprint_tells_subjects_ids_and_bodies_apart():
+    marks = {
+        fingerprint("a", None, b"x"),
+        fingerprint("b", None, b"x"),
+        fingerprint("a", {"Nats-Msg-Id": "1"}, b"x"),
+        fingerprint("a", {"ce-id": "1"}, b"x"),
+        fingerprint("a", None, b"y"),
+    }
+    assert len(marks) == 5
+    assert fingerprint("a", {"nats-msg-id": "1", "other": "2"}, b"x") in marks

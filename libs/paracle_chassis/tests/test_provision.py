@@ -1,0 +1,135 @@
+"""Provisioning: streams, consumers, bucket, databases."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import asyncpg
+import nats
+import pytest
+
+from paracle_chassis import provision, provisioning, topology
+from paracle_chassis.provision import Plan, service_dsn
+from paracle_chassis.topology import ConsumerSpec
+from paracle_domain import subjects
+from paracle_domain.errors import Conflict, InvalidInput, Unavailable
+
+pytestmark = pytest.mark.connected
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A service `sprockets` with one migration; importing it fails, since provisioning must not."""
+    folder = tmp_path / "paracle_sprockets"
+    (folder / "migrations").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise AssertionError('imported')")
+    (folder / "migrations" / "001_initial.sql").write_text("create table sprockets (name text primary key);")
+    monkeypatch.syspath_prepend(tmp_path)
+    return folder
+
+
+async def drop(dsn: str, service: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(f'drop database if exists "paracle_{service}" with (force)')
+    await connection.execute(f'drop role if exists "paracle_{service}"')
+    await connection.close()
+
+
+async def test_everything_is_made_once_and_found_right_afterwards(nats_url, session_postgres_dsn, package):
+    await drop(session_postgres_dsn, "sprockets")
+    plan = Plan(nats_url=nats_url, admin_dsn=session_postgres_dsn, services=["sprockets", "orchestrator"], password="pw'1")
+    made = {change.what: change.did for change in await provision.provision(replace(plan, services=["sprockets"]))}
+    assert made["stream COMMANDS"] == "created"
+    assert made["bucket paracle-claims"] == "created"
+    assert made["database paracle_sprockets"] == "created"
+    assert made["schema of sprockets"] == "applied 001_initial"
+    again = await provision.provision(replace(plan, services=["sprockets"]))
+    assert {change.did for change in again} == {"as it should be"}
+    connection = await asyncpg.connect(service_dsn(session_postgres_dsn, "sprockets", "pw'1"))
+    assert await connection.fetchval("select count(*) from sprockets") == 0
+    assert await connection.fetchval("select current_user") == "paracle_sprockets"
+    await connection.close()
+    await drop(session_postgres_dsn, "sprockets")
+
+
+async def test_consumers_of_the_named_services_are_made(nats_url):
+    await provision.provision(Plan(nats_url=nats_url, services=["orchestrator", "observability"]))
+    client = await nats.connect(nats_url)
+    jetstream = client.jsm()
+    info = await jetstream.consumer_info(subjects.RESULTS, "orchestrator")
+    assert info.config.filter_subject == "paracle.v1.*.result.*"
+    assert (await jetstream.stream_info(subjects.COMMANDS)).config.no_ack
+    with pytest.raises(nats.js.errors.NotFoundError):
+        await jetstream.consumer_info(subjects.TASKS, "agent_runtime")
+    await client.close()
+
+
+async def test_what_may_be_changed_in_place_is_and_the_rest_is_refused(nats_url):
+    client = await nats.connect(nats_url)
+    spec = topology.stream(subjects.EVENTS)
+    assert spec is not None
+    await provisioning.ensure_stream(client, replace(spec, max_age_s=60))
+    changed = await provisioning.ensure_stream(client, spec)
+    assert changed.did == "updated max_age"
+    with pytest.raises(Conflict, match="stream EVENTS cannot be changed in place .retention is 'limits', wanted 'work"):
+        await provisioning.ensure_stream(client, replace(spec, work_queue=True))
+    await client.close()
+
+
+async def test_a_consumer_takes_new_limits(nats_url):
+    client = await nats.connect(nats_url)
+    spec = ConsumerSpec(subjects.EVENTS, "watcher", "paracle.v1.*.evt.>")
+    assert (await provisioning.ensure_consumer(client, spec)).did == "created"
+    assert (await provisioning.ensure_consumer(client, spec)).did == "as it should be"
+    assert (await provisioning.ensure_consumer(client, replace(spec, ack_wait_s=90))).did == "updated ack_wait"
+    await client.close()
+
+
+async def test_relaxed_streams_are_those_that_can_be_rebuilt(nats_url):
+    await provision.provision(Plan(nats_url=nats_url, services=[], relaxed=True))
+    client = await nats.connect(nats_url)
+    modes = {
+        name: (await client.jsm().stream_info(name)).config.persist_mode
+        for name in (subjects.TASKS, subjects.RESULTS, subjects.COMMANDS, subjects.EVENTS)
+    }
+    assert [name for name, mode in modes.items() if mode is not None and "async" in str(mode).lower()] == [
+        subjects.TASKS, subjects.RESULTS,
+    ]  # fmt: skip
+    await client.close()
+
+
+async def test_a_server_that_is_not_there_is_named_without_its_password(nats_url):
+    plan = Plan(nats_url="nats://ann:hunter2@127.0.0.1:9", patience_s=0.3, services=[])
+    with pytest.raises(Unavailable, match=r"NATS does not answer at 127\.0\.0\.1:9") as caught:
+        await provision.provision(plan)
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(Unavailable, match=r"PostgreSQL does not answer at 127\.0\.0\.1:9"):
+        await provision.provision(
+            Plan(nats_url=nats_url, admin_dsn="postgresql://a:hunter2@127.0.0.1:9/x", patience_s=0.3, services=[])
+        )
+
+
+async def test_a_service_name_that_could_not_be_one_is_refused():
+    with pytest.raises(InvalidInput, match="'x\"; drop'"):
+        await provision.provision(Plan(services=['x"; drop']))
+
+
+def test_the_command_says_what_it_did_and_fails_in_one_line(nats_url, package):
+    command = [sys.executable, "-m", "paracle_chassis.provision", "--services", "registry", "--wait", "5"]
+    done = subprocess.run(command, env={"PARACLE_NATS_URL": nats_url}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "stream TASKS: created" in done.stdout
+    env = {"PARACLE_NATS_URL": "nats://127.0.0.1:9"}
+    failed = subprocess.run([*command[:-1], "0.2"], env=env, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("provision: NATS does not answer at 127.0.0.1:9")
+    assert failed.stderr.count("\n") == 1
+
+
+def test_the_dsn_of_a_service_keeps_the_server_and_quotes_the_password():
+    dsn = service_dsn("postgresql://root:p%40ss@db:5433/postgres?sslmode=disable", "registry")
+    assert dsn == "postgresql://paracle_registry:p%40ss@db:5433/paracle_registry?sslmode=disable"
+    assert service_dsn("postgresql://root@db/x", "registry", "a/b") == "postgresql://paracle_registry:a%2Fb@db/paracle_registry"
+
+
