@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -65,8 +66,9 @@ class _PostgresEdit:
         return _revisions(await self._connection.fetch(self._sql["changes"], self._tenant, after))
 
     async def add(self, revisions: Sequence[Revision]) -> None:
-        columns = [[getattr(item, name) for item in revisions] for name in _COLUMNS]
-        await self._connection.execute(self._sql["add"], self._tenant, *columns)
+        columns = {name: [getattr(item, name) for item in revisions] for name in _COLUMNS}
+        columns["manifest"] = [json.dumps(item.manifest, ensure_ascii=False) for item in revisions]
+        await self._connection.execute(self._sql["add"], self._tenant, *columns.values())
 
 
 def _revisions(rows: Sequence[asyncpg.Record]) -> list[Revision]:
@@ -74,4 +76,4 @@ def _revisions(rows: Sequence[asyncpg.Record]) -> list[Revision]:
 
 
 def _revision(row: asyncpg.Record) -> Revision:
-    return Revision(**{name: row[name] for name in _COLUMNS})
+    return Revision(**{**{name: row[name] for name in _COLUMNS}, "manifest": json.loads(row["manifest"])})
