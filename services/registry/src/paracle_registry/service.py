@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from paracle_domain.envelope import Context
-from paracle_domain.errors import Finding, InvalidInput, NotFound, ParacleError, SpecInvalid, quote
+from paracle_domain.errors import Finding, InvalidInput, NotFound, SpecInvalid, quote
 from paracle_domain.manifest import Manifest, label_of, parse_document
 from paracle_domain.plan import Plan
 from paracle_domain.registry import (
@@ -35,15 +34,12 @@ from paracle_domain.registry import (
     Touched,
 )
 from paracle_registry.catalog import Catalog, Entry, Key
-from paracle_registry.ports import Announcer, Edit, Revision, SpecStore
+from paracle_registry.ports import Edit, Revision, SpecStore
 from paracle_registry.validation import validate
 from paracle_registry.yaml_text import read_documents, write_document
 
-log = logging.getLogger(__name__)
-
 MAX_FINDINGS: Final = 50
 MAX_CACHED_TENANTS: Final = 256
-OUTBOX_BATCH: Final = 500
 
 
 def _now() -> datetime:
@@ -74,9 +70,11 @@ class RegistryService:
     changed since, so that every replica answers by the last apply that was acknowledged.
     """
 
-    def __init__(self, store: SpecStore, announcer: Announcer, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(
+        self, store: SpecStore, announce_soon: Callable[[], None], clock: Callable[[], datetime] = _now
+    ) -> None:
         self._store = store
-        self._announcer = announcer
+        self._announce_soon = announce_soon
         self._clock = clock
         self._catalogs: dict[str, Catalog] = {}
 
@@ -96,7 +94,7 @@ class RegistryService:
                 await edit.add(outcome.revisions)
         if outcome.revisions and not request.dry_run:
             self._remember(call.tenant, outcome.catalog)
-            await self.publish_pending()
+            self._announce_soon()
         return Applied(results=outcome.results, dry_run=request.dry_run)
 
     async def get_spec(self, request: GetSpec, call: Context) -> SpecView:
@@ -143,21 +141,6 @@ class RegistryService:
         catalog = await self._catalog(call.tenant)
         plan = await self._plan(catalog, request, call.tenant)
         return PlanAnswer(digest=plan.digest, plan=None if plan.digest == request.known_digest else plan)
-
-    async def publish_pending(self) -> int:
-        """Tell the world of revisions that it may not know yet; how many these were.
-
-        What cannot be told now is told the next time: the revisions themselves are kept already.
-        """
-        told = 0
-        try:
-            while pending := await self._store.unpublished(OUTBOX_BATCH):
-                await self._announcer.announce(pending)
-                await self._store.mark_published(pending)
-                told += len(pending)
-        except ParacleError as error:
-            log.warning("events of new revisions wait to be published", extra={"reason": error.code})
-        return told
 
     async def _plan(self, catalog: Catalog, request: ResolvePlan, tenant: str) -> Plan:
         if request.agent is not None:

@@ -1,0 +1,77 @@
+"""Events on the bus, and the composed service over real NATS and PostgreSQL."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import asyncpg
+import nats
+import pytest
+from registry_samples import ALL
+
+from paracle_chassis import migrations
+from paracle_chassis.bus import Outgoing
+from paracle_chassis.nats_bus import NatsBus
+from paracle_chassis.provision import Plan as Provisioning
+from paracle_chassis.provision import provision
+from paracle_chassis.testing.eventually import eventually
+from paracle_domain.envelope import Context
+from paracle_domain.errors import SpecInvalid
+from paracle_domain.machine import EventRecord
+from paracle_domain.registry import ApplyManifests, ResolvePlan
+from paracle_registry.adapters.bus import BusAnnouncer
+from paracle_registry.app import create_app
+from paracle_registry.ports import Revision
+from paracle_registry.settings import Settings
+
+
+class Published:
+    def __init__(self) -> None:
+        self.messages: list[Outgoing] = []
+
+    async def publish(self, messages: list[Outgoing]) -> None:
+        self.messages += messages
+
+
+async def test_events_say_what_was_revised_by_whom() -> None:
+    bus = Published()
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    revisions = [("acme", Revision(kind, "x", 2, {}, "sha256:0", "ann", at, 7)) for kind in ("Agent", "Tool")]
+    await BusAnnouncer(bus).announce(revisions)  # type: ignore[arg-type,unused-ignore]
+    one, other = bus.messages
+    assert one.subject == "paracle.v1.acme.evt.agent.x.revised"
+    assert one.envelope.id != other.envelope.id
+    assert one.envelope.context.principal == "ann"
+    record = one.message
+    assert isinstance(record, EventRecord)
+    assert (record.type, record.id, record.seq) == ("agent.revised", "x", 2)
+
+
+@pytest.mark.connected
+async def test_the_whole_service_over_nats_and_postgres(nats_url: str, postgres_dsn: str) -> None:
+    connection = await asyncpg.connect(postgres_dsn)
+    await migrations.migrate(connection, migrations.load("paracle_registry"))
+    await connection.close()
+    await provision(Provisioning(nats_url=nats_url, services=["registry"]))
+    settings = Settings(nats_url=nats_url, postgres_dsn=postgres_dsn, outbox_interval_s=0.1)
+    call = Context("default", principal="ann")
+    caller = NatsBus("tester", settings)
+    async with create_app(settings).running():
+        await caller.open()
+        applied = await caller.call(ApplyManifests(text=ALL, source="t.yaml"), call)
+        assert [item.change for item in applied.results] == ["created"] * 4
+        answer = await caller.call(ResolvePlan(workflow="triage"), call)
+        assert answer.plan is not None
+        known = await caller.call(ResolvePlan(workflow="triage", known_digest=answer.digest), call)
+        assert known.plan is None
+        with pytest.raises(SpecInvalid) as refused:
+            await caller.call(ApplyManifests(text=ALL.replace("read-mail,", "red-mail,"), source="t.yaml"), call)
+        assert refused.value.problems[0].path == "t.yaml#4 spec.steps[0].tool"
+        client = await nats.connect(nats_url)
+
+        async def stored() -> bool:
+            return (await client.jetstream().stream_info("EVENTS")).state.messages == 4
+
+        await eventually(stored)
+        await client.close()
+        await caller.close()
