@@ -149,6 +149,8 @@ class Link:
                 await self.client.flush(1)
         except Exception as error:  # whatever it is, NATS did not answer
             raise Unavailable(f"NATS does not answer: {type(error).__name__}") from error
+        if not self.client.is_connected:  # while it reconnects, nats-py flushes into its own buffer
+            raise Unavailable("NATS does not answer: the connection is lost")
 
     def _make_broker(self) -> NatsBroker:
         _lean.load("faststream.nats")
