@@ -53,8 +53,8 @@ class Turn:
         Number of stream events, or of tenths of a whole body, after which the connection is reset; 0: before any byte.
     cut_after
         Likewise, but the response ends there as if it were complete.
-    hang
-        Send the status line and then nothing, until the client goes away.
+    hang_after
+        Likewise, but from there on nothing comes, until the client goes away; 0: nothing after the status line.
     raw, content_type
         Bytes to send instead of a reply, and what to call them.
     no_choices
@@ -75,7 +75,7 @@ class Turn:
     drip_s: float = 0.0
     break_after: int | None = None
     cut_after: int | None = None
-    hang: bool = False
+    hang_after: int | None = None
     raw: bytes | None = None
     content_type: str = "application/json"
     no_choices: bool = False
@@ -222,14 +222,14 @@ class WireServer(ABC):
     async def _send(self, turn: Turn, chunks: list[bytes], kind: str, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": kind})
         await response.prepare(request)
-        if turn.hang:
-            await asyncio.Event().wait()
         for number, chunk in enumerate(chunks):
             if number == turn.break_after:
                 _reset(request)
                 return response
             if number == turn.cut_after:
                 break
+            if number == turn.hang_after:
+                await asyncio.Event().wait()
             await asyncio.sleep(turn.drip_s)
             await response.write(chunk)
         await response.write_eof()

@@ -19,6 +19,7 @@ from paracle_provider_gateway.adapters.wire import (
     parse,
     read_json,
     server_sent,
+    split_body,
     translated,
 )
 from paracle_provider_gateway.faults import Origin
@@ -95,8 +96,8 @@ class AnthropicProvider:
             stream=stream,
         )
         timeout = sdk.Timeout(request.timeout_s, connect=CONNECT_TIMEOUT_S)
-        extra = dict(request.sampling.params) or None
-        sent: Any = client.messages.with_streaming_response.create(**body, timeout=timeout, extra_body=extra)
+        named, extra = split_body(body, request.sampling.params)
+        sent: Any = client.messages.with_streaming_response.create(**named, timeout=timeout, extra_body=extra)
         return sent  # type: ignore[no-any-return]  # the SDK's response has what `Body` names
 
     def _event(self, data: str) -> wire.WireEvent:

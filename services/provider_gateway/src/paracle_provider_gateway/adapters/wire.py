@@ -20,6 +20,7 @@ from paracle_domain.messages import JsonObject
 from paracle_provider_gateway.faults import Origin
 
 CONNECT_TIMEOUT_S: Final = 10.0
+_NAMED: Final = frozenset({"model", "messages", "max_tokens", "stream"})
 
 
 class Body(Protocol):
@@ -128,3 +129,12 @@ def without_none(body: dict[str, Any]) -> dict[str, Any]:
 def replayed(call: ToolCallPart) -> JsonObject:
     """Arguments as they go back to a provider: always an object, since many parse them again."""
     return call.arguments if call.invalid is None else {"invalid_arguments": call.invalid}
+
+
+def split_body(body: dict[str, Any], params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`body` as arguments of an SDK's method: those that it must know, and the rest, with `params`, as they are.
+
+    SDKs drop parameters from their signatures that servers and older models still take.
+    """
+    named = {name: value for name, value in body.items() if name in _NAMED}
+    return named, {name: value for name, value in body.items() if name not in _NAMED} | dict(params)

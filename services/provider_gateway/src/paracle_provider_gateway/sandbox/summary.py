@@ -18,7 +18,7 @@ _LEVEL_OF: Final = {
     "high": 2, "major": 2, "p2": 2, "elevated": 2,
     "urgent": 3, "critical": 3, "blocker": 3, "emergency": 3, "highest": 3, "p1": 3, "p0": 3, "severe": 3,
 }  # fmt: skip
-_SENTENCE: Final = re.compile(r"[^.!?\n]+[.!?]*", re.UNICODE)
+_SENTENCE: Final = re.compile(r"(?:[^.!?\n]|[.!?](?=[^\s.!?]))+[.!?]*", re.UNICODE)
 _GREETING: Final = re.compile(
     r"^(?:hi|hello|hey|dear|good (?:morning|afternoon|evening)|hallo|guten|liebe[rs]?|sehr geehrte|bonjour|bonsoir|"
     r"cher|chère|hola|buen[oa]s|estimad|ciao|buon|salve|gentil|spett)\b|^(?:thanks|thank you|danke|merci|gracias|"

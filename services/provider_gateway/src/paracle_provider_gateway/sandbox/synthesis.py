@@ -181,7 +181,13 @@ class Synthesis:
         return 0 if matter.records else 1
 
     def _measure(self, matter: Matter, name: str) -> float:
-        return _CONFIDENCE if name_words(name) & _GUESSING else float(self._count(matter, name))
+        asked = name_words(name)
+        if asked & _GUESSING:
+            return _CONFIDENCE
+        calculated = matter.record.get("value")
+        if isinstance(calculated, (int, float)) and not asked & (_COUNTING | report.PLURALS):
+            return float(calculated)
+        return float(self._count(matter, name))
 
     def _branch(self, schema: JsonObject, key: str, branches: list[Any], matter: Matter, name: str, depth: int) -> Any:
         """The first branch with a value that the whole allows; `null` only if nothing else does."""

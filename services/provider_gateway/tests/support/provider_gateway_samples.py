@@ -1,0 +1,114 @@
+"""A gateway over any providers, with what goes in and comes out of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+
+from paracle_chassis.testing.fake_anthropic import FakeAnthropic
+from paracle_chassis.testing.fake_openai import FakeOpenAI
+from paracle_chassis.testing.wire import WireServer
+from paracle_domain.envelope import Context
+from paracle_domain.inference.chat import ChatMessage
+from paracle_domain.inference.deltas import Delta
+from paracle_domain.inference.request import Complete
+from paracle_provider_gateway.adapters.anthropic import AnthropicProvider
+from paracle_provider_gateway.adapters.openai import OpenAIProvider
+from paracle_provider_gateway.calls import CallTable
+from paracle_provider_gateway.ports import Provider
+from paracle_provider_gateway.pricing import ListPrices
+from paracle_provider_gateway.routing import Routing
+from paracle_provider_gateway.service import Completions, Pace
+from paracle_provider_gateway.telemetry import Telemetry
+
+CANARY = "sk-canary-do-not-show-1234567890"
+TASK = "task_01JD0000000000000000000000"
+CONTEXT = Context("acme", correlation_id="run_1")
+
+
+@dataclass
+class Outbox:
+    """Keeps the deltas that went out."""
+
+    deltas: list[Delta] = field(default_factory=list)
+    tenants: set[str] = field(default_factory=set)
+
+    async def publish(self, task_id: str, delta: Delta, context: Context) -> None:
+        assert task_id == TASK
+        self.tenants.add(context.tenant)
+        self.deltas.append(delta)
+
+
+@dataclass
+class Gateway:
+    """The use cases with one provider; waits of retries are kept instead of waited for."""
+
+    completions: Completions
+    calls: CallTable
+    outbox: Outbox
+    waits: list[float]
+
+
+def gateway(*providers: Provider, pace: Pace | None = None, default: str | None = None) -> Gateway:
+    outbox, waits, calls = Outbox(), [], CallTable()
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    completions = Completions(
+        routing=Routing(providers, default),
+        prices=ListPrices("sandbox"),
+        outlet=outbox,
+        calls=calls,
+        telemetry=Telemetry(),
+        pace=pace or Pace(),
+        sleep=wait,
+        draw=lambda: 0.5,
+    )
+    return Gateway(completions, calls, outbox, waits)
+
+
+_numbers = itertools.count(1)
+
+
+def ask(text: str = "Hello?", **more: Any) -> Complete:
+    more = {"call_id": f"call-{next(_numbers)}", "messages": (ChatMessage.user(text),), "timeout_s": 20} | more
+    return Complete(**more)
+
+
+@dataclass
+class Peer:
+    """A provider with the fake that it talks to, and a gateway over it."""
+
+    name: str
+    server: WireServer
+    provider: Provider
+    gateway: Gateway
+
+    async def complete(self, request: Complete):
+        return await self.gateway.completions.complete(request, CONTEXT)
+
+    def ask(self, text: str = "Hello?", *, stream: bool = False, **more: Any) -> Complete:
+        return ask(text, model=f"{self.name}/fake-model", stream_to=TASK if stream else None, **more)
+
+
+def _openai(server: WireServer) -> Provider:
+    assert isinstance(server, FakeOpenAI)
+    return OpenAIProvider(
+        "openai", SecretStr(CANARY), key_variable="OPENAI_API_KEY", base_url=server.url, official=True
+    )
+
+
+def _anthropic(server: WireServer) -> Provider:
+    assert isinstance(server, FakeAnthropic)
+    return AnthropicProvider(SecretStr(CANARY), model="fake-model", max_output_tokens=4096, base_url=server.url)
+
+
+MAKERS: dict[str, tuple[type[WireServer], Callable[[WireServer], Provider]]] = {
+    "openai": (FakeOpenAI, _openai),
+    "anthropic": (FakeAnthropic, _anthropic),
+}

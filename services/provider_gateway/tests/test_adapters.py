@@ -1,0 +1,359 @@
+"""Both providers over real HTTP against their wire formats: what they say, and everything that goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+
+import pytest
+from provider_gateway_samples import CANARY, CONTEXT, TASK, Peer, ask, gateway
+from pydantic import SecretStr
+
+from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.fake_anthropic import SIGNATURE
+from paracle_chassis.testing.fake_openai import FakeOpenAI
+from paracle_chassis.testing.wire import ToolUse, Turn, call, cut, fail, page, reset, say
+from paracle_domain.errors import (
+    Cancelled,
+    ContentRefused,
+    DeadlineExceeded,
+    NotFound,
+    ParacleError,
+    ProviderFailed,
+    ProviderUnavailable,
+    RateLimited,
+)
+from paracle_domain.inference.chat import (
+    ChatMessage,
+    ImagePart,
+    NamedTool,
+    OutputFormat,
+    ReasoningPart,
+    Sampling,
+    TextPart,
+    ToolCallPart,
+    ToolDefinition,
+    ToolResultPart,
+)
+from paracle_domain.inference.deltas import EndDelta, TextDelta, assemble
+from paracle_domain.inference.request import AbortCall
+from paracle_domain.inference.response import FinishReason
+from paracle_provider_gateway.adapters.openai import OpenAIProvider
+from paracle_provider_gateway.retries import RetryPolicy
+from paracle_provider_gateway.service import Pace
+from paracle_provider_gateway.streaming import Patience
+
+both_ways = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+SEARCH = ToolDefinition(
+    name="search",
+    description="Look things up",
+    input_schema={"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]},
+)
+
+
+class TestReplies:
+    @both_ways
+    async def test_words(self, peer: Peer, stream: bool):
+        peer.server.script(say("Good morning to you.", cached_tokens=4))
+        answer = await peer.complete(peer.ask(stream=stream))
+        assert answer.message == ChatMessage.assistant("Good morning to you.")
+        assert (answer.finish_reason, answer.provider, answer.sandbox) == (FinishReason.STOP, peer.name, False)
+        assert (answer.model, answer.attempts, answer.usage.model_calls) == ("fake-model", 1, 1)
+        assert (answer.usage.output_tokens, answer.usage.cached_tokens) == (7, 4)
+        assert answer.usage.input_tokens == (15 if peer.name == "anthropic" else 11)
+        assert answer.usage.cost_usd is None, "a model without a known price has no known cost"
+        assert (answer.first_token_s is not None) is stream
+
+    @both_ways
+    async def test_tool_calls(self, peer: Peer, stream: bool):
+        uses = (ToolUse("search", '{"q": "cats"}', "id-1"), ToolUse("search", '{"q": "dögs"}', "id-2"))
+        peer.server.script(Turn(text="Let me see.", tools=uses))
+        answer = await peer.complete(peer.ask(stream=stream, tools=(SEARCH,)))
+        assert answer.finish_reason is FinishReason.TOOL_CALLS
+        assert answer.message.text == "Let me see."
+        assert answer.message.tool_calls == (
+            ToolCallPart(id="id-1", name="search", arguments={"q": "cats"}),
+            ToolCallPart(id="id-2", name="search", arguments={"q": "dögs"}),
+        )
+
+    async def test_a_stream_is_published_while_it_comes_and_adds_up_to_the_answer(self, peer: Peer):
+        peer.server.script(Turn(reasoning="Let us think.", text="Some words.", tools=(ToolUse("search", '{"q": 1}'),)))
+        answer = await peer.complete(peer.ask(stream=True))
+        deltas = peer.gateway.outbox.deltas
+        assert peer.gateway.outbox.tenants == {"acme"}
+        assert [delta.seq for delta in deltas] == list(range(len(deltas)))
+        assert isinstance(deltas[-1].change, EndDelta)
+        assert sum(isinstance(delta.change, TextDelta) for delta in deltas) > 1
+        assert assemble(deltas) == answer.message
+
+    @both_ways
+    async def test_reasoning_survives_the_round_trip(self, peer: Peer, stream: bool):
+        peer.server.script(Turn(reasoning="It is a cat.", text="A cat."), say("Bye."))
+        first = await peer.complete(peer.ask(stream=stream))
+        thought = first.message.parts[0]
+        assert isinstance(thought, ReasoningPart)
+        assert thought.text == "It is a cat."
+        await peer.complete(peer.ask(messages=(ChatMessage.user("?"), first.message, ChatMessage.user("!"))))
+        sent = peer.server.journal[-1].body["messages"][1]
+        if peer.name == "anthropic":
+            assert sent["content"][0] == {"type": "thinking", "thinking": "It is a cat.", "signature": SIGNATURE}
+        else:
+            assert sent == {"role": "assistant", "content": "A cat."}
+
+    @pytest.mark.parametrize(
+        ("turn", "reason"),
+        [(say("Half a", finish="length"), "openai"), (say("Half a", finish="max_tokens"), "anthropic")],
+    )
+    @both_ways
+    async def test_a_reply_that_was_cut_by_its_limit_says_so(self, peer: Peer, turn: Turn, reason: str, stream: bool):
+        if peer.name == reason:
+            peer.server.script(turn)
+            assert (await peer.complete(peer.ask(stream=stream))).finish_reason is FinishReason.LENGTH
+
+    async def test_arguments_that_are_no_json_are_kept_and_marked(self, peer: Peer):
+        peer.server.script(call("search", '{"q": "cats'))
+        answer = await peer.complete(peer.ask(stream=True, tools=(SEARCH,)))
+        (made,) = answer.message.tool_calls
+        assert (made.arguments, made.invalid) == ({}, '{"q": "cats')
+
+    async def test_a_server_that_forgets_ids_gets_calls_with_ids(self):
+        async with FakeOpenAI() as server:
+            provider = OpenAIProvider("openai-compatible", None, key_variable="-", base_url=server.url)
+            over = gateway(provider)
+            for stream_to in (None, TASK):
+                server.script(Turn(tools=(ToolUse("now", "{}"),)))
+                request = ask(stream_to=stream_to)
+                (made,) = (await over.completions.complete(request, CONTEXT)).message.tool_calls
+                assert made.id
+            await provider.close()
+
+
+class TestRequests:
+    async def test_a_whole_conversation(self, peer: Peer):
+        conversation = (
+            ChatMessage.system("Be brief."),
+            ChatMessage.user(
+                "What is this?", ImagePart(data="QUJD", media_type="image/png"), ImagePart(url="http://i/x")
+            ),
+            ChatMessage.assistant("", ToolCallPart(id="1", name="search", arguments={"q": "x"})),
+            ChatMessage.tool(ToolResultPart(call_id="1", content="nothing", is_error=True)),
+            ChatMessage.assistant("", ToolCallPart(id="2", name="search", invalid="{oops")),
+            ChatMessage.tool(ToolResultPart(call_id="2", content="arguments are no JSON")),
+        )
+        sampling = Sampling(temperature=0.5, top_p=0.9, max_output_tokens=99, stop=("END",), params={"user": "u-1"})
+        await peer.complete(
+            peer.ask(messages=conversation, tools=(SEARCH,), tool_choice=NamedTool(name="search"), sampling=sampling)
+        )
+        body = peer.server.journal[0].body
+        assert (body["temperature"], body["top_p"], body["user"]) == (0.5, 0.9, "u-1")
+        sent = body["messages"]
+        if peer.name == "openai":
+            assert body["max_completion_tokens"] == 99
+            assert [message["role"] for message in sent] == ["system", "user", "assistant", "tool", "assistant", "tool"]
+            assert sent[1]["content"][1]["image_url"]["url"] == "data:image/png;base64,QUJD"
+            assert json.loads(sent[4]["tool_calls"][0]["function"]["arguments"]) == {"invalid_arguments": "{oops"}
+            assert body["tool_choice"] == {"type": "function", "function": {"name": "search"}}
+        else:
+            assert (body["max_tokens"], body["system"], body["stop_sequences"]) == (99, "Be brief.", ["END"])
+            assert [message["role"] for message in sent] == ["user", "assistant", "user", "assistant", "user"]
+            assert sent[0]["content"][1]["source"] == {"type": "base64", "media_type": "image/png", "data": "QUJD"}
+            assert sent[2]["content"][0]["is_error"] is True
+            assert sent[3]["content"][0]["input"] == {"invalid_arguments": "{oops"}
+            assert body["tool_choice"] == {"type": "tool", "name": "search"}
+
+    @pytest.mark.parametrize("strict", [False, True])
+    async def test_a_schema_for_the_answer(self, peer: Peer, strict: bool):
+        schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+        peer.server.script(say('{"a": 1}'))
+        output = OutputFormat(name="found", json_schema=schema, strict=strict)
+        answer = await peer.complete(peer.ask(output=output))
+        assert json.loads(answer.message.text) == {"a": 1}
+        body = peer.server.journal[0].body
+        if peer.name == "openai":
+            sent = {"name": "found", "schema": schema, "strict": strict}
+            assert body["response_format"] == {"type": "json_schema", "json_schema": sent}
+        elif strict:
+            assert body["output_config"]["format"]["schema"]["properties"].keys() == {"a"}
+            assert "system" not in body
+        else:
+            assert json.dumps(schema) in body["system"]
+
+    async def test_empty_input_is_still_a_valid_request(self, peer: Peer):
+        await peer.complete(peer.ask(""))
+        assert peer.server.journal[0].body["messages"][0]["content"] in ("", [{"type": "text", "text": "(no text)"}])
+
+    async def test_redacted_thoughts_go_back_to_whom_they_came_from_only(self, peer: Peer):
+        thought = ReasoningPart(provider="anthropic", data={"redacted": "xyz"})
+        foreign = ReasoningPart(text="hm", provider="other", data={"signature": "s"})
+        said = ChatMessage.assistant().model_copy(update={"parts": (thought, foreign, TextPart(text="A cat."))})
+        await peer.complete(peer.ask(messages=(ChatMessage.user("?"), said, ChatMessage.user("!"))))
+        sent = json.dumps(peer.server.journal[0].body)
+        assert ('"redacted_thinking"' in sent) is (peer.name == "anthropic")
+        assert '"hm"' not in sent
+
+
+class TestFailures:
+    @both_ways
+    async def test_retry_after_is_honoured(self, peer: Peer, stream: bool):
+        peer.server.script(fail(429, code="rate_limit_error", retry_after=3), say("At last."))
+        answer = await peer.complete(peer.ask(stream=stream))
+        assert (answer.message.text, answer.attempts) == ("At last.", 2)
+        assert peer.gateway.waits == [3.25], "what the provider asks for, and half of the first back-off"
+
+    async def test_a_wait_past_the_deadline_is_not_begun(self, peer: Peer):
+        peer.server.script(fail(429, retry_after=60))
+        with pytest.raises(RateLimited) as caught:
+            await peer.complete(peer.ask(timeout_s=5))
+        assert (caught.value.retry_after_s, len(peer.server.journal), peer.gateway.waits) == (60, 1, [])
+
+    @both_ways
+    @pytest.mark.parametrize("status", [500, 502, 503, 529, 408, 409])
+    async def test_failures_that_may_pass_are_tried_again(self, peer: Peer, status: int, stream: bool):
+        peer.server.script(fail(status), fail(status), say("Up again."))
+        answer = await peer.complete(peer.ask(stream=stream))
+        assert (answer.message.text, answer.attempts, peer.gateway.waits) == ("Up again.", 3, [0.25, 0.5])
+
+    async def test_failures_that_do_not_pass_end_after_the_last_attempt(self, peer: Peer):
+        peer.server.otherwise = fail(503, message="overloaded")
+        with pytest.raises(ProviderUnavailable, match="503: overloaded"):
+            await peer.complete(peer.ask())
+        assert len(peer.server.journal) == RetryPolicy().attempts
+
+    @both_ways
+    @pytest.mark.parametrize(
+        ("turn", "error"),
+        [
+            (fail(400, code="invalid_request_error", message="bad tools"), ProviderFailed),
+            (fail(401, message="who are you"), ProviderFailed),
+            (fail(404, message="no such model"), NotFound),
+            (fail(400, code="content_filter", message="no"), ContentRefused),
+            (fail(429, code="insufficient_quota", message="pay first"), ProviderFailed),
+            (page(), ProviderFailed),
+        ],
+        ids=["400", "401", "404", "filtered prompt", "no quota", "web page"],
+    )
+    async def test_failures_that_stay_are_told_at_once(self, peer: Peer, turn: Turn, error: type, stream: bool):
+        peer.server.script(turn)
+        with pytest.raises(error) as caught:
+            await peer.complete(peer.ask(stream=stream))
+        assert type(caught.value) is error
+        assert len(peer.server.journal) == 1
+        assert peer.name in caught.value.message
+
+    @both_ways
+    @pytest.mark.parametrize(
+        "turn",
+        [reset(), reset(after=2), reset(after=5), cut(after=2), cut(after=5), Turn(no_choices=True)],
+        ids=["reset at once", "reset early", "reset midway", "cut early", "cut midway", "nothing in it"],
+    )
+    async def test_a_reply_that_broke_off_is_never_a_success(self, peer: Peer, turn: Turn, stream: bool):
+        peer.server.otherwise = turn
+        with pytest.raises(ProviderUnavailable):
+            await peer.complete(peer.ask(stream=stream))
+        assert len(peer.server.journal) == RetryPolicy().attempts
+
+    async def test_after_a_break_the_stream_starts_anew(self, peer: Peer):
+        peer.server.script(reset(after=4), say("Whole at last."))
+        answer = await peer.complete(peer.ask(stream=True))
+        assert {delta.attempt for delta in peer.gateway.outbox.deltas} == {1, 2}
+        assert assemble(peer.gateway.outbox.deltas) == answer.message == ChatMessage.assistant("Whole at last.")
+
+    @both_ways
+    async def test_a_filtered_reply_is_refused(self, peer: Peer, stream: bool):
+        finish = "refusal" if peer.name == "anthropic" else "content_filter"
+        peer.server.script(say("I cannot say th", finish=finish))
+        with pytest.raises(ContentRefused):
+            await peer.complete(peer.ask(stream=stream))
+
+    @both_ways
+    @pytest.mark.parametrize("raw", [b'{"choices": "none", "content": 3, "model": "m"}', b"[]", b'"hello"'])
+    async def test_json_of_another_shape_is_an_error(self, peer: Peer, raw: bytes, stream: bool):
+        body = b"data: " + raw + b"\n\n" if stream else raw
+        peer.server.script(Turn(raw=body, content_type="text/event-stream" if stream else "application/json"))
+        with pytest.raises(ProviderFailed, match="does not follow the protocol") as caught:
+            await peer.complete(peer.ask(stream=stream))
+        assert not caught.value.retryable
+
+    async def test_an_error_within_a_stream(self, peer: Peer):
+        events = {
+            "openai": b'data: {"error": {"message": "gpu on fire", "type": "server_error"}}\n\n',
+            "anthropic": b'data: {"type": "error", "error": {"type": "overloaded_error", "message": "on fire"}}\n\n',
+        }
+        peer.server.script(Turn(raw=events[peer.name], content_type="text/event-stream"), say("Cooled."))
+        assert (await peer.complete(peer.ask(stream=True))).message.text == "Cooled."
+
+    async def test_nobody_listens(self, peer: Peer):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        provider = OpenAIProvider("openai", None, key_variable="-", base_url=f"http://127.0.0.1:{port}/v1", model="m")
+        over = gateway(provider)
+        with pytest.raises(ProviderUnavailable, match="connection failed"):
+            await over.completions.complete(ask(), CONTEXT)
+        assert len(over.waits) == RetryPolicy().attempts - 1
+        await provider.close()
+
+
+class TestTime:
+    @both_ways
+    async def test_the_time_limit_holds_and_closes_the_connection(self, peer: Peer, stream: bool):
+        peer.server.otherwise = Turn(text="Never comes.", hang_after=0)
+        with pytest.raises(DeadlineExceeded, match=r"within 0\.3 s"):
+            await peer.complete(peer.ask(stream=stream, timeout_s=0.3))
+        await asyncio.wait_for(peer.server.journal[0].gone.wait(), 5)
+
+    @pytest.mark.parametrize(
+        ("turn", "patience"),
+        [
+            (Turn(text="Never comes.", hang_after=0), Patience(first_s=0.2, between_s=30)),
+            (say("Slow words come late.", hang_after=5), Patience(first_s=30, between_s=0.2)),
+        ],
+        ids=["before the first", "between two"],
+    )
+    async def test_a_silent_stream_is_given_up_and_tried_again(self, peer: Peer, turn: Turn, patience: Patience):
+        over = gateway(peer.provider, pace=Pace(patience=patience))
+        peer.server.script(turn, say("Quick."))
+        answer = await over.completions.complete(peer.ask(stream=True), CONTEXT)
+        assert (answer.message.text, answer.attempts) == ("Quick.", 2)
+        await asyncio.wait_for(peer.server.journal[0].gone.wait(), 5)
+
+    @both_ways
+    async def test_an_abort_closes_the_connection(self, peer: Peer, stream: bool):
+        peer.server.script(Turn(text="Never comes.", hang_after=0))
+        request = peer.ask(stream=stream)
+        asking = asyncio.create_task(peer.complete(request))
+        await eventually(lambda: len(peer.server.journal) == 1)
+        await peer.gateway.completions.abort("acme", AbortCall(call_id=request.call_id, reason="the run was cancelled"))
+        with pytest.raises(Cancelled, match="the run was cancelled"):
+            await asking
+        await asyncio.wait_for(peer.server.journal[0].gone.wait(), 5)
+
+
+class TestSecrets:
+    async def test_the_key_is_sent_and_never_shown(self, peer: Peer, caplog: pytest.LogCaptureFixture):
+        caplog.set_level(logging.INFO)
+        peer.server.script(fail(401, message=f"Incorrect API key provided: {CANARY}"), say("Hi."))
+        with pytest.raises(ParacleError) as caught:
+            await peer.complete(peer.ask())
+        await peer.complete(peer.ask())
+        assert CANARY in json.dumps(peer.server.journal[0].headers)
+        shown = [str(caught.value), json.dumps(caught.value.to_problem()), caplog.text, repr(peer.provider.__dict__)]
+        shown += [str(record.__dict__) for record in caplog.records]
+        assert not any(CANARY in text for text in shown)
+        assert "[redacted]" in caught.value.message
+
+
+class TestDefaults:
+    async def test_a_compatible_server_without_a_named_model_gives_its_first(self):
+        async with FakeOpenAI(say("From the first.")) as server:
+            provider = OpenAIProvider("openai-compatible", SecretStr("k-1"), key_variable="-", base_url=server.url)
+            answer = await gateway(provider).completions.complete(ask(), CONTEXT)
+            assert answer.model == "fake-model"
+            assert "max_tokens" not in server.journal[0].body
+            server.models = ()
+            empty = OpenAIProvider("openai-compatible", None, key_variable="-", base_url=server.url)
+            with pytest.raises(NotFound, match="PARACLE_OPENAI_MODEL"):
+                await empty.default_model()
+            await provider.close()
+            await empty.close()

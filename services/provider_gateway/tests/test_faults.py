@@ -1,0 +1,85 @@
+"""What failures mean, and when they are tried again."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from paracle_domain.errors import InvalidInput, ParacleError, ProviderUnavailable, RateLimited
+from paracle_provider_gateway.faults import Origin, retry_after
+from paracle_provider_gateway.retries import RetryPolicy, retried
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after": "Sun, 22 Nov 2026 12:00:30 GMT"}, 30.0),
+        ({"retry-after": "Sun, 22 Nov 2026 11:00:00 GMT"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after-ms": "soon"}, None),
+    ],
+)
+def test_retry_after(headers: dict[str, str], seconds: float | None):
+    assert retry_after(headers, NOON) == seconds
+
+
+@given(st.integers(400, 599), st.text(), st.text())
+def test_no_status_shows_a_key_and_every_one_is_an_error(status: int, code: str, message: str):
+    key = "hush-hush-secret"
+    body = {"error": {"code": code, "message": f"{message}{key}{message}"}}
+    error = Origin("openai", "OPENAI_API_KEY", (SecretStr(key),)).from_status(status, body, {})
+    assert isinstance(error, ParacleError)
+    assert key not in str(error)
+    assert error.message.startswith("openai: ")
+
+
+@pytest.mark.parametrize("body", [None, "plain words", [1], {"error": "words"}, {"message": "bare"}, {"error": None}])
+def test_error_bodies_of_any_shape_are_understood(body: object):
+    assert "HTTP 500" in Origin("p", "K").from_status(500, body, {}).message
+
+
+@given(st.integers(1, 20), st.floats(0, 1, exclude_max=True), st.none() | st.floats(0, 100))
+def test_waits_grow_within_bounds_and_never_undercut_the_provider(attempt: int, draw: float, asked: float | None):
+    policy = RetryPolicy(attempts=21)
+    wait = policy.wait_after(attempt, RateLimited("slow down", retry_after_s=asked), draw)
+    assert wait is not None
+    assert (asked or 0) <= wait <= (asked or 0) + min(policy.cap_s, policy.base_s * 2 ** (attempt - 1))
+
+
+def test_what_cannot_pass_is_not_tried_again():
+    assert RetryPolicy().wait_after(1, InvalidInput("no"), 0.5) is None
+    assert RetryPolicy(attempts=3).wait_after(3, ProviderUnavailable("down"), 0.5) is None
+
+
+async def test_each_error_that_is_tried_again_is_told():
+    told: list[str] = []
+    waits: list[float] = []
+
+    async def work(attempt: int) -> int:
+        if attempt < 3:
+            raise ProviderUnavailable(f"down {attempt}")
+        return attempt
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    found = await retried(
+        work,
+        RetryPolicy(),
+        deadline=asyncio.get_running_loop().time() + 60,
+        sleep=sleep,
+        draw=lambda: 0.0,
+        on_retry=lambda error: told.append(error.message),
+    )
+    assert (found, told, waits) == (3, ["down 1", "down 2"], [0.0, 0.0])

@@ -1,0 +1,88 @@
+"""The service over real NATS: asked over RPC, streaming to its subject, aborted by a broadcast."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import nats
+import pytest
+from provider_gateway_samples import TASK, ask
+
+from paracle_chassis.bus import outgoing
+from paracle_chassis.nats_bus import NatsBus
+from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.fake_openai import FakeOpenAI
+from paracle_chassis.testing.wire import Turn, say
+from paracle_domain import subjects
+from paracle_domain.envelope import Context
+from paracle_domain.errors import Cancelled, NotFound
+from paracle_domain.inference.deltas import Delta, assemble
+from paracle_domain.inference.request import AbortCall, ListModels, abort_subject
+from paracle_provider_gateway.app import create_app
+from paracle_provider_gateway.settings import GatewaySettings
+
+pytestmark = pytest.mark.connected
+CONTEXT = Context("acme")
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[FakeOpenAI]:
+    async with FakeOpenAI() as server:
+        yield server
+
+
+@pytest.fixture
+async def bus(nats_url: str, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NatsBus]:
+    """A caller's bus, with the service running behind NATS."""
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    settings = GatewaySettings(nats_url=nats_url, openai_base_url=provider.url)
+    caller = NatsBus("agent_runtime", ServiceSettings(nats_url=nats_url))
+    async with create_app(settings).running():
+        await caller.open()
+        yield caller
+        await caller.close()
+
+
+async def test_a_call_over_rpc_streams_to_its_task(bus: NatsBus, provider: FakeOpenAI, nats_url: str):
+    provider.script(say("Words in many pieces."))
+    heard: list[Delta] = []
+    client = await nats.connect(nats_url)
+
+    async def hear(message) -> None:
+        found = Delta.decode(message.data)
+        assert isinstance(found, Delta)
+        heard.append(found)
+
+    await client.subscribe(subjects.out("acme", TASK), cb=hear)
+    await client.flush()
+    answer = await bus.call(ask(stream_to=TASK), CONTEXT, timeout_s=20)
+    assert answer.message.text == "Words in many pieces."
+    await eventually(lambda: heard and heard[-1].change.type == "end")
+    assert assemble(heard) == answer.message
+    await client.close()
+
+
+async def test_an_abort_is_heard(bus: NatsBus, provider: FakeOpenAI):
+    provider.script(Turn(text="Never comes.", hang_after=0))
+    request = ask()
+    asking = asyncio.create_task(bus.call(request, CONTEXT, timeout_s=20))
+    await eventually(lambda: len(provider.journal) == 1)
+    order = AbortCall(call_id=request.call_id, reason="enough")
+    await bus.broadcast(outgoing(abort_subject("acme"), order, CONTEXT, source="test"))
+    with pytest.raises(Cancelled, match="enough"):
+        await asking
+    await asyncio.wait_for(provider.journal[0].gone.wait(), 5)
+
+
+async def test_errors_come_out_as_what_they_are(bus: NatsBus):
+    with pytest.raises(NotFound, match="set ANTHROPIC_API_KEY"):
+        await bus.call(ask(model="anthropic/claude"), CONTEXT)
+
+
+async def test_models_are_listed(bus: NatsBus):
+    found = await bus.call(ListModels(), CONTEXT)
+    assert found.default == "openai-compatible/fake-model"
+    assert {model.name for model in found.models} >= {"sandbox/rules", "openai-compatible/fake-model"}

@@ -1,0 +1,239 @@
+"""The use cases on a provider in memory: once for an id, routing, prices, the list of models, concurrency."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from decimal import Decimal
+
+import pytest
+from provider_gateway_samples import CONTEXT, TASK, ask, gateway
+
+from paracle_chassis.testing.eventually import eventually
+from paracle_domain.envelope import Context
+from paracle_domain.errors import Cancelled, Conflict, InternalError, InvalidInput, NotFound, Unavailable
+from paracle_domain.inference.chat import ChatMessage
+from paracle_domain.inference.request import AbortCall, Complete, ListModels
+from paracle_domain.inference.response import FinishReason
+from paracle_domain.inference.usage import Usage
+from paracle_provider_gateway.adapters.sandbox import SandboxProvider
+from paracle_provider_gateway.calls import CallTable
+from paracle_provider_gateway.ports import Reply, StreamItem
+from paracle_provider_gateway.pricing import ListPrices
+from paracle_provider_gateway.service import Pace
+
+
+class Gated:
+    """A provider that answers once its gate is open."""
+
+    sandbox = False
+    listed_models = ("big",)
+
+    def __init__(self, name: str = "openai", error: Exception | None = None) -> None:
+        self.name = name
+        self.gate = asyncio.Event()
+        self.asked: list[Complete] = []
+        self._error = error
+
+    async def default_model(self) -> str:
+        return "big"
+
+    async def ask(self, model: str, request: Complete) -> Reply:
+        self.asked.append(request)
+        await self.gate.wait()
+        if self._error is not None:
+            raise self._error
+        usage = Usage(input_tokens=1_000_000, output_tokens=1_000_000, model_calls=1)
+        return Reply(ChatMessage.assistant(f"{model} no. {len(self.asked)}"), FinishReason.STOP, usage, model)
+
+    async def stream(self, model: str, request: Complete) -> AsyncGenerator[StreamItem]:
+        raise AssertionError("not asked to stream here")
+        yield
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_a_finished_call_is_not_made_again():
+    provider = Gated()
+    provider.gate.set()
+    over, request = gateway(provider), ask()
+    first = await over.completions.complete(request, CONTEXT)
+    again = await over.completions.complete(request.model_copy(update={"timeout_s": 9, "stream_to": TASK}), CONTEXT)
+    assert first == again
+    assert len(provider.asked) == 1
+
+
+async def test_callers_of_one_id_share_the_call_in_the_air():
+    provider = Gated()
+    over, request = gateway(provider), ask()
+    asking = [asyncio.create_task(over.completions.complete(request, CONTEXT)) for _ in range(5)]
+    await eventually(lambda: len(provider.asked) == 1)
+    asking[0].cancel()
+    provider.gate.set()
+    answers = await asyncio.gather(*asking[1:])
+    assert {answer.message.text for answer in answers} == {"big no. 1"}
+    assert over.calls.in_air == 0
+
+
+async def test_the_same_id_in_another_tenant_is_another_call():
+    provider = Gated()
+    provider.gate.set()
+    over, request = gateway(provider), ask()
+    one = await over.completions.complete(request, CONTEXT)
+    other = await over.completions.complete(request, Context("globex"))
+    assert (one.message.text, other.message.text) == ("big no. 1", "big no. 2")
+
+
+async def test_an_id_stands_for_one_request():
+    provider = Gated()
+    provider.gate.set()
+    over, request = gateway(provider), ask()
+    await over.completions.complete(request, CONTEXT)
+    with pytest.raises(Conflict, match="another request") as caught:
+        await over.completions.complete(ask("Something else", call_id=request.call_id), CONTEXT)
+    assert caught.value.path == "call_id"
+
+
+async def test_failures_are_not_kept():
+    provider = Gated(error=InvalidInput("bad"))
+    provider.gate.set()
+    over, request = gateway(provider), ask()
+    for expected in (1, 2):
+        with pytest.raises(InvalidInput):
+            await over.completions.complete(request, CONTEXT)
+        assert len(provider.asked) == expected
+
+
+async def test_answers_are_forgotten_with_time_and_with_number():
+    now = 0.0
+    table = CallTable(keep_s=10, limit=2, clock=lambda: now)
+    made: list[str] = []
+    sandbox = SandboxProvider()
+
+    async def once(name: str) -> None:
+        async def work():
+            made.append(name)
+            return await gateway(sandbox).completions.complete(ask(), CONTEXT)
+
+        await table.once(("acme", name), b"same", work)
+
+    for name in ("a", "b", "a", "c", "a"):
+        await once(name)
+    assert made == ["a", "b", "c", "a"], "the third answer pushes the oldest out"
+    now = 11.0
+    await once("c")
+    assert made[-1] == "c"
+
+
+async def test_an_abort_that_overtakes_its_call_stops_it_too():
+    provider = Gated()
+    over, request = gateway(provider), ask()
+    await over.completions.abort("acme", AbortCall(call_id=request.call_id, reason="run cancelled"))
+    with pytest.raises(Cancelled, match="run cancelled"):
+        await over.completions.complete(request, CONTEXT)
+    await over.completions.abort("globex", AbortCall(call_id="unheard-of"))
+    assert provider.asked == []
+
+
+async def test_everyone_who_waits_hears_of_the_abort():
+    provider = Gated()
+    over, request = gateway(provider), ask()
+    asking = [asyncio.create_task(over.completions.complete(request, CONTEXT)) for _ in range(2)]
+    await eventually(lambda: len(provider.asked) == 1)
+    await over.completions.abort("acme", AbortCall(call_id=request.call_id))
+    results = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(result) for result in results] == [Cancelled, Cancelled]
+
+
+async def test_closing_the_table_sends_callers_elsewhere():
+    provider = Gated()
+    over = gateway(provider)
+    asking = asyncio.create_task(over.completions.complete(ask(), CONTEXT))
+    await eventually(lambda: len(provider.asked) == 1)
+    await over.calls.close()
+    with pytest.raises(Unavailable, match="shutting down"):
+        await asking
+
+
+async def test_no_more_calls_at_once_than_allowed():
+    provider = Gated()
+    over = gateway(provider, pace=Pace(concurrency=2))
+    asking = [asyncio.create_task(over.completions.complete(ask(), CONTEXT)) for _ in range(3)]
+    await eventually(lambda: len(provider.asked) == 2)
+    assert over.calls.in_air == 3
+    provider.gate.set()
+    await asyncio.gather(*asking)
+    assert len(provider.asked) == 3
+
+
+async def test_a_configured_provider_that_fails_is_not_replaced_by_the_sandbox():
+    provider = Gated(error=InternalError("boom"))
+    provider.gate.set()
+    with pytest.raises(InternalError):
+        await gateway(provider, SandboxProvider()).completions.complete(ask(), CONTEXT)
+
+
+class TestRouting:
+    async def test_default_is_the_first_provider(self):
+        provider = Gated()
+        provider.gate.set()
+        answer = await gateway(provider, SandboxProvider()).completions.complete(ask(), CONTEXT)
+        assert (answer.provider, answer.model) == ("openai", "big")
+
+    async def test_default_can_be_set(self):
+        over = gateway(Gated(), SandboxProvider(), default="sandbox/rules")
+        assert (await over.completions.complete(ask(), CONTEXT)).sandbox
+
+    @pytest.mark.parametrize(
+        ("model", "error", "hint"),
+        [
+            ("anthropic/claude", NotFound, "set ANTHROPIC_API_KEY"),
+            ("openai-compatible/llama", NotFound, "set PARACLE_OPENAI_BASE_URL"),
+            ("nobody/x", NotFound, "known are anthropic, openai, openai-compatible, sandbox"),
+            ("gpt-5", InvalidInput, "write provider/model"),
+            ("openai/", InvalidInput, "write provider/model"),
+            ("sandbox/genius", NotFound, "it has sandbox/rules, sandbox/slow"),
+        ],
+    )
+    async def test_what_is_not_there_is_named_with_the_way_out(self, model: str, error: type, hint: str):
+        with pytest.raises(error, match=hint) as caught:
+            await gateway(SandboxProvider()).completions.complete(ask(model=model), CONTEXT)
+        assert caught.value.path == "model"
+
+
+class TestPrices:
+    async def test_a_known_model_has_its_list_price(self):
+        prices = ListPrices("sandbox")
+        usage = prices.priced("openai", "gpt-4o", Usage(input_tokens=1000, output_tokens=1000))
+        rates = prices.rates("openai", "gpt-4o")
+        assert rates is not None
+        assert usage.cost_usd == Decimal(str(rates.input + rates.output)) / 1000
+        cached = prices.priced("openai", "gpt-4o", Usage(input_tokens=1000, cached_tokens=1000))
+        assert cached.cost_usd is not None
+        assert 0 < cached.cost_usd < Decimal(str(rates.input)) / 1000
+
+    def test_an_unknown_model_has_an_unknown_price(self):
+        prices = ListPrices("sandbox", {"openai-compatible": "http://127.0.0.1:11434/v1"})
+        assert prices.priced("openai", "no-such-model", Usage(input_tokens=9)).cost_usd is None
+        assert prices.priced("openai-compatible", "gpt-4o", Usage(input_tokens=9)).cost_usd is None
+        assert prices.rates("anthropic", "no-such-model") is None
+
+    def test_the_sandbox_charges_its_made_up_price(self):
+        usage = Usage(input_tokens=1_000_000, output_tokens=1_000_000)
+        assert ListPrices("sandbox").priced("sandbox", "rules", usage).cost_usd == Decimal("0.5")
+
+
+async def test_models_are_listed_with_prices_and_the_default():
+    found = await gateway(Gated(), SandboxProvider()).completions.list_models(ListModels(), CONTEXT)
+    assert [model.name for model in found.models] == ["openai/big", "sandbox/rules", "sandbox/slow"]
+    assert found.default == "openai/big"
+    assert [model.default for model in found.models] == [True, False, False]
+    assert found.models[0].input_usd_per_mtok is None
+    assert found.models[1].output_usd_per_mtok == Decimal("0.4")
+
+
+async def test_a_default_that_is_not_listed_is_listed_all_the_same():
+    over = gateway(Gated(), SandboxProvider(), default="openai/special")
+    found = await over.completions.list_models(ListModels(), CONTEXT)
+    assert (found.models[0].name, found.models[0].default) == ("openai/special", True)
