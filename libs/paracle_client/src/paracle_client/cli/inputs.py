@@ -140,7 +140,8 @@ def bundle(paths: Sequence[str]) -> Bundle:
 
 
 def join(texts: dict[str, str]) -> Bundle:
-    """`texts` by name as one text of YAML documents."""
+    """`texts` by name as one text of YAML documents; those without any are left out, unless none has one."""
+    texts = {name: text for name, text in texts.items() if count_documents(text)} or texts
     if len(texts) == 1:
         ((name, text),) = texts.items()
         return Bundle(text, name, (Part(name, text, 1, 1),))

@@ -70,7 +70,9 @@ def print_json_lines(values: Iterable[BaseModel]) -> None:
 
 
 def _write(text: str) -> None:
-    sys.stdout.buffer.write(text.encode() + b"\n")
+    rest = memoryview(text.encode() + b"\n")
+    while rest:  # unbuffered standard output may take less than it is given
+        rest = rest[sys.stdout.buffer.write(rest) :]
     sys.stdout.flush()
 
 

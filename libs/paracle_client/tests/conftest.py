@@ -1,0 +1,157 @@
+"""A REST API over real HTTP whose answers a test writes down, and runs to answer with."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from paracle_domain.machine import EventRecord
+from paracle_domain.messages import Message
+from paracle_domain.run.commands import RunStatus, RunSummary, RunView, StepStatus, StepView
+
+RUN = "run_01JDXXXXXXXXXXXXXXXXXXXXXX".replace("X", "A")
+START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+
+@dataclass
+class Reply:
+    """One answer. `cut` closes the connection in the middle of it."""
+
+    status: int = 200
+    body: bytes = b"{}"
+    kind: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: bool = False
+
+
+@dataclass
+class Asked:
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class FakeApi:
+    """Answers `METHOD /path` with the replies given for it, in turn; the last one again and again."""
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self._replies: dict[str, list[Reply]] = {}
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                api.answer(self)
+
+            def do_POST(self) -> None:
+                api.answer(self)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def on(self, what: str, *replies: Reply | Message) -> None:
+        self._replies[what] = [one if isinstance(one, Reply) else Reply(body=one.encode()) for one in replies]
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        parts = urlsplit(request.path)
+        body = request.rfile.read(int(request.headers.get("content-length") or 0))
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        headers = {key.lower(): value for key, value in request.headers.items()}
+        self.asked.append(Asked(request.command, parts.path, query, headers, body))
+        replies = self._replies.get(f"{request.command} {parts.path}") or [problem("not_found", 404, "no such path")]
+        reply = replies.pop(0) if len(replies) > 1 else replies[0]
+        request.send_response(reply.status)
+        request.send_header("content-type", reply.kind)
+        request.send_header("content-length", str(len(reply.body) + (100 if reply.cut else 0)))
+        for name, value in reply.headers.items():
+            request.send_header(name, value)
+        request.end_headers()
+        request.wfile.write(reply.body)
+        request.close_connection = reply.cut
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def problem(code: str, status: int, detail: str, **more: Any) -> Reply:
+    body = {"type": f"urn:paracle:error:{code}", "status": status, "detail": detail, "code": code, **more}
+    return Reply(status, json.dumps(body).encode(), "application/problem+json")
+
+
+def record(seq: int, kind: str, **data: Any) -> EventRecord:
+    return EventRecord(entity="run", id=RUN, seq=seq, type=kind, at=START + timedelta(seconds=seq), data=data)
+
+
+def stream(*records: EventRecord, cut: bool = False, comment: bool = False) -> Reply:
+    text = b": keep-alive\n\n" if comment else b""
+    for one in records:
+        text += f"id: {one.seq}\nevent: {one.type}\n".encode() + b"data: " + one.encode() + b"\n\n"
+    return Reply(200, text, "text/event-stream", cut=cut)
+
+
+def run_started(seq: int = 1) -> EventRecord:
+    given = {"run_id": RUN, "tenant": "default", "principal": "me", "workflow": "triage", "revision": 1, "plan": "p"}
+    return record(seq, "run.started", **given)
+
+
+def view(status: RunStatus = RunStatus.COMPLETED, **more: Any) -> RunView:
+    summary = RunSummary(
+        run_id=RUN, workflow="triage", revision=1, status=status, created_at=START, finished_at=None, plan="sha256:0"
+    )
+    steps = (
+        StepView(id="report", status=StepStatus.PENDING, target_kind="agent", target="writer", needs=("sort",)),
+        StepView(id="sort", status=StepStatus.PENDING, target_kind="tool", target="sorter"),
+    )
+    return RunView(**{"run": summary, "principal": "me", "steps": steps, "last_seq": 4, **more})
+
+
+def whole_run() -> tuple[EventRecord, ...]:
+    """A run of one tool step and one agent step that completes."""
+    used = {"input_tokens": 1_000, "output_tokens": 234, "model_calls": 1, "cost_usd": "0.0012"}
+    task = {"task_id": "task_01JDAAAAAAAAAAAAAAAAAAAAAA", "attempt": 1}
+    return (
+        run_started(1),
+        record(2, "step.started", step="sort", target_kind="tool", target="sorter", **task),
+        record(3, "step.completed", step="sort", attempt=1, output=[1, 2]),
+        record(4, "step.started", step="report", target_kind="agent", target="writer", **task),
+        record(5, "step.completed", step="report", attempt=1, output={"title": "All well"}, usage=used),
+        record(6, "run.completed", output={"title": "All well", "count": 2}, usage=used),
+    )
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    fake = FakeApi()
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def make() -> Any:
+    """The helpers of this module, for tests (which cannot import it)."""
+    return sys.modules[__name__]

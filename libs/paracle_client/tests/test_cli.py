@@ -1,0 +1,266 @@
+"""The command line, against a REST API over real HTTP."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from paracle_client import wire
+from paracle_client.cli import following, main
+from paracle_client.cli.app import COMMANDS
+from paracle_domain.agent.spec import AgentSpec
+from paracle_domain.audit import ModelUsage, UsageReport
+from paracle_domain.inference.usage import Usage
+from paracle_domain.registry import Ancestor, Applied, AppliedSpec, Explanation, SpecList, SpecView, Touched
+from paracle_domain.run.commands import RunAccepted, RunPage, RunStatus
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def paracle(
+    api: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Result]:
+    monkeypatch.setattr(wire, "pause_s", lambda _attempt, _error=None: 0.0)
+    monkeypatch.setattr(following, "_POLL_S", 0.0)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PARACLE_URL", api.url)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*args: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["paracle", *args])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return Result(int(ended.value.code or 0), said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def triage(api: Any, make: Any) -> Any:
+    """An API that has a run of `triage` on it, answered by the sandbox."""
+    used = Usage(input_tokens=1_000, output_tokens=234, model_calls=1)
+    api.on("POST /v1/workflows/triage/runs", RunAccepted(run_id=make.RUN, status=RunStatus.QUEUED))
+    api.on("POST /v1/agents/helper/runs", RunAccepted(run_id=make.RUN, status=RunStatus.QUEUED))
+    api.on(f"GET /v1/runs/{make.RUN}", make.view(output={"title": "All well", "count": 2}, usage=used, last_seq=6))
+    api.on(f"GET /v1/runs/{make.RUN}/events", make.stream(*make.whole_run()))
+    late = UsageReport(run_id=make.RUN, total=Usage())
+    whole = UsageReport(
+        run_id=make.RUN, total=used, by_model=(ModelUsage(provider="sandbox", model="rules", usage=used),)
+    )
+    api.on(f"GET /v1/runs/{make.RUN}/usage", late, whole)
+    return api
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_explains_itself_with_an_example(paracle: Callable[..., Result], command: str) -> None:
+    result = paracle(command, "--help")
+    assert result.code == 0
+    assert f"Example: paracle {command}" in result.out
+
+
+def test_a_wrong_command_line_is_exit_code_2(paracle: Callable[..., Result]) -> None:
+    assert paracle("fly").code == 2
+    assert paracle("run").code == 2
+    assert paracle("runs", "--status", "asleep").code == 2
+    assert paracle("status", "-o", "xml").code == 2
+
+
+def test_apply(paracle: Callable[..., Result], api: Any, tmp_path: Path) -> None:
+    touched = (Touched(kind="Workflow", name="triage"),)
+    done = Applied(results=(AppliedSpec(kind="Agent", name="a", revision=2, change="updated", touches=touched),))
+    api.on("POST /v1/manifests", done)
+    (tmp_path / "a.yaml").write_text("kind: Agent\n", encoding="utf-8")
+    result = paracle("apply", "-f", "a.yaml")
+    assert result.code == 0
+    assert result.out.splitlines()[1].split() == ["agent", "a", "2", "updated", "workflow", "triage"]
+    assert json.loads(paracle("apply", "-f", "a.yaml", "-o", "json").out) == json.loads(done.encode())
+
+
+def test_apply_names_the_file_of_each_mistake(
+    paracle: Callable[..., Result], api: Any, make: Any, tmp_path: Path
+) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text("kind: Agent\n", encoding="utf-8")
+    findings = [{"path": "manifests#1 spec", "message": "one"}, {"path": "manifests#2 spec.steps[0]", "message": "two"}]
+    api.on(
+        "POST /v1/manifests",
+        make.problem("spec_invalid", 422, "nothing was applied", path="manifests#1 spec", problems=findings),
+    )
+    result = paracle("apply", "-f", ".")
+    assert (result.code, result.out) == (1, "")
+    assert result.err == "error: a.yaml#1 spec: one\nerror: b.yaml#1 spec.steps[0]: two\n"
+
+
+def test_apply_of_what_cannot_be_read(paracle: Callable[..., Result], api: Any, tmp_path: Path) -> None:
+    assert paracle("apply", "-f", "absent.yaml") == (
+        1,
+        "",
+        "error: absent.yaml: cannot be read: No such file or directory\n",
+    )
+    (tmp_path / "bad.yaml").write_bytes(b"\xff")
+    assert "error: bad.yaml: not UTF-8: byte 0xff in line 1" in paracle("apply", "-f", "bad.yaml").err
+    assert api.asked == []
+
+
+def test_get(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+    api.on("GET /v1/agents", SpecList(specs=()))
+    assert "no agents yet" in paracle("get", "agents").out
+    manifest = {"kind": "Agent", "metadata": {"name": "a"}}
+    found = SpecView(
+        kind="Agent", name="a", revision=1, manifest=manifest, digest="d", author="me", created_at=make.START
+    )
+    api.on("GET /v1/agents/a", found)
+    assert json.loads(paracle("get", "agent", "a", "--revision", "1").out) == manifest
+    assert api.asked[-1].query == {"revision": "1"}
+    assert json.loads(paracle("get", "agent", "a", "-o", "json").out)["digest"] == "d"
+    wrong = paracle("get", "agnets")
+    assert (wrong.code, wrong.out) == (1, "")
+    assert "did you mean 'agents'?" in wrong.err
+
+
+def test_explain(paracle: Callable[..., Result], api: Any) -> None:
+    base, own = Ancestor(name="base", revision=3), Ancestor(name="a", revision=1)
+    api.on(
+        "GET /v1/agents/a/explain",
+        Explanation(
+            name="a",
+            revision=1,
+            spec=AgentSpec(instructions="Be \x1b[2Jkind", tools=("search",)),
+            origins={"instructions": base, "tools[search]": own, "limits.turns": base},
+            lineage=(own, base),
+        ),
+    )
+    lines = paracle("explain", "a").out.splitlines()
+    assert lines[0] == "a (revision 1) ← base (revision 3)"
+    rows = [[part.strip() for part in line.split("  ") if part.strip()] for line in lines[2:]]
+    assert rows == [
+        ["instructions", "Be \ufffd[2Jkind", "base (revision 3)"],
+        ["limits.turns", "20", "base (revision 3)"],
+        ["tools[search]", "search", "a (revision 1)"],
+    ]
+
+
+def test_run_prints_the_id_at_once(paracle: Callable[..., Result], triage: Any, make: Any) -> None:
+    result = paracle("run", "triage", "-i", "folder=mails", "-i", "n:=3", "--label", "team=x", "--key", "k")
+    assert result == (0, f"{make.RUN}\n", "")
+    assert triage.asked[-1].json == {"input": {"folder": "mails", "n": 3}, "labels": {"team": "x"}}
+    assert triage.asked[-1].headers["idempotency-key"] == "k"
+    assert json.loads(paracle("run", "triage", "-o", "json").out)["run_id"] == make.RUN
+
+
+def test_run_watch_shows_the_steps_and_the_output(paracle: Callable[..., Result], triage: Any) -> None:
+    result = paracle("run", "triage", "--watch")
+    assert result.code == 0
+    assert "report           running → completed 1.0s 1,234 tok $0.0012" in result.out
+    assert "All well" in result.out
+
+
+def test_run_watch_as_json_keeps_standard_output_clean(paracle: Callable[..., Result], triage: Any) -> None:
+    result = paracle("run", "triage", "--watch", "-o", "json")
+    assert json.loads(result.out)["run"]["status"] == "completed"
+    assert "running → completed" in result.err
+
+
+@pytest.mark.parametrize("status", [one for one in RunStatus if one.terminal and one is not RunStatus.COMPLETED])
+def test_run_watch_fails_unless_the_run_completed(
+    paracle: Callable[..., Result], triage: Any, make: Any, status: RunStatus
+) -> None:
+    triage.on(
+        f"GET /v1/runs/{make.RUN}", make.view(status, error={"code": "tool_failed", "message": "no disk"}, last_seq=0)
+    )
+    result = paracle("run", "triage", "--watch")
+    assert result.code == 1
+    assert f"error: run {make.RUN} is {status}: tool_failed: no disk" in result.err
+
+
+def test_ctrl_c_leaves_the_run_and_says_how_to_stop_it(
+    paracle: Callable[..., Result], triage: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(following, "watch", interrupt)
+    result = paracle("run", "triage", "--watch")
+    assert result.code == 130
+    assert f"paracle cancel {make.RUN}" in result.err
+    assert not any(one.path.endswith("/cancel") for one in triage.asked)
+
+
+def test_invoke_says_when_the_sandbox_answered(paracle: Callable[..., Result], triage: Any, make: Any) -> None:
+    triage.on(f"GET /v1/runs/{make.RUN}", make.view(output="Hello!", usage=Usage(model_calls=1), last_seq=6))
+    result = paracle("invoke", "helper", "Hi")
+    assert (result.code, result.out) == (0, "Hello!\n")
+    assert "answered by the sandbox" in result.err
+    assert next(one for one in triage.asked if one.method == "POST").json["input"] == "Hi"
+
+
+def test_runs(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+    api.on("GET /v1/runs", RunPage(runs=(make.view().run,), next_cursor="next"))
+    out = paracle("runs", "--status", "completed", "--limit", "1").out
+    assert make.RUN in out
+    assert "more: --cursor next" in out
+    assert api.asked[-1].query == {"status": "completed", "limit": "1"}
+    api.on("GET /v1/runs", RunPage(runs=()))
+    assert paracle("runs").out == "no runs\n"
+    assert json.loads(paracle("runs", "-o", "json").out) == {"runs": [], "next_cursor": None}
+
+
+def test_events(paracle: Callable[..., Result], triage: Any, make: Any) -> None:
+    lines = paracle("events", make.RUN, "--follow").out.splitlines()
+    assert len(lines) == 6
+    assert lines[1].startswith("   2 ")
+    as_json = paracle("events", make.RUN, "--follow", "--after", "2", "-o", "json").out.splitlines()
+    assert [json.loads(line)["seq"] for line in as_json] == [3, 4, 5, 6]
+
+
+def test_cancel(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+    api.on(f"POST /v1/runs/{make.RUN}/cancel", RunAccepted(run_id=make.RUN, status=RunStatus.CANCELLING))
+    assert paracle("cancel", make.RUN, "--reason", "enough").out == f"{make.RUN} is cancelling\n"
+    assert api.asked[-1].json == {"reason": "enough"}
+    api.on(f"POST /v1/runs/{make.RUN}/cancel", make.problem("illegal_transition", 409, "it has ended"))
+    assert paracle("cancel", make.RUN) == (1, "", "error: it has ended\n")
+
+
+def test_nobody_there(paracle: Callable[..., Result]) -> None:
+    result = paracle("runs", "--url", "http://127.0.0.1:9")
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith("error: cannot reach Paracle at http://127.0.0.1:9")
+
+
+def test_demo_outside_of_the_repository(paracle: Callable[..., Result]) -> None:
+    result = paracle("demo")
+    assert result.code == 1
+    assert "error: examples/triage: there is no such folder" in result.err
+
+
+def test_a_reader_that_has_gone_is_no_traceback(api: Any, make: Any) -> None:
+    api.on("GET /v1/runs", RunPage(runs=(make.view().run,) * 2_000))
+    argv = [sys.executable, "-c", "from paracle_client.cli import main; main()", "runs", "-o", "json", "--url", api.url]
+    child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.read(10)
+    child.stdout.close()
+    said = child.stderr.read().decode()
+    child.stderr.close()
+    assert (child.wait(60), said) == (1, "")
+
+
+def test_the_command_line_starts_without_loading_what_it_does_not_need() -> None:
+    heavy = "('httpx2', 'paracle_domain', 'nats', 'yaml')"
+    code = f"import sys, paracle_client.cli; print([name for name in {heavy} if name in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert out == "[]\n"

@@ -1,0 +1,254 @@
+"""Both clients, over real HTTP. Each test runs with the one and with the other."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from paracle_client import AsyncClient, Client, wire
+from paracle_domain.errors import (
+    DeadlineExceeded,
+    InternalError,
+    InvalidInput,
+    MalformedMessage,
+    NotFound,
+    SpecInvalid,
+    Unavailable,
+)
+from paracle_domain.machine import EventRecord
+from paracle_domain.registry import Applied, AppliedSpec
+from paracle_domain.run.commands import RunAccepted, RunEvents, RunPage, RunStatus
+
+
+class Sync:
+    """`AsyncClient` with the face of `Client`: one set of tests for both."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._runner = asyncio.Runner()
+        self._client = AsyncClient(url, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = method(*args, **kwargs)
+            return self._iterate(result) if inspect.isasyncgen(result) else self._runner.run(result)
+
+        return call
+
+    def _iterate(self, events: Any) -> Iterator[EventRecord]:
+        async def following() -> EventRecord | None:
+            return await anext(events, None)
+
+        while (record := self._runner.run(following())) is not None:
+            yield record
+
+    def close(self) -> None:
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+
+@pytest.fixture(params=[Client, Sync], ids=["sync", "async"])
+def connect(request: pytest.FixtureRequest, api: Any) -> Iterator[Any]:
+    opened: list[Any] = []
+
+    def connecting(url: str = api.url, **options: Any) -> Any:
+        opened.append(request.param(url, **options))
+        return opened[-1]
+
+    yield connecting
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "pause_s", lambda _attempt, _error=None: 0.0)
+
+
+def seqs(events: Iterator[EventRecord]) -> list[int]:
+    return [record.seq for record in events]
+
+
+def test_apply_sends_the_text_as_it_is(api: Any, connect: Any) -> None:
+    done = Applied(results=(AppliedSpec(kind="Agent", name="a", revision=1, change="created"),))
+    api.on("POST /v1/manifests", done)
+    assert connect().apply("kind: Agent # é", "a.yaml", dry_run=True) == done
+    asked = api.asked[0]
+    assert (asked.body.decode(), asked.query) == ("kind: Agent # é", {"source": "a.yaml", "dry_run": "true"})
+    assert asked.headers["content-type"] == "application/yaml"
+
+
+def test_a_start_carries_a_key_that_a_retry_keeps(api: Any, connect: Any, make: Any) -> None:
+    accepted = RunAccepted(run_id=make.RUN, status=RunStatus.RUNNING)
+    api.on("POST /v1/workflows/tri%2Fage/runs", make.problem("unavailable", 503, "starting"), accepted)
+    assert connect().start_run("tri/age", {"a": 1}, labels={"team": "x"}, revision=2) == accepted
+    first, second = api.asked
+    assert first.json == {"input": {"a": 1}, "labels": {"team": "x"}, "revision": 2}
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+    assert first.headers["idempotency-key"].startswith("msg_")
+
+
+def test_the_key_of_the_caller_is_used(api: Any, connect: Any, make: Any) -> None:
+    api.on("POST /v1/agents/helper/runs", RunAccepted(run_id=make.RUN, status=RunStatus.RUNNING))
+    connect().invoke("helper", "hello", idempotency_key="mine")
+    assert api.asked[0].headers["idempotency-key"] == "mine"
+    assert api.asked[0].json == {"input": "hello", "labels": {}}
+
+
+def test_questions(api: Any, connect: Any, make: Any) -> None:
+    api.on("GET /v1/runs", RunPage(runs=(make.view().run,), next_cursor="c"))
+    client = connect()
+    assert client.runs(workflow="w", status=RunStatus.FAILED, limit=3).next_cursor == "c"
+    assert api.asked[0].query == {"workflow": "w", "status": "failed", "limit": "3"}
+    api.on(f"GET /v1/runs/{make.RUN}", make.view())
+    assert client.get_run(make.RUN).steps[0].id == "report"
+    api.on(f"POST /v1/runs/{make.RUN}/cancel", RunAccepted(run_id=make.RUN, status=RunStatus.CANCELLING))
+    assert client.cancel(make.RUN, "enough").status is RunStatus.CANCELLING
+    assert api.asked[-1].json == {"reason": "enough"}
+
+
+@pytest.mark.parametrize(
+    ("what", "call"),
+    [
+        ("GET /v1/agents", lambda client: client.list("agents")),
+        ("GET /v1/tools/x", lambda client: client.get("tools", "x", revision=1)),
+        ("GET /v1/tools/x/revisions", lambda client: client.revisions("tools", "x")),
+        ("GET /v1/agents/x/explain", lambda client: client.explain("x")),
+        ("GET /v1/runs/r/usage", lambda client: client.usage("r")),
+        ("GET /v1/runs/r/audit", lambda client: client.audit("r")),
+    ],
+)
+def test_errors_come_out_as_they_were_raised(api: Any, connect: Any, make: Any, what: str, call: Any) -> None:
+    api.on(what, make.problem("spec_invalid", 422, "no good", path="spec.x", problems=[{"path": "p", "message": "m"}]))
+    with pytest.raises(SpecInvalid, match=r"spec\.x: no good") as caught:
+        call(connect())
+    assert caught.value.problems[0].path == "p"
+    assert len(api.asked) == 1
+
+
+def test_answers_of_something_else(api: Any, connect: Any, make: Any) -> None:
+    client = connect()
+    api.on("GET /v1/runs", make.Reply(200, b"<html>", "text/html"))
+    with pytest.raises(MalformedMessage, match="is it Paracle"):
+        client.runs()
+    api.on("GET /v1/runs", make.Reply(500, b"<html>oops", "text/html"))
+    with pytest.raises(InternalError, match="answered with 500: <html>oops"):
+        client.runs()
+    api.on("GET /v1/runs", make.Reply(502, b"[]"))
+    with pytest.raises(Unavailable, match="answered with 502"):
+        client.runs()
+
+
+def test_nobody_there(connect: Any) -> None:
+    with pytest.raises(Unavailable, match=r"cannot reach Paracle at http://127\.0\.0\.1:9 .*paracle up"):
+        connect("http://127.0.0.1:9").runs()
+
+
+def test_a_bad_address(connect: Any) -> None:
+    for url in ("127.0.0.1:8080", "nats://127.0.0.1:4222", ""):
+        with pytest.raises(InvalidInput, match="is not an address"):
+            connect(url)
+
+
+def test_a_proxy_is_not_asked_for_this_machine(api: Any, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    api.on("GET /v1/runs", RunPage(runs=()))
+    assert connect().runs().runs == ()
+
+
+def test_no_answer_in_time(connect: Any) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(DeadlineExceeded, match="did not answer in time"):
+            connect(url, timeout_s=0.05).runs()
+
+
+def test_events_so_far_page_by_page(api: Any, connect: Any, make: Any) -> None:
+    first, second = make.whole_run()[:3], make.whole_run()[3:]
+    api.on(
+        f"GET /v1/runs/{make.RUN}/events",
+        RunEvents(events=first, terminal=False),
+        RunEvents(events=second, terminal=True),
+    )
+    assert seqs(connect().events(make.RUN)) == [1, 2, 3, 4, 5, 6]
+    assert [one.query["after"] for one in api.asked] == ["0", "3"]
+
+
+def test_events_so_far_of_a_run_that_goes_on(api: Any, connect: Any, make: Any) -> None:
+    going = RunEvents(events=make.whole_run()[:2], terminal=False)
+    api.on(f"GET /v1/runs/{make.RUN}/events", going, RunEvents(events=(), terminal=False))
+    assert seqs(connect().events(make.RUN)) == [1, 2]
+
+
+def test_a_followed_run_goes_on_where_the_connection_broke(api: Any, connect: Any, make: Any) -> None:
+    run = make.whole_run()
+    api.on(f"GET /v1/runs/{make.RUN}", make.view(RunStatus.RUNNING))
+    api.on(
+        f"GET /v1/runs/{make.RUN}/events",
+        make.stream(*run[:2], cut=True, comment=True),
+        make.problem("unavailable", 503, "restarting"),
+        make.stream(),
+        make.stream(*run[1:4]),  # begins with one that was seen
+        make.stream(*run[4:]),
+    )
+    assert seqs(connect().events(make.RUN, follow=True)) == [1, 2, 3, 4, 5, 6]
+    streams = [one for one in api.asked if one.path.endswith("/events")]
+    assert [one.headers["last-event-id"] for one in streams] == ["0", "2", "2", "2", "4"]
+    assert {one.headers["accept"] for one in streams} == {"text/event-stream"}
+    assert {one.query["follow"] for one in streams} == {"true"}
+
+
+def test_following_gives_up_on_what_cannot_get_better(api: Any, connect: Any, make: Any) -> None:
+    with pytest.raises(NotFound):
+        seqs(connect().events("run_gone", follow=True))
+    api.on(f"GET /v1/runs/{make.RUN}", make.view(RunStatus.RUNNING))
+    bad = b'data: {"code": "not_found", "detail": "gone", "status": 404}\n\n'
+    api.on(f"GET /v1/runs/{make.RUN}/events", make.Reply(200, bad, "text/event-stream"))
+    with pytest.raises(NotFound, match="gone"):
+        seqs(connect().events(make.RUN, follow=True))
+    api.on(f"GET /v1/runs/{make.RUN}/events", make.Reply(200, b"{}"))
+    with pytest.raises(MalformedMessage, match="instead of an event stream"):
+        seqs(connect().events(make.RUN, follow=True))
+
+
+def test_following_gives_up_after_a_minute_of_silence(
+    api: Any, connect: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "STREAM_PATIENCE_S", 0.0)
+    api.on(f"GET /v1/runs/{make.RUN}", make.view(RunStatus.RUNNING))
+    api.on(f"GET /v1/runs/{make.RUN}/events", make.problem("unavailable", 503, "down"))
+    with pytest.raises(Unavailable, match="down"):
+        seqs(connect().events(make.RUN, follow=True))
+
+
+def test_following_an_ended_run_from_its_end_does_not_wait(api: Any, connect: Any, make: Any) -> None:
+    api.on(f"GET /v1/runs/{make.RUN}", make.view(last_seq=6))
+    assert seqs(connect().events(make.RUN, after=6, follow=True)) == []
+    assert connect().wait(make.RUN).run.status is RunStatus.COMPLETED
+
+
+@pytest.mark.parametrize("data", ["nonsense", "[]", '{"seq": 1}', '"text"'])
+def test_what_is_no_event(data: str) -> None:
+    lines = wire.EventLines()
+    assert lines.feed(f"data: {data}") is None
+    with pytest.raises(MalformedMessage, match="not an event"):
+        lines.feed("")
+
+
+def test_an_event_over_several_lines(make: Any) -> None:
+    lines = wire.EventLines()
+    text = json.dumps(json.loads(make.run_started().encode()), indent=1)
+    for line in (":comment", "retry: 5", "id: 1", "event", *(f"data:{one}" for one in text.split("\n"))):
+        assert lines.feed(line) is None
+    assert lines.feed("") == make.run_started()
+    assert lines.feed("") is None

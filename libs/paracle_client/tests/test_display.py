@@ -1,0 +1,125 @@
+"""What is drawn, on wide and on narrow terminals and none."""
+
+from __future__ import annotations
+
+import io
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from paracle_client.display import describe, duration, money, render, safe, totals, watch
+from paracle_client.live import StepLine, View, begin, fold
+from paracle_domain.errors import ErrorInfo
+from paracle_domain.inference.usage import Usage
+from paracle_domain.machine import fold as fold_all
+from paracle_domain.run.commands import StepStatus
+
+
+def drawn(view: View, make: Any, **console: Any) -> str:
+    out = io.StringIO()
+    screen = Console(file=out, **{"width": 120, "height": 40, "color_system": None, **console})
+    screen.print(render(view, make.START + timedelta(seconds=10), screen))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, ""), (0, "0.0s"), (1.24, "1.2s"), (59.96, "1m00s"), (125, "2m05s"), (3599.9, "1h00m"), (11_220, "3h07m")],
+)
+def test_duration(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("cost", "text"),
+    [(None, "$?"), ("0", "$0"), ("0.0012", "$0.0012"), ("0.00001", "<$0.0001"), ("1234.5", "$1,234.50")],
+)
+def test_money(cost: str | None, text: str) -> None:
+    assert money(None if cost is None else Decimal(cost)) == text
+
+
+def test_totals() -> None:
+    used = Usage(input_tokens=1_000, output_tokens=234, cost_usd=Decimal("0.0012"))
+    assert totals(used) == "1,234 tok (1,000 in, 234 out) $0.0012"
+
+
+def test_control_characters_cannot_reach_the_terminal() -> None:
+    assert safe("a\x1b[2Jb\x07\u202ec\u009b") == "a\ufffd[2Jb\ufffd\ufffdc\ufffd"
+    assert safe("one\r\ntwo") == "one two"
+    assert safe("one\ntwo\t日本👩\u200d🚀", lines=True) == "one\ntwo\t日本👩\u200d🚀"
+
+
+def test_lines_for_whoever_has_no_terminal(make: Any) -> None:
+    out = io.StringIO()
+    screen = Console(file=out, width=40)
+    last = list(watch(begin(make.view()), make.whole_run(), screen))[-1]
+    assert last.status.terminal
+    lines = [line.split(" ", 1)[1] for line in out.getvalue().splitlines()]
+    assert lines == [
+        "run              queued → running",
+        "sort             pending → running sorter",
+        "sort             running → completed 1.0s",
+        "report           pending → running writer",
+        "report           running → completed 1.0s 1,234 tok $0.0012",
+        "run              running → completed 5.0s 1,234 tok (1,000 in, 234 out) $0.0012",
+    ]
+
+
+def test_a_line_about_a_failure_names_it_and_an_unknown_event_has_none(make: Any) -> None:
+    before = fold_all(fold, begin(make.view()), make.whole_run()[:2])
+    failed = make.record(
+        3, "step.failed", step="sort", attempt=1, error={"code": "tool_failed", "message": "no\x1bdisk"}
+    )
+    line = describe(before, fold(before, failed), failed)
+    assert line is not None
+    assert line.endswith("running → failed 1.0s tool_failed: no\ufffddisk")
+    unknown = make.record(3, "run.teleported")
+    assert describe(before, fold(before, unknown), unknown) is None
+
+
+def test_a_wide_terminal_shows_everything(make: Any) -> None:
+    text = drawn(fold_all(fold, begin(make.view()), make.whole_run()[:5]), make)
+    assert "✓" in text
+    for part in ("triage", make.RUN, "  report", "writer", "completed", "1,234", "$0.0012", "running  9.0s"):
+        assert part in text
+
+
+@pytest.mark.parametrize("width", [12, 24, 40, 60, 90, 200])
+def test_no_line_is_wider_than_the_terminal(make: Any, width: int) -> None:
+    view = fold_all(fold, begin(make.view()), make.whole_run()[:3])
+    lines = drawn(view, make, width=width).splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert sum("so" in line for line in lines) >= 1
+    assert len(lines) <= 8
+
+
+def test_an_old_terminal_gets_plain_symbols(make: Any) -> None:
+    view = fold_all(fold, begin(make.view()), make.whole_run()[:4])
+    raw = io.BytesIO()
+    screen = Console(file=io.TextIOWrapper(raw, encoding="ascii"), width=100, height=30, color_system=None)
+    screen.print(render(view, make.START, screen))
+    screen.file.flush()
+    assert b"+ sort" in raw.getvalue()
+
+
+def test_many_steps_leave_room_for_those_that_matter(make: Any) -> None:
+    steps = {f"s{at}": StepLine(f"s{at}", status=StepStatus.COMPLETED) for at in range(500)}
+    steps["s250"] = StepLine("s250", status=StepStatus.RUNNING, attempt=1)
+    steps["s400"] = StepLine("s400", status=StepStatus.FAILED, attempt=2, error=ErrorInfo(code="x", message="broke"))
+    text = drawn(View(make.RUN, steps=steps), make, height=15)
+    assert len(text.splitlines()) <= 15
+    assert "s250" in text
+    assert "failed (attempt 2): broke" in text
+    assert "and 491 more steps: 498 completed, 1 failed, 1 running" in text
+
+
+def test_a_terminal_is_redrawn_with_each_event(make: Any) -> None:
+    out = io.StringIO()
+    screen = Console(file=out, width=100, height=30, force_terminal=True, color_system=None)
+    for _ in watch(begin(make.view()), make.whole_run(), screen):
+        pass
+    assert "completed" in out.getvalue()
+    assert "1,234" in out.getvalue()
