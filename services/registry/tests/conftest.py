@@ -13,7 +13,6 @@ from paracle_chassis import migrations
 from paracle_chassis.postgres import Database, Queries
 from paracle_chassis.settings import ServiceSettings
 from paracle_registry.adapters.postgres import PostgresSpecStore
-from paracle_registry.outbox import Outbox
 from paracle_registry.ports import Revision, SpecStore
 from paracle_registry.service import RegistryService
 
@@ -52,11 +51,6 @@ def store(request: pytest.FixtureRequest) -> SpecStore:
 @pytest.fixture
 def announcer() -> Announcements:
     return Announcements()
-
-
-@pytest.fixture
-def outbox(announcer: Announcements) -> Outbox:
-    return Outbox(MemorySpecStore(), announcer)
 
 
 @pytest.fixture

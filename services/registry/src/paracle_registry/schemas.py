@@ -12,7 +12,7 @@ import jsonschema_rs
 from pydantic import JsonValue
 
 from paracle_domain.errors import Finding, field_path, quote
-from paracle_domain.expressions import has_code, texts
+from paracle_domain.expressions import texts
 from paracle_domain.messages import JsonObject
 
 _MAX_FINDINGS: Final = 10
@@ -100,7 +100,3 @@ def _is_closed(schema: Mapping[str, Any]) -> bool:
 
 def _names(properties: Mapping[str, object]) -> str:
     return ", ".join(map(repr, properties)) or "none"
-
-
-def is_literal(value: JsonValue) -> bool:
-    return not (isinstance(value, str) and has_code(value))

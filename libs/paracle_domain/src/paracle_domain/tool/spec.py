@@ -58,7 +58,7 @@ class ToolSpec(Spec):
     """`spec` of a `kind: Tool` manifest."""
 
     description: str = Field(min_length=1, description="what it does, for people and models")
-    input: JsonObject = Field(default_factory=lambda: {"type": "object"}, description="JSON Schema of the arguments")
+    input: JsonObject = Field(default={"type": "object"}, description="JSON Schema of the arguments")
     output: JsonObject = Field(default_factory=dict, description="JSON Schema of the result")
     backend: BuiltinBackend | HttpBackend = Field(discriminator="type")
     permissions: Permissions = Permissions()
