@@ -19,6 +19,7 @@ from paracle_domain.task import inputs as told
 from paracle_domain.task import prompt
 from paracle_domain.task.directives import CallModel, CheckOutput, InvokeTool, ReportResult
 from paracle_domain.task.inputs import Outcome
+from paracle_domain.task.ledger import earlier_effects
 from paracle_domain.task.limits import next_turn_refused, tool_calls_refused
 from paracle_domain.task.machine import MODEL_RETRIES, decide, wishes
 from paracle_domain.task.messages import Task, TaskStatus
@@ -272,6 +273,46 @@ def test_calling_again_after_a_failure_is_the_same_effect_again():
     play.returns()
     play.reply(wish("save", n=1))
     assert play.directives[0].key != first.key
+
+
+def second_attempt(first: Play, **changes: Any) -> Play:
+    play = Play(attempt=2, task_id=TASK[:-1] + "2", **changes)
+    play.tell(told.AcceptTask(AT, earlier=earlier_effects([first.events])))
+    return play
+
+
+def test_what_an_earlier_attempt_has_done_is_not_done_again():
+    first = Play().accept()
+    first.reply(wish("pay", "a", n=1), wish("save", "b"))
+    first.returns("receipt 7")
+    first.breaks()
+    second = second_attempt(first)
+    types = second.reply(wish("pay", "a", n=1), wish("save", "b"), wish("pay", "c", n=1))
+    assert types[1:4] == ["effect.intended"] * 3
+    assert types[4:] == ["effect.confirmed", "task.tool_returned", "effect.sent", "effect.sent"]
+    assert [d.tool for d in second.directives] == ["save", "pay"]
+    third = earlier_effects([first.events, second.events])
+    assert [(effect.done, effect.output) for effect in third] == [(True, "receipt 7"), (False, None), (False, None)]
+
+
+def test_what_an_earlier_attempt_may_have_done_is_in_doubt():
+    first = Play(target_kind="tool", target="pay", input={}).accept()
+    second = second_attempt(first, target_kind="tool", target="pay", input={})
+    assert second.error.startswith("effect_in_doubt")
+    again = Play(target_kind="tool", target="save", input={}).accept()
+    assert [d.tool for d in second_attempt(again, target_kind="tool", target="save", input={}).directives] == ["save"]
+
+
+@pytest.mark.parametrize("outcome", [None, Outcome.DONE])
+def test_a_tool_task_takes_the_result_of_its_earlier_attempt(outcome: Outcome | None):
+    first = Play(target_kind="tool", target="pay", input={}).accept()
+    if outcome is None:
+        first.returns("receipt")
+    else:
+        first.breaks(outcome)
+    second = second_attempt(first, target_kind="tool", target="pay", input={})
+    assert (second.state.status, second.state.output) == (first.state.status, first.state.output)
+    assert [type(d) for d in second.directives] == [ReportResult]
 
 
 @pytest.mark.parametrize(

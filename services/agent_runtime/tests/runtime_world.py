@@ -14,7 +14,7 @@ from paracle_agent_runtime.handlers import routes
 from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.outbox import Outbox
 from paracle_agent_runtime.plans import PlanCache
-from paracle_agent_runtime.ports import Leases
+from paracle_agent_runtime.ports import Attempts, Leases
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.service import Runtime
 from paracle_agent_runtime.tools.http import HttpTools
@@ -181,6 +181,13 @@ class MemoryLeases:
         self.live.discard(self.worker)
 
 
+class MemoryAttempts:
+    """The earlier attempts in a `MemoryEventStore`, by their derived ids."""
+
+    async def before(self, task: Task, tenant: str) -> Sequence[str]:
+        return [derive_id("task", task.run_id, task.step, n) for n in range(1, task.attempt)]
+
+
 class CountingToolbox(Toolbox):
     """A toolbox that remembers its calls."""
 
@@ -196,7 +203,14 @@ class CountingToolbox(Toolbox):
 class World:
     """One replica of the runtime on a bus and a store."""
 
-    def __init__(self, bus: Bus, store: EventStore, leases: Leases | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        store: EventStore,
+        leases: Leases | None = None,
+        attempts: Attempts | None = None,
+        **options: Any,
+    ) -> None:
         schemas = Schemas()
         self.leases = leases or MemoryLeases()
         self.toolbox = CountingToolbox(schemas)
@@ -204,6 +218,7 @@ class World:
         self.shop = Workshop(
             journal=Journal(store),
             outbox=Outbox(bus),
+            attempts=attempts or MemoryAttempts(),
             models=RpcModels(bus),
             toolbox=self.toolbox,
             schemas=schemas,

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from runtime_world import CONTEXT, Gateway, Orchestrator, World, cancel, says, sent, task
 
-from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresLeases
+from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresAttempts, PostgresLeases
 from paracle_agent_runtime.app import create_app
 from paracle_agent_runtime.settings import Settings
 from paracle_chassis import migrations, provision
@@ -75,6 +75,7 @@ class Fleet:
     def __init__(self, settings: ServiceSettings, database: Database, stack: AsyncExitStack) -> None:
         self.settings, self.database, self.stack = settings, database, stack
         self.observer = Observer()
+        self.attempts = PostgresAttempts(database.pool, Queries.load("paracle_agent_runtime"))
 
     async def bus(self, name: str, *tables: Routes) -> NatsBus:
         bus = NatsBus(name, self.settings)
@@ -88,7 +89,7 @@ class Fleet:
         bus = NatsBus("agent_runtime", self.settings)
         await bus.open()
         store = PostgresEventStore(self.database.pool, TASK_TABLES)
-        world = World(bus, store, leases(self.database, worker), beat_s=0.1)
+        world = World(bus, store, leases(self.database, worker), self.attempts, beat_s=0.1)
         await world.runtime.__aenter__()
         await bus.serve(world.routes)
         return world, bus
@@ -129,6 +130,17 @@ async def test_leases(database: Database):
     await second.leave()
     assert await first.claim("task_1")
     assert not await first.claim("task_2")
+
+
+async def test_attempts_before(database: Database):
+    attempts = PostgresAttempts(database.pool, Queries.load("paracle_agent_runtime"))
+    job = task("look", attempt=3)
+    await database.pool.executemany(
+        "insert into tasks (id, tenant, version, status, created_at, run_id, step, attempt, target_kind, target)"
+        " values ($1, $2, 1, 'failed', now(), $3, 's', $4, 'tool', 'look')",
+        [(f"t{n}", "default", job.run_id, n) for n in (2, 1, 3)] + [("foreign", "other", job.run_id, 1)],
+    )
+    assert await attempts.before(job, "default") == ["t1", "t2"]
 
 
 async def test_a_task_of_a_killed_process_goes_on_where_it_was(fleet: Fleet):

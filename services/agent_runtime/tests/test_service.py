@@ -33,6 +33,7 @@ from paracle_chassis.testing.memory_store import MemoryEventStore
 from paracle_domain import subjects
 from paracle_domain.envelope import Envelope
 from paracle_domain.errors import PayloadTooLarge, ProviderFailed, ProviderUnavailable, Unavailable
+from paracle_domain.ids import derive_id
 from paracle_domain.machine import EventRecord
 from paracle_domain.task.messages import Task, TaskResult, TaskStatus
 
@@ -303,6 +304,16 @@ async def test_an_effect_under_way_when_the_process_stops_is_in_doubt_not_repeat
     assert error
     assert error.code == "effect_in_doubt"
     assert heir.toolbox.calls == []
+
+
+@script(says("", ("pay", {"n": 1})), ProviderFailed("no more"), says("", ("pay", {"n": 1})), says("paid"))
+async def test_the_next_attempt_does_not_repeat_what_the_first_has_done(stage: Stage):
+    first = task("helper")
+    second = first.model_copy(update={"attempt": 2, "task_id": derive_id("task", first.run_id, "s", 2)})
+    [failure] = await stage.do(first)
+    [success] = await stage.do(second)
+    assert (failure.status, success.output) == (TaskStatus.FAILED, "paid")
+    assert [name for name, _ in stage.toolbox.calls] == ["pay"]
 
 
 async def test_a_result_that_cannot_be_published_becomes_a_failure(monkeypatch: pytest.MonkeyPatch, stage: Stage):

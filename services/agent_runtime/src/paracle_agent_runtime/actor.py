@@ -14,7 +14,7 @@ from typing import Any, Self, assert_never
 
 from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.outbox import Outbox, Parcel
-from paracle_agent_runtime.ports import Clock, Models
+from paracle_agent_runtime.ports import Attempts, Clock, Models
 from paracle_agent_runtime.schemas import Schemas, parse_answer
 from paracle_agent_runtime.telemetry import SOURCE
 from paracle_agent_runtime.tools.toolbox import Toolbox
@@ -29,10 +29,12 @@ from paracle_domain.messages import JsonObject
 from paracle_domain.task import inputs as told
 from paracle_domain.task import prompt
 from paracle_domain.task.directives import CallModel, CheckOutput, InvokeTool, ReportResult, TaskDirective
-from paracle_domain.task.events import TaskEvent, dump_event, event_record, load_event
+from paracle_domain.task.events import EarlierEffect, TaskEvent, dump_event, event_record, load_event
+from paracle_domain.task.ledger import earlier_effects
 from paracle_domain.task.machine import decide, result_of
 from paracle_domain.task.messages import Task, TaskResult
 from paracle_domain.task.state import Job, TaskState, evolve
+from paracle_domain.tool.spec import Effect
 
 
 class LostTaskError(Exception):
@@ -45,6 +47,7 @@ class Workshop:
 
     journal: Journal
     outbox: Outbox
+    attempts: Attempts
     models: Models
     toolbox: Toolbox
     schemas: Schemas
@@ -88,7 +91,7 @@ class TaskActor:
         """Enter the task into the journal; false if it is there already."""
         problems = self._input_problems()
         try:
-            await self._step(told.AcceptTask(self._shop.clock(), problems), self._cause)
+            await self._step(told.AcceptTask(self._shop.clock(), problems, await self._earlier()), self._cause)
         except LostTaskError:
             return False
         return True
@@ -242,6 +245,18 @@ class TaskActor:
         if end.error is None:
             return told.ToolSucceeded(at, directive.call_id, end.output, end.duration_s)
         return told.ToolFailed(at, directive.call_id, end.error, end.duration_s, end.outcome)
+
+    async def _earlier(self) -> tuple[EarlierEffect, ...]:
+        """The ledger that earlier attempts of the step left behind."""
+        if self._job.task.attempt == 1 or not any(
+            self.state.effect(tool) is not Effect.NONE for tool in self._job.tools
+        ):
+            return ()
+        ids = await self._shop.attempts.before(self._job.task, self._context.tenant)
+        histories = await asyncio.gather(*(self._shop.journal.load(task_id) for task_id in ids))
+        return earlier_effects(
+            [load_event(body) for page in history.pages for body in page.events] for history in histories if history
+        )
 
     # ── schemas ──────────────────────────────────────────────────────────────────────────────────────────────────
 

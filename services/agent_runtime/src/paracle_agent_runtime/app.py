@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from paracle_agent_runtime.actor import Workshop
-from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresLeases
+from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresAttempts, PostgresLeases
 from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPlans
 from paracle_agent_runtime.handlers import routes
 from paracle_agent_runtime.journal import Journal
@@ -55,8 +55,10 @@ def create_runtime(settings: Settings, bus: Bus, pool: asyncpg.Pool[Any], http: 
     toolbox = Toolbox(
         schemas=schemas, http=http, files_root=settings.files_root, environment=os.environ, log_bug=_log_bug
     )
+    queries = Queries.load("paracle_agent_runtime")
     shop = Workshop(
         journal=Journal(PostgresEventStore(pool, TASK_TABLES)),
+        attempts=PostgresAttempts(pool, queries),
         outbox=Outbox(bus),
         models=RpcModels(bus),
         toolbox=toolbox,
@@ -64,7 +66,7 @@ def create_runtime(settings: Settings, bus: Bus, pool: asyncpg.Pool[Any], http: 
         clock=lambda: datetime.now(UTC),
         worker=worker,
     )
-    leases = PostgresLeases(pool, Queries.load("paracle_agent_runtime"), worker, settings.worker_lease_s)
+    leases = PostgresLeases(pool, queries, worker, settings.worker_lease_s)
     return Runtime(
         shop,
         PlanCache(RpcPlans(bus)),

@@ -17,6 +17,7 @@ from paracle_domain.errors import ParacleError
 
 _log = logging.getLogger(__name__)
 _LIMIT: Final = 500
+_AGAIN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +67,39 @@ class Outbox:
     async def _send(self, batch: Sequence[Parcel]) -> None:
         try:
             await self._publish([*chain.from_iterable(parcel.messages for parcel in batch)])
-        except ParacleError:
+        except Exception as error:  # noqa: BLE001  # one of them is at fault: each is sent alone
+            _log.warning("%d parcels could not be published together: %s", len(batch), error)
             for parcel in batch:
-                await self._alone(parcel)
-        for parcel in batch:
-            for delivery in parcel.deliveries:
-                await self._ack(delivery)
-            if parcel.done is not None:
-                parcel.done()
+                await self._settle(parcel, sent=await self._alone(parcel))
+        else:
+            for parcel in batch:
+                await self._settle(parcel, sent=True)
 
-    async def _alone(self, parcel: Parcel) -> None:
+    async def _alone(self, parcel: Parcel) -> bool:
+        """Whether the parcel, or what stands in for it, could be published."""
         try:
             await self._publish(parcel.messages)
         except ParacleError as error:
             _log.error("messages cannot be published: %s", error)
-            if parcel.instead is not None:
-                await self._publish(parcel.instead(error))
+            if parcel.instead is None:
+                return False
+            await self._publish(parcel.instead(error))
+        except Exception:
+            _log.exception("messages cannot be published")
+            return False
+        return True
+
+    async def _settle(self, parcel: Parcel, *, sent: bool) -> None:
+        """Done with it: acked if it was sent; otherwise its deliveries come again."""
+        for delivery in parcel.deliveries:
+            try:
+                await (delivery.ack() if sent else delivery.nak(_AGAIN_S))
+            except Exception as error:
+                if not outages.is_outage(error):
+                    raise
+                _log.warning("not heard, the message will come again: %s", error)
+        if parcel.done is not None:
+            parcel.done()
 
     async def _publish(self, messages: Sequence[Outgoing]) -> None:
         if not messages:
@@ -96,11 +114,3 @@ class Outbox:
                 await asyncio.sleep(delay)
             else:
                 return
-
-    async def _ack(self, delivery: Delivery) -> None:
-        try:
-            await delivery.ack()
-        except Exception as error:
-            if not outages.is_outage(error):
-                raise
-            _log.warning("an ack was lost, the message will come again: %s", error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from paracle_domain.envelope import Context
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion
 from paracle_domain.plan import Plan
+from paracle_domain.task.messages import Task
 
 type Clock = Callable[[], datetime]
 
@@ -31,6 +32,14 @@ class Models(Protocol):
 
     async def abort(self, call_id: str, context: Context) -> None:
         """Stop the call `call_id`, wherever it is."""
+        ...
+
+
+class Attempts(Protocol):
+    """Which tasks were earlier attempts of a step."""
+
+    async def before(self, task: Task, tenant: str) -> Sequence[str]:
+        """The ids of the journaled tasks of the same step of the same run with a lower attempt, in order."""
         ...
 
 

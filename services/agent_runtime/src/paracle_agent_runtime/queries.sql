@@ -12,3 +12,6 @@ returning t.id
 
 -- name: leave
 delete from workers where id = $1
+
+-- name: attempts_before
+select id from tasks where tenant = $1 and run_id = $2 and step = $3 and attempt < $4 order by attempt

@@ -30,7 +30,6 @@ from paracle_domain.errors import (
     NotFound,
     ParacleError,
     SpecInvalid,
-    Unavailable,
 )
 from paracle_domain.inference.usage import Usage
 from paracle_domain.plan import PlannedTool
@@ -373,11 +372,10 @@ def _trim(remembered: OrderedDict[str, Any]) -> None:
 
 
 async def _every(seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Signs of life go on whatever happens to one of them."""
     while True:
         await asyncio.sleep(seconds)
         try:
             await work()
-        except Exception as error:
-            if not outages.is_outage(error) and not isinstance(error, Unavailable | TimeoutError):
-                raise
-            _log.warning("a sign of life was lost: %s", error)
+        except Exception as error:  # noqa: BLE001  # without the next sign of life, this process would lose its tasks
+            _log.warning("a sign of life was lost: %s", error, exc_info=not outages.is_outage(error))

@@ -17,6 +17,15 @@ from paracle_domain.task.messages import Task
 from paracle_domain.tool.spec import Effect
 
 
+class EarlierEffect(Value):
+    """What earlier attempts of the step have in the ledger under `key`: a result, or (not `done`) nothing certain."""
+
+    key: str
+    done: bool
+    output: JsonValue = None
+    error: ErrorInfo | None = None
+
+
 class TaskAccepted(Value):
     """The runtime has taken the task on. `expires_at` is the earlier of its deadline and its agent's wall time."""
 
@@ -24,6 +33,7 @@ class TaskAccepted(Value):
     task: Task
     revision: int
     expires_at: datetime | None = None
+    earlier: tuple[EarlierEffect, ...] = ()
 
 
 class ModelReplied(Value):

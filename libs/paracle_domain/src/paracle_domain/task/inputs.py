@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from paracle_domain.errors import ErrorInfo, Finding
 from paracle_domain.inference.response import Completion
+from paracle_domain.task.events import EarlierEffect
 
 
 class Outcome(StrEnum):
@@ -23,10 +24,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AcceptTask:
-    """Begin. `problems`: how the input breaks the target's input schema."""
+    """Begin. `problems`: how the input breaks the target's input schema; `earlier`: the ledger of earlier attempts."""
 
     at: datetime
     problems: tuple[Finding, ...] = ()
+    earlier: tuple[EarlierEffect, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

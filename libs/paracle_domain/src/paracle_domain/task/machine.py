@@ -133,7 +133,9 @@ def _accept(story: _Story, message: told.AcceptTask) -> None:
         return
     job = story.state.job
     expires = _expiry(story.state, message.at)
-    story.tell(ev.TaskAccepted(task=job.task, revision=job.target.revision, expires_at=expires))
+    story.tell(
+        ev.TaskAccepted(task=job.task, revision=job.target.revision, expires_at=expires, earlier=message.earlier)
+    )
     if expires is not None and message.at >= expires:
         story.tell(_timed_out(story.state, message.at))
         return
@@ -142,7 +144,8 @@ def _accept(story: _Story, message: told.AcceptTask) -> None:
         story.fail(errors.InputInvalid.many(f"input of {job.task.target_kind} {job.task.target!r}", problems))
         return
     if job.agent is None:
-        _begin_effect(story, story.state.open_calls[0])
+        _intend(story, story.state.open_calls[0])
+        _send(story)
         return
     try:
         prompt.instructions(job.agent, job.task.input)
@@ -213,9 +216,10 @@ def _begin_calls(story: _Story, message: told.ReplyCame) -> None:
     ):
         error = _call_refused(story.state, wish, message.refused.get(index))
         if error is None:
-            _begin_effect(story, call)
+            _intend(story, call)
         else:
             story.tell(ev.ToolReturned(call_id=call.id, tool=call.tool, error=error.to_info()))
+    _send(story)
 
 
 def _call_refused(state: TaskState, wish: ToolCallPart, problem: str | None) -> ParacleError | None:
@@ -227,24 +231,55 @@ def _call_refused(state: TaskState, wish: ToolCallPart, problem: str | None) -> 
     return errors.InputInvalid(problem) if problem is not None else None
 
 
-def _begin_effect(story: _Story, call: MadeCall) -> None:
-    """Enter a call that changes the world into the ledger before it is carried out; nothing is between the two."""
+def _intend(story: _Story, call: MadeCall) -> None:
+    """Enter a call that changes the world into the ledger."""
     effect = story.state.effect(call.tool)
     if effect is Effect.NONE:
         return
-    key = effect_key(story.state, call)
-    planned = story.state.job.tools[call.tool]
     story.tell(
         ev.EffectIntended(
-            key=key,
+            key=effect_key(story.state, call),
             call_id=call.id,
             tool=call.tool,
-            revision=planned.revision,
+            revision=story.state.job.tools[call.tool].revision,
             effect=effect,
             arguments_digest=fingerprint(call.tool, call.arguments),
-        ),
-        ev.EffectSent(key=key, call_id=call.id),
+        )
     )
+
+
+def _send(story: _Story) -> None:
+    """Send what is intended, unless an earlier attempt of the step has done it, or may have."""
+    earlier = {effect.key: effect for effect in story.state.earlier}
+    intended = [(call, earlier.get(call.key)) for call in story.state.open_calls if call.key and not call.sent]
+    doubtful = tuple(call for call, known in intended if known and not known.done and _once(story.state, call))
+    if doubtful:
+        reason = "an earlier attempt of the step called it and never heard of its outcome"
+        _doubt(story, doubtful, reason)
+        story.fail(_doubt_error(doubtful[0], reason))
+        return
+    for call, known in intended:
+        assert call.key is not None
+        if known is None or not known.done:
+            story.tell(ev.EffectSent(key=call.key, call_id=call.id))
+        else:
+            story.tell(ev.EffectConfirmed(key=call.key, call_id=call.id))
+            _tool_ended(story, ev.ToolReturned(call_id=call.id, tool=call.tool, output=known.output, error=known.error))
+
+
+def _once(state: TaskState, call: MadeCall) -> bool:
+    return state.effect(call.tool) is Effect.AT_MOST_ONCE
+
+
+def _tool_ended(story: _Story, event: ev.ToolReturned) -> None:
+    """A tool's task ends with its call; an agent's goes on."""
+    story.tell(event)
+    if story.state.job.agent is not None:
+        return
+    if event.error is None:
+        story.tell(ev.TaskCompleted(output=event.output))
+    else:
+        story.fail(event.error)
 
 
 def _model_failed(story: _Story, message: told.ModelFailed) -> None:
@@ -272,9 +307,10 @@ def _tool_succeeded(story: _Story, message: told.ToolSucceeded) -> None:
         return
     if call.key is not None:
         story.tell(ev.EffectConfirmed(key=call.key, call_id=call.id))
-    story.tell(ev.ToolReturned(call_id=call.id, tool=call.tool, output=message.output, duration_s=message.duration_s))
-    if story.state.job.agent is None:
-        story.tell(ev.TaskCompleted(output=message.output))
+    _tool_ended(
+        story,
+        ev.ToolReturned(call_id=call.id, tool=call.tool, output=message.output, duration_s=message.duration_s),
+    )
 
 
 def _tool_failed(story: _Story, message: told.ToolFailed) -> None:
@@ -283,11 +319,12 @@ def _tool_failed(story: _Story, message: told.ToolFailed) -> None:
         return
     doubtful = call.key is not None and message.outcome is Outcome.UNKNOWN
     _settle_effect(story, call, message)
-    story.tell(ev.ToolReturned(call_id=call.id, tool=call.tool, error=message.error, duration_s=message.duration_s))
-    if doubtful and story.state.effect(call.tool) is Effect.AT_MOST_ONCE:
+    ended = ev.ToolReturned(call_id=call.id, tool=call.tool, error=message.error, duration_s=message.duration_s)
+    if doubtful and _once(story.state, call):
+        story.tell(ended)
         story.fail(_doubt_error(call, message.error.message))
-    elif story.state.job.agent is None:
-        story.fail(message.error)
+    else:
+        _tool_ended(story, ended)
 
 
 def _settle_effect(story: _Story, call: MadeCall, message: told.ToolFailed) -> None:

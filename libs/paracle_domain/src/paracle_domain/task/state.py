@@ -85,6 +85,7 @@ class TaskState:
     job: Job
     status: TaskStatus = TaskStatus.QUEUED
     expires_at: datetime | None = None
+    earlier: tuple[ev.EarlierEffect, ...] = ()
     messages: tuple[ChatMessage, ...] = ()
     turn: int = 0
     tried: int = 0
@@ -204,7 +205,7 @@ def _ended(state: TaskState, event: _EndEvent) -> TaskState:
 
 def _accepted(state: TaskState, event: ev.TaskAccepted) -> TaskState:
     task = event.task
-    running = replace(state, status=TaskStatus.RUNNING, expires_at=event.expires_at)
+    running = replace(state, status=TaskStatus.RUNNING, expires_at=event.expires_at, earlier=event.earlier)
     if task.target_kind == "agent":
         return replace(running, messages=(ChatMessage.user(prompt.input_text(task.input)),))
     arguments = task.input if isinstance(task.input, dict) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ import asyncpg
 
 from paracle_chassis.event_store import ActorTables
 from paracle_chassis.postgres import Queries
+from paracle_domain.task.messages import Task
 
 TASK_TABLES: Final = ActorTables(
     actors="tasks",
@@ -50,3 +52,16 @@ class PostgresLeases:
     async def leave(self) -> None:
         """See `Leases.leave`."""
         await self._pool.execute(self._queries.leave, self._worker)
+
+
+class PostgresAttempts:
+    """`Attempts` on the table `tasks`."""
+
+    def __init__(self, pool: asyncpg.Pool[Any], queries: Queries) -> None:
+        self._pool = pool
+        self._queries = queries
+
+    async def before(self, task: Task, tenant: str) -> Sequence[str]:
+        """See `Attempts.before`."""
+        rows = await self._pool.fetch(self._queries.attempts_before, tenant, task.run_id, task.step, task.attempt)
+        return [row["id"] for row in rows]
