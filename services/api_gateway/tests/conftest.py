@@ -38,7 +38,7 @@ def world() -> World:
     settings = Settings(api_port=0, sse_poll_s=0.05, sse_keep_alive_s=0.05, drain_timeout_s=5)
     bus, bells = ScriptedBus(), HandBells()
     found = World(bus, bells, Orchestrator(bus), None, settings)
-    found.app = create_app(settings, bus=bus, bells=bells, check=lambda: found.check())
+    found.app = create_app(settings, bus=bus, bells=bells, check=found.check)
     return found
 
 

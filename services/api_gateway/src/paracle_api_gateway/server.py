@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Final, override
 
 import uvicorn
+from uvicorn.server import HANDLED_SIGNALS
 
 from paracle_api_gateway.adapters.nats import NatsBells
 from paracle_api_gateway.app import Api, create_app
@@ -31,6 +33,19 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, closing: asyncio.Event) -> None:
         super().__init__(config)
         self._closing = closing
+
+    @override
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Being told to stop is no failure: unlike uvicorn's own, this does not raise the signal again at the end."""
+        loop = asyncio.get_running_loop()
+        for number in HANDLED_SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in HANDLED_SIGNALS:
+                loop.remove_signal_handler(number)
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -108,8 +123,6 @@ def run(settings: Settings) -> int:
     except OSError as error:
         log.critical("cannot start: %s", error.strerror or error)
         return EXIT_UNAVAILABLE
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     finally:
         stop_telemetry()
     return 0

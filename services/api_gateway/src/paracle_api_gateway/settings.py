@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from paracle_chassis.settings import ServiceSettings
 
 MIB = 1024 * 1024
 
 
+def _reachable(host: str, info: ValidationInfo) -> str:
+    """Nobody but this machine may reach an API that does not authenticate."""
+    if not info.data.get("api_allow_unauthenticated") and not is_loopback(host):
+        raise ValueError(
+            "others can reach this address, and the API does not authenticate yet: use 127.0.0.1, or set "
+            "PARACLE_API_ALLOW_UNAUTHENTICATED=true if something in front of it does"
+        )
+    return host
+
+
 class Settings(ServiceSettings):
     """What the API needs besides what every service has. Health is served on the API's own port."""
 
-    api_host: str = Field(
+    api_allow_unauthenticated: bool = Field(
+        default=False,
+        title="Allow unauthenticated",
+        description="Listen on other addresses too, for a container behind something that authenticates.",
+    )
+    api_host: Annotated[str, AfterValidator(_reachable)] = Field(
         "127.0.0.1",
         min_length=1,
         title="Address",
@@ -27,11 +42,6 @@ class Settings(ServiceSettings):
         le=65535,
         title="Port",
         description="Port of the API and of /livez and /readyz; 0 takes any free one.",
-    )
-    api_allow_unauthenticated: bool = Field(
-        default=False,
-        title="Allow unauthenticated",
-        description="Listen on other addresses too, for a container behind something that authenticates.",
     )
     api_body_limit: int = Field(
         4 * MIB, ge=1024, le=64 * MIB, title="Body limit", description="Largest request body in bytes."
@@ -48,15 +58,6 @@ class Settings(ServiceSettings):
     sse_keep_alive_s: float = Field(
         15.0, gt=0, title="Keep-alive", description="Seconds of silence after which an event stream sends a comment."
     )
-
-    @model_validator(mode="after")
-    def _loopback(self) -> Self:
-        if not self.api_allow_unauthenticated and not is_loopback(self.api_host):
-            raise ValueError(
-                f"PARACLE_API_HOST is {self.api_host!r}, which others can reach, and the API does not authenticate "
-                "yet: use 127.0.0.1, or set PARACLE_API_ALLOW_UNAUTHENTICATED=true if something in front of it does"
-            )
-        return self
 
 
 def is_loopback(host: str) -> bool:
