@@ -38,7 +38,7 @@ async def bus(nats_url: str, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPat
     """A caller's bus, with the service running behind NATS."""
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    settings = GatewaySettings(nats_url=nats_url, openai_base_url=provider.url)
+    settings = GatewaySettings(nats_url=nats_url, compatible_base_url=provider.url)
     caller = NatsBus("agent_runtime", ServiceSettings(nats_url=nats_url))
     async with create_app(settings).running():
         await caller.open()

@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator
 from decimal import Decimal
 
 import pytest
-from provider_gateway_samples import CONTEXT, TASK, ask, gateway
+from provider_gateway_samples import CANARY, CONTEXT, TASK, ask, gateway
+from pydantic import ValidationError
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain.envelope import Context
@@ -17,10 +18,12 @@ from paracle_domain.inference.request import AbortCall, Complete, ListModels
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
+from paracle_provider_gateway.app import create_providers
 from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.ports import Reply, StreamItem
 from paracle_provider_gateway.pricing import ListPrices
 from paracle_provider_gateway.service import Pace
+from paracle_provider_gateway.settings import GatewaySettings
 
 
 class Gated:
@@ -237,3 +240,40 @@ async def test_a_default_that_is_not_listed_is_listed_all_the_same():
     over = gateway(Gated(), SandboxProvider(), default="openai/special")
     found = await over.completions.list_models(ListModels(), CONTEXT)
     assert (found.models[0].name, found.models[0].default) == ("openai/special", True)
+
+
+class TestSettings:
+    VARIABLES = (
+        "OPENAI_API_KEY",
+        "OPENAI_BASE_URL",
+        "ANTHROPIC_API_KEY",
+        "ANTHROPIC_BASE_URL",
+        "PARACLE_OPENAI_BASE_URL",
+        "PARACLE_OPENAI_API_KEY",
+        "PARACLE_OPENAI_MODEL",
+        "PARACLE_DEFAULT_MODEL",
+    )
+
+    @pytest.fixture(autouse=True)
+    def _bare(self, monkeypatch: pytest.MonkeyPatch):
+        for name in self.VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+
+    def test_without_any_key_there_is_the_sandbox(self):
+        assert [provider.name for provider in create_providers(GatewaySettings())] == ["sandbox"]
+
+    def test_the_environment_sets_providers_up_in_order_of_preference(self, monkeypatch: pytest.MonkeyPatch):
+        for name in self.VARIABLES:
+            url = "http://127.0.0.1:1/v1"
+            monkeypatch.setenv(name, url if name.endswith("URL") else "openai/big" if "DEFAULT" in name else CANARY)
+        settings = GatewaySettings()
+        providers = create_providers(settings)
+        assert [provider.name for provider in providers] == ["openai-compatible", "openai", "anthropic", "sandbox"]
+        assert settings.default_model == "openai/big"
+        assert providers[0].listed_models == (CANARY,)
+        assert CANARY not in repr(settings).replace(f"compatible_model='{CANARY}'", "")
+
+    def test_a_url_that_is_none_is_refused(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("PARACLE_OPENAI_BASE_URL", "localhost:11434")
+        with pytest.raises(ValidationError, match="PARACLE_OPENAI_BASE_URL"):
+            GatewaySettings()

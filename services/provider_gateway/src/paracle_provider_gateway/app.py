@@ -44,14 +44,14 @@ def create_app(settings: GatewaySettings) -> Service:
 def create_providers(settings: GatewaySettings) -> list[Provider]:
     """The providers that are set up, in the order in which `default` prefers them; the sandbox is always there."""
     found: list[Provider] = []
-    if settings.openai_base_url is not None:
+    if settings.compatible_base_url is not None:
         found.append(
             OpenAIProvider(
                 COMPATIBLE,
-                settings.openai_compatible_api_key,
-                key_variable="PARACLE_OPENAI_COMPATIBLE_API_KEY",
-                base_url=settings.openai_base_url,
-                model=settings.openai_model,
+                settings.compatible_api_key,
+                key_variable="PARACLE_OPENAI_API_KEY",
+                base_url=settings.compatible_base_url,
+                model=settings.compatible_model,
             )
         )
     if settings.openai_api_key is not None:
@@ -81,7 +81,7 @@ def create_completions(
     settings: GatewaySettings, providers: Sequence[Provider], calls: CallTable, outlet: Outlet
 ) -> Completions:
     """The use cases with these providers."""
-    urls = {COMPATIBLE: settings.openai_base_url} if settings.openai_base_url else {}
+    urls = {COMPATIBLE: settings.compatible_base_url} if settings.compatible_base_url else {}
     return Completions(
         routing=Routing(providers, settings.default_model),
         prices=ListPrices(SANDBOX, urls),

@@ -42,19 +42,22 @@ class GatewaySettings(ServiceSettings):
     anthropic_max_output_tokens: int = Field(
         8192, ge=1, title="Anthropic output", description="Output limit where a request names none."
     )
-    openai_base_url: str | None = Field(
+    compatible_base_url: str | None = Field(
         None,
+        validation_alias="PARACLE_OPENAI_BASE_URL",
         title="OpenAI-compatible URL",
         description="Sets up the provider `openai-compatible`: the base URL, with its /v1, of Ollama, vLLM or others.",
         pattern=r"^https?://",
     )
-    openai_compatible_api_key: SecretStr | None = Field(
+    compatible_api_key: SecretStr | None = Field(
         None,
+        validation_alias="PARACLE_OPENAI_API_KEY",
         title="OpenAI-compatible key",
         description="Key of the server at PARACLE_OPENAI_BASE_URL, if it wants one.",
     )
-    openai_model: str | None = Field(
+    compatible_model: str | None = Field(
         None,
+        validation_alias="PARACLE_OPENAI_MODEL",
         title="OpenAI-compatible model",
         description="The model of `openai-compatible` that `default` stands for; if unset, the first that it lists.",
     )

@@ -39,8 +39,10 @@ def summarise(text: str, title: str = "", limit: int = _SUMMARY) -> str:
         if found and len(longer) > limit:
             break
         found = longer
-    found = found or title.strip() or NOTHING
-    return shorten(found[:1].upper() + found[1:], limit)
+    found = found or title.strip() or text.strip() or NOTHING
+    if found.partition(" ")[0].isalpha():
+        found = found[:1].upper() + found[1:]
+    return shorten(found, limit)
 
 
 def shorten(text: str, limit: int) -> str:
