@@ -229,5 +229,3 @@ def test_the_place_of_a_message_is_read_from_both_forms_of_ack_subject():
     old = receipts.place_of("$JS.ACK.TASKS.agents.2.17.18.1700000000000000000.5")
     new = receipts.place_of("$JS.ACK.hub.ACCHASH.TASKS.agents.2.17.18.1700000000000000000.5.tok")
     assert old == new == receipts.Place("TASKS", "agents", 2, 17, 1700000000000000000)
-
-

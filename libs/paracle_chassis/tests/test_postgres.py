@@ -93,7 +93,9 @@ def test_gaps_and_misnamed_files_are_refused(package: Path):
 @pytest.mark.connected
 async def test_a_service_refuses_an_old_schema_and_says_what_to_run(postgres_dsn, connection, package):
     settings = ServiceSettings(postgres_dsn=postgres_dsn)
-    with pytest.raises(Conflict, match=r"lacks 001_initial; run: python -m paracle_chassis\.provision --services things"):
+    with pytest.raises(
+        Conflict, match=r"lacks 001_initial; run: python -m paracle_chassis\.provision --services things"
+    ):
         async with Database(settings, "paracle_things"):
             pass
     await migrate(connection, migrations.load("paracle_things"))
@@ -135,7 +137,9 @@ async def test_without_a_server_or_a_dsn_the_reason_is_said(package):
 
 
 def test_queries_are_found_by_name():
-    queries = Queries.parse("-- A comment.\n-- name: first\nselect 1\n  -- why\n  where true;\n\n--name: second\nselect 2;\n")
+    queries = Queries.parse(
+        "-- A comment.\n-- name: first\nselect 1\n  -- why\n  where true;\n\n--name: second\nselect 2;\n"
+    )
     assert list(queries) == ["first", "second"]
     assert queries.first == queries["first"] == "select 1\n  -- why\n  where true;"
     with pytest.raises(AttributeError, match="no statement 'third'; it has first, second"):

@@ -38,7 +38,9 @@ async def drop(dsn: str, service: str) -> None:
 
 async def test_everything_is_made_once_and_found_right_afterwards(nats_url, session_postgres_dsn, package):
     await drop(session_postgres_dsn, "sprockets")
-    plan = Plan(nats_url=nats_url, admin_dsn=session_postgres_dsn, services=["sprockets", "orchestrator"], password="pw'1")
+    plan = Plan(
+        nats_url=nats_url, admin_dsn=session_postgres_dsn, services=["sprockets", "orchestrator"], password="pw'1"
+    )
     made = {change.what: change.did for change in await provision.provision(replace(plan, services=["sprockets"]))}
     assert made["stream COMMANDS"] == "created"
     assert made["bucket paracle-claims"] == "created"
@@ -69,7 +71,7 @@ async def test_what_may_be_changed_in_place_is_and_the_rest_is_refused(nats_url)
     client = await nats.connect(nats_url)
     spec = topology.stream(subjects.EVENTS)
     assert spec is not None
-    await provisioning.ensure_stream(client, replace(spec, max_age_s=60))
+    await provisioning.ensure_stream(client, replace(spec, max_age_s=300))
     changed = await provisioning.ensure_stream(client, spec)
     assert changed.did == "updated max_age"
     with pytest.raises(Conflict, match="stream EVENTS cannot be changed in place .retention is 'limits', wanted 'work"):
@@ -130,6 +132,7 @@ def test_the_command_says_what_it_did_and_fails_in_one_line(nats_url, package):
 def test_the_dsn_of_a_service_keeps_the_server_and_quotes_the_password():
     dsn = service_dsn("postgresql://root:p%40ss@db:5433/postgres?sslmode=disable", "registry")
     assert dsn == "postgresql://paracle_registry:p%40ss@db:5433/paracle_registry?sslmode=disable"
-    assert service_dsn("postgresql://root@db/x", "registry", "a/b") == "postgresql://paracle_registry:a%2Fb@db/paracle_registry"
-
-
+    assert (
+        service_dsn("postgresql://root@db/x", "registry", "a/b")
+        == "postgresql://paracle_registry:a%2Fb@db/paracle_registry"
+    )

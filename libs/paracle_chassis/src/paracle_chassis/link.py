@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from nats.aio.msg import Msg
 
@@ -188,7 +189,7 @@ class Link:
             hook()
 
     def _shown_url(self) -> str:
-        return ", ".join(url.strip().rpartition("@")[2] for url in self._settings.nats_url.split(","))
+        return ", ".join(urlsplit(url.strip()).netloc.rpartition("@")[2] for url in self._settings.nats_url.split(","))
 
 
 def status_of(message: Msg) -> str | None:

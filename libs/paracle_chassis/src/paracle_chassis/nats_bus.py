@@ -178,4 +178,3 @@ class NatsBus(Bus):
                 await asyncio.sleep(_RETRY_S)
                 continue
             return codec.read_answer(answer.data, answer.headers)
-

@@ -106,14 +106,16 @@ async def _provision_nats(plan: Plan) -> list[Change]:
     try:
         async with asyncio.timeout(plan.patience_s):
             await _await_jetstream(client)
-            streams = [
-                provisioning.ensure_stream(client, spec, plan.durability)
-                for spec in topology.STREAMS
-            ]
+            streams = [provisioning.ensure_stream(client, spec, plan.durability) for spec in topology.STREAMS]
             bucket = provisioning.ensure_bucket(client, plan.durability)
             made = await asyncio.gather(*streams, bucket)
             wanted = [spec for spec in topology.CONSUMERS if spec.durable in plan.services]
-            return [*made, *await asyncio.gather(*(provisioning.ensure_consumer(client, spec, plan.durability) for spec in wanted))]
+            return [
+                *made,
+                *await asyncio.gather(
+                    *(provisioning.ensure_consumer(client, spec, plan.durability) for spec in wanted)
+                ),
+            ]
     except TimeoutError as error:
         raise Unavailable(f"JetStream at {_shown(plan.nats_url)} is not ready after {plan.patience_s:g} s") from error
     finally:
@@ -224,8 +226,9 @@ async def _migrate(plan: Plan, admin_dsn: str, service: str) -> Change:
     return Change(f"schema of {service}", f"applied {', '.join(map(str, applied))}" if applied else "as it should be")
 
 
-def _shown(url: str) -> str:
-    return ", ".join(part.strip().rpartition("@")[2] for part in url.split(","))
+def _shown(urls: str) -> str:
+    """Hosts and ports of `urls`, without what must not be shown."""
+    return ", ".join(urlsplit(url.strip()).netloc.rpartition("@")[2] for url in urls.split(","))
 
 
 # ── command ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -238,7 +241,12 @@ def _plan(arguments: Sequence[str] | None) -> tuple[Plan, str]:
         epilog="example: PARACLE_NATS_URL=nats://127.0.0.1:4222 python -m paracle_chassis.provision --services registry",
     )
     parser.add_argument("--services", default=",".join(SERVICES), help="whose databases and consumers, by commas")
-    parser.add_argument("--replicas", type=int, default=int(environ.get("PARACLE_NATS_REPLICAS") or 1), help="copies of each stream (a NATS cluster has 3)")
+    parser.add_argument(
+        "--replicas",
+        type=int,
+        default=int(environ.get("PARACLE_NATS_REPLICAS") or 1),
+        help="copies of each stream (a NATS cluster has 3)",
+    )
     relaxed = environ.get("PARACLE_NATS_RELAXED", "").lower() in {"1", "true", "yes", "on"}
     behind = "write streams that can be rebuilt behind (one server)"
     parser.add_argument("--relaxed", action="store_true", default=relaxed, help=behind)

@@ -101,7 +101,6 @@ class Settler:
         _log.error("message %s of %s is a dead letter now: %s", place.seq, place.stream, error)
 
 
-
 def dead_headers(delivery: Delivery, place: Place, error: ParacleError) -> dict[str, str]:
     """The headers of a dead letter: its own, and what became of it."""
     kept = {name: value for name, value in delivery.headers.items() if name.lower() not in _OWN}

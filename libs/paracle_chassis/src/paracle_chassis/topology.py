@@ -180,4 +180,3 @@ def differing(wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, tuple[
 def unchangeable(changes: dict[str, tuple[Any, Any]]) -> list[str]:
     """Those of `changes` that a stream only takes when it is made anew."""
     return sorted(_FIXED & changes.keys())
-

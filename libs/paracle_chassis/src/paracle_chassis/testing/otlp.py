@@ -1,8 +1,8 @@
 """An OTLP/HTTP receiver within the test process: what a service reports, ready to be asserted on.
 
-    with OtlpReceiver() as receiver:
-        …  # a service with settings.otlp_endpoint = receiver.endpoint
-        assert {span.name for span in receiver.spans()} == {…}
+with OtlpReceiver() as receiver:
+    …  # a service with settings.otlp_endpoint = receiver.endpoint
+    assert {span.name for span in receiver.spans()} == {…}
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ class OtlpReceiver:
                 for scope in group.scope_metrics:
                     for metric in scope.metrics:
                         data = getattr(metric, metric.WhichOneof("data"))
-                        found.setdefault(metric.name, []).extend(_values(point.attributes) for point in data.data_points)
+                        found.setdefault(metric.name, []).extend(
+                            _values(point.attributes) for point in data.data_points
+                        )
         return found
 
     def logs(self) -> list[ReceivedLog]:

@@ -54,9 +54,7 @@ class Scenario[S, M, E, D]:
             decision = self.decide(self.state, message)
         except ParacleError as error:
             return replace(self, decision=None, refusal=error)
-        return replace(
-            self, decision=decision, refusal=None, state=fold(self.evolve, self.state, decision.events)
-        )
+        return replace(self, decision=decision, refusal=None, state=fold(self.evolve, self.state, decision.events))
 
     def then(self, events: Sequence[E] = (), directives: Sequence[D] | None = None) -> Self:
         """It led to exactly `events` and (if given) `directives`."""

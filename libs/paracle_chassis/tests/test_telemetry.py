@@ -1,0 +1,102 @@
+"""Telemetry, as a collector sees it."""
+
+import asyncio
+import logging
+
+import pytest
+
+from paracle_chassis import telemetry
+from paracle_chassis.routes import Routes
+from paracle_chassis.testing.contracts.bus import CONTEXT, mailbox, note
+from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.otlp import OtlpReceiver
+from paracle_chassis.testing.sample import Echo, Echoed
+from paracle_domain.errors import Conflict
+
+
+@pytest.fixture
+def receiver():
+    with OtlpReceiver() as found:
+        yield found
+
+
+@pytest.mark.connected
+async def test_a_call_and_what_it_publishes_are_one_trace(serve, receiver):
+    stop = telemetry.setup("testing", receiver.endpoint)
+    handled = asyncio.Event()
+
+    async def handle(_batch) -> None:
+        logging.getLogger("test").warning("at work")
+        handled.set()
+
+    table: Routes = mailbox(handle)
+
+    async def echo(request: Echo, _call) -> Echoed:
+        if request.text == "no":
+            raise Conflict("no")
+        await server.publish([note(1)])
+        return Echoed(text=request.text)
+
+    table.rpc(Echo, echo)
+    server = await serve(table)
+    caller = await serve()
+    await caller.call(Echo(text="yes"), CONTEXT)
+    await handled.wait()
+    with pytest.raises(Conflict):
+        await caller.call(Echo(text="no"), CONTEXT)
+    await server.drain(5)
+    await asyncio.to_thread(stop)
+    assert not telemetry.enabled()
+
+    spans = {(span.name, span.kind, span.failed): span for span in receiver.spans()}
+    client, answered = spans["testing/echo", 3, False], spans["testing/echo", 2, False]
+    batch = spans["process TASKS", 5, False]
+    assert answered.parent_id == client.span_id
+    assert batch.parent_id == answered.span_id
+    assert {client.trace_id} == {answered.trace_id} == {batch.trace_id}
+    assert spans["testing/echo", 2, True].attributes["error.type"] == "conflict"
+    assert spans["testing/echo", 3, True]
+    assert {span.service for span in spans.values()} == {"paracle-testing"}
+    log = next(found for found in receiver.logs() if found.body == "at work")
+    assert log.trace_id == batch.trace_id
+    metrics = receiver.metrics()
+    assert {telemetry.RPC_SERVER_DURATION, telemetry.RPC_CLIENT_DURATION, telemetry.MAILBOX_DURATION} <= set(metrics)
+    assert {"rpc.system", "rpc.service", "rpc.method", "error.type"} >= set(metrics[telemetry.RPC_SERVER_DURATION][0])
+
+
+@pytest.mark.connected
+async def test_a_batch_of_several_is_linked_to_each_of_its_messages(serve, receiver):
+    stop = telemetry.setup("testing", receiver.endpoint)
+    sizes: list[int] = []
+
+    async def handle(batch) -> None:
+        sizes.append(len(batch))
+
+    bus = await serve()
+    with telemetry.span("first"):
+        await bus.publish([note(1)])
+    with telemetry.span("second"):
+        await bus.publish([note(2)])
+    server = await serve(mailbox(handle))
+    await eventually(lambda: sum(sizes) == 2)
+    await server.drain(5)
+    await asyncio.to_thread(stop)
+    spans = {span.name: span for span in receiver.spans()}
+    assert sizes == [2]
+    assert set(spans["process TASKS"].links) == {spans["first"].span_id, spans["second"].span_id}
+
+
+def test_without_an_endpoint_nothing_is_loaded_and_everything_may_be_called():
+    telemetry.setup("testing", None)()
+    with telemetry.span("x", attributes={"a": 1}):
+        telemetry.Counter("c", "d").add()
+        telemetry.Histogram("h", "d").record(1.0)
+    assert telemetry.traceparent() is None
+
+
+def test_a_collector_that_is_away_does_not_hold_up_the_end(caplog):
+    stop = telemetry.setup("testing", "http://127.0.0.1:9")
+    with telemetry.span("lost"):
+        pass
+    stop()
+    assert not telemetry.enabled()
