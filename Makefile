@@ -59,8 +59,8 @@ format: setup ## format the code and mend what can be mended by itself
 schemas: setup ## write the JSON Schemas and the OpenAPI document anew
 	@scripts/generated --write
 
-bench: setup ## measure, beside the floor of bare NATS and PostgreSQL
-	@$(PY) -m bench $(args)
+bench: setup ## measure, beside the floor of bare NATS and PostgreSQL (ONLY=chain,start picks)
+	@ONLY='$(ONLY)' $(PY) bench $(args)
 
 lock: setup ## resolve every dependency anew and write requirements.lock
 	@scripts/lock --upgrade
