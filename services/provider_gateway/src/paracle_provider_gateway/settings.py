@@ -37,7 +37,7 @@ class GatewaySettings(ServiceSettings):
         pattern=r"^https?://",
     )
     anthropic_default_model: str = Field(
-        "claude-sonnet-4-5", title="Anthropic model", description="The model of `anthropic` that `default` stands for."
+        "claude-sonnet-5", title="Anthropic model", description="The model of `anthropic` that `default` stands for."
     )
     anthropic_max_output_tokens: int = Field(
         8192, ge=1, title="Anthropic output", description="Output limit where a request names none."

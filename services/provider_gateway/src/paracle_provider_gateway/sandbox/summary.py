@@ -40,7 +40,7 @@ def summarise(text: str, title: str = "", limit: int = _SUMMARY) -> str:
             break
         found = longer
     found = found or title.strip() or text.strip() or NOTHING
-    if found.partition(" ")[0].isalpha():
+    if " " in found and found.partition(" ")[0].isalpha():
         found = found[:1].upper() + found[1:]
     return shorten(found, limit)
 

@@ -1,0 +1,121 @@
+"""Against an independent fake of the providers: the npm package `@copilotkit/aimock`, where Node.js is present."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from provider_gateway_samples import CONTEXT, TASK, Gateway, ask, gateway
+from pydantic import SecretStr
+
+from paracle_chassis.testing.eventually import eventually
+from paracle_domain.errors import ProviderUnavailable, RateLimited
+from paracle_domain.inference.chat import OutputFormat, ToolDefinition
+from paracle_domain.inference.deltas import assemble
+from paracle_domain.inference.response import FinishReason
+from paracle_provider_gateway.adapters.anthropic import AnthropicProvider
+from paracle_provider_gateway.adapters.openai import OpenAIProvider
+from paracle_provider_gateway.retries import RetryPolicy
+
+HERE = Path(__file__).parent / "aimock"
+ROOT = Path(__file__).parents[3]
+ABSENT = [tool for tool in ("node", "npm") if shutil.which(tool) is None]
+
+pytestmark = [
+    pytest.mark.node,
+    pytest.mark.skipif(bool(ABSENT), reason=f"needs {' and '.join(ABSENT)} on the PATH"),
+]
+both_ways = pytest.mark.parametrize("stream_to", [None, TASK], ids=["whole", "streamed"])
+
+
+@pytest.fixture(scope="session")
+def aimock() -> Path:
+    """The installed package's entry point; installed once into `.paracle/aimock`, without a lock file."""
+    home = ROOT / ".paracle" / "aimock"
+    entry = home / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js"
+    wanted = (HERE / "package.json").read_text()
+    if not entry.exists() or (home / "package.json").read_text() != wanted:
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "package.json").write_text(wanted)
+        command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
+        subprocess.run(command, cwd=home, check=True, capture_output=True, timeout=100)
+    return entry
+
+
+@pytest.fixture
+async def server(aimock: Path) -> AsyncIterator[str]:
+    """Its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    arguments = ["-p", str(port), "-f", str(HERE / "fixtures.json"), "--strict", "--log-level", "silent"]
+    process = await asyncio.create_subprocess_exec("node", str(aimock), *arguments)
+
+    async def listening() -> bool:
+        assert process.returncode is None, "aimock did not start"
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            return False
+        writer.close()
+        await writer.wait_closed()
+        return True
+
+    await eventually(listening)
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    await process.wait()
+
+
+@pytest.fixture(params=["openai", "anthropic"])
+async def over(request: pytest.FixtureRequest, server: str) -> AsyncIterator[Gateway]:
+    key = SecretStr("test-key")
+    provider: OpenAIProvider | AnthropicProvider
+    if request.param == "openai":
+        provider = OpenAIProvider(
+            "openai", key, key_variable="-", base_url=f"{server}/v1", model="gpt-4o", official=True
+        )
+    else:
+        provider = AnthropicProvider(key, model="claude-sonnet-5", max_output_tokens=512, base_url=server)
+    yield gateway(provider)
+    await provider.close()
+
+
+@both_ways
+async def test_words(over: Gateway, stream_to: str | None):
+    answer = await over.completions.complete(ask("hello", stream_to=stream_to), CONTEXT)
+    assert answer.message.text == "Hello! How can I help you today?"
+    assert answer.finish_reason is FinishReason.STOP
+    if stream_to:
+        assert assemble(over.outbox.deltas) == answer.message
+
+
+@both_ways
+async def test_tool_calls(over: Gateway, stream_to: str | None):
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    tools = (ToolDefinition(name="get_weather", description="Tell the weather", input_schema=schema),)
+    request = ask("weather in Paris", tools=tools, stream_to=stream_to)
+    answer = await over.completions.complete(request, CONTEXT)
+    assert [(call.name, call.arguments) for call in answer.message.tool_calls] == [("get_weather", {"city": "Paris"})]
+    assert answer.finish_reason is FinishReason.TOOL_CALLS
+
+
+@both_ways
+@pytest.mark.parametrize("strict", [False, True])
+async def test_structured_output(over: Gateway, stream_to: str | None, strict: bool):
+    schema = {"type": "object", "properties": {"answer": {"type": "integer"}}, "required": ["answer"]}
+    output = OutputFormat(json_schema=schema, strict=strict)
+    answer = await over.completions.complete(ask("as json", output=output, stream_to=stream_to), CONTEXT)
+    assert answer.message.text == '{"answer": 42}'
+
+
+@both_ways
+@pytest.mark.parametrize(("text", "error"), [("too fast", RateLimited), ("broken", ProviderUnavailable)])
+async def test_failures(over: Gateway, stream_to: str | None, text: str, error: type[Exception]):
+    with pytest.raises(error):
+        await over.completions.complete(ask(text, stream_to=stream_to), CONTEXT)
+    assert len(over.waits) == RetryPolicy().attempts - 1
