@@ -50,7 +50,7 @@ def test_migrations_and_queries_come_together(service: str) -> None:
 def test_main_only_runs_the_app(service: str) -> None:
     main = ROOT / "services" / service / "src" / f"paracle_{service}" / "__main__.py"
     tree = ast.parse(main.read_text(encoding="utf-8"))
-    assert len(main.read_text(encoding="utf-8").splitlines()) <= 20
+    assert len(main.read_text(encoding="utf-8").splitlines()) <= 30
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
 
 
