@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from paracle_client import wire
-from paracle_client.cli import following, main
+from paracle_client.cli import app as cli_app
+from paracle_client.cli import demo, following, main
 from paracle_client.cli.app import COMMANDS
 from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.audit import ModelUsage, UsageReport
@@ -244,6 +246,75 @@ def test_demo_outside_of_the_repository(paracle: Callable[..., Result]) -> None:
     result = paracle("demo")
     assert result.code == 1
     assert "error: examples/triage: there is no such folder" in result.err
+
+
+class FakeStack:
+    """Stands for a stack that is, or is not, up before the demo."""
+
+    def __init__(self, url: str, *, was_up: bool) -> None:
+        self.url, self.was_up, self.downs = url, was_up, 0
+
+    def up(self) -> bool:
+        return not self.was_up
+
+    def down(self) -> None:
+        self.downs += 1
+
+
+@pytest.fixture
+def example(tmp_path: Path, triage: Any) -> None:
+    (tmp_path / "examples" / "triage").mkdir(parents=True)
+    (tmp_path / "examples" / "triage" / "workflow.yaml").write_text("kind: Workflow", encoding="utf-8")
+    triage.on("POST /v1/manifests", Applied(results=()))
+
+
+@pytest.fixture
+def kept_signals() -> Iterator[None]:
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("was_up", [True, False])
+@pytest.mark.usefixtures("example", "kept_signals")
+def test_demo(
+    paracle: Callable[..., Result], triage: Any, make: Any, monkeypatch: pytest.MonkeyPatch, *, was_up: bool
+) -> None:
+    stack = FakeStack(triage.url, was_up=was_up)
+    monkeypatch.setattr(demo, "Stack", lambda *_args, **_options: stack)
+    result = paracle("demo")
+    assert result.code == 0
+    started = next(one for one in triage.asked if one.path.endswith("/triage/runs"))
+    assert started.json["input"] == {"folder": "examples/triage/mails"}
+    for part in ("All well", make.RUN, "1,234 tok", "SANDBOX", f"paracle events {make.RUN}"):
+        assert part in result.out
+    assert stack.downs == (0 if was_up else 1)
+
+
+@pytest.mark.parametrize("ending", ["failed run", "error", "signal", "reader gone"])
+@pytest.mark.usefixtures("example", "kept_signals")
+def test_demo_stops_what_it_started_however_it_ends(
+    paracle: Callable[..., Result], triage: Any, make: Any, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    def end(*_: Any) -> None:
+        if ending == "signal":
+            signal.raise_signal(signal.SIGTERM)
+        raise BrokenPipeError
+
+    stack = FakeStack(triage.url, was_up=False)
+    monkeypatch.setattr(demo, "Stack", lambda *_args, **_options: stack)
+    match ending:
+        case "failed run":
+            failed = {"code": "tool_failed", "message": "no disk"}
+            triage.on(f"GET /v1/runs/{make.RUN}", make.view(RunStatus.FAILED, error=failed))
+        case "error":
+            triage.on("POST /v1/manifests", make.problem("spec_invalid", 422, "bad"))
+        case _:
+            monkeypatch.setattr(demo, "follow", end)
+            monkeypatch.setattr(cli_app.os, "dup2", lambda *_: None)
+    assert paracle("demo").code == (143 if ending == "signal" else 1)
+    assert stack.downs == 1
 
 
 def test_a_reader_that_has_gone_is_no_traceback(api: Any, make: Any) -> None:

@@ -91,7 +91,7 @@ def test_a_start_carries_a_key_that_a_retry_keeps(api: Any, connect: Any, make: 
     first, second = api.asked
     assert first.json == {"input": {"a": 1}, "labels": {"team": "x"}, "revision": 2}
     assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
-    assert first.headers["idempotency-key"].startswith("msg_")
+    assert first.headers["idempotency-key"].startswith("run_")
 
 
 def test_the_key_of_the_caller_is_used(api: Any, connect: Any, make: Any) -> None:

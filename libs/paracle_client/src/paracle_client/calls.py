@@ -72,7 +72,8 @@ def invoke(agent: str, value: JsonValue, labels: Mapping[str, str], key: str | N
 
 def _start(path: str, body: Mapping[str, Any], key: str | None) -> Call[RunAccepted]:
     given = {name: value for name, value in body.items() if value is not None}
-    return Call("POST", path, RunAccepted, headers={"idempotency-key": key or new_id("msg")}, json=given)
+    # a key that has the form of a run's id becomes the run's id, so that ids sort by the time of the start
+    return Call("POST", path, RunAccepted, headers={"idempotency-key": key or new_id("run")}, json=given)
 
 
 def get_run(run_id: str) -> Call[RunView]:

@@ -10,6 +10,7 @@ from typing import Any, Final, override
 import typer
 from typer.core import TyperGroup
 
+_STDOUT: Final = 1
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
 
@@ -76,7 +77,7 @@ def main() -> None:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except BrokenPipeError:
         # the reader (`| head`) has gone: nothing more can be said, and the interpreter must not try at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
         raise SystemExit(EXIT_FAILED) from None
     except Exception as error:
         if not _is_expected(error):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -41,6 +43,8 @@ def demo(
         raise NotFound(
             "there is no such folder; run this in Paracle's repository or give --examples", path=str(examples)
         )
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     stack = Stack(resolve_root(root), report=say)
     say("Starting NATS, PostgreSQL and the services")
     started = stack.up()
@@ -57,6 +61,11 @@ def demo(
     if started and not keep:
         say("See the run again: paracle up, then the commands above")
     require_completed(ended)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    """Told to end: leave by the way on which what was started is stopped."""
+    raise SystemExit(128 + number)
 
 
 def _triage(client: Client, examples: Path, folder: str) -> RunView:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -64,8 +65,9 @@ def resolve_root(root: Path | None) -> Path:
 
 
 def say(line: str) -> None:
-    """Progress goes to standard error: standard output is for results."""
-    sys.stderr.write(line + "\n")
+    """Progress goes to standard error: standard output is for results. A reader that has gone stops nothing."""
+    with suppress(BrokenPipeError):
+        sys.stderr.write(line + "\n")
 
 
 def status_lines(standings: list[Standing]) -> list[str]:
