@@ -14,7 +14,7 @@ from paracle_api_gateway.routes.common import NamePath, RunPath, TheBus, answer
 from paracle_chassis.bus import Bus
 from paracle_domain.audit import AuditPage, GetAudit, GetUsage, UsageReport
 from paracle_domain.envelope import Context
-from paracle_domain.ids import id_from_key, new_id
+from paracle_domain.ids import id_from_key, is_id, new_id
 from paracle_domain.run.commands import (
     CancelRun,
     GetRun,
@@ -159,8 +159,13 @@ async def invoke_agent(
 
 
 def _run_id(call: Context, key: str | None) -> str:
-    """The run's id is fixed here, so that sending the command again can never start a second run."""
-    return new_id("run") if key is None else id_from_key("run", f"{call.tenant}/{key}")
+    """The run's id is fixed here, so that sending the command again can never start a second run.
+
+    A key that has the form of a run's id is that id: callers may choose it, as those who publish on NATS may.
+    """
+    if key is None:
+        return new_id("run")
+    return key if is_id(key, "run") else id_from_key("run", f"{call.tenant}/{key}")
 
 
 async def _start(request: Request, call: Context, bus: Bus, command: StartRun) -> Response:
