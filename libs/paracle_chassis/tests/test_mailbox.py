@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from nats.js.errors import NotFoundError
 
 from paracle_chassis import receipts
 from paracle_chassis.settings import ServiceSettings
@@ -91,7 +92,7 @@ async def eventually_dead(bus):
     async def look():
         try:
             return await jetstream.get_last_msg(subjects.DEADLETTERS, "paracle.v1.acme.dlq.testing")
-        except Exception:
+        except NotFoundError:
             return None
 
     return await eventually(look)

@@ -74,7 +74,9 @@ async def test_what_may_be_changed_in_place_is_and_the_rest_is_refused(nats_url)
     await provisioning.ensure_stream(client, replace(spec, max_age_s=300))
     changed = await provisioning.ensure_stream(client, spec)
     assert changed.did == "updated max_age"
-    with pytest.raises(Conflict, match="stream EVENTS cannot be changed in place .retention is 'limits', wanted 'work"):
+    with pytest.raises(
+        Conflict, match=r"stream EVENTS cannot be changed in place \(retention is 'limits', wanted 'work"
+    ):
         await provisioning.ensure_stream(client, replace(spec, work_queue=True))
     await client.close()
 

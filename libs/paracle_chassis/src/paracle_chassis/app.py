@@ -10,8 +10,8 @@
     # __main__.py
     run(create_app)
 
-Nothing connects or reads the environment before `run`. A start that fails says why in one line and exits: 2 for settings,
-1 for everything else.
+Nothing connects or reads the environment before `run`. A start that fails says why in one line and exits: 2 for
+settings, 1 for everything else.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def run[S: ServiceSettings](create_app: Callable[[S], Service], settings: type[S
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_compose_and_run(partial(create_app, found)))
-    except Exception as error:  # the last stop: say why in one line, and leave with a code
+    except Exception as error:  # noqa: BLE001  # the last stop: say why in one line, and leave with a code
         _report(error)
         raise SystemExit(EXIT_FAILED) from None
 

@@ -56,7 +56,7 @@ def _undefined(takes: Any, gives: Any) -> Callable[[Any], Awaitable[Any]]:
     """A handler that only has a signature: FastStream reads types from it."""
 
     async def handler(message: Any) -> Any:
-        raise AssertionError("declared only")
+        raise AssertionError(f"declared only, but called with {message!r}")
 
     handler.__annotations__ = {"message": takes, "return": gives}
     return handler

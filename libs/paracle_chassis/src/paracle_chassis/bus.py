@@ -44,6 +44,10 @@ class Bus(ABC):
 
         Parameters
         ----------
+        request
+            The question; its class knows whom to ask and what the answer is.
+        context
+            On whose behalf; its tenant is that of the subject.
         timeout_s
             Seconds until `DeadlineExceeded`.
         idle_s
@@ -73,7 +77,7 @@ class Bus(ABC):
         context: Context,
         *,
         id: str | None = None,
-        timeout_s: float = 10.0,  # noqa: A002  # CloudEvents' word
+        timeout_s: float = 10.0,  # CloudEvents' word
     ) -> JsonObject:
         """Order `command` durably; the answer that its service gives once it is committed.
 
@@ -101,7 +105,7 @@ def outgoing(
     *,
     source: str,
     id: str | None = None,
-    **more: Any,  # noqa: A002
+    **more: Any,
 ) -> Outgoing:
     """An `Outgoing` with a fresh envelope."""
     return Outgoing(subject, message, Envelope.wrap(message.type_name, source, context, id=id, **more))

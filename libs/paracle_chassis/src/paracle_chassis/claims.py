@@ -34,7 +34,8 @@ class Claims:
             return body
         if len(body) > PAYLOAD_LIMIT:
             raise PayloadTooLarge(
-                f"a payload of {len(body):,} bytes is over the limit of {PAYLOAD_LIMIT:,}; pass a reference to it instead"
+                f"a payload of {len(body):,} bytes is over the limit of {PAYLOAD_LIMIT:,}; "
+                "pass a reference to it instead"
             )
         name = uuid.uuid4().hex
         await self._put(name, body)

@@ -1,4 +1,4 @@
-"""`GET /livez` (the process runs), `GET /readyz` (it really can work: every check is asked) and `GET /asyncapi.json`."""
+"""`GET /livez` (the process runs), `/readyz` (it really can work: every check is asked) and `/asyncapi.json`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Health:
             return f"no answer within {_CHECK_TIMEOUT_S:g} s"
         except ParacleError as error:
             return error.message
-        except Exception as error:  # a check that cannot be asked has not passed
+        except Exception as error:  # noqa: BLE001  # a check that cannot be asked has not passed
             if not is_outage(error):
                 _log.exception("a readiness check failed unexpectedly")
             return type(error).__name__

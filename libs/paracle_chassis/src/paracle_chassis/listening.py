@@ -44,7 +44,7 @@ class Listener:
                 try:
                     delivery.body = await self._claims.check_out(raw.data, raw.headers)
                     await route.handler(delivery)
-                except Exception:  # nobody redelivers what is only overheard, so the log is all there is
+                except Exception:  # noqa: BLE001  # nobody redelivers what is only overheard, so the log is all there is
                     _log.exception("listening on %s failed", route.subject)
 
         return hear

@@ -89,7 +89,7 @@ class Mailbox:
         while messages := await self._consumer.take(self.route.batch):
             try:
                 await self._process(messages)
-            except Exception:  # a mailbox must outlive whatever one batch does to it
+            except Exception:  # noqa: BLE001  # a mailbox must outlive whatever one batch does to it
                 _log.exception("mailbox %s of %s: a batch broke off", self.route.durable, self.route.stream)
                 await self._give_back(self._in_hand, delay_s=1.0)
             self._in_hand = ()
@@ -160,9 +160,9 @@ class Mailbox:
         ids = envelope_story(first) if len(deliveries) == 1 else {}
         with story(mailbox=self.route.durable, **ids):
             try:
-                with telemetry.mailbox_span(self._service, self.route, deliveries):
+                with telemetry.mailbox_span(self.route, deliveries):
                     await self.route.handler(deliveries)
-            except Exception as error:  # judged by the caller: outage, poison or try again
+            except Exception as error:  # noqa: BLE001  # judged by the caller: outage, poison or try again
                 return error
         for delivery in deliveries:
             if delivery.open:
@@ -183,7 +183,7 @@ class Mailbox:
             else:
                 delay = self.route.delay_after(tries)
                 _log.warning("message failed (try %d), again in %g s", tries, delay, exc_info=error)
-                telemetry.retried(self._service, self.route)
+                telemetry.retried(self.route)
                 await delivery.nak(delay)
 
     async def _bury(self, delivery: Delivery, error: Exception) -> None:

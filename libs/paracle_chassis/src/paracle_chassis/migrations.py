@@ -1,7 +1,7 @@
 """Numbered SQL migrations of a package: `migrations/001_initial.sql`, `002_….sql`, applied once each, in order.
 
-One transaction for all that is missing, under an advisory lock, so that concurrent starters apply them once and a failure
-leaves everything as it was. Each file's checksum is kept: one that was edited after it was applied is refused.
+One transaction for all that is missing, under an advisory lock, so that concurrent starters apply them once and a
+failure leaves everything as it was. Each file's checksum is kept: one that was edited after it was applied is refused.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.claims import Claims
 from paracle_chassis.consumer import PullConsumer
 from paracle_chassis.link import Link, status_of
-
 from paracle_chassis.mailbox import Mailbox
 from paracle_chassis.publisher import Publisher, Wire, make_streams, to_wire
 from paracle_chassis.receipts import Settler
@@ -30,8 +29,9 @@ from paracle_domain.errors import DeadlineExceeded, Unavailable
 from paracle_domain.messages import JsonObject, Message, Request
 
 if TYPE_CHECKING:
-    from paracle_chassis.listening import Listener
     from nats.aio.client import Client
+
+    from paracle_chassis.listening import Listener
 
 _log = logging.getLogger(__name__)
 

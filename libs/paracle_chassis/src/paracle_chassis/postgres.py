@@ -116,7 +116,7 @@ class Database:
 
 
 class Queries(Mapping[str, str]):
-    """The statements of a package's `queries.sql`, each below a line `-- name: what_it_does`; `queries.what_it_does`."""
+    """The statements of a package's `queries.sql`, each below a line `-- name: it`; read as `queries.it`."""
 
     def __init__(self, statements: Mapping[str, str]) -> None:
         self._statements = dict(statements)

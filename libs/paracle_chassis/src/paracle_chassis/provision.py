@@ -238,7 +238,7 @@ def _plan(arguments: Sequence[str] | None) -> tuple[Plan, str]:
     parser = argparse.ArgumentParser(
         prog="python -m paracle_chassis.provision",
         description="Make databases, schemas, streams, consumers and buckets what they should be.",
-        epilog="example: PARACLE_NATS_URL=nats://127.0.0.1:4222 python -m paracle_chassis.provision --services registry",
+        epilog="example: python -m paracle_chassis.provision --services registry,orchestrator",
     )
     parser.add_argument("--services", default=",".join(SERVICES), help="whose databases and consumers, by commas")
     parser.add_argument(

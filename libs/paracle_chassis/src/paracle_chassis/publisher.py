@@ -1,10 +1,15 @@
-"""Publishing to streams: many messages in flight, their acknowledgements awaited together, repeated until stored."""
+"""Publishing to streams: many messages in flight, their acknowledgements awaited together, repeated until stored.
+
+Several messages to one stream go as one atomic batch, which costs the server a handful of fsyncs instead of one each. A
+batch that is refused (one of its ids is stored already, say) goes again message by message: stored ids change nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
+import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import batched
@@ -17,6 +22,7 @@ from paracle_chassis import provisioning, topology
 from paracle_chassis.bus import Outgoing
 from paracle_chassis.claims import Claims
 from paracle_chassis.link import Link, status_of
+from paracle_chassis.topology import StreamSpec
 from paracle_domain.errors import ParacleError, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -25,6 +31,7 @@ WINDOW: Final = 500
 ACK_TIMEOUT_S: Final = 5.0
 DEADLINE_S: Final = 30.0
 _RETRY_S: Final = 0.1
+_WORTH_A_BATCH: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +90,56 @@ class Publisher:
             If some are not stored within `deadline_s`.
         """
         deadline = asyncio.get_running_loop().time() + deadline_s
+        groups: dict[StreamSpec | None, list[Wire]] = {}
+        for wire in messages:
+            groups.setdefault(topology.stream_of_subject(wire.subject), []).append(wire)
+        await asyncio.gather(*(self._publish_group(spec, wires, deadline) for spec, wires in groups.items()))
+
+    async def _publish_group(self, spec: StreamSpec | None, messages: Sequence[Wire], deadline: float) -> None:
         for chunk in batched(messages, WINDOW):
-            await self._publish_window(_Window(chunk), deadline)
+            if not (self._takes_batches(spec) and len(chunk) >= _WORTH_A_BATCH and await self._publish_batch(chunk)):
+                await self._publish_window(_Window(chunk), deadline)
+
+    def _takes_batches(self, spec: StreamSpec | None) -> bool:
+        return spec is not None and bool(spec.config(self._link.durability).get("allow_atomic"))
+
+    async def _publish_batch(self, messages: Sequence[Wire]) -> bool:
+        """Store all `messages` or none; whether they are stored. Not being sure is no."""
+        committed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def conclude(*, stored: bool) -> None:
+            if not committed.done():
+                committed.set_result(stored)
+
+        def on_word(more: str, message: Msg) -> None:
+            refused = status_of(message) is not None or b'"error"' in message.data
+            if refused or more == "last":
+                conclude(stored=not refused)
+
+        reply = self._link.inbox.expect(on_word)
+        unhook = self._link.on_reconnect(lambda: conclude(stored=False))
+        try:
+            await self._send_batch(messages, reply)
+            async with asyncio.timeout(ACK_TIMEOUT_S):
+                return await committed
+        except (NatsError, OSError):  # TimeoutError among them
+            return False
+        finally:
+            unhook()
+            self._link.inbox.forget(reply)
+
+    async def _send_batch(self, messages: Sequence[Wire], reply: str) -> None:
+        batch = uuid.uuid4().hex
+        last = len(messages)
+        for number, wire in enumerate(messages, 1):
+            marks = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+            answer = ""
+            if number == 1:
+                answer = f"{reply}.first"
+            elif number == last:
+                answer = f"{reply}.last"
+                marks["Nats-Batch-Commit"] = "1"
+            await self._link.client.publish(wire.subject, wire.body, answer, wire.headers | marks)
 
     async def _publish_window(self, window: _Window, deadline: float) -> None:
         reply = self._link.inbox.expect(window.on_ack)

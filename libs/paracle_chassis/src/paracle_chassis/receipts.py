@@ -97,7 +97,7 @@ class Settler:
         body = await self.claims.check_in(delivery.body, headers)
         subject = subjects.dlq(tenant if is_token(tenant) else DEFAULT_TENANT, self._service)
         await self._publisher.publish([Wire(subject, body, headers)])
-        telemetry.buried(self._service, place.consumer, error.code)
+        telemetry.buried(place.consumer, error.code)
         _log.error("message %s of %s is a dead letter now: %s", place.seq, place.stream, error)
 
 

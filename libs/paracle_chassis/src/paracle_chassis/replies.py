@@ -1,7 +1,7 @@
 """Answers to commands, also to whoever sent one with nothing but `nats req`.
 
-JetStream does not keep the reply subject of a message. Our own clients send theirs in the header `paracle-reply-to`. For
-everybody else each replica also hears the commands of its service on core NATS (not durably, no queue group) and
+JetStream does not keep the reply subject of a message. Our own clients send theirs in the header `paracle-reply-to`.
+For everybody else each replica also hears the commands of its service on core NATS (not durably, no queue group) and
 remembers the reply subject by the message's fingerprint: its subject, ids and body. When the durable copy was handled,
 by whichever replica, the answer goes to the remembered inbox, and the others are told to forget it.
 

@@ -102,7 +102,9 @@ class Routes:
             raise ValueError(f"{self.service}.{request.method} has a handler already")
         self.rpcs.append(RpcRoute(request, handler, long))
 
-    def mailbox(self, *, stream: str, durable: str, filter: str, handler: MailboxHandler, **options: Any) -> None:  # noqa: A002  # JetStream's word
+    def mailbox(
+        self, *, stream: str, durable: str, filter: str, handler: MailboxHandler, **options: Any
+    ) -> None:  # JetStream's word
         """Handle messages of `stream` whose subject matches `filter`; `options` as in `MailboxRoute`."""
         if any((route.stream, route.durable) == (stream, durable) for route in self.mailboxes):
             raise ValueError(f"mailbox {durable!r} of stream {stream} has a handler already")

@@ -124,7 +124,7 @@ class RpcServer:
                     _log.exception("%s.%s failed", self._service, method)
                 telemetry.mark_failed(error.code)
                 return codec.encode_error(error)
-            except Exception as error:  # a bug must become an answer too; its details stay in the log
+            except Exception as error:  # noqa: BLE001  # a bug must become an answer too; its details stay in the log
                 return codec.encode_error(self._unexpected(method, error))
 
     def _unexpected(self, method: str, error: Exception) -> ParacleError:

@@ -56,7 +56,7 @@ class ServiceSettings(BaseSettings):
         1, ge=1, le=5, title="Replicas", description="Copies of each stream; a NATS cluster has 3."
     )
     nats_relaxed: bool = Field(
-        False,
+        default=False,
         title="Relaxed streams",
         description="Write TASKS and RESULTS, which PostgreSQL can rebuild, behind: faster, with one replica only.",
     )

@@ -1,16 +1,16 @@
 """Traces, metrics and logs over OTLP, when an endpoint is set; nothing at all otherwise.
 
-Names are a contract (README, "Telemetry"), and few: methods, streams and error codes, never ids. The OpenTelemetry SDK is
-loaded only if it is used. Services record through `span`, `Counter` and `Histogram`, which cost next to nothing while
-telemetry is off.
+Names are a contract (README, "Telemetry"), and few: methods, streams and error codes, never ids. The OpenTelemetry SDK
+is loaded only if it is used. Services record through `span`, `Counter` and `Histogram`, which cost next to nothing
+while telemetry is off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ContextManager, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from paracle_domain.envelope import TRACEPARENT, Context, Envelope
 
@@ -81,7 +81,7 @@ def setup(service: str, endpoint: str | None) -> Callable[[], None]:
 
 
 def _stop() -> None:
-    global _otel  # noqa: PLW0603  # see `setup`
+    global _otel  # see `setup`
     if _otel is not None:
         stopping, _otel = _otel, None
         stopping.shutdown()
@@ -89,7 +89,7 @@ def _stop() -> None:
 
 def span(
     name: str, *, kind: Kind = "internal", context: Context | None = None, attributes: Attributes | None = None
-) -> ContextManager[Any]:
+) -> AbstractContextManager[Any]:
     """A span named `name`, the child of the current one or of `context`'s; exceptions mark it as failed."""
     if _otel is None:
         return nullcontext()
@@ -136,7 +136,7 @@ def _measured(
             histogram.record(_otel.now() - started, {**attributes, **outcome})
 
 
-def server_span(service: str, method: str, envelope: Envelope) -> ContextManager[None]:
+def server_span(service: str, method: str, envelope: Envelope) -> AbstractContextManager[None]:
     """Around a request that is answered."""
     if _otel is None:
         return nullcontext()
@@ -153,13 +153,13 @@ def _client_span(service: str, method: str, headers: dict[str, str]) -> Iterator
         yield
 
 
-def client_span(service: str, method: str, headers: dict[str, str]) -> ContextManager[None]:
+def client_span(service: str, method: str, headers: dict[str, str]) -> AbstractContextManager[None]:
     """Around a request that is asked; `headers` hand the span on."""
     return nullcontext() if _otel is None else _client_span(service, method, headers)
 
 
 @contextmanager
-def _mailbox_span(service: str, route: MailboxRoute, deliveries: Sequence[Delivery]) -> Iterator[None]:
+def _mailbox_span(route: MailboxRoute, deliveries: Sequence[Delivery]) -> Iterator[None]:
     attributes = {
         "messaging.system": "nats",
         "messaging.destination.name": route.stream,
@@ -168,20 +168,23 @@ def _mailbox_span(service: str, route: MailboxRoute, deliveries: Sequence[Delive
     parents = [delivery.envelope.context.traceparent for delivery in deliveries[:_MOST_LINKS]]
     parent = parents[0] if len(deliveries) == 1 else None
     assert _otel is not None
-    with _otel.links([p for p in parents if p is not None] if parent is None else []):
-        with _measured(_batch_duration, f"process {route.stream}", "consumer", parent, attributes):
-            yield
+    links = [text for text in parents if text is not None] if parent is None else []
+    with (
+        _otel.links(links),
+        _measured(_batch_duration, f"process {route.stream}", "consumer", parent, attributes),
+    ):
+        yield
     _messages.add(len(deliveries), attributes)
 
 
-def mailbox_span(service: str, route: MailboxRoute, deliveries: Sequence[Delivery]) -> ContextManager[None]:
+def mailbox_span(route: MailboxRoute, deliveries: Sequence[Delivery]) -> AbstractContextManager[None]:
     """Around a batch: the child of its message if it is one, linked to its messages if they are several."""
-    return nullcontext() if _otel is None else _mailbox_span(service, route, deliveries)
+    return nullcontext() if _otel is None else _mailbox_span(route, deliveries)
 
 
-def retried(service: str, route: MailboxRoute) -> None:
+def retried(route: MailboxRoute) -> None:
     _retries.add(1, {"messaging.destination.name": route.stream, "messaging.consumer.group.name": route.durable})
 
 
-def buried(service: str, consumer: str, code: str) -> None:
+def buried(consumer: str, code: str) -> None:
     _dead_letters.add(1, {"messaging.consumer.group.name": consumer, "error.type": code})

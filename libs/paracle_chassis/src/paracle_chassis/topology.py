@@ -1,9 +1,9 @@
 """Which streams, consumers and buckets there are: as data. `provision` makes them so, mailboxes mend their own.
 
 Durability. What users publish (COMMANDS), what happened (EVENTS) and what failed (DEADLETTERS) is written to disk
-before it is acknowledged. TASKS and RESULTS can be rebuilt from Postgres, so with `Durability(relaxed=True)` they are written
-behind (`persist_mode: async`, one replica only): faster, and a crash of nats-server only costs the delay until they
-are sent again. A cluster takes `replicas=3`, which excludes that mode.
+before it is acknowledged. TASKS and RESULTS can be rebuilt from Postgres, so with `Durability(relaxed=True)` they are
+written behind (`persist_mode: async`, one replica only): faster, and a crash of nats-server only costs the delay until
+they are sent again. A cluster takes `replicas=3`, which excludes that mode.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The bus within one process: streams, mailboxes, RPC and commands without a server.
 
-`MemoryBus` is held to the same contract suite as the bus over NATS (`contracts.bus`), and its mailboxes run the very loop
-that the real ones run (`paracle_chassis.mailbox`), so what a service does with it is what it does in earnest.
+`MemoryBus` is held to the same contract suite as the bus over NATS (`contracts.bus`), and its mailboxes run the very
+loop that the real ones run (`paracle_chassis.mailbox`), so what a service does with it is what it does in earnest.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class MemoryBus(Bus):
             return answered.encode()
         except ParacleError as error:
             raise from_problem(error.to_problem()) from None
-        except Exception as error:  # as over NATS: a bug becomes an answer without details
+        except Exception as error:  # noqa: BLE001  # as over NATS: a bug becomes an answer without details
             if is_outage(error):
                 raise Unavailable(f"{route.request.service} cannot reach what it needs just now; ask again") from None
             raise codec.internal(route.request.service) from None

@@ -22,7 +22,7 @@ type MakeBus = Callable[[Routes], Awaitable[Bus]]
 CONTEXT = Context("acme", "user:ann", correlation_id="run_1")
 
 
-def note(number: int, *, id: str | None = None, text: str = "n") -> Outgoing:  # noqa: A002  # CloudEvents' word
+def note(number: int, *, id: str | None = None, text: str = "n") -> Outgoing:  # CloudEvents' word
     """A message for the mailbox of `mailbox`."""
     message = Note(text=text, number=number)
     return outgoing(subjects.task("acme", "agents"), message, CONTEXT, source="test", id=id or f"note-{number}")
