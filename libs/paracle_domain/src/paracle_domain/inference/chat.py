@@ -63,7 +63,7 @@ class ToolCallPart(Value):
     invalid: str | None = None
 
     @classmethod
-    def parse(cls, id: str, name: str, text: str) -> Self:  # noqa: A002  # the field's name
+    def parse(cls, id: str, name: str, text: str) -> Self:
         """A call with the arguments that `text` holds as JSON; empty text stands for none."""
         try:
             found = json.loads(text, parse_constant=_refuse_constant) if text.strip() else {}

@@ -66,6 +66,7 @@ WORDS: Final[dict[str, str]] = {
 }
 """Concept to its words, separated by commas."""
 
+_READ: Final = 8_000
 _MEANT_BY: Final[dict[str, str]] = {
     "bug": "defect technical technicalissue incident error problem issue crash bugreport fault",
     "billing": "invoice payment payments finance invoicing billingissue pricing",
@@ -93,8 +94,8 @@ def concept_of(option: str) -> str | None:
 
 
 def hits(concept: str, text: str) -> int:
-    """How many different words of `concept` are in `text`."""
-    return len({found.group().casefold() for found in _pattern(concept).finditer(text)})
+    """How many different words of `concept` are at the beginning of `text`, where mails say what they are about."""
+    return len({found.group().casefold() for found in _pattern(concept).finditer(text[:_READ])})
 
 
 @lru_cache(maxsize=64)
