@@ -17,7 +17,7 @@ _DECODER: Final = json.JSONDecoder()
 _OPENERS: Final = re.compile(r"[{\[]")
 _SCANS: Final = 50
 _TEXT_KEYS: Final = ("text", "body", "content", "message", "description", "input", "question", "prompt", "summary")
-_TITLE_KEYS: Final = ("subject", "title", "headline", "name")
+_TITLE_KEYS: Final = ("subject", "title", "headline")
 _IDENTITY_KEYS: Final = ("id", "key", "path", "file", "filename", "name", "number", "url")
 _NO_INFORMATION: Final = frozenset({"", "unknown", "none", "null", "n/a", "und", "tbd", "?"})
 
