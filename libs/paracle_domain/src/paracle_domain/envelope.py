@@ -63,7 +63,7 @@ class Envelope:
     reply_to: str | None = None
 
     @classmethod
-    def wrap(cls, type_name: str, source: str, context: Context, *, id: str | None = None) -> Self:  # noqa: A002  # CloudEvents' word
+    def wrap(cls, type_name: str, source: str, context: Context, *, id: str | None = None) -> Self:  # CloudEvents' word
         """An envelope for a new message, stamped now; `id` if its id follows from what caused it."""
         return cls(id or new_id("msg"), type_name, source, context, datetime.now(UTC))
 

@@ -31,7 +31,7 @@ class Pinned:
 
     @classmethod
     def of(cls, plan: Plan) -> Pinned:
-        return cls(plan, RunMachine(plan), jsonschema_rs.validator_for(plan.workflow.spec.input))
+        return cls(plan, RunMachine(plan), jsonschema_rs.validator_for(plan.workflow.spec.input, offline=True))
 
     def check_input(self, value: object) -> None:
         """Raise `InputInvalid`, with a finding for each field, if `value` breaks the workflow's input schema."""

@@ -361,7 +361,7 @@ class _Work:
             return
         if state.ending is not None:
             self._happen(_last_event(state.ending, state.usage))
-        elif state.started is not None and state.left == 0:
+        else:  # nothing is open and nothing failed: in a graph without cycles, every step has then ended
             self._complete(state)
 
     def _complete(self, state: RunState) -> None:

@@ -72,7 +72,7 @@ class RunState:
     """Fold of a run's events over the graph of its plan. Treat it as immutable: `evolve` gives a new one.
 
     `waiting_for` counts, for each pending step with needs, those that are not satisfied yet; `open` are the steps that
-    run or wait; `left` counts the steps that have not ended. They spare a look at every step after each event.
+    run or wait. They spare a look at every step after each event.
     """
 
     graph: Graph
@@ -84,7 +84,6 @@ class RunState:
     steps: dict[str, StepState] = field(default_factory=dict)
     waiting_for: dict[str, int] = field(default_factory=dict)
     open: dict[str, None] = field(default_factory=dict)
-    left: int = 0
     ending: Ending | None = None
     tolerated: tuple[str, ...] = ()
     output: JsonValue = None
@@ -157,7 +156,6 @@ def _begin(draft: RunState, event: RunStarted, at: datetime) -> None:
     draft.started = event
     draft.status = RunStatus.RUNNING
     draft.created_at = at
-    draft.left = len(draft.graph.order)
     draft.waiting_for = {step: len(needs) for step, needs in draft.graph.needs.items() if needs}
 
 
@@ -218,11 +216,9 @@ def _end(
         draft.usage += usage
     draft.open.pop(name, None)
     draft.waiting_for.pop(name, None)
-    draft.left -= 1
     if unlock and status is not StepStatus.CANCELLED:
         for dependent in draft.graph.dependents[name]:
-            if dependent in draft.waiting_for:
-                draft.waiting_for[dependent] -= 1
+            draft.waiting_for[dependent] -= 1
 
 
 def _finish(
