@@ -64,6 +64,7 @@ AGENTS = {
         "helper": {"instructions": "Help.", "tools": list(TOOLS)},
         "strict": {"output": {"type": "object", "required": ["label"]}, "limits": {"output_repairs": 1}},
         "hasty": {"limits": {"wall_time_s": 0.05}},
+        "broken": {"output": {"type": "nonsense"}, "limits": {"output_repairs": 0}},
         "picky": {"input": {"type": "object", "required": ["text"]}},
     }.items()
 }

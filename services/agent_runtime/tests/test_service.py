@@ -152,6 +152,14 @@ async def test_an_answer_that_never_fits_is_a_failure(stage: Stage):
     assert result.output is None
 
 
+@script(says("{}"))
+async def test_a_schema_that_is_none_is_a_clear_failure(stage: Stage):
+    [result] = await stage.do(task("broken"))
+    assert result.error
+    assert result.error.code == "output_invalid"
+    assert "is no JSON Schema" in result.error.message
+
+
 async def test_input_is_held_against_the_agents_schema(stage: Stage):
     [result] = await stage.do(task("picky", {"no": 1}))
     assert result.error
@@ -356,6 +364,21 @@ async def test_outages_of_the_store_and_the_bus_are_waited_out(monkeypatch: pyte
     assert stage.results()[job.task_id].output == "after the outage"
     assert len(stage.gateway.asked) == 1
     assert [e.seq for e in stage.events(job)] == [1, 2, 3]
+
+
+async def test_the_outbox_outlives_what_cannot_be_published(monkeypatch: pytest.MonkeyPatch, stage: Stage):
+    publish, failures = stage.bus.publish, [TypeError("a bug"), TypeError("a bug, alone")]
+
+    async def broken(messages: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await publish(messages)
+
+    job = task("look", {"n": 1})
+    await publish([sent(job)])
+    monkeypatch.setattr(stage.bus, "publish", broken)
+    await eventually(lambda: job.task_id in stage.results())  # its delivery was given back, and came again
+    assert [name for name, _ in stage.toolbox.calls] == ["look", "look"]
 
 
 async def test_what_keeps_breaking_fails_visibly(monkeypatch: pytest.MonkeyPatch, stage: Stage):

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self, assert_never
 
+from pydantic import JsonValue
+
 from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.outbox import Outbox, Parcel
 from paracle_agent_runtime.ports import Attempts, Clock, Models
@@ -22,7 +24,7 @@ from paracle_chassis.bus import Outgoing
 from paracle_chassis.event_store import Append, Loaded, Page
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
-from paracle_domain.errors import Finding, ParacleError
+from paracle_domain.errors import Finding, ParacleError, SpecInvalid
 from paracle_domain.inference.response import Completion
 from paracle_domain.machine import EventRecord, fold
 from paracle_domain.messages import JsonObject
@@ -260,31 +262,34 @@ class TaskActor:
 
     # ── schemas ──────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _problems(self, name: str, place: str, schema: JsonObject, value: JsonValue, root: str) -> tuple[Finding, ...]:
+        """How `value` breaks `schema`; nothing fits a schema that is none."""
+        try:
+            return self._shop.schemas.problems((self._job.task.plan, name, place), schema, value, root=root)
+        except SpecInvalid as error:
+            return (Finding(path=root, message=error.message),)
+
     def _input_problems(self) -> tuple[Finding, ...]:
         task, target = self._job.task, self._job.target
-        return self._shop.schemas.problems(
-            (task.plan, target.name, f"{task.target_kind} input"), target.spec.input, task.input, root="input"
-        )
+        return self._problems(target.name, f"{task.target_kind} input", target.spec.input, task.input, "input")
 
     def _refused(self, completion: Completion) -> dict[int, str]:
         """What is wrong with the arguments of the reply's tool calls, by index."""
         found = {}
         for index, wish in enumerate(completion.message.tool_calls):
             tool = self._job.tools.get(wish.name)
-            if tool is not None and wish.invalid is None:
-                problems = self._shop.schemas.problems(
-                    (self._job.task.plan, tool.name, "input"), tool.spec.input, wish.arguments, root="arguments"
-                )
-                if problems:
-                    found[index] = "; ".join(f"{problem.path}: {problem.message}" for problem in problems)
+            if tool is None or wish.invalid is not None:
+                continue
+            problems = self._problems(tool.name, "input", tool.spec.input, wish.arguments, "arguments")
+            if problems:
+                found[index] = "; ".join(f"{problem.path}: {problem.message}" for problem in problems)
         return found
 
     def _checked(self, directive: CheckOutput, at: datetime) -> told.OutputChecked:
         value, problems = parse_answer(directive.text)
         agent = self._job.agent
         if not problems and agent is not None and agent.spec.output is not None:
-            key = (self._job.task.plan, agent.name, "agent output")
-            problems = self._shop.schemas.problems(key, agent.spec.output, value, root="output")
+            problems = self._problems(agent.name, "agent output", agent.spec.output, value, "output")
         return told.OutputChecked(at, directive.turn, value, problems)
 
 

@@ -17,6 +17,7 @@ def routes(runtime: Runtime) -> Routes:
         handler=runtime.take,
         ack_wait_s=10.0,
         max_ack_pending=20_000,
+        max_deliver=40,  # a long task that is sent again goes round the replicas until its owner gets it
     )
     table.mailbox(
         stream=subjects.COMMANDS,

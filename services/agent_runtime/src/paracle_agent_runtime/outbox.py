@@ -77,17 +77,20 @@ class Outbox:
 
     async def _alone(self, parcel: Parcel) -> bool:
         """Whether the parcel, or what stands in for it, could be published."""
-        try:
-            await self._publish(parcel.messages)
-        except ParacleError as error:
-            _log.error("messages cannot be published: %s", error)
-            if parcel.instead is None:
-                return False
-            await self._publish(parcel.instead(error))
-        except Exception:
-            _log.exception("messages cannot be published")
+        error = await self._refusal(parcel.messages)
+        if error is None:
+            return True
+        if parcel.instead is None or not isinstance(error, ParacleError):
             return False
-        return True
+        return await self._refusal(parcel.instead(error)) is None
+
+    async def _refusal(self, messages: Sequence[Outgoing]) -> Exception | None:
+        try:
+            await self._publish(messages)
+        except Exception as error:  # noqa: BLE001  # judged by the caller: the outbox outlives every message
+            _log.error("messages cannot be published: %s", error, exc_info=not isinstance(error, ParacleError))
+            return error
+        return None
 
     async def _settle(self, parcel: Parcel, *, sent: bool) -> None:
         """Done with it: acked if it was sent; otherwise its deliveries come again."""

@@ -26,6 +26,7 @@ from paracle_chassis.delivery import Delivery
 from paracle_domain.envelope import Context
 from paracle_domain.errors import (
     DeadlineExceeded,
+    InputInvalid,
     InternalError,
     NotFound,
     ParacleError,
@@ -41,7 +42,8 @@ from paracle_domain.tool.spec import Effect
 _log = logging.getLogger(__name__)
 
 HEARTBEAT_S: Final = 3.0
-OWNED_ELSEWHERE_S: Final = 3.0
+_OWNED_S: Final = 3.0
+_OWNED_MAX_S: Final = 30.0
 _OUTAGE_S: Final = 1.0
 _BROKEN_S: Final = 1.0
 _TRIES: Final = 5
@@ -183,7 +185,8 @@ class Runtime:
             await self._interrupted(entry)
         except (OwnedElsewhereError, LostTaskError):
             _log.info("task %s is worked on elsewhere", entry.task.task_id)
-            await self._give_back(entry, OWNED_ELSEWHERE_S)
+            tries = entry.deliveries[0].deliveries
+            await self._give_back(entry, min(_OWNED_S * 2 ** min(tries - 1, 10), _OWNED_MAX_S))
         except Exception as error:  # noqa: BLE001  # judged there: outage, bug or poison
             await self._broke(entry, error)
         else:
@@ -208,7 +211,7 @@ class Runtime:
         """A tool that changes nothing may be called again at will, so nothing of it is kept: no row, no history."""
         task = job.task
         if not isinstance(task.input, dict):
-            return failed(task, SpecInvalid("a tool takes named arguments; give an object", path="input"))
+            return failed(task, InputInvalid("a tool takes named arguments; give an object", path="input"))
         remaining = None
         if task.deadline_at is not None:
             remaining = (task.deadline_at - self._shop.clock()).total_seconds()
