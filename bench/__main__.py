@@ -12,7 +12,6 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,10 +134,11 @@ async def floor_of(up: Stack, workload: Workload, number: int) -> dict[str, floa
     client = await nats.connect(up.nats_url)
     dsn = up.postgres.dsn
     await floor.provision(client, dsn)
-    script = [sys.executable, str(HERE / "floor.py")]
+    script = (sys.executable, str(HERE / "floor.py"))
+    start = asyncio.create_subprocess_exec
     processes = [
-        subprocess.Popen([*script, "decide", up.nats_url, dsn, str(workload.steps)]),
-        subprocess.Popen([*script, "work", up.nats_url]),
+        await start(*script, "decide", up.nats_url, dsn, str(workload.steps)),
+        await start(*script, "work", up.nats_url),
     ]
     servers = [pid for name in ("nats", "postgres") if (pid := up.pid(name))]
     try:
@@ -152,7 +152,7 @@ async def floor_of(up: Stack, workload: Workload, number: int) -> dict[str, floa
     finally:
         for process in processes:
             process.kill()
-            process.wait()
+            await process.wait()
         await floor.remove(client, dsn)
         await client.close()
     steps = workload.runs_of_floor * workload.steps

@@ -161,7 +161,14 @@ class TestErrors:
         assert (type(stored), stored.message) == (type(sent), text)
 
     def test_a_plain_error_is_a_plain_problem(self) -> None:
-        assert sorted(NotFound("no such run").to_problem()) == ["code", "detail", "retryable", "status", "title", "type"]
+        assert sorted(NotFound("no such run").to_problem()) == [
+            "code",
+            "detail",
+            "retryable",
+            "status",
+            "title",
+            "type",
+        ]
 
     def test_the_drawn_tree_is_the_tree(self) -> None:
         from paracle_domain import errors

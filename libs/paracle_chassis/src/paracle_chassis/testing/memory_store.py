@@ -25,7 +25,7 @@ class MemoryEventStore:
             for name, actor in found.items()
         }
 
-    async def read(self, id: str, after: int, limit: int) -> list[Page]:  # noqa: A002  # the field's name
+    async def read(self, id: str, after: int, limit: int) -> list[Page]:  # the field's name
         """See `EventStore.read`."""
         actor = self._actors.get(id)
         return [page for page in actor.pages if page.last_seq > after][: limit + 1] if actor else []
