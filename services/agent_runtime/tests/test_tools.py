@@ -412,8 +412,8 @@ async def test_private_addresses_need_a_permission(bench: Bench, server: TestSer
     assert end.error.code == "forbidden"
 
 
-class Rebinding(AbstractResolver):
-    """A name that is public when it is first looked up, and this machine from then on."""
+class Inward(AbstractResolver):
+    """Every name is this machine; counts how often it is asked."""
 
     def __init__(self) -> None:
         self.lookups = 0
@@ -428,7 +428,7 @@ class Rebinding(AbstractResolver):
 
 
 async def test_names_that_resolve_to_private_addresses_are_refused_when_connecting(tmp_path: Path, server: TestServer):
-    resolver = Rebinding()
+    resolver = Inward()
     bench = Bench(tmp_path, resolver)
     backend = {"type": "http", "url": f"http://innocent.example:{server.port}/echo/x"}
     refused = await bench.call({}, backend=backend, permissions={"hosts": ["innocent.example"]})
