@@ -86,6 +86,22 @@ async def test_a_dead_letter_keeps_the_message_and_says_why(serve):
     await eventually(gone)
 
 
+async def test_of_a_published_batch_the_one_poison_message_becomes_a_dead_letter(serve):
+    seen: list[int] = []
+
+    async def refuse_three(batch) -> None:
+        numbers = [delivery.decode(Note).number for delivery in batch]
+        if 3 in numbers:
+            raise Conflict("no threes")
+        seen.extend(numbers)
+
+    bus = await serve(mailbox(refuse_three))
+    await bus.publish([note(number) for number in range(6)])
+    found = await eventually_dead(bus)
+    assert Note.decode(found.data).number == 3
+    await eventually(lambda: sorted(seen) == [0, 1, 2, 4, 5])
+
+
 async def eventually_dead(bus):
     jetstream = bus.client.jsm()
 

@@ -28,7 +28,8 @@ from paracle_domain.errors import ParacleError, Unavailable
 _log = logging.getLogger(__name__)
 
 EXPIRES_S: Final = 30
-HEARTBEAT_S: Final = 5
+HEARTBEAT_S: Final = 2
+_LOOK_AGAIN_S: Final = 0.5
 _NS: Final = 1_000_000_000
 _HEARTBEAT: Final = "100"
 _ENDED: Final = ("404", "408", "409")
@@ -109,7 +110,7 @@ class PullConsumer:
     @property
     def alive(self) -> bool:
         """Whether a request stands (or is about to) with a server that was heard lately."""
-        return not self._stopped and asyncio.get_running_loop().time() - self._last_heard < 4 * HEARTBEAT_S
+        return not self._stopped and asyncio.get_running_loop().time() - self._last_heard < 6 * HEARTBEAT_S
 
     # ── pulling ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -201,6 +202,18 @@ class PullConsumer:
                 break
         self._repair = None
         self._start_over()
+        _ = self._spawn(self._look_again())
+
+    async def _look_again(self) -> None:
+        """A consumer that is just being deleted may still have looked well, and have swallowed the request."""
+        await asyncio.sleep(_LOOK_AGAIN_S)
+        try:
+            change = await provisioning.ensure_consumer(self._link.client, self.spec, self._link.durability)
+        except ParacleError as error:
+            _log.debug("cannot look yet: %s", error)  # the watch does, once heartbeats stay away
+            return
+        if change.did == "created":
+            self._start_over()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -33,7 +33,7 @@ DEAD_TRIES: Final = "paracle-dead-tries"
 _REASON_LIMIT: Final = 1000
 _V1_TOKENS: Final = 9
 _NS: Final = 1_000_000_000
-_OWN: Final = (MSG_ID.lower(), CLAIM)  # headers that the copy gets anew
+_SERVERS: Final = "nats-"  # what such headers say is about one publication: its id, its batch, its expectations
 
 
 class Place(NamedTuple):
@@ -103,7 +103,11 @@ class Settler:
 
 def dead_headers(delivery: Delivery, place: Place, error: ParacleError) -> dict[str, str]:
     """The headers of a dead letter: its own, and what became of it."""
-    kept = {name: value for name, value in delivery.headers.items() if name.lower() not in _OWN}
+    kept = {
+        name: value
+        for name, value in delivery.headers.items()
+        if not name.lower().startswith(_SERVERS) and name.lower() != CLAIM
+    }
     return {
         **kept,
         MSG_ID: f"{place.stream}.{place.seq}.{place.stored_ns}.{place.consumer}",
