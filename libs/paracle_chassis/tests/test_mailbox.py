@@ -30,8 +30,13 @@ class Recorder:
         self.seen.extend(delivery.decode(Note).number for delivery in batch)
 
 
-async def messages_in(bus, stream: str) -> int:
-    return (await bus.client.jsm().stream_info(stream)).state.messages
+async def emptied(bus) -> None:
+    jetstream = bus.client.jsm()
+
+    async def empty() -> bool:
+        return (await jetstream.stream_info(subjects.TASKS)).state.messages == 0
+
+    await eventually(empty)
 
 
 async def test_what_is_handled_is_gone_from_the_work_queue(serve):
@@ -40,11 +45,7 @@ async def test_what_is_handled_is_gone_from_the_work_queue(serve):
     await bus.publish([note(number) for number in range(2000)])
     await eventually(lambda: len(recorder.seen) == 2000)
     assert recorder.seen == list(range(2000))
-
-    async def empty() -> bool:
-        return await messages_in(bus, subjects.TASKS) == 0
-
-    await eventually(empty)
+    await emptied(bus)
 
 
 async def test_the_same_id_twice_is_one_message(serve):
@@ -79,11 +80,7 @@ async def test_a_dead_letter_keeps_the_message_and_says_why(serve):
     assert found.headers[receipts.DEAD_CODE] == "conflict"
     assert found.headers[receipts.DEAD_REASON] == "not this one"
     assert found.headers[receipts.DEAD_TRIES] == "1"
-
-    async def gone() -> bool:
-        return await messages_in(bus, subjects.TASKS) == 0
-
-    await eventually(gone)
+    await emptied(bus)
 
 
 async def test_of_a_published_batch_the_one_poison_message_becomes_a_dead_letter(serve):
@@ -139,6 +136,7 @@ async def test_deleting_the_consumer_under_a_mailbox_only_interrupts_it(serve):
     bus = await serve(mailbox(recorder))
     await bus.publish([note(1)])
     await eventually(lambda: recorder.seen == [1])
+    await emptied(bus)  # its acknowledgement has arrived; otherwise it would rightly be delivered again
     await bus.client.jsm().delete_consumer(subjects.TASKS, "testing")
     await bus.publish([note(2)])
     await eventually(lambda: recorder.seen == [1, 2])
