@@ -54,7 +54,7 @@ class Plan:
     password: str | None = None
     services: Sequence[str] = SERVICES
     replicas: int = 1
-    relaxed: bool = False
+    relaxed: bool = True
     patience_s: float = 30.0
 
     @property
@@ -247,9 +247,9 @@ def _plan(arguments: Sequence[str] | None) -> tuple[Plan, str]:
         default=int(environ.get("PARACLE_NATS_REPLICAS") or 1),
         help="copies of each stream (a NATS cluster has 3)",
     )
-    relaxed = environ.get("PARACLE_NATS_RELAXED", "").lower() in {"1", "true", "yes", "on"}
-    behind = "write streams that can be rebuilt behind (one server)"
-    parser.add_argument("--relaxed", action="store_true", default=relaxed, help=behind)
+    relaxed = environ.get("PARACLE_NATS_RELAXED", "").lower() not in {"0", "false", "no", "off"}
+    behind = "whether to write streams that can be rebuilt behind (one server)"
+    parser.add_argument("--relaxed", action=argparse.BooleanOptionalAction, default=relaxed, help=behind)
     parser.add_argument("--wait", type=float, default=30.0, help="seconds to wait for NATS and PostgreSQL")
     parser.add_argument("-o", choices=("text", "json"), default="text", dest="form", help="form of the output")
     given = parser.parse_args(arguments)

@@ -58,12 +58,15 @@ async def ensure_stream(client: Client, spec: StreamSpec, durability: Durability
     return Change(what, f"updated {', '.join(sorted(changes))}")
 
 
-async def ensure_consumer(client: Client, spec: ConsumerSpec, durability: Durability = PLAIN) -> Change:
-    """Create the consumer, or update it; a stream of the topology that is missing is made first."""
+async def ensure_consumer(
+    client: Client, spec: ConsumerSpec, durability: Durability = PLAIN, *, update: bool = True
+) -> Change:
+    """Create the consumer, or (`update`) change it; a stream of the topology that is missing is made first."""
     wanted = spec.config()
     what = f"consumer {spec.durable} of {spec.stream}"
     found = await _info(client, f"CONSUMER.INFO.{spec.stream}.{spec.durable}")
-    if found is not None and not (changes := topology.differing(wanted, found)):
+    changes = topology.differing(wanted, found or {})
+    if found is not None and not (update and changes):
         return Change(what, "as it should be")
     request = {"stream_name": spec.stream, "config": wanted}
     path = f"CONSUMER.CREATE.{spec.stream}.{spec.durable}"

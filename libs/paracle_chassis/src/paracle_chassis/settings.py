@@ -56,9 +56,9 @@ class ServiceSettings(BaseSettings):
         1, ge=1, le=5, title="Replicas", description="Copies of each stream; a NATS cluster has 3."
     )
     nats_relaxed: bool = Field(
-        default=False,
+        default=True,
         title="Relaxed streams",
-        description="Write TASKS and RESULTS, which PostgreSQL can rebuild, behind: faster, with one replica only.",
+        description="Write TASKS, RESULTS and EVENTS, which PostgreSQL can rebuild, behind; with one replica only.",
     )
     postgres_dsn: Annotated[str | None, AfterValidator(_postgres_dsn)] = Field(
         None,

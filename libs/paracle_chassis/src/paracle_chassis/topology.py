@@ -1,9 +1,9 @@
 """Which streams, consumers and buckets there are: as data. `provision` makes them so, mailboxes mend their own.
 
-Durability. What users publish (COMMANDS), what happened (EVENTS) and what failed (DEADLETTERS) is written to disk
-before it is acknowledged. TASKS and RESULTS can be rebuilt from Postgres, so with `Durability(relaxed=True)` they are
-written behind (`persist_mode: async`, one replica only): faster, and a crash of nats-server only costs the delay until
-they are sent again. A cluster takes `replicas=3`, which excludes that mode.
+Durability. What users publish (COMMANDS) and what failed (DEADLETTERS) is on disk before anybody is told that it is
+kept. TASKS, RESULTS and EVENTS say again what PostgreSQL holds, so on a single server they are written behind
+(`persist_mode: async`): a crash of nats-server costs a delay, until tasks are handed out again and observability has
+fetched the events that it misses. `Durability(relaxed=False)` writes them through; a cluster (`replicas=3`) always does.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Durability:
     replicas
         Copies of each stream; a NATS cluster has 3.
     relaxed
-        Write the streams that Postgres can rebuild (TASKS, RESULTS) behind. Only with one replica.
+        Write the streams that Postgres can rebuild (TASKS, RESULTS, EVENTS) behind. Only with one replica.
     """
 
     replicas: int = 1
-    relaxed: bool = False
+    relaxed: bool = True
 
 
 PLAIN: Final = Durability()
@@ -140,7 +140,14 @@ STREAMS: Final[Sequence[StreamSpec]] = (
     StreamSpec(
         RESULTS, "result", work_queue=True, atomic=True, rebuildable=True, description="How tasks ended or progressed."
     ),
-    StreamSpec(EVENTS, "evt", atomic=True, max_age_s=7 * _DAY_S, description="What happened, for seven days."),
+    StreamSpec(
+        EVENTS,
+        "evt",
+        atomic=True,
+        rebuildable=True,
+        max_age_s=7 * _DAY_S,
+        description="What happened, for seven days.",
+    ),
     StreamSpec(OUTPUT, "out", memory=True, max_age_s=600, description="Token deltas, for ten minutes."),
     StreamSpec(
         DEADLETTERS, "dlq", max_age_s=90 * _DAY_S, duplicate_window_s=3600, description="What could not be handled."
