@@ -160,6 +160,15 @@ async def test_the_registry_is_not_asked_for_what_is_known(desk: Any) -> None:
     assert [request.known_digest is None for request in desk.bus.asked] == [True, False, False]
 
 
+async def test_the_registry_is_asked_once_for_a_batch(desk: Any, tools: Any) -> None:
+    receipts = [tools.receipt() for _ in range(5)]
+    await desk.service.obey(
+        [desk.command(StartRun(workflow="w"), receipt, key=f"k{number}") for number, receipt in enumerate(receipts)]
+    )
+    assert len(desk.bus.asked) == 1
+    assert len({receipt.answers[0].run_id for receipt in receipts}) == 5
+
+
 async def test_a_crash_between_commit_and_publish_loses_nothing(desk: Any, tools: Any) -> None:
     run_id = await desk.start()
     (task,) = tools.tasks(desk.bus.take())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
@@ -61,6 +62,10 @@ class Plans:
         self._pinned: OrderedDict[tuple[str, str], Pinned] = OrderedDict()
         self._newest: OrderedDict[_Target, str] = OrderedDict()
 
+    def batch(self) -> PlanBatch:
+        """A resolver for commands that were taken in together: what several of them start is asked for once."""
+        return PlanBatch(self)
+
     async def resolve(self, command: StartRun, context: Context) -> Pinned:
         """The plan of what `command` starts, as the registry has it now, kept in the store.
 
@@ -72,7 +77,7 @@ class Plans:
         NotFound, SpecInvalid
             As the registry says.
         """
-        target = _Target(context.tenant, command.workflow, command.agent, command.revision)
+        target = target_of(command, context)
         known = self._newest.get(target)
         request = ResolvePlan(
             workflow=command.workflow, agent=command.agent, revision=command.revision, known_digest=known
@@ -105,6 +110,27 @@ class Plans:
         pinned = Pinned.of(plan)
         _remember(self._pinned, (tenant, plan.digest), pinned)
         return pinned
+
+
+class PlanBatch:
+    """See `Plans.batch`. It must not outlive its batch: what is asked later may have to be answered otherwise."""
+
+    def __init__(self, plans: Plans) -> None:
+        self._plans = plans
+        self._asked: dict[_Target, asyncio.Task[Pinned]] = {}
+
+    async def resolve(self, command: StartRun, context: Context) -> Pinned:
+        """See `Plans.resolve`."""
+        target = target_of(command, context)
+        asked = self._asked.get(target)
+        if asked is None:
+            asked = self._asked[target] = asyncio.ensure_future(self._plans.resolve(command, context))
+        return await asyncio.shield(asked)
+
+
+def target_of(command: StartRun, context: Context) -> _Target:
+    """What `command` starts, as the registry is asked for it."""
+    return _Target(context.tenant, command.workflow, command.agent, command.revision)
 
 
 def _remember[K, V](cache: OrderedDict[K, V], key: K, value: V) -> None:

@@ -39,7 +39,7 @@ from paracle_domain.run.commands import (
 from paracle_domain.run.machine import Begin, Cancel, Tick
 from paracle_domain.task.messages import TaskResult
 from paracle_orchestrator.host import Entry, Handled, Mail, RunHost, records_of
-from paracle_orchestrator.plans import Pinned, Plans
+from paracle_orchestrator.plans import Pinned, PlanBatch, Plans
 from paracle_orchestrator.ports import RunIndex
 from paracle_orchestrator.ticks import RunTick
 from paracle_orchestrator.views import view_of
@@ -68,7 +68,8 @@ class Orchestrator:
 
     async def obey(self, batch: Sequence[Delivery]) -> None:
         """Commands on `cmd.orchestrator.*`: each is answered once what it led to is committed."""
-        read = await asyncio.gather(*(self._read(delivery) for delivery in batch))
+        plans = self._plans.batch()
+        read = await asyncio.gather(*(self._read(delivery, plans) for delivery in batch))
         orders = [order for order in read if order is not None]
         handled = await self._host.handle([order.mail for order in orders])
         for order in orders:
@@ -107,10 +108,10 @@ class Orchestrator:
             raise NotFound(f"there is no run {quote(run_id)}; `paracle runs` lists those there are", path="run_id")
         return entry
 
-    async def _read(self, delivery: Delivery) -> _Order | None:
+    async def _read(self, delivery: Delivery, plans: PlanBatch) -> _Order | None:
         """The order in `delivery`; one that cannot be obeyed is refused here, and none is returned."""
         try:
-            mail = await self._command_mail(delivery)
+            mail = await self._command_mail(delivery, plans)
         except ParacleError as error:
             if error.retryable:
                 raise
@@ -118,17 +119,17 @@ class Orchestrator:
             return None
         return _Order(delivery, mail)
 
-    async def _command_mail(self, delivery: Delivery) -> Mail:
+    async def _command_mail(self, delivery: Delivery, plans: PlanBatch) -> Mail:
         verb = delivery.subject.rpartition(".")[2]
         if verb == StartRun.verb:
-            return await self._start_mail(delivery, delivery.decode(StartRun))
+            return await self._start_mail(delivery, delivery.decode(StartRun), plans)
         if verb == CancelRun.verb:
             command = delivery.decode(CancelRun)
             message = Cancel(delivery.envelope.context.principal, command)
             return _mail(delivery, command.run_id, message)
         raise MalformedMessage(f"the orchestrator knows no command {quote(verb)}; known are start_run and cancel_run")
 
-    async def _start_mail(self, delivery: Delivery, command: StartRun) -> Mail:
+    async def _start_mail(self, delivery: Delivery, command: StartRun, plans: PlanBatch) -> Mail:
         if (command.workflow is None) == (command.agent is None):
             raise InvalidInput("give exactly one of workflow and agent", path="workflow")
         if len(delivery.body) > MAX_INPUT_BYTES:
@@ -138,7 +139,7 @@ class Orchestrator:
                 path="input",
             )
         context = delivery.envelope.context
-        pinned = await self._plans.resolve(command, context)
+        pinned = await plans.resolve(command, context)
         pinned.check_input(command.input)
         run_id = command.run_id or run_id_for(context.tenant, delivery.envelope.id, delivery.stored_ns)
         begin = Begin(run_id, context.tenant, context.principal, command)
