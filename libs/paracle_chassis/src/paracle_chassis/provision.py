@@ -109,13 +109,13 @@ async def _provision_nats(plan: Plan) -> list[Change]:
             streams = [provisioning.ensure_stream(client, spec, plan.durability) for spec in topology.STREAMS]
             bucket = provisioning.ensure_bucket(client, plan.durability)
             made = await asyncio.gather(*streams, bucket)
-            wanted = [spec for spec in topology.CONSUMERS if spec.durable in plan.services]
-            return [
-                *made,
-                *await asyncio.gather(
-                    *(provisioning.ensure_consumer(client, spec, plan.durability) for spec in wanted)
-                ),
+            # Their limits are the mailboxes' to say: one that is there already is left as its service wants it.
+            consumers = [
+                provisioning.ensure_consumer(client, spec, plan.durability, update=False)
+                for spec in topology.CONSUMERS
+                if spec.durable in plan.services
             ]
+            return [*made, *await asyncio.gather(*consumers)]
     except TimeoutError as error:
         raise Unavailable(f"JetStream at {_shown(plan.nats_url)} is not ready after {plan.patience_s:g} s") from error
     finally:

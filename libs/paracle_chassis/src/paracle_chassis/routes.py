@@ -45,7 +45,10 @@ class MailboxRoute:
     Attributes
     ----------
     batch
-        Most messages handed over at once. The handler gets what is there; it never waits for more.
+        Most messages handed over at once. The handler gets what is there; it never waits for a full batch.
+    linger_s
+        Seconds to let more messages come before a batch that is not full is handed over. 0 for what somebody waits
+        for; more for what nobody does, where a handler's cost is a batch's rather than a message's.
     prefetch
         Most messages held ready besides the batch in hand (default: `batch`).
     ack_wait_s
@@ -64,6 +67,7 @@ class MailboxRoute:
     filter: str
     handler: MailboxHandler
     batch: int = 256
+    linger_s: float = 0.0
     prefetch: int | None = None
     ack_wait_s: float = 30.0
     max_deliver: int = 8

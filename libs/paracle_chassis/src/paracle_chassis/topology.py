@@ -3,7 +3,8 @@
 Durability. What users publish (COMMANDS) and what failed (DEADLETTERS) is on disk before anybody is told that it is
 kept. TASKS, RESULTS and EVENTS say again what PostgreSQL holds, so on a single server they are written behind
 (`persist_mode: async`): a crash of nats-server costs a delay, until tasks are handed out again and observability has
-fetched the events that it misses. `Durability(relaxed=False)` writes them through; a cluster (`replicas=3`) always does.
+fetched the events that it misses. `Durability(relaxed=False)` writes them through, as a cluster (`replicas=3`) always
+does.
 """
 
 from __future__ import annotations
