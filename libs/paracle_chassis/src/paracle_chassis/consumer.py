@@ -79,14 +79,24 @@ class PullConsumer:
         _ = self._spawn(self._watch())
         self._start_over()
 
-    async def take(self, limit: int) -> list[Msg]:
-        """What is there, at most `limit`; waits for one. Empty once it has stopped."""
-        while not self.buffer and not self._stopped:
-            self._arrived.clear()
-            await self._arrived.wait()
+    async def take(self, limit: int, linger_s: float = 0) -> list[Msg]:
+        """What is there, at most `limit`; waits for one, and then at most `linger_s` seconds for more.
+
+        Empty once it has stopped.
+        """
+        await self._until_there(1)
+        if linger_s and len(self.buffer) < limit:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(linger_s):
+                    await self._until_there(limit)
         taken = [self.buffer.popleft() for _ in range(min(limit, len(self.buffer)))]
         self._replenish()
         return taken
+
+    async def _until_there(self, wanted: int) -> None:
+        while len(self.buffer) < wanted and not self._stopped:
+            self._arrived.clear()
+            await self._arrived.wait()
 
     def stop(self) -> list[Msg]:
         """Stop pulling; what was fetched and not taken is the caller's to give back."""

@@ -86,24 +86,13 @@ class Mailbox:
         await self._consumer.close()
 
     async def _run(self) -> None:
-        while messages := await self._take():
+        while messages := await self._consumer.take(self.route.batch, self.route.linger_s):
             try:
                 await self._process(messages)
             except Exception:  # noqa: BLE001  # a mailbox must outlive whatever one batch does to it
                 _log.exception("mailbox %s of %s: a batch broke off", self.route.durable, self.route.stream)
                 await self._give_back(self._in_hand, delay_s=1.0)
             self._in_hand = ()
-
-    async def _take(self) -> list[Msg]:
-        """What is there; if the route lingers, with what comes meanwhile."""
-        messages = await self._consumer.take(self.route.batch)
-        if messages and len(messages) < self.route.batch and self.route.linger_s:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.route.linger_s):
-                    await self._draining.wait()
-            if self._consumer.buffer:
-                messages += await self._consumer.take(self.route.batch - len(messages))
-        return messages
 
     async def _process(self, messages: Sequence[Msg]) -> None:
         self._in_hand = [JetStreamReceipt.deliver(message, self._settler) for message in messages]

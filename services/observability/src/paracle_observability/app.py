@@ -23,7 +23,7 @@ def create_app(settings: Settings) -> Service:
         "observability",
         settings,
         bus=bus,
-        routes=routes(observability, batch=settings.store_batch),
+        routes=routes(observability, batch=settings.store_batch, linger_s=settings.store_linger_s),
         resources=[database, sweeping(observability, settings.sweep_interval_s, settings.sweep_quiet_s)],
         checks={"postgres": database.check},
     )

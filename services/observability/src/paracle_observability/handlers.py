@@ -8,7 +8,7 @@ from paracle_domain.audit import GetAudit, GetUsage
 from paracle_observability.service import Observability
 
 
-def routes(observability: Observability, *, batch: int = 1_000) -> Routes:
+def routes(observability: Observability, *, batch: int = 1_000, linger_s: float = 0.0) -> Routes:
     """The routing table."""
     table = Routes("observability")
     table.mailbox(
@@ -17,6 +17,7 @@ def routes(observability: Observability, *, batch: int = 1_000) -> Routes:
         filter=f"{subjects.PREFIX}.*.evt.>",
         handler=observability.store,
         batch=batch,
+        linger_s=linger_s,
     )
     table.rpc(GetAudit, observability.get_audit)
     table.rpc(GetUsage, observability.get_usage)
