@@ -48,7 +48,7 @@ from paracle_domain.task.messages import CancelTask, Task, TaskResult, TaskStatu
 from paracle_domain.workflow.graph import Graph
 from paracle_domain.workflow.spec import Backoff, RetrySpec, StepSpec
 
-REDISPATCH: Final = timedelta(seconds=30)
+REDISPATCH: Final = timedelta(seconds=15)
 STOP_GRACE: Final = timedelta(seconds=10)
 
 
