@@ -102,6 +102,11 @@ class Link:
     def connected(self) -> bool:
         return self._inbox is not None and self.client.is_connected
 
+    @property
+    def connections(self) -> int:
+        """How often it was connected anew; what was sent before the last time may be lost."""
+        return int(self.client.stats["reconnects"])
+
     def on_reconnect(self, hook: Callable[[], None]) -> Callable[[], None]:
         """Call `hook` after every reconnection, until what is returned is called."""
         self._hooks.append(hook)

@@ -2,6 +2,9 @@
 
 Several messages to one stream go as one atomic batch, which costs the server a handful of fsyncs instead of one each. A
 batch that is refused (one of its ids is stored already, say) goes again message by message: stored ids change nothing.
+
+Streams that are written behind take no batches. There a server handles what comes over one connection in order, so the
+acknowledgement of the last message of a window stands for all of it, unless the connection broke in between.
 """
 
 from __future__ import annotations
@@ -18,10 +21,10 @@ from typing import Final
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from paracle_chassis import provisioning, topology
+from paracle_chassis import frames, provisioning, topology
 from paracle_chassis.bus import Outgoing
 from paracle_chassis.claims import Claims
-from paracle_chassis.link import Link, status_of
+from paracle_chassis.link import NO_RESPONDERS, Link, status_of
 from paracle_chassis.topology import StreamSpec
 from paracle_domain.errors import ParacleError, Unavailable
 
@@ -53,9 +56,10 @@ async def to_wire(message: Outgoing, claims: Claims) -> Wire:
 class _Window:
     """Some messages in flight: which are not stored yet, and why the last one was refused."""
 
-    def __init__(self, messages: Sequence[Wire]) -> None:
+    def __init__(self, messages: Sequence[Wire], *, in_order: bool) -> None:
         self.messages = messages
         self.missing = set(range(len(messages)))
+        self.in_order = in_order
         self.refusal = ""
         self.homeless = False
         self.changed = asyncio.Event()
@@ -68,11 +72,17 @@ class _Window:
         elif b'"error"' in message.data:
             self.refusal = json.loads(message.data).get("error", {}).get("description", "refused")
         else:
-            self.missing.discard(int(more))
+            self._store(int(more))
             if not self.missing:
                 self.changed.set()
             return
         self.changed.set()
+
+    def _store(self, index: int) -> None:
+        if self.in_order:
+            self.missing = {later for later in self.missing if later > index}
+        else:
+            self.missing.discard(index)
 
 
 class Publisher:
@@ -96,9 +106,14 @@ class Publisher:
         await asyncio.gather(*(self._publish_group(spec, wires, deadline) for spec, wires in groups.items()))
 
     async def _publish_group(self, spec: StreamSpec | None, messages: Sequence[Wire], deadline: float) -> None:
+        if spec is not None and spec.no_ack:
+            await self._publish_unconfirmed(messages, deadline)
+            return
+        batches = self._takes_batches(spec)
         for chunk in batched(messages, WINDOW):
-            if not (self._takes_batches(spec) and len(chunk) >= _WORTH_A_BATCH and await self._publish_batch(chunk)):
-                await self._publish_window(_Window(chunk), deadline)
+            if not (batches and len(chunk) >= _WORTH_A_BATCH and await self._publish_batch(chunk)):
+                in_order = not batches and self._link.durability.replicas == 1
+                await self._publish_window(_Window(chunk, in_order=in_order), deadline)
 
     def _takes_batches(self, spec: StreamSpec | None) -> bool:
         return spec is not None and bool(spec.config(self._link.durability).get("allow_atomic"))
@@ -131,6 +146,7 @@ class Publisher:
     async def _send_batch(self, messages: Sequence[Wire], reply: str) -> None:
         batch = uuid.uuid4().hex
         last = len(messages)
+        found: list[bytes] = []
         for number, wire in enumerate(messages, 1):
             marks = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
             answer = ""
@@ -139,27 +155,73 @@ class Publisher:
             elif number == last:
                 answer = f"{reply}.last"
                 marks["Nats-Batch-Commit"] = "1"
-            await self._link.client.publish(wire.subject, wire.body, answer, wire.headers | marks)
+            found.append(frames.hpub(wire.subject, answer, wire.headers | marks, wire.body))
+        await frames.send(self._link.client, found)
+
+    async def _publish_unconfirmed(self, messages: Sequence[Wire], deadline: float) -> None:
+        """Send what its stream confirms to nobody (its service may answer, but need not be there); the server has it.
+
+        It is on disk a moment later: whoever must be sure sends it again until he sees its effect.
+        """
+        homeless: set[str] = set()
+
+        def on_word(more: str, message: Msg) -> None:
+            if status_of(message) == NO_RESPONDERS:
+                homeless.add(messages[int(more)].subject)
+
+        reply = self._link.inbox.expect(on_word)
+        try:
+            while not await self._hand_over(messages, reply) or homeless:
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise Unavailable(f"{len(messages)} commands could not be handed to NATS; trying again may help")
+                await make_streams(self._link, tuple(homeless))
+                homeless.clear()
+                await asyncio.sleep(_RETRY_S)
+        finally:
+            self._link.inbox.forget(reply)
+
+    async def _hand_over(self, messages: Sequence[Wire], reply: str) -> bool:
+        """Whether the server has read all of `messages`: what it had to say of them came before its pong."""
+        client, connection = self._link.client, self._link.connections
+        try:
+            for index, wire in enumerate(messages):
+                await client.publish(wire.subject, wire.body, f"{reply}.{index}", wire.headers)
+            await client.flush(ACK_TIMEOUT_S)  # type: ignore[arg-type]  # nats-py says int and takes seconds
+        except (NatsError, OSError) as error:  # TimeoutError among them
+            _log.debug("commands wait: %s", error)
+            return False
+        return self._link.connected and self._link.connections == connection
 
     async def _publish_window(self, window: _Window, deadline: float) -> None:
-        reply = self._link.inbox.expect(window.on_ack)
         unhook = self._link.on_reconnect(window.changed.set)  # what was in flight may be lost: send it again at once
         try:
             while window.missing:
-                window.changed.clear()
-                await self._send(window, reply)
-                await self._await_acks(window, deadline)
+                await self._try_window(window, deadline)
         finally:
             unhook()
+
+    async def _try_window(self, window: _Window, deadline: float) -> None:
+        """Send what is missing, and wait for its acknowledgements; they do not count if the connection broke."""
+        before, connection = frozenset(window.missing), self._link.connections
+        reply = self._link.inbox.expect(window.on_ack)
+        window.changed.clear()
+        try:
+            await self._send(window, reply)
+            await self._await_acks(window, deadline)
+        finally:
             self._link.inbox.forget(reply)
+            if window.in_order and self._link.connections != connection:
+                window.missing = set(before)
 
     async def _send(self, window: _Window, reply: str) -> None:
-        client = self._link.client
-        messages = window.messages
+        left = sorted(window.missing)
+        spoken = {left[-1]} if window.in_order else window.missing
+        wires = ((index, window.messages[index]) for index in left)
         try:
-            for index in sorted(window.missing):
-                wire = messages[index]
-                await client.publish(wire.subject, wire.body, f"{reply}.{index}", wire.headers)
+            await frames.send(
+                self._link.client,
+                [_frame(wire, f"{reply}.{index}" if index in spoken else "") for index, wire in wires],
+            )
         except (NatsError, OSError) as error:
             window.refusal = f"NATS is not connected ({type(error).__name__})"
             window.changed.set()
@@ -181,6 +243,10 @@ class Publisher:
             window.homeless = False
         if window.refusal:
             await asyncio.sleep(_RETRY_S)
+
+
+def _frame(wire: Wire, reply: str) -> bytes:
+    return frames.hpub(wire.subject, reply, wire.headers, wire.body)
 
 
 async def make_streams(link: Link, names: Collection[str]) -> None:

@@ -1,0 +1,54 @@
+"""Frames of our own making, against a real server and client."""
+
+from __future__ import annotations
+
+import asyncio
+
+import nats
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.errors import ConnectionReconnectingError, MaxPayloadError
+
+from paracle_chassis import frames
+
+
+@given(
+    st.dictionaries(st.from_regex(r"[A-Za-z-]{1,20}", fullmatch=True), st.text(), max_size=5), st.binary(max_size=50)
+)
+def test_a_frame_says_its_own_length_and_no_value_adds_a_header(headers: dict[str, str], body: bytes) -> None:
+    first, _, rest = frames.hpub("a.b", "r", headers, body).partition(b"\r\n")
+    head_size, size = map(int, first.split()[-2:])
+    assert len(rest) == size + 2
+    assert rest[head_size:] == body + b"\r\n"
+    lines = rest[:head_size].split(b"\r\n")
+    assert len(lines) == len(headers) + 3
+    assert b"\n" not in rest[:head_size].replace(b"\r\n", b"")
+
+
+@pytest.mark.connected
+async def test_frames_arrive_as_messages(nats_url: str) -> None:
+    client = await nats.connect(nats_url)
+    got = await client.subscribe("frames.*")
+    await frames.send(
+        client,
+        [
+            frames.hpub("frames.a", "", {"ce-id": "1", "who": "Ada\r\nevil: yes"}, b"one"),
+            frames.hpub("frames.b", "answer.here", {"ce-id": "é"}, b""),
+        ],
+    )
+    first, second = await got.next_msg(5), await got.next_msg(5)
+    assert (first.subject, first.data, first.headers) == ("frames.a", b"one", {"ce-id": "1", "who": "Ada evil: yes"})
+    assert (second.subject, second.reply, second.data) == ("frames.b", "answer.here", b"")
+    await client.close()
+
+
+@pytest.mark.connected
+async def test_what_cannot_be_sent_is_said(nats_url: str) -> None:
+    client = await nats.connect(nats_url)
+    with pytest.raises(MaxPayloadError):
+        await frames.send(client, [frames.hpub("frames.a", "", {}, bytes(client.max_payload + 1))])
+    await client.close()
+    await asyncio.sleep(0)
+    with pytest.raises(ConnectionReconnectingError):
+        await frames.send(client, [b""])
