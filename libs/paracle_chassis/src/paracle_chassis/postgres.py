@@ -29,6 +29,13 @@ _AWAY: Final = (
 )
 
 
+async def _leave_as_it_is(_connection: Any) -> None:
+    """Instead of asyncpg's reset query, a round trip after every statement: services keep nothing in a session.
+
+    Locks are of transactions, settings are of the role, and nobody listens on a pooled connection.
+    """
+
+
 def create_pool(settings: ServiceSettings, *, min_size: int = 1) -> asyncpg.Pool[Any]:
     """A pool for the service's own database; not connected yet: `await` it, or enter it with `async with`.
 
@@ -45,6 +52,7 @@ def create_pool(settings: ServiceSettings, *, min_size: int = 1) -> asyncpg.Pool
         settings.postgres_dsn,
         min_size=min_size,
         max_size=max(min_size, settings.postgres_pool_size),
+        reset=_leave_as_it_is,
         command_timeout=COMMAND_TIMEOUT_S,
         timeout=_CONNECT_TIMEOUT_S,
         max_inactive_connection_lifetime=300,
