@@ -61,7 +61,11 @@ class Bus(ABC):
 
     @abstractmethod
     async def publish(self, messages: Sequence[Outgoing]) -> None:
-        """Publish to streams; all are stored on return. A message with an id that is stored already changes nothing."""
+        """Publish to streams; all are stored on return. A message with an id that is stored already changes nothing.
+
+        Commands are an exception: their stream confirms nothing, so on return the server has them, and no more is
+        known. `command` waits for the answer; whoever publishes one repeats it until he sees its effect.
+        """
 
     @abstractmethod
     async def broadcast(self, message: Outgoing) -> None:

@@ -214,6 +214,25 @@ class BusContract:
         with pytest.raises(Conflict, match="not this one"):
             await bus.command(Begin(name="bad"), CONTEXT)
 
+    async def test_a_published_command_waits_for_nobody_and_reaches_its_service(self, make: MakeBus) -> None:
+        """Its stream confirms nothing, and a service that obeys it need not answer, or even be up."""
+        obeyed: list[str] = []
+
+        async def obey(batch: Sequence[Delivery]) -> None:
+            obeyed.extend(delivery.decode(Begin).name for delivery in batch)
+
+        table = Routes("testing")
+        commands = subjects.cmd("*", "testing", "*")
+        table.mailbox(stream=subjects.COMMANDS, durable="testing", filter=commands, handler=obey)
+        bus = await make(table)
+        orders = [
+            outgoing(subjects.cmd("acme", service, "begin"), Begin(name=service), CONTEXT, source="test")
+            for service in ("away", "testing")
+        ]
+        async with asyncio.timeout(5):
+            await bus.publish(orders)
+        await eventually(lambda: obeyed == ["testing"])
+
     async def test_a_broadcast_is_heard_by_whoever_listens(self, make: MakeBus) -> None:
         heard: list[Delivery] = []
 
