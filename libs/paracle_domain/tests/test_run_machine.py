@@ -13,7 +13,17 @@ from paracle_domain.inference.usage import Usage
 from paracle_domain.run.commands import RunStatus, StartRun, StepStatus
 from paracle_domain.run.directives import DispatchTask, StopTask
 from paracle_domain.run.events import RunFailed, StepRetrying
-from paracle_domain.run.machine import REDISPATCH, STOP_GRACE, Begin, next_wake, retry_delay, retryable
+from paracle_domain.run.machine import (
+    LONGEST_SILENCE,
+    REDISPATCH,
+    STOP_AGAIN,
+    STOP_GRACE,
+    Begin,
+    next_wake,
+    repeats,
+    retry_delay,
+    retryable,
+)
 from paracle_domain.task.messages import TaskStatus
 from paracle_domain.workflow.spec import RetrySpec
 
@@ -266,10 +276,34 @@ def test_cancel_gives_up_on_the_silent_after_a_grace() -> None:
     run = drive({"id": "a"})
     run.begin()
     run.cancel()
-    assert run.wake_at == EPOCH + STOP_GRACE
     assert run.tick(1).events == ()
     run.tick(STOP_GRACE.total_seconds())
     assert run.types[-2:] == ["step.cancelled:a", "run.cancelled"]
+
+
+def test_a_stop_that_is_not_answered_is_repeated_until_the_grace_is_over() -> None:
+    run = drive({"id": "a"}, {"id": "b"})
+    run.begin()
+    run.cancel()
+    run.stopped("b")
+    orders = [item.message_id for item in run.directives if isinstance(item, StopTask)]
+    while not run.state.terminal:
+        assert run.wake_at is not None
+        assert EPOCH < run.wake_at <= EPOCH + STOP_GRACE
+        made = run.tick((run.wake_at - run.now).total_seconds())
+        (again,) = made.directives
+        assert isinstance(again, StopTask)
+        assert (again.command.step, again.command.task_id) == ("a", run.task("a").task_id)
+        orders.append(again.message_id)
+    assert run.now == EPOCH + STOP_GRACE
+    assert len(set(orders)) == len(orders) == 2 + STOP_GRACE // STOP_AGAIN
+
+
+def test_a_cancel_before_the_run_has_begun_changes_nothing() -> None:
+    run = drive({"id": "a"})
+    assert run.cancel().events == ()
+    run.begin()
+    assert run.state.status is RunStatus.RUNNING
 
 
 def test_cancel_of_a_run_that_only_waits_ends_it_at_once() -> None:
@@ -309,7 +343,21 @@ def test_a_silent_task_is_handed_out_again_under_another_message_id() -> None:
     assert made.events == ()
     assert again.task == run.task("a")
     assert again.message_id != again.task.task_id
-    assert made.wake_at == EPOCH + 2 * REDISPATCH
+    assert made.wake_at == EPOCH + 3 * REDISPATCH
+
+
+def test_copies_of_a_task_that_stays_silent_become_rare() -> None:
+    run = drive({"id": "a"})
+    run.begin()
+    ids: set[str] = set()
+    while run.now < EPOCH + timedelta(days=1):
+        assert run.wake_at is not None
+        made = run.tick((run.wake_at - run.now).total_seconds())
+        ids.update(item.message_id for item in made.directives if isinstance(item, DispatchTask))
+        assert made.wake_at is not None
+        assert REDISPATCH <= made.wake_at - run.now <= LONGEST_SILENCE
+    assert 100 < len(ids) < 150
+    assert repeats(timedelta(0)) == (0, REDISPATCH)
 
 
 def test_what_was_caused_before_can_be_said_again() -> None:

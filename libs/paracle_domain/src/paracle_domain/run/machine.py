@@ -4,8 +4,9 @@ A `RunMachine` belongs to a plan. `decide` takes a run's state, a message and th
 events to keep, the directives to carry out once they are kept, the state after them, and when to wake the run again.
 
 Ready steps start at once; there are no level barriers. When a run must end early (a step failed for good, it was
-cancelled, its time is up) nothing new starts, what runs is told to stop, and the run ends when all of it has answered,
-or after `STOP_GRACE`.
+cancelled, its time is up) nothing new starts, what runs is told to stop (and told again while it does not answer), and
+the run ends when all of it has answered, or after `STOP_GRACE`. A task that stays silent is handed out again, ever more
+seldom: whoever has it knows it by its id.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ from paracle_domain.workflow.graph import Graph
 from paracle_domain.workflow.spec import Backoff, RetrySpec, StepSpec
 
 REDISPATCH: Final = timedelta(seconds=15)
+LONGEST_SILENCE: Final = timedelta(minutes=10)
+STOP_AGAIN: Final = timedelta(seconds=2)
 STOP_GRACE: Final = timedelta(seconds=10)
 
 
@@ -241,7 +244,7 @@ class _Work:
         self._settle()
 
     def cancel(self, message: Cancel) -> None:
-        if self._state.terminal or self._state.ending is not None:
+        if self._state.started is None or self._state.terminal or self._state.ending is not None:
             return
         self._wind_down(RunCancelling(principal=message.principal, reason=message.command.reason))
         self._settle()
@@ -270,12 +273,12 @@ class _Work:
             limit = self._machine.spec(name).timeout_s
             late = DeadlineExceeded(f"attempt {step.attempt} did not end within the step's timeout_s of {limit:g} s")
             self._attempt_failed(name, late.to_info(), Usage(), timed_out=True)
-        elif step.attempt_at is not None and self._now - step.attempt_at >= REDISPATCH:
-            again = int((self._now - step.attempt_at) / REDISPATCH)
+        elif step.attempt_at is not None and (again := repeats(self._now - step.attempt_at)[0]):
             self._directives.append(DispatchTask(task_of_step(self._state, self._machine.spec(name), step), again))
 
     def _press(self, ending: Ending) -> None:
-        """Ask again those that have not stopped; give up on them after the grace."""
+        """Ask again those that have not stopped, for the order may be lost; give up on them after the grace."""
+        self._directives.extend(_stops(self._state, _presses(ending, self._now)))
         if self._now - ending.since < STOP_GRACE:
             return
         for name in tuple(self._state.open):
@@ -413,15 +416,35 @@ def retry_delay(retry: RetrySpec, attempt: int, key: str, error: ErrorInfo) -> t
 def next_wake(state: RunState, now: datetime) -> datetime | None:
     """When a run that has not ended wants its next `Tick`: a full look at everything that is open."""
     if state.ending is not None:
-        return state.ending.since + STOP_GRACE if state.open else None
+        return _next_press(state.ending, now) if state.open else None
     wakes = [state.started.deadline_at if state.started else None]
     for name in state.open:
         step = state.steps[name]
         wakes.append(step.due_at)
         if step.status is StepStatus.RUNNING and step.attempt_at is not None:
-            passed = max(0, int((now - step.attempt_at) / REDISPATCH))
-            wakes.append(step.attempt_at + (passed + 1) * REDISPATCH)
+            wakes.append(step.attempt_at + repeats(now - step.attempt_at)[1])
     return _soonest(wakes)
+
+
+def repeats(silence: timedelta) -> tuple[int, timedelta]:
+    """How often a task that has been silent for so long is to have been handed out again, and at what age it is next.
+
+    The wait doubles up to `LONGEST_SILENCE`: a long task, or a pool that is away, must not fill the queue with copies.
+    """
+    times, age, wait = 0, REDISPATCH, REDISPATCH
+    while age <= silence:
+        times += 1
+        wait = min(wait * 2, LONGEST_SILENCE)
+        age += wait
+    return times, age
+
+
+def _presses(ending: Ending, now: datetime) -> int:
+    return int((now - ending.since) / STOP_AGAIN)
+
+
+def _next_press(ending: Ending, now: datetime) -> datetime:
+    return ending.since + min((_presses(ending, now) + 1) * STOP_AGAIN, STOP_GRACE)
 
 
 def task_of(state: RunState, event: StepStarted) -> Task:
@@ -496,7 +519,7 @@ def _wake_of(event: RunEvent, now: datetime) -> datetime | None:
         case StepRetrying():
             return event.due_at
         case RunCancelling() | RunFailing():
-            return now + STOP_GRACE
+            return now + STOP_AGAIN
         case _:
             return None
 
