@@ -17,6 +17,7 @@ settings, 1 for everything else.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -37,6 +38,7 @@ from paracle_domain.errors import ParacleError
 _log = logging.getLogger(__name__)
 
 EXIT_FAILED: Final = 1
+_GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 
 class Service:
@@ -121,7 +123,19 @@ class Service:
 
     async def _run_until(self, stopping: asyncio.Event) -> None:
         async with self.running():
+            _settle_garbage()
             await stopping.wait()
+
+
+def _settle_garbage() -> None:
+    """Let the collector look at what the service makes, not at what it is made of, and not every 700 objects.
+
+    A batch makes thousands of objects that live as long as it does; with Python's thresholds, the collector went
+    through all states in memory again and again and took 40 % of the orchestrator's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def run[S: ServiceSettings](create_app: Callable[[S], Service], settings: type[S] | None = None) -> None:

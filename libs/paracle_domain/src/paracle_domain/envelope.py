@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Self
 
 from paracle_domain.ids import new_id
@@ -75,16 +76,18 @@ class Envelope:
             CE_ID: self.id,
             CE_TYPE: self.type,
             CE_SOURCE: self.source,
-            CE_TIME: (self.time or datetime.now(UTC)).isoformat().replace("+00:00", "Z"),
+            CE_TIME: rfc3339(self.time or datetime.now(UTC)),
             PRINCIPAL: self.context.principal,
         }
-        optional = (
-            (CORRELATION, self.context.correlation_id),
-            (CAUSATION, self.context.causation_id),
-            (TRACEPARENT, self.context.traceparent),
-            (REPLY_TO, self.reply_to),
-        )
-        found.update((name, value) for name, value in optional if value is not None)
+        context = self.context
+        if context.correlation_id is not None:
+            found[CORRELATION] = context.correlation_id
+        if context.causation_id is not None:
+            found[CAUSATION] = context.causation_id
+        if context.traceparent is not None:
+            found[TRACEPARENT] = context.traceparent
+        if self.reply_to is not None:
+            found[REPLY_TO] = self.reply_to
         return found
 
     @classmethod
@@ -106,6 +109,12 @@ class Envelope:
             time=_parse_time(time) if time else None,
             reply_to=found.get(REPLY_TO),
         )
+
+
+@lru_cache(maxsize=64)
+def rfc3339(time: datetime) -> str:
+    """`time` (of UTC) as it stands in messages. What is decided together has one time, so a few are remembered."""
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def _parse_time(text: str) -> datetime | None:

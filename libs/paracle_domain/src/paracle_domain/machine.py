@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from paracle_domain.envelope import rfc3339
 from paracle_domain.messages import JsonObject, Message
 
 
@@ -55,7 +56,7 @@ def encode_record(
     """
     head = (
         f'{{"entity":"{entity}","id":"{actor_id}","seq":{seq},"type":"{type_name}",'
-        f'"at":"{at.isoformat().replace("+00:00", "Z")}","cause":{json.dumps(cause)},'
+        f'"at":"{rfc3339(at)}","cause":{json.dumps(cause)},'
         f'"correlation_id":"{correlation_id}","data":'
     )
     return b"%b%b}" % (head.encode(), event)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any, override
+from typing import Any, Final, override
 
 from pydantic import GetJsonSchemaHandler, SerializerFunctionWrapHandler, model_serializer
 from pydantic.json_schema import JsonSchemaValue
@@ -41,6 +41,10 @@ class Usage(Value):
         return handler({name: part for name, part in schema.items() if name != "serialization"})
 
     def __add__(self, other: Usage) -> Usage:
+        if other == NOTHING:
+            return self
+        if self == NOTHING:
+            return other
         unknown = self.cost_usd is None or other.cost_usd is None
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,
@@ -55,3 +59,7 @@ class Usage(Value):
     @property
     def total_tokens(self) -> int:
         return self.input_tokens + self.output_tokens
+
+
+NOTHING: Final = Usage()
+"""What nothing uses: no tokens, no calls, a cost that is known to be zero."""

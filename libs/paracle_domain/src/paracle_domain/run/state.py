@@ -10,7 +10,7 @@ from typing import Literal, assert_never
 from pydantic import JsonValue
 
 from paracle_domain.errors import ErrorInfo
-from paracle_domain.inference.usage import Usage
+from paracle_domain.inference.usage import NOTHING, Usage
 from paracle_domain.run.commands import RunStatus, StepStatus
 from paracle_domain.run.events import (
     RunCancelled,
@@ -34,8 +34,6 @@ from paracle_domain.workflow.graph import Graph
 
 type Outcome = Literal["failed", "timed_out", "cancelled"]
 
-_NOTHING = Usage()
-
 
 @dataclass(frozen=True, slots=True)
 class StepState:
@@ -54,7 +52,7 @@ class StepState:
     input: JsonValue = None
     output: JsonValue = None
     error: ErrorInfo | None = None
-    usage: Usage = _NOTHING
+    usage: Usage = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,7 @@ class RunState:
     tolerated: tuple[str, ...] = ()
     output: JsonValue = None
     error: ErrorInfo | None = None
-    usage: Usage = _NOTHING
+    usage: Usage = NOTHING
 
     @property
     def terminal(self) -> bool:
@@ -110,7 +108,22 @@ class RunState:
 
     def draft(self) -> RunState:
         """A copy that can be changed in place without touching this one."""
-        return replace(self, steps=self.steps.copy(), waiting_for=self.waiting_for.copy(), open=self.open.copy())
+        return RunState(  # spelled out, since `replace` takes eight times as long and every decision needs a draft
+            self.graph,
+            self.seq,
+            self.started,
+            self.status,
+            self.created_at,
+            self.finished_at,
+            self.steps.copy(),
+            self.waiting_for.copy(),
+            self.open.copy(),
+            self.ending,
+            self.tolerated,
+            self.output,
+            self.error,
+            self.usage,
+        )
 
 
 def evolve(state: RunState, events: Iterable[RunEvent], at: datetime) -> RunState:
@@ -169,7 +182,7 @@ def _start(draft: RunState, event: StepStarted, at: datetime) -> None:
         attempt_at=at,
         due_at=event.deadline_at,
         input=event.input,
-        usage=before.usage if before else _NOTHING,
+        usage=before.usage if before else NOTHING,
     )
     draft.open[event.step] = None
 
@@ -194,13 +207,12 @@ def _end(
     status: StepStatus,
     at: datetime,
     *,
-    usage: Usage = _NOTHING,
+    usage: Usage = NOTHING,
     output: JsonValue = None,
     error: ErrorInfo | None = None,
     unlock: bool = True,
 ) -> None:
     before = draft.steps.get(name) or StepState(status)
-    used = usage is not _NOTHING and usage != _NOTHING
     draft.steps[name] = StepState(
         status,
         attempt=before.attempt,
@@ -210,10 +222,9 @@ def _end(
         input=before.input,
         output=output,
         error=error,
-        usage=before.usage + usage if used else before.usage,
+        usage=before.usage + usage,
     )
-    if used:
-        draft.usage += usage
+    draft.usage += usage
     draft.open.pop(name, None)
     draft.waiting_for.pop(name, None)
     if unlock and status is not StepStatus.CANCELLED:
