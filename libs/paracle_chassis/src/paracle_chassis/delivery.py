@@ -39,6 +39,8 @@ class Delivery:
         How many times it was delivered, this one included.
     stream_seq
         Its place in its stream; 0 outside JetStream.
+    handed_over
+        How often this process gave it to its handler: an outage is waited out with the delivery in hand.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Delivery:
         self.stored_ns = stored_ns
         self.settled = False
         self.kept = False
+        self.handed_over = 0
         self._receipt = receipt
 
     @override
@@ -81,6 +84,11 @@ class Delivery:
             default_id=f"{self.stream or 'core'}.{self.stream_seq}.{self.stored_ns}",
             default_type=self.subject.rpartition(".")[2],
         )
+
+    @property
+    def again(self) -> bool:
+        """Whether a handler may have had it before: here, when an outage broke off its work, or anywhere."""
+        return self.deliveries > 1 or self.handed_over > 1
 
     @property
     def open(self) -> bool:

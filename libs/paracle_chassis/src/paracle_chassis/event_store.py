@@ -84,6 +84,15 @@ class Due:
     tenant: str
 
 
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """When an actor with `version` events wants to be woken. Whoever moves it on says so anew."""
+
+    id: str
+    version: int
+    at: datetime | None
+
+
 class EventStore(Protocol):
     """Where actors' histories are kept. Held to `paracle_chassis.testing.contracts.event_store`."""
 
@@ -109,12 +118,8 @@ class EventStore(Protocol):
         """Actors that want to be woken at `now`, soonest first; their `wake_at` becomes `again_at`."""
         ...
 
-    async def next_wake(self) -> datetime | None:
-        """The soonest `wake_at` of all."""
-        ...
-
-    async def reschedule(self, wakes: Mapping[str, datetime | None]) -> None:
-        """Set `wake_at` of actors without adding to their history."""
+    async def reschedule(self, wakes: Sequence[Wake]) -> None:
+        """Set `wake_at` of actors without adding to their history; nothing happens to those that have moved on."""
         ...
 
 
@@ -158,10 +163,10 @@ class PostgresEventStore:
             f"update {tables.actors} set wake_at = $2 where id in (select id from {tables.actors} "  # noqa: S608
             "where wake_at <= $1 order by wake_at limit $3 for update skip locked) returning id, tenant"
         )
-        self._next_sql = f"select min(wake_at) from {tables.actors} where wake_at is not null"  # noqa: S608
         self._reschedule_sql = (
             f"update {tables.actors} a set wake_at = g.wake_at "  # noqa: S608
-            "from unnest($1::text[], $2::timestamptz[]) as g(id, wake_at) where a.id = g.id"
+            "from unnest($1::text[], $2::int[], $3::timestamptz[]) as g(id, version, wake_at) "
+            "where a.id = g.id and a.version = g.version"
         )
 
     async def load(self, ids: Collection[str], after: Mapping[str, int] | None = None) -> dict[str, Loaded]:
@@ -217,15 +222,11 @@ class PostgresEventStore:
         """See `EventStore.claim_due`. Replicas claim different actors at the same time (`skip locked`)."""
         return [Due(row[0], row[1]) for row in await self._pool.fetch(self._claim_sql, now, again_at, limit)]
 
-    async def next_wake(self) -> datetime | None:
-        """See `EventStore.next_wake`."""
-        found: datetime | None = await self._pool.fetchval(self._next_sql)
-        return found
-
-    async def reschedule(self, wakes: Mapping[str, datetime | None]) -> None:
+    async def reschedule(self, wakes: Sequence[Wake]) -> None:
         """See `EventStore.reschedule`."""
-        names = sorted(wakes)
-        await self._pool.execute(self._reschedule_sql, names, [wakes[name] for name in names])
+        ordered = sorted(wakes, key=lambda wake: wake.id)
+        columns = zip(*((wake.id, wake.version, wake.at) for wake in ordered), strict=True)
+        await self._pool.execute(self._reschedule_sql, *map(list, columns))
 
 
 def _append_sql(tables: ActorTables) -> str:

@@ -158,6 +158,8 @@ class Mailbox:
         """Hand them over, and ack what the handler left open; the error if it raised one."""
         first = deliveries[0].envelope
         ids = envelope_story(first) if len(deliveries) == 1 else {}
+        for delivery in deliveries:
+            delivery.handed_over += 1
         with story(mailbox=self.route.durable, **ids):
             try:
                 with telemetry.mailbox_span(self.route, deliveries):

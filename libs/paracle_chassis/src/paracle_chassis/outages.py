@@ -19,11 +19,13 @@ _NATS: Final = (
     nats_errors.OutboundBufferLimitError,
     nats_errors.StaleConnectionError,
 )
-# Of PostgreSQL, by name: connections lost or refused, a server that starts, stops or has no connection left.
+# Of PostgreSQL, by name: connections lost or refused, a server that starts or stops, has no connection, disk or memory
+# left, or is a standby just now (while another takes over).
 _POSTGRES: Final = (
     "PostgresConnectionError",
     "OperatorInterventionError",
-    "TooManyConnectionsError",
+    "InsufficientResourcesError",
+    "ReadOnlySQLTransactionError",
     "InternalClientError",
 )
 _DELAYS_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)

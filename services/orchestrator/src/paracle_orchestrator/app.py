@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paracle_chassis.app import Service
+from paracle_chassis.background import Background
 from paracle_chassis.event_store import PostgresEventStore
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
@@ -13,7 +14,7 @@ from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.ports import utc_now
 from paracle_orchestrator.service import Orchestrator
 from paracle_orchestrator.settings import OrchestratorSettings
-from paracle_orchestrator.ticks import Ticker, ticking
+from paracle_orchestrator.ticks import LOOK_EVERY_S, RETRY, Ticker
 
 
 def create_app(settings: OrchestratorSettings) -> Service:
@@ -25,12 +26,14 @@ def create_app(settings: OrchestratorSettings) -> Service:
     plans = Plans(PostgresPlanStore(database.pool, queries), bus)
     host = RunHost(store, plans, bus, utc_now, cached=settings.cached_runs)
     orchestrator = Orchestrator(host, plans, store, PostgresRunIndex(database.pool, queries))
-    ticker = Ticker(store, host, bus, utc_now)
+    ticks = Background(
+        "ticks", Ticker(store, host, bus, utc_now).round, every_s=LOOK_EVERY_S, late_s=RETRY.total_seconds()
+    )
     return Service(
         "orchestrator",
         settings,
         bus=bus,
         routes=routes(orchestrator, settings),
-        resources=[database, ticking(ticker)],
-        checks={"postgres": database.check, "ticker": ticker.check},
+        resources=[database, ticks],
+        checks={"postgres": database.check, "ticks": ticks.check},
     )

@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any, Final
 
 from paracle_chassis.bus import Bus, Outgoing
-from paracle_chassis.event_store import Append, EventStore, Loaded, Page
+from paracle_chassis.event_store import Append, EventStore, Loaded, Page, Wake
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import Conflict
@@ -114,8 +114,8 @@ class RunHost:
     async def handle(self, mail: Sequence[Mail]) -> Handled:
         """Do what `mail` says; on return it is committed and published.
 
-        Mail of one run is handled in the order given. Mail for a run that is not there, or not its tenant's, does
-        nothing.
+        Mail of one run is handled in the order given, but for its start, which comes first. Mail for a run that is not
+        there, or not its tenant's, does nothing.
 
         Raises
         ------
@@ -231,35 +231,37 @@ class RunHost:
 
     async def _publish(self, turns: Sequence[_Turn]) -> None:
         """Send out what was committed, and once more what earlier deliveries of the same mail had caused."""
-        idle = {turn.entry.id: turn.wake_at for turn in turns if not turn.pages and turn.wake_at != turn.entry.wake_at}
-        if idle:
-            await self._store.reschedule(idle)
-            for run_id, wake_at in idle.items():
-                if run_id in self._entries:
-                    self._entries[run_id].wake_at = wake_at
+        await self._reschedule([turn for turn in turns if not turn.pages and turn.wake_at != turn.entry.wake_at])
         outbox = [message for turn in turns for message in turn.outbox]
-        repeats = [mail for turn in turns for mail in turn.repeats if mail.may_repeat]
-        if repeats:
-            telemetry.REPEATS.add(len(repeats))
-            outbox.extend(await self._caused_before(repeats))
+        outbox.extend(await self._caused_before(turns))
         if outbox:
             await self._bus.publish(outbox)
 
-    async def _caused_before(self, repeats: Sequence[Mail]) -> list[Outgoing]:
-        loaded = await self._store.load({mail.run_id for mail in repeats})
-        found: list[Outgoing] = []
-        for mail in repeats:
-            row, entry = loaded.get(mail.run_id), self._entries.get(mail.run_id)
-            if row is None or entry is None:
-                continue
-            for page in row.pages:
-                if page.cause == mail.cause:
-                    events = [decode_event(event) for event in page.events]
-                    found.extend(_records(entry, page, [event.type for event in events], mail.context))
-                    context = mail.context.caused_by(mail.cause, entry.id)
-                    again = entry.machine.again(entry.state, events)
-                    found.extend(_directive(entry.tenant, directive, context) for directive in again)
-        return found
+    async def _reschedule(self, turns: Sequence[_Turn]) -> None:
+        """Keep new wake-ups of runs to which nothing happened, unless something did meanwhile."""
+        if not turns:
+            return
+        await self._store.reschedule([Wake(turn.entry.id, turn.state.seq, turn.wake_at) for turn in turns])
+        for turn in turns:
+            known = self._entries.get(turn.entry.id)
+            if known is not None and known.state.seq == turn.state.seq:
+                known.wake_at = turn.wake_at
+
+    async def _caused_before(self, turns: Sequence[_Turn]) -> list[Outgoing]:
+        repeating = [(turn, mails) for turn in turns if (mails := [mail for mail in turn.repeats if mail.may_repeat])]
+        if not repeating:
+            return []
+        telemetry.REPEATS.add(sum(len(mails) for _, mails in repeating))
+        loaded = await self._store.load({turn.entry.id for turn, _ in repeating})
+        return [
+            message
+            for turn, mails in repeating
+            if turn.entry.id in loaded
+            for mail in mails
+            for page in loaded[turn.entry.id].pages
+            if page.cause == mail.cause
+            for message in _said_again(turn, page, mail)
+        ]
 
     def _remember(self, entry: Entry) -> None:
         self._entries[entry.id] = entry
@@ -288,6 +290,17 @@ def _record(run_id: str, page: Page, seq: int, event: RunEvent) -> EventRecord:
     )
 
 
+def _said_again(turn: _Turn, page: Page, mail: Mail) -> list[Outgoing]:
+    """What `mail` led to when it came first: the events of `page`, and those of its directives that still matter."""
+    entry, events = turn.entry, [decode_event(event) for event in page.events]
+    context = mail.context.caused_by(mail.cause, entry.id)
+    again = entry.machine.again(turn.state, events)
+    return [
+        *_records(entry, page, [event.type for event in events], mail.context),
+        *(_directive(entry.tenant, directive, context) for directive in again),
+    ]
+
+
 def _count(before: RunState, after: RunState) -> None:
     if before.seq == 0:
         telemetry.RUNS_STARTED.add(1)
@@ -296,8 +309,9 @@ def _count(before: RunState, after: RunState) -> None:
 
 
 def _by_run(mail: Sequence[Mail]) -> dict[str, list[Mail]]:
+    """The mail of each run, its start first: an outage can bring a start behind the cancel that was sent after it."""
     found: dict[str, list[Mail]] = {}
-    for item in mail:
+    for item in sorted(mail, key=lambda item: not isinstance(item.message, Begin)):
         found.setdefault(item.run_id, []).append(item)
     return found
 

@@ -11,7 +11,15 @@ import jsonschema_rs
 
 from paracle_chassis.bus import Bus
 from paracle_domain.envelope import Context
-from paracle_domain.errors import Finding, InputInvalid, NotFound, field_path, quote
+from paracle_domain.errors import (
+    DeadlineExceeded,
+    Finding,
+    InputInvalid,
+    NotFound,
+    Unavailable,
+    field_path,
+    quote,
+)
 from paracle_domain.plan import Plan
 from paracle_domain.registry import ResolvePlan
 from paracle_domain.run.commands import StartRun
@@ -76,13 +84,18 @@ class Plans:
         ------
         NotFound, SpecInvalid
             As the registry says.
+        Unavailable
+            If it says nothing in time: no reason to refuse a start.
         """
         target = target_of(command, context)
         known = self._newest.get(target)
         request = ResolvePlan(
             workflow=command.workflow, agent=command.agent, revision=command.revision, known_digest=known
         )
-        answer = await self._bus.call(request, context, timeout_s=_RESOLVE_TIMEOUT_S)
+        try:
+            answer = await self._bus.call(request, context, timeout_s=_RESOLVE_TIMEOUT_S)
+        except DeadlineExceeded as error:
+            raise Unavailable(f"the registry does not answer: {error.message}") from error
         if answer.plan is None:
             return await self.get(context.tenant, answer.digest)
         await self._store.put(context.tenant, answer.plan)

@@ -67,13 +67,17 @@ class Orchestrator:
         self._index = index
 
     async def obey(self, batch: Sequence[Delivery]) -> None:
-        """Commands on `cmd.orchestrator.*`: each is answered once what it led to is committed."""
+        """Commands on `cmd.orchestrator.*`: each is answered once what it led to is committed.
+
+        Starts need the registry. While it is away they are left to the mailbox, and nothing else waits for them.
+        """
         plans = self._plans.batch()
-        read = await asyncio.gather(*(self._read(delivery, plans) for delivery in batch))
-        orders = [order for order in read if order is not None]
+        read = await asyncio.gather(*(self._read(delivery, plans) for delivery in batch), return_exceptions=True)
+        orders = [order for order in read if isinstance(order, _Order)]
         handled = await self._host.handle([order.mail for order in orders])
         for order in orders:
             await _answer(order, handled)
+        await _leave(batch, read)
 
     async def take_in(self, batch: Sequence[Delivery]) -> None:
         """What comes for runs on `result.*`: results of tasks, and ticks."""
@@ -178,7 +182,7 @@ def request_digest(command: StartRun) -> str:
 
 def _mail(delivery: Delivery, run_id: str, message: Begin | Cancel | TaskResult | Tick, **more: Any) -> Mail:
     envelope = delivery.envelope
-    return Mail(run_id, envelope.id, message, envelope.context, redelivered=delivery.deliveries > 1, **more)
+    return Mail(run_id, envelope.id, message, envelope.context, redelivered=delivery.again, **more)
 
 
 def _result_mail(delivery: Delivery) -> Mail | ParacleError:
@@ -209,8 +213,23 @@ async def _answer(order: _Order, handled: Handled) -> None:
     await order.delivery.reply(RunAccepted(run_id=mail.run_id, status=entry.state.status, created=created))
 
 
+async def _leave(batch: Sequence[Delivery], read: Sequence[_Order | BaseException | None]) -> None:
+    """If some of `batch` could not be read now, settle the others and raise why: those are the mailbox's."""
+    failure = next((found for found in read if isinstance(found, BaseException)), None)
+    if failure is None:
+        return
+    for delivery, found in zip(batch, read, strict=True):
+        if not isinstance(found, BaseException):
+            await delivery.ack()
+    raise failure
+
+
 async def _refuse(delivery: Delivery, error: ParacleError) -> None:
-    """Tell whoever sent the command; if nobody can be told, park it where somebody will look."""
-    await delivery.reply(error)
+    """Tell whoever sent the command; if he cannot be known, also park it where somebody will look.
+
+    Parking answers too. Answering twice would leave an answer behind for the next one who sends the same.
+    """
     if delivery.envelope.reply_to is None:
         await delivery.term(error)
+    else:
+        await delivery.reply(error)

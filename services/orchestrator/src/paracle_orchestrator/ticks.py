@@ -7,19 +7,13 @@ sent anew.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Final
 
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.event_store import Due, EventStore
-from paracle_chassis.outages import is_outage
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
-from paracle_domain.errors import Unavailable
 from paracle_domain.messages import Message
 from paracle_orchestrator import telemetry
 from paracle_orchestrator.host import SOURCE, RunHost
@@ -31,8 +25,6 @@ LOOK_EVERY_S: Final = 0.25
 _FINEST_S: Final = 0.02
 PRINCIPAL: Final = "orchestrator"
 
-log = logging.getLogger(__name__)
-
 
 class RunTick(Message, type_name="run.tick"):
     """The time at which a run wanted to be woken has come. On subject `result.{run_id}`."""
@@ -41,33 +33,20 @@ class RunTick(Message, type_name="run.tick"):
 
 
 class Ticker:
-    """Sends a `RunTick` to every run whose `wake_at` has come. Every replica has one; they share the work."""
+    """Sends a `RunTick` to every run whose `wake_at` has come. Every replica has one; they share the work.
+
+    `round` is for a `Background`: runs must not wait for a person, whatever becomes of one look.
+    """
 
     def __init__(self, store: EventStore, host: RunHost, bus: Bus, clock: Clock) -> None:
         self._store = store
         self._host = host
         self._bus = bus
         self._clock = clock
-        self._failed_at: datetime | None = None
 
-    async def run(self) -> None:
-        """Until cancelled. Whatever fails is logged and tried again: runs must not wait for a person."""
-        while True:
-            try:
-                claimed = await self.fire()
-            except Exception as error:  # an outage is waited out, and a bug must not stop all other runs' timers
-                log.warning("ticks wait", exc_info=None if is_outage(error) else error, extra={"error": str(error)})
-                self._failed_at = self._failed_at or self._clock()
-                claimed = 0
-            else:
-                self._failed_at = None
-            if claimed < LIMIT:
-                await asyncio.sleep(self._pause())
-
-    async def check(self) -> None:
-        """Readiness: raise `Unavailable` if ticks have been failing for a while."""
-        if self._failed_at is not None and self._clock() - self._failed_at > RETRY:
-            raise Unavailable(f"no run was woken since {self._failed_at:%H:%M:%S}; the log says why")
+    async def round(self) -> float:
+        """Tick what is due now; the seconds until the next look."""
+        return 0 if await self.fire() == LIMIT else self._pause()
 
     async def fire(self) -> int:
         """Tick what is due now; how many runs that were."""
@@ -91,15 +70,3 @@ def _tick(run: Due, now: datetime) -> Outgoing:
     context = Context(run.tenant, principal=PRINCIPAL, correlation_id=run.id)
     envelope = Envelope.wrap(RunTick.type_name, SOURCE, context, id=f"{run.id}.tick.{int(now.timestamp() * 1000)}")
     return Outgoing(subjects.result(run.tenant, run.id), RunTick(run_id=run.id), envelope)
-
-
-@asynccontextmanager
-async def ticking(ticker: Ticker) -> AsyncIterator[None]:
-    """The ticker at work within."""
-    task = asyncio.create_task(ticker.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from paracle_chassis.event_store import Append, Due, Loaded, Page
+from paracle_chassis.event_store import Append, Due, Loaded, Page, Wake
 
 
 class MemoryEventStore:
@@ -67,12 +67,9 @@ class MemoryEventStore:
             self._actors[actor.id] = replace(actor, wake_at=again_at)
         return [Due(actor.id, actor.tenant) for _, actor in due]
 
-    async def next_wake(self) -> datetime | None:
-        """See `EventStore.next_wake`."""
-        return min((actor.wake_at for actor in self._actors.values() if actor.wake_at), default=None)
-
-    async def reschedule(self, wakes: Mapping[str, datetime | None]) -> None:
+    async def reschedule(self, wakes: Sequence[Wake]) -> None:
         """See `EventStore.reschedule`."""
-        for name, wake_at in wakes.items():
-            if name in self._actors:
-                self._actors[name] = replace(self._actors[name], wake_at=wake_at)
+        for wake in wakes:
+            actor = self._actors.get(wake.id)
+            if actor is not None and actor.version == wake.version:
+                self._actors[wake.id] = replace(actor, wake_at=wake.at)

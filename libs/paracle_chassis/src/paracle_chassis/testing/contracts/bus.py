@@ -165,9 +165,11 @@ class BusContract:
 
     async def test_an_outage_uses_up_no_tries(self, make: MakeBus) -> None:
         calls: list[int] = []
+        again: list[bool] = []
 
         async def unplugged_at_first(batch: Sequence[Delivery]) -> None:
             calls.append(batch[0].deliveries)
+            again.append(batch[0].again)
             if len(calls) < 4:
                 raise Unavailable("the database restarts")
 
@@ -175,6 +177,7 @@ class BusContract:
         await bus.publish([note(1)])
         await eventually(lambda: len(calls) == 4)
         assert set(calls) == {1}
+        assert again == [False, True, True, True]
 
     async def test_a_kept_delivery_is_settled_by_whoever_kept_it(self, make: MakeBus) -> None:
         kept: list[Delivery] = []

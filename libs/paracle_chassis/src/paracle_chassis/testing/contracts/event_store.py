@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from paracle_chassis.event_store import Append, Due, EventStore, Page
+from paracle_chassis.event_store import Append, Due, EventStore, Page, Wake
 
 AT = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
 
@@ -115,7 +115,6 @@ class EventStoreContract:
                 made("d", page(1, "x")),
             ]
         )
-        assert await store.next_wake() == AT - timedelta(seconds=1)
         assert await store.claim_due(AT, later, 1) == [Due("b", "acme")]
         assert await store.claim_due(AT, later, 10) == [Due("a", "acme")]
         assert await store.claim_due(AT, later, 10) == []
@@ -124,6 +123,14 @@ class EventStoreContract:
     async def test_a_wake_up_can_be_moved_and_dropped(self, store: EventStore) -> None:
         await store.append([made("a", page(1, "x"), wake_at=AT), made("b", page(1, "x"), wake_at=AT)])
         later = AT + timedelta(hours=1)
-        await store.reschedule({"a": None, "b": later, "nobody": later})
-        assert await store.next_wake() == later
+        await store.reschedule([Wake("a", 1, None), Wake("b", 1, later), Wake("nobody", 1, later)])
+        assert await store.claim_due(later - timedelta(seconds=1), later, 10) == []
+        assert await store.claim_due(later, later, 10) == [Due("b", "acme")]
         assert (await store.load(["a"]))["a"].version == 1
+
+    async def test_a_wake_up_of_an_actor_that_moved_on_is_not_moved(self, store: EventStore) -> None:
+        """Whoever moved it on knows better, and may want it sooner."""
+        await store.append([made("a", page(1, "x"))])
+        await store.append([Append("a", "acme", 1, (page(2, "y"),), "running", wake_at=AT)])
+        await store.reschedule([Wake("a", 1, AT + timedelta(hours=1))])
+        assert await store.claim_due(AT, AT, 10) == [Due("a", "acme")]
