@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from run_driver import plan
 from ulid import ULID
 
 from paracle_domain import subjects
+from paracle_domain.catalog import complete_catalog
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import (
     BY_CODE,
@@ -31,10 +33,12 @@ from paracle_domain.errors import (
     quote,
 )
 from paracle_domain.ids import KINDS, derive_id, id_from_key, is_id, new_id, ulid_time_ms
+from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import Decision, EventRecord, encode_record, fold
 from paracle_domain.messages import CATALOG, Command, Encoded, Message, Request
-from paracle_domain.plan import digest_of
+from paracle_domain.plan import Plan, digest_of
 from paracle_domain.run.commands import CancelRun, GetRun, RunStatus, RunView, StartRun, StepStatus
+from paracle_domain.run.events import RunCompleted
 from paracle_domain.subjects import Subject
 
 kinds = st.sampled_from(sorted(KINDS))
@@ -254,8 +258,51 @@ class TestMessages:
         with pytest.raises(MalformedMessage, match="start_run"):
             StartRun.decode(body)
 
+    def test_no_message_reads_what_was_none_as_something_else(self) -> None:
+        """`None` is not sent, so a field with another default must take it for that default, or keep it."""
+        kept = {(name, field) for name, field in _nullable(complete_catalog().values()) if field != "input"}
+        assert kept == {("Usage", "cost_usd")}, "let the field take None for its default (Given), or serialize it"
+        start = StartRun(workflow="w", input=None)
+        assert start.input == {}
+        assert StartRun.decode(start.encode()) == StartRun.decode(b'{"workflow":"w","input":null}') == start
+        pinned = plan({"id": "a", "input": None})
+        assert pinned.workflow.spec.steps[0].input == {}
+        assert Plan.decode(pinned.encode()) == pinned
+        assert RunCompleted.decode(RunCompleted(usage=Usage(cost_usd=None)).encode()) == RunCompleted(
+            usage=Usage(cost_usd=None)
+        )
+
     def test_encoded_messages_are_published_as_they_are(self) -> None:
         assert Encoded(b"{}").encode() == b"{}"
+
+
+def _nullable(kinds: Iterable[type[BaseModel]]) -> set[tuple[str, str]]:
+    """Fields of `kinds`, and of all that they hold, that can be `None` without being so by default."""
+    found: set[tuple[str, str]] = set()
+    seen: set[type[BaseModel]] = set()
+
+    def look(kind: Any) -> None:
+        for part in get_args(getattr(kind, "__value__", kind)):
+            look(part)
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)) or kind in seen:
+            return
+        seen.add(kind)
+        for name, field in kind.model_fields.items():
+            look(field.annotation)
+            if field.get_default(call_default_factory=True) is not None and _takes_none(field.annotation):
+                found.add((kind.__name__, name))
+
+    for kind in kinds:
+        look(kind)
+    return found
+
+
+def _takes_none(annotation: Any) -> bool:
+    try:
+        TypeAdapter(annotation).validate_python(None)
+    except ValidationError:
+        return False
+    return True
 
 
 class TestRecords:
@@ -274,7 +321,16 @@ class TestRecords:
             correlation_id="run_1",
             data={"type": "step.completed"},
         )
-        assert record.message_id == f"run_1.{seq}"
+
+    def test_what_has_no_id_of_its_own_is_told_apart_by_tenant_and_entity(self) -> None:
+        def message_id(tenant: str, entity: str, id: str) -> str:
+            record = EventRecord(entity=entity, id=id, seq=3, type=f"{entity}.x", at=datetime(2026, 1, 1, tzinfo=UTC))
+            return record.message_id(tenant)
+
+        run_id = new_id("run")
+        assert message_id("a", "run", run_id) == f"{run_id}.3"
+        named = [(tenant, entity, "mail") for tenant in ("a", "b") for entity in ("agent", "tool")]
+        assert len({message_id(*who) for who in named}) == len(named)
 
     def test_folding(self) -> None:
         assert fold(lambda total, number: total + number, 0, [1, 2, 3]) == 6

@@ -42,7 +42,7 @@ class Observer:
 
     async def event(self, delivery: Delivery) -> None:
         record = delivery.decode(EventRecord)
-        self.events[record.message_id] = record
+        self.events[record.message_id("default")] = record
 
     def routes(self) -> Routes:
         table = Routes("observer")

@@ -326,7 +326,8 @@ async def server() -> AsyncIterator[TestServer]:
         app.router.add_route("*", path, handler)
     app.router.add_get("/text", text)
     app.router.add_post("/drop", drop)
-    async with TestServer(app) as running:
+    running = TestServer(app)
+    async with running:
         yield running
 
 

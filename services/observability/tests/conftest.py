@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from observability_samples import ScriptedRuns
+from observability_samples import ScriptedHistories
 
 from paracle_chassis import migrations
 from paracle_chassis.postgres import Database, Queries
@@ -16,8 +16,8 @@ from paracle_observability.service import Observability
 
 
 @pytest.fixture
-def runs() -> ScriptedRuns:
-    return ScriptedRuns()
+def truth() -> ScriptedHistories:
+    return ScriptedHistories()
 
 
 @pytest.fixture
@@ -39,5 +39,5 @@ def log(request: pytest.FixtureRequest) -> EventLog:
 
 
 @pytest.fixture
-def observability(log: EventLog, runs: ScriptedRuns) -> Observability:
-    return Observability(log, runs)
+def observability(log: EventLog, truth: ScriptedHistories) -> Observability:
+    return Observability(log, {"run": truth, "task": truth})

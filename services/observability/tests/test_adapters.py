@@ -185,8 +185,8 @@ async def test_sweeping_replicas_count_each_event_once(database: Database):
 
     await asyncio.gather(write(), *(log.suspects(0, 1) for log in logs for _ in range(10)))
     await logs[0].suspects(0, 1)
-    stored = await database.pool.fetchrow("select stored, last_seq from history")
-    assert tuple(stored) == (100, 100)
+    stored = await database.pool.fetch("select stored, last_seq from history")
+    assert [tuple(row) for row in stored] == [(100, 100)]
 
 
 @pytest.mark.connected

@@ -16,6 +16,7 @@ from paracle_domain import subjects
 from paracle_domain.audit import GetAudit, GetUsage
 from paracle_domain.envelope import Context
 from paracle_domain.run.commands import GetRunEvents, RunEvents
+from paracle_domain.task.messages import GetTaskEvents, TaskEvents
 from paracle_observability.app import create_app
 from paracle_observability.settings import Settings
 
@@ -26,8 +27,9 @@ CALL = Context(tenant="default", principal="alice")
 @pytest.fixture
 async def bus(nats_url: str, settings: ServiceSettings):
     client = await nats.connect(nats_url)
-    for name in (subjects.EVENTS, subjects.DEADLETTERS):
-        await ensure_stream(client, topology.stream(name))
+    for stream in topology.STREAMS:
+        if stream.name in {subjects.EVENTS, subjects.DEADLETTERS}:
+            await ensure_stream(client, stream)
     await client.close()
     found = NatsBus("orchestrator", settings)
     await found.open()
@@ -49,7 +51,7 @@ async def service(bus: NatsBus, nats_url: str, postgres_dsn: str):
 def published(*records):
     for told in records:
         subject = subjects.evt("default", told.entity, told.id, told.type.replace(".", "_"))
-        yield outgoing(subject, told, CALL, source="paracle/test", id=told.message_id)
+        yield outgoing(subject, told, CALL, source="paracle/test", id=told.message_id("default"))
 
 
 async def audit(bus: NatsBus, count: int):
@@ -78,15 +80,30 @@ async def test_nonsense_goes_to_the_dead_letters_and_blocks_nobody(bus: NatsBus,
     await eventually(dead)
 
 
-async def test_an_event_that_was_never_published_is_fetched_from_the_orchestrator(bus: NatsBus, service):
+async def test_events_that_were_never_published_are_fetched_from_their_owners(
+    bus: NatsBus, service, settings: ServiceSettings
+):
     history = [record(1, "run.started"), record(2), record(3, "run.completed")]
+    calls = [replied(1), replied(2), record(3, "task.completed", entity="task", id=TASK)]
 
     async def events(question: GetRunEvents, _call: Context) -> RunEvents:
         return RunEvents(events=tuple(history[question.after :]), terminal=True)
 
+    async def task_events(question: GetTaskEvents, _call: Context) -> TaskEvents:
+        return TaskEvents(events=tuple(calls[question.after :]), terminal=True)
+
     routes = Routes("orchestrator")
     routes.rpc(GetRunEvents, events)
     await bus.serve(routes)
-    await bus.publish(list(published(history[0], replied(1, task=TASK))))
-    found = await eventually(lambda: audit(bus, 4))
-    assert [item.event.seq for item in found if item.event.entity == "run"] == [1, 2, 3]
+    runtime = Routes("agent_runtime")
+    runtime.rpc(GetTaskEvents, task_events)
+    other = NatsBus("agent_runtime", settings)
+    await other.open()
+    await other.serve(runtime)
+    await bus.publish(list(published(history[0], calls[1])))
+    found = await eventually(lambda: audit(bus, 6))
+    for entity in ("run", "task"):
+        assert sorted(item.event.seq for item in found if item.event.entity == entity) == [1, 2, 3]
+    assert (await bus.call(GetUsage(run_id=RUN), CALL)).total.model_calls == 2
+    await other.drain(1)
+    await other.close()

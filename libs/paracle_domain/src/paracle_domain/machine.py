@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from paracle_domain.envelope import rfc3339
+from paracle_domain.ids import is_id
 from paracle_domain.messages import JsonObject, Message
 
 
@@ -30,7 +31,7 @@ class Decision[E, D]:
 class EventRecord(Message, type_name="event"):
     """One event of an actor's history, as it is published and streamed.
 
-    `seq` counts an actor's events from 1 without a gap. The record's message id is `{id}.{seq}`.
+    `seq` counts an actor's events from 1 without a gap.
     """
 
     entity: str
@@ -42,9 +43,13 @@ class EventRecord(Message, type_name="event"):
     correlation_id: str | None = None
     data: JsonObject = {}
 
-    @property
-    def message_id(self) -> str:
-        return f"{self.id}.{self.seq}"
+    def message_id(self, tenant: str) -> str:
+        """The id that it is published under: `{id}.{seq}` for what has an id of its own (runs, tasks).
+
+        What has a name is not the only one so called: there the tenant and the entity belong to the id.
+        """
+        own = f"{self.id}.{self.seq}"
+        return own if is_id(self.id) else f"{tenant}.{self.entity}.{own}"
 
 
 def encode_record(

@@ -10,15 +10,19 @@ Readers ignore fields that they do not know. A message of an unknown *type* is p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol
+from typing import Annotated, Any, ClassVar, Final, Protocol, override
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, ValidationError
 
 from paracle_domain.errors import MalformedMessage, from_validation
 
 JsonObject = dict[str, JsonValue]
 
 CATALOG: Final[dict[str, type[Message]]] = {}
+
+
+Given = Annotated[JsonValue, BeforeValidator(lambda value: {} if value is None else value)]
+"""An input: any JSON. None is given by leaving it out, by `null`, or by `{}`: the same, since `null` is not sent."""
 
 
 class Encodable(Protocol):
@@ -50,6 +54,7 @@ class Message(Value):
 
     type_name: ClassVar[str] = ""
 
+    @override
     def __init_subclass__(cls, type_name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not type_name:
@@ -61,7 +66,11 @@ class Message(Value):
         CATALOG[type_name] = cls
 
     def encode(self) -> bytes:
-        """The body as it goes on the wire: JSON without the fields that have their default `None`."""
+        """The body as it goes on the wire: JSON without the fields that are `None`, which must be their default.
+
+        A field whose default is something else either takes `None` for that default (`Given`), or has a serializer
+        that keeps it.
+        """
         return self.__pydantic_serializer__.to_json(self, exclude_none=True, by_alias=True)
 
     @classmethod
@@ -91,6 +100,7 @@ class Request[R: Message](Message):
     method: ClassVar[str]
     answer: ClassVar[type[Message]]
 
+    @override
     def __init_subclass__(
         cls, service: str = "", method: str = "", answer: type[Message] | None = None, **kwargs: Any
     ) -> None:
@@ -105,6 +115,7 @@ class Command(Message):
     service: ClassVar[str]
     verb: ClassVar[str]
 
+    @override
     def __init_subclass__(cls, service: str = "", verb: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(type_name=f"{service}.{verb}" if verb else "", **kwargs)
         if verb:

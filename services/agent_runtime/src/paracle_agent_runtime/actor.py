@@ -317,4 +317,6 @@ def record_message(record: EventRecord, context: Context) -> Outgoing:
     """`record` with its subject and its deterministic id."""
     subject = subjects.evt(context.tenant, record.entity, record.id, record.type.replace(".", "_"))
     story = context.caused_by(record.cause or record.id, record.correlation_id)
-    return Outgoing(subject, record, Envelope.wrap(record.type_name, SOURCE, story, id=record.message_id))
+    return Outgoing(
+        subject, record, Envelope.wrap(record.type_name, SOURCE, story, id=record.message_id(context.tenant))
+    )

@@ -14,6 +14,7 @@ from paracle_agent_runtime.actor import Workshop
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresAttempts, PostgresLeases
 from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPlans
 from paracle_agent_runtime.handlers import routes
+from paracle_agent_runtime.histories import Histories
 from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.outbox import Outbox
 from paracle_agent_runtime.plans import PlanCache
@@ -24,7 +25,7 @@ from paracle_agent_runtime.tools.http import HttpTools
 from paracle_agent_runtime.tools.toolbox import Toolbox
 from paracle_chassis.app import Service
 from paracle_chassis.bus import Bus
-from paracle_chassis.event_store import PostgresEventStore
+from paracle_chassis.event_store import EventStore, PostgresEventStore
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_domain.ids import new_id
@@ -37,18 +38,21 @@ def create_app(settings: Settings) -> Service:
     bus = NatsBus("agent_runtime", settings)
     database = Database(settings, "paracle_agent_runtime")
     http = HttpTools(body_limit=settings.http_tool_body_limit)
-    runtime = create_runtime(settings, bus, database.pool, http)
+    store = PostgresEventStore(database.pool, TASK_TABLES)
+    runtime = create_runtime(settings, bus, database.pool, store, http)
     return Service(
         "agent_runtime",
         settings,
         bus=bus,
-        routes=routes(runtime),
+        routes=routes(runtime, Histories(store)),
         resources=[database, aclosing(http), runtime],
         checks={"postgres": database.check},
     )
 
 
-def create_runtime(settings: Settings, bus: Bus, pool: asyncpg.Pool[Any], http: HttpTools) -> Runtime:
+def create_runtime(
+    settings: Settings, bus: Bus, pool: asyncpg.Pool[Any], store: EventStore, http: HttpTools
+) -> Runtime:
     """The use cases on these connections."""
     worker = new_id("wrk")
     schemas = Schemas()
@@ -57,7 +61,7 @@ def create_runtime(settings: Settings, bus: Bus, pool: asyncpg.Pool[Any], http: 
     )
     queries = Queries.load("paracle_agent_runtime")
     shop = Workshop(
-        journal=Journal(PostgresEventStore(pool, TASK_TABLES)),
+        journal=Journal(store),
         attempts=PostgresAttempts(pool, queries),
         outbox=Outbox(bus),
         models=RpcModels(bus),

@@ -1,13 +1,15 @@
-"""What the agent runtime hears."""
+"""What the agent runtime hears and answers."""
 
 from __future__ import annotations
 
+from paracle_agent_runtime.histories import Histories
 from paracle_agent_runtime.service import Runtime
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
+from paracle_domain.task.messages import GetTaskEvents
 
 
-def routes(runtime: Runtime) -> Routes:
+def routes(runtime: Runtime, histories: Histories) -> Routes:
     """The routing table. Every replica hears of cancelled tasks, since any may be working on them."""
     table = Routes("agent_runtime")
     table.mailbox(
@@ -25,5 +27,6 @@ def routes(runtime: Runtime) -> Routes:
         filter=f"{subjects.PREFIX}.*.cmd.agent_runtime.*",
         handler=runtime.cancel,
     )
+    table.rpc(GetTaskEvents, histories.get_task_events)
     table.listen(f"{subjects.PREFIX}.*.evt.task.*.task_cancelled", runtime.overhear)
     return table

@@ -1,4 +1,4 @@
-"""What the use cases of observability need: a log of events, and the owner of runs to ask for what never came."""
+"""What the use cases of observability need: a log of events, and owners of histories to ask for what never came."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paracle_observability.projections import EventRow, Spent, UsageRow
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A history that may miss events: it has a gap, or it is a run that fell silent without having ended.
+    """A history that may miss events: it has a gap, or it is a run or task that fell silent without having ended.
 
     `first_missing` is the first number that is not stored; `checks` counts how often it has been looked at.
     """
@@ -71,15 +71,15 @@ class EventLog(Protocol):
         ...
 
 
-class RunHistory(Protocol):
-    """The truth about a run's events."""
+class History(Protocol):
+    """The truth about the events of one kind of entity."""
 
-    async def after(self, tenant: str, run_id: str, seq: int) -> tuple[Sequence[EventRecord], bool]:
-        """Events of the run after number `seq`, without gaps, and whether more can be had at once.
+    async def after(self, tenant: str, name: str, seq: int) -> tuple[Sequence[EventRecord], bool]:
+        """Events of the entity `name` after number `seq`, without gaps, and whether there may be more already.
 
         Raises
         ------
         NotFound
-            If there is no such run.
+            If there is no such entity.
         """
         ...

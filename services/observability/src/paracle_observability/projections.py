@@ -21,7 +21,12 @@ from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Value
 
-RUN_ENDED: Final = ("run.completed", "run.degraded", "run.failed", "run.cancelled", "run.timed_out")
+ENDS: Final = {
+    "run": ("run.completed", "run.degraded", "run.failed", "run.cancelled", "run.timed_out"),
+    "task": ("task.completed", "task.failed", "task.cancelled", "task.timed_out"),
+}
+"""The last events of entities that end. The statements of `queries.sql` and an index name the same entities."""
+LAST: Final = tuple(kind for kinds in ENDS.values() for kind in kinds)
 _BIGINT_MAX: Final = 2**63 - 1
 
 type EventKey = tuple[str, str, str, int]

@@ -54,7 +54,7 @@ select task_id, provider, model, agent, step, model_calls, tool_calls, input_tok
 
 -- name: count_new
 -- Count what was stored since the last sweep into `history`. The row of `sweep` is locked, so replicas take turns.
--- $1: types of a run's last events; $2: how long an entity must be quiet before it is looked at.
+-- $1: types of last events; $2: how long an entity must be quiet before it is looked at.
 with mark as (
     select position from sweep for update
 ), new as (
@@ -75,13 +75,13 @@ on conflict (tenant, entity, id) do update set
     checks = 0
 
 -- name: claim_suspects
--- Histories with a gap, and runs that have been quiet without having ended: perhaps their last event never came.
+-- Histories with a gap, and runs and tasks that have been quiet without having ended: perhaps the last event never came.
 -- The longer a look finds nothing the longer until the next, up to an hour. Replicas claim different ones.
 -- $1: how many; $2: the first wait. `first_missing` is the first number that is not there.
 update history h
    set checks = h.checks + 1, check_at = now() + least($2::interval * power(2, least(h.checks, 20)), interval '1 hour')
   from (select tenant, entity, id from history
-         where check_at <= now() and (stored < last_seq or (entity = 'run' and not closed))
+         where check_at <= now() and (stored < last_seq or (entity in ('run', 'task') and not closed))
          order by check_at limit $1 for update skip locked) as due
  where h.tenant = due.tenant and h.entity = due.entity and h.id = due.id
 returning h.tenant, h.entity, h.id, h.stored, h.last_seq, h.checks,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from paracle_domain.audit import AuditPage, GetAudit, GetUsage, UsageReport
 from paracle_domain.envelope import ANONYMOUS, PRINCIPAL, Context, Envelope
 from paracle_domain.errors import MalformedMessage, NotFound, ParacleError
 from paracle_observability import telemetry
-from paracle_observability.ports import EventLog, RunHistory, Suspect
+from paracle_observability.ports import EventLog, History, Suspect
 from paracle_observability.projections import EventKey, EventRow, spending, usage_report
+
+SUSPECTS: Final = 100
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +33,11 @@ class Published(Protocol):
 
 
 class Observability:
-    """The audit log and its projections."""
+    """The audit log and its projections; `owners` are asked for the missing events of their kind of entity."""
 
-    def __init__(self, events: EventLog, runs: RunHistory) -> None:
+    def __init__(self, events: EventLog, owners: Mapping[str, History]) -> None:
         self._events = events
-        self._runs = runs
+        self._owners = owners
 
     async def store(self, batch: Sequence[Published]) -> None:
         """Keep every event of `batch`; what is no event at all goes to the dead letters with the reason."""
@@ -65,42 +67,44 @@ class Observability:
         """What a run used; a run that called no model used nothing, and so did one that nobody knows."""
         return usage_report(request.run_id, await self._events.usage(call.tenant, request.run_id))
 
-    async def sweep(self, quiet_s: float, limit: int = 100) -> int:
-        """Look into histories that may miss events and fetch what is missing; the number of events put back.
+    async def sweep(self, quiet_s: float) -> None:
+        """Look into histories that may miss events, and fetch what is missing: one round.
 
         A crash between the owner's commit and its publication can leave such a hole, as can the loss of a stream.
         """
-        mended = 0
-        for suspect in await self._events.suspects(quiet_s, limit):
-            mended += await self._look_into(suspect)
+        more = True
+        while more:
+            suspects = await self._events.suspects(quiet_s, SUSPECTS)
+            for suspect in suspects:
+                await self._look_into(suspect)
+            more = len(suspects) == SUSPECTS
         gaps = await self._events.gaps()
         telemetry.MISSING.record(gaps.missing)
         if gaps.missing:
             log.warning("events are missing", extra={"missing": gaps.missing, "histories": gaps.histories})
-        return mended
 
-    async def _look_into(self, suspect: Suspect) -> int:
-        if suspect.entity != "run":
+    async def _look_into(self, suspect: Suspect) -> None:
+        owner = self._owners.get(suspect.entity)
+        if owner is None:
             log.warning("event history has a gap", extra=_told(suspect))
-            return 0
+            return
         try:
-            mended = await self._fetch(suspect)
+            mended = await self._fetch(suspect, owner)
         except NotFound:
-            log.exception("events of a run that its owner does not know", extra=_told(suspect))
-            return 0
+            log.exception("events of something that its owner does not know", extra=_told(suspect))
+            return
         except ParacleError as error:
             log.warning("cannot fetch missing events now", extra=_told(suspect) | {"error": error.code})
-            return 0
+            return
         if mended:
             telemetry.MENDED.add(mended)
             log.warning("fetched events that were never received", extra=_told(suspect) | {"mended": mended})
-        return mended
 
-    async def _fetch(self, suspect: Suspect) -> int:
-        """Store the run's events from the first missing one on, page by page."""
+    async def _fetch(self, suspect: Suspect, owner: History) -> int:
+        """Store the entity's events from the first missing one on, page by page."""
         after, mended, more = suspect.first_missing - 1, 0, True
         while more:
-            records, more = await self._runs.after(suspect.tenant, suspect.id, after)
+            records, more = await owner.after(suspect.tenant, suspect.id, after)
             if not records:
                 break
             mended += await self._keep([EventRow.of(suspect.tenant, record, ANONYMOUS) for record in records])

@@ -37,7 +37,7 @@ class Event:
         token = record.type.replace(".", "_")
         self.subject = subject or subjects.evt(tenant, record.entity, record.id, token)
         context = Context(tenant=tenant, principal=principal, correlation_id=record.correlation_id)
-        self.envelope = Envelope(record.message_id, "event", "paracle/test", context, AT)
+        self.envelope = Envelope(record.message_id(tenant), "event", "paracle/test", context, AT)
         self.headers = self.envelope.headers()
         self.body = record.encode() if body is None else body
         self.refused: ParacleError | None = None
@@ -46,8 +46,8 @@ class Event:
         self.refused = error
 
 
-class ScriptedRuns:
-    """The orchestrator's truth, by run; an error instead of it is raised."""
+class ScriptedHistories:
+    """The owners' truth, by run or task; an error instead of it is raised."""
 
     def __init__(self):
         self.histories: dict[str, list[EventRecord] | ParacleError] = {}

@@ -11,7 +11,7 @@ from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import RunId
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
-from paracle_domain.messages import Command, Message, Request, Value
+from paracle_domain.messages import Command, Given, Message, Request, Value
 from paracle_domain.plan import Plan
 
 
@@ -69,7 +69,7 @@ class StartRun(Command, service="orchestrator", verb="start_run"):
     workflow: str | None = None
     agent: str | None = None
     revision: int | None = Field(default=None, ge=1, description="of the workflow; the newest if absent")
-    input: JsonValue = Field(default_factory=dict)
+    input: Given = Field(default_factory=dict)
     run_id: RunId | None = None
     labels: dict[str, str] = {}
 

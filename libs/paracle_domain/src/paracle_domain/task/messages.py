@@ -1,4 +1,4 @@
-"""What passes between the orchestrator and a worker pool: a task to do, and how it ended."""
+"""What passes between the orchestrator and a worker pool: a task to do, and how it ended; and what happened to it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import RunId, TaskId
 from paracle_domain.inference.usage import Usage
-from paracle_domain.messages import Command, Message
+from paracle_domain.machine import EventRecord
+from paracle_domain.messages import Command, Message, Request
 
 
 class TaskStatus(StrEnum):
@@ -70,3 +71,18 @@ class CancelTask(Command, service="agent_runtime", verb="cancel_task"):
     step: str
     attempt: int
     reason: str = "cancelled"
+
+
+class TaskEvents(Message, type_name="task.events"):
+    """Events of a task after a cursor, without gaps. `terminal`: there will be no more after these."""
+
+    events: tuple[EventRecord, ...]
+    terminal: bool
+
+
+class GetTaskEvents(Request[TaskEvents], service="agent_runtime", method="get_task_events", answer=TaskEvents):
+    """A task's events after number `after`. Tasks of tools that change nothing have none: they are not found."""
+
+    task_id: TaskId
+    after: int = Field(default=0, ge=0)
+    limit: int = Field(default=500, ge=1, le=5_000)

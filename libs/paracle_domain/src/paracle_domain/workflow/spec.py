@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
-from paracle_domain.messages import JsonObject
+from paracle_domain.messages import Given, JsonObject
 
 StepId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
@@ -49,7 +49,7 @@ class StepSpec(Spec):
     id: StepId
     agent: Name | None = None
     tool: Name | None = None
-    input: JsonValue = Field(default_factory=dict, description="what the target gets; strings may be expressions")
+    input: Given = Field(default_factory=dict, description="what the target gets; strings may be expressions")
     needs: tuple[StepId, ...] = Field(default=(), description="steps to wait for, besides those that expressions name")
     when: str | None = Field(default=None, description="an expression; false skips the step")
     retry: RetrySpec = RetrySpec()

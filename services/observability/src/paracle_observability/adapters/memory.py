@@ -11,7 +11,7 @@ from paracle_domain.audit import StoredEvent
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
 from paracle_observability.ports import Gaps, Suspect
-from paracle_observability.projections import RUN_ENDED, EventKey, EventRow, Spent, UsageRow
+from paracle_observability.projections import ENDS, LAST, EventKey, EventRow, Spent, UsageRow
 
 _LONGEST_WAIT_S = 3600.0
 
@@ -84,7 +84,7 @@ class MemoryEventLog:
             histories.setdefault((row.tenant, row.entity, row.id), {})[row.seq] = row.type
         found = []
         for (tenant, entity, name), types in histories.items():
-            ended = entity != "run" or any(kind in RUN_ENDED for kind in types.values())
+            ended = entity not in ENDS or any(kind in LAST for kind in types.values())
             if len(types) < max(types) or not ended:
                 first = next(seq for seq in range(1, max(types) + 2) if seq not in types)
                 found.append(Suspect(tenant, entity, name, len(types), max(types), first, 0))

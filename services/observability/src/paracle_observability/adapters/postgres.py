@@ -15,7 +15,7 @@ from paracle_domain.audit import StoredEvent
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
 from paracle_observability.ports import Gaps, Suspect
-from paracle_observability.projections import RUN_ENDED, EventRow, Spent, UsageRow
+from paracle_observability.projections import LAST, EventRow, Spent, UsageRow
 
 _COLUMNS: Final = tuple(
     attrgetter(name)
@@ -54,7 +54,7 @@ class PostgresEventLog:
         """See `EventLog.suspects`."""
         quiet = timedelta(seconds=quiet_s)
         async with self._pool.acquire() as connection:
-            await connection.execute(self._sql["count_new"], list(RUN_ENDED), quiet)
+            await connection.execute(self._sql["count_new"], list(LAST), quiet)
             rows = await connection.fetch(self._sql["claim_suspects"], limit, quiet)
         return [Suspect(**row) for row in rows]
 

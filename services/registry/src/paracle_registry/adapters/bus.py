@@ -33,8 +33,6 @@ def _event(tenant: str, revision: Revision) -> Outgoing:
         at=revision.created_at,
         data={"digest": revision.digest, "author": revision.author, "version": revision.version},
     )
-    # A name is unique only within its tenant and kind, and the stream tells duplicates by this id.
-    message_id = f"{tenant}.{entity}.{record.message_id}"
     context = Context(tenant, principal=revision.author)
     subject = subjects.evt(tenant, entity, revision.name, "revised")
-    return Outgoing(subject, record, Envelope.wrap(record.type_name, SOURCE, context, id=message_id))
+    return Outgoing(subject, record, Envelope.wrap(record.type_name, SOURCE, context, id=record.message_id(tenant)))

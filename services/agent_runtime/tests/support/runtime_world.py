@@ -11,6 +11,7 @@ from typing import Any
 from paracle_agent_runtime.actor import Workshop
 from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPlans
 from paracle_agent_runtime.handlers import routes
+from paracle_agent_runtime.histories import Histories
 from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.outbox import Outbox
 from paracle_agent_runtime.plans import PlanCache
@@ -227,4 +228,4 @@ class World:
             worker=self.leases.worker,
         )
         self.runtime = Runtime(self.shop, self.plans, self.leases, drain_s=0.2, **options)
-        self.routes = routes(self.runtime)
+        self.routes = routes(self.runtime, Histories(store))

@@ -1,6 +1,0 @@
-"""The surroundings of the runtime, importable by its tests."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
