@@ -199,6 +199,17 @@ def test_a_service_that_never_gets_ready_is_named(home: Home) -> None:
 
 
 @pytest.mark.connected
+def test_the_api_is_started_again_where_it_was(home: Home) -> None:
+    home.services(api_gateway=WORKING)
+    stack = home.open(port=0)
+    stack.up()
+    url = stack.url
+    stack.kill("api_gateway")
+    stack.start("api_gateway")
+    assert stack.url == url
+
+
+@pytest.mark.connected
 def test_a_port_that_is_taken(home: Home) -> None:
     home.services(api_gateway=WORKING)
     stack = home.open()

@@ -42,7 +42,7 @@ class Stack:
     root
         A folder of its own, made when needed.
     port
-        Of the REST API. `None`: the port that it had before, else 8080, else a free one.
+        Of the REST API. `None`: the port that it had before, else 8080, else a free one. 0: likewise without 8080.
     files_root
         What builtin tools may read files below.
     extra_env
@@ -279,13 +279,14 @@ class Stack:
         return hmac.digest(self.postgres.password.encode(), b"services", "sha256").hex()
 
     def _choose_port(self) -> int:
-        if self._port is not None:
-            if self._port and not port_is_free(self._port):
+        if self._port:
+            if not port_is_free(self._port):
                 message = f"port {self._port} on 127.0.0.1 is taken; give another with --port, or 0 for a free one"
                 raise StackFailed(message)
-            return self._port or free_port()
+            return self._port
         known = self._state.members.get(EDGE)
-        for port in (known.port if known is not None else None, DEFAULT_PORT):
+        before = known.port if known is not None else None
+        for port in (before, DEFAULT_PORT if self._port is None else None):
             if port is not None and port_is_free(port):
                 return port
         return free_port()
