@@ -147,7 +147,11 @@ class NatsBus(Bus):
     @override
     async def send(self, subject: str, message: Message, envelope: Envelope, *, timeout_s: float = 10.0) -> JsonObject:
         wire = await to_wire(Outgoing(subject, message, envelope), self._claims)
-        telemetry.inject(wire.headers)
+        service, verb = subject.rsplit(".", 2)[-2:]
+        with telemetry.client_span(service, verb, wire.headers):
+            return await self._send(wire, envelope, timeout_s)
+
+    async def _send(self, wire: Wire, envelope: Envelope, timeout_s: float) -> JsonObject:
         answers: asyncio.Queue[Msg] = asyncio.Queue()
         reply = self.link.inbox.expect(lambda _more, answer: answers.put_nowait(answer))
         wire.headers[REPLY_TO] = reply
@@ -156,7 +160,7 @@ class NatsBus(Bus):
                 return await self._send_until_answered(wire, reply, answers)
         except TimeoutError:
             raise DeadlineExceeded(
-                f"{subject} was not answered within {timeout_s:g} s; it may still be carried out: "
+                f"{wire.subject} was not answered within {timeout_s:g} s; it may still be carried out: "
                 f"ask again with the same id ({envelope.id})"
             ) from None
         finally:

@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
-from opentelemetry import metrics, trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import StatusCode
 
+from paracle_chassis import telemetry
+from paracle_chassis.telemetry import Counter, Histogram
 from paracle_domain.errors import ParacleError
 from paracle_domain.inference.request import CallLabels, Complete
 from paracle_domain.inference.response import Completion
@@ -53,6 +54,11 @@ TOKEN_USAGE: Final = "gen_ai.client.token.usage"  # noqa: S105  # not a password
 FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_first_chunk"
 RETRIES: Final = "paracle.provider_gateway.retries"
 
+_duration: Final = Histogram(DURATION, "Time of a call, retries included.")
+_tokens: Final = Histogram(TOKEN_USAGE, "Tokens of a call.", "{token}")
+_first_chunk: Final = Histogram(FIRST_CHUNK, "Time to the first piece of a reply.")
+_retries: Final = Counter(RETRIES, "Requests that were sent again.", "{retry}")
+
 log = logging.getLogger(SCOPE)
 
 
@@ -66,46 +72,40 @@ class CallRecord:
 class Telemetry:
     """Spans, metrics and a log line for every call."""
 
-    def __init__(self) -> None:
-        meter = metrics.get_meter(SCOPE)
-        self._tracer = trace.get_tracer(SCOPE)
-        self._duration = meter.create_histogram(DURATION, "s", "Time of a call, retries included")
-        self._tokens = meter.create_histogram(TOKEN_USAGE, "{token}", "Tokens of a call")
-        self._first_chunk = meter.create_histogram(FIRST_CHUNK, "s", "Time to the first piece of a reply")
-        self._retries = meter.create_counter(RETRIES, "{retry}", "Requests that were sent again")
-
     @contextmanager
     def call(self, provider: str, model: str, request: Complete) -> Iterator[CallRecord]:
         """Record the call that is made within this context."""
         names = {OPERATION: CHAT, PROVIDER: provider, REQUEST_MODEL: model}
         attributes = names | {CALL_ID: request.call_id} | _labels(request.labels)
         record, started = CallRecord(), perf_counter()
-        with self._tracer.start_as_current_span(
-            f"{CHAT} {model}", kind=SpanKind.CLIENT, attributes=attributes, record_exception=False
-        ) as span:
+        failure: BaseException | None = None
+        with telemetry.span(f"{CHAT} {model}", kind="client", attributes=attributes) as span:
             try:
                 yield record
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # raised again below
                 self._failed(span, names, attributes, error, perf_counter() - started)
-                raise
-            assert record.completion is not None
-            self._finished(span, names, attributes, record.completion)
+                failure = error  # outside of the span, which would record it with all that it quotes
+            else:
+                assert record.completion is not None
+                self._finished(span, names, attributes, record.completion)
+        if failure is not None:
+            raise failure
 
     def retried(self, provider: str, model: str, error: ParacleError) -> None:
         """Count one request that will be sent again."""
-        self._retries.add(1, {PROVIDER: provider, REQUEST_MODEL: model, ERROR_TYPE: error.code})
+        _retries.add(1, {PROVIDER: provider, REQUEST_MODEL: model, ERROR_TYPE: error.code})
         log.warning(
             "model call failed, trying again",
             extra={PROVIDER: provider, REQUEST_MODEL: model, ERROR_TYPE: error.code, "detail": error.message},
         )
 
-    def _finished(self, span: Span, names: dict[str, str], attributes: dict[str, str], completion: Completion) -> None:
+    def _finished(self, span: Any, names: dict[str, str], attributes: dict[str, str], completion: Completion) -> None:
         usage = completion.usage
-        self._duration.record(completion.latency_s, names)
-        self._tokens.record(usage.input_tokens, names | {TOKEN_TYPE: "input"})
-        self._tokens.record(usage.output_tokens, names | {TOKEN_TYPE: "output"})
+        _duration.record(completion.latency_s, names)
+        _tokens.record(usage.input_tokens, names | {TOKEN_TYPE: "input"})
+        _tokens.record(usage.output_tokens, names | {TOKEN_TYPE: "output"})
         if completion.first_token_s is not None:
-            self._first_chunk.record(completion.first_token_s, names)
+            _first_chunk.record(completion.first_token_s, names)
         outcome: dict[str, str | int] = {
             RESPONSE_MODEL: completion.model,
             INPUT_TOKENS: usage.input_tokens,
@@ -114,18 +114,20 @@ class Telemetry:
             REASONING_TOKENS: usage.reasoning_tokens,
             ATTEMPTS: completion.attempts,
         }
-        span.set_attributes(outcome)
-        span.set_attribute(FINISH_REASONS, [completion.finish_reason.value])
+        if span is not None:
+            span.set_attributes(outcome)
+            span.set_attribute(FINISH_REASONS, [completion.finish_reason.value])
         log.info("model call finished", extra=attributes | outcome | {"latency_s": round(completion.latency_s, 3)})
 
     def _failed(
-        self, span: Span, names: dict[str, str], attributes: dict[str, str], error: BaseException, seconds: float
+        self, span: Any, names: dict[str, str], attributes: dict[str, str], error: BaseException, seconds: float
     ) -> None:
         kind = error.code if isinstance(error, ParacleError) else type(error).__name__
         detail = error.message if isinstance(error, ParacleError) else kind
-        self._duration.record(seconds, names | {ERROR_TYPE: kind})
-        span.set_attribute(ERROR_TYPE, kind)
-        span.set_status(Status(StatusCode.ERROR, detail))
+        _duration.record(seconds, names | {ERROR_TYPE: kind})
+        if span is not None:
+            span.set_attribute(ERROR_TYPE, kind)
+            span.set_status(StatusCode.ERROR, detail)
         log.warning("model call failed", extra=attributes | {ERROR_TYPE: kind, "detail": detail})
 
 

@@ -97,6 +97,11 @@ class OtlpReceiver:
                         )
         return found
 
+    def metric_services(self) -> set[str]:
+        """The services that sent metrics so far."""
+        groups = (group for request in list(self._kept.metrics) for group in request.resource_metrics)
+        return {_service(group.resource) for group in groups}
+
     def logs(self) -> list[ReceivedLog]:
         """Every log record received so far."""
         return [
