@@ -1,0 +1,60 @@
+"""One stack for all tests here; each of them finds it whole, whatever the one before did to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import psutil
+import pytest
+from tests.e2e.effects import EffectServer
+from tests.e2e.world import System
+
+from paracle_chassis.testing.fake_anthropic import FakeAnthropic
+from paracle_chassis.testing.fake_openai import FakeOpenAI
+from paracle_chassis.testing.otlp import OtlpReceiver
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder is an end-to-end test."""
+    for item in items:
+        if "e2e" in item.path.parts:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def session_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """The stack, started once; afterwards none of its processes may be left."""
+    with OtlpReceiver() as receiver, EffectServer() as effects:
+        system = System(tmp_path_factory.mktemp("e2e"), receiver, effects)
+        try:
+            system.stack.up()
+            yield system
+        finally:
+            pids = system.pids().values()
+            system.stack.down()
+        assert not [pid for pid in pids if psutil.pid_exists(pid)]
+
+
+@pytest.fixture
+def system(session_system: System) -> System:
+    """The stack, with everything running and ready."""
+    session_system.stack.up()
+    return session_system
+
+
+@pytest.fixture
+async def openai(system: System) -> AsyncIterator[FakeOpenAI]:
+    """What answers for the provider `openai-compatible`."""
+    fake = FakeOpenAI()
+    fake.port = system.ports.compatible
+    async with fake:
+        yield fake
+
+
+@pytest.fixture
+async def anthropic(system: System) -> AsyncIterator[FakeAnthropic]:
+    """What answers for the provider `anthropic`."""
+    fake = FakeAnthropic()
+    fake.port = system.ports.anthropic
+    async with fake:
+        yield fake

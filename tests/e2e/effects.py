@@ -1,0 +1,82 @@
+"""An HTTP tool that counts: what the world outside Paracle sees of tool calls."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar, Self, override
+
+HEADER = "Idempotency-Key"
+
+
+@dataclass(frozen=True, slots=True)
+class EffectCall:
+    """One request that arrived: its key, and what was asked for."""
+
+    key: str | None
+    run: str
+    step: str
+
+
+class EffectServer:
+    """Listens on a free port of the loopback interface while it is entered; remembers every call."""
+
+    def __init__(self) -> None:
+        self._calls: list[EffectCall] = []
+        handler = type("Handler", (_Handler,), {"calls": self._calls})
+        self._server = _Server(("127.0.0.1", 0), handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    def calls(self, run: str) -> list[EffectCall]:
+        """All that arrived on behalf of `run` (the name that the test gave it)."""
+        return [call for call in list(self._calls) if call.run == run]
+
+    def keys_by_step(self, run: str) -> dict[str, set[str | None]]:
+        """The keys under which each step of `run` was asked for: one each, however often the call came."""
+        found: dict[str, set[str | None]] = {}
+        for call in self.calls(run):
+            found.setdefault(call.step, set()).add(call.key)
+        return found
+
+    def times_by_step(self, run: str) -> Counter[str]:
+        """How often the call of each step of `run` came."""
+        return Counter(call.step for call in self.calls(run))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+
+class _Handler(BaseHTTPRequestHandler):
+    calls: ClassVar[list[EffectCall]]
+
+    def do_POST(self) -> None:
+        body: Any = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.calls.append(EffectCall(self.headers.get(HEADER), str(body["run"]), str(body["step"])))
+        answer = json.dumps({"done": body["step"]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    @override
+    def log_message(self, *_args: object) -> None:
+        """The test's output stays its own."""

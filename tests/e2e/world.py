@@ -1,0 +1,127 @@
+"""The system under test: one embedded stack for the session, with everything around it in the test's hands.
+
+Model providers, the HTTP tool and the telemetry backend are servers of the tests, on ports that the stack was told
+once. A port without a server is a provider that cannot be reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.e2e.effects import EffectServer
+
+from paracle_chassis.testing.otlp import OtlpReceiver
+from paracle_client import AsyncClient, Client, Stack
+from paracle_client.stack import SERVICES
+from paracle_domain.run.commands import RunView
+from paracle_embedded import free_port
+
+ROOT: Final = Path(__file__).parents[2]
+PARACLE: Final = Path(sys.executable).parent / "paracle"
+TRIAGE: Final = ROOT / "examples" / "triage"
+MAILS: Final = "examples/triage/mails"
+CANARY: Final = "sk-canary-a8f1c0de9b7e"
+"""The key of every provider: it must never be seen anywhere."""
+PATIENCE_S: Final = 60.0
+COMMAND_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the provider gateway looks for its providers."""
+
+    compatible: int
+    openai: int
+    anthropic: int
+
+
+class System:
+    """The stack of the session and what surrounds it."""
+
+    def __init__(self, root: Path, receiver: OtlpReceiver, effects: EffectServer) -> None:
+        self.ports = Ports(free_port(), free_port(), free_port())
+        self.receiver = receiver
+        self.effects = effects
+        everywhere = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+            "OTEL_BSP_SCHEDULE_DELAY": "250",
+            "OTEL_BLRP_SCHEDULE_DELAY": "250",
+        }
+        extra = {one.name: dict(everywhere) for one in SERVICES}
+        extra["provider_gateway"] |= self._providers()
+        self.stack = Stack(root / ".paracle", port=0, files_root=ROOT, extra_env=extra)
+
+    def _providers(self) -> dict[str, str]:
+        here = "http://127.0.0.1"
+        return {
+            "PARACLE_OPENAI_BASE_URL": f"{here}:{self.ports.compatible}/v1",
+            "PARACLE_OPENAI_API_KEY": CANARY,
+            "OPENAI_BASE_URL": f"{here}:{self.ports.openai}/v1",
+            "OPENAI_API_KEY": CANARY,
+            "ANTHROPIC_BASE_URL": f"{here}:{self.ports.anthropic}",
+            "ANTHROPIC_API_KEY": CANARY,
+            "PARACLE_DEFAULT_MODEL": "sandbox/rules",
+            "PARACLE_FIRST_TOKEN_TIMEOUT_S": "4",
+            "PARACLE_BETWEEN_TOKENS_TIMEOUT_S": "4",
+            "PARACLE_MODEL_ATTEMPTS": "3",
+        }
+
+    @property
+    def url(self) -> str:
+        return self.stack.url
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[AsyncClient]:
+        async with AsyncClient(self.url) as client:
+            yield client
+
+    def apply(self, text: str) -> None:
+        """Put manifests in."""
+        with Client(self.url) as client:
+            client.apply(text)
+
+    async def run(self, workflow: str, value: Any = None) -> RunView:
+        """A run of `workflow`, ended."""
+        async with self.client() as client, asyncio.timeout(PATIENCE_S):
+            accepted = await client.start_run(workflow, value)
+            return await client.wait(accepted.run_id)
+
+    async def invoke(self, agent: str, value: Any) -> RunView:
+        """A run of one agent, ended."""
+        async with self.client() as client, asyncio.timeout(PATIENCE_S):
+            accepted = await client.invoke(agent, value)
+            return await client.wait(accepted.run_id)
+
+    def pids(self) -> dict[str, int]:
+        """Of everything that runs."""
+        return {one.name: one.pid for one in self.stack.status() if one.pid is not None}
+
+
+def triage_text() -> str:
+    """The example's manifests, as they ship."""
+    return "\n---\n".join(path.read_text(encoding="utf-8") for path in sorted(TRIAGE.glob("*.yaml")))
+
+
+def paracle(*arguments: str, cwd: Path = ROOT, url: str | None = None) -> subprocess.CompletedProcess[str]:
+    """The command line, as a process of its own, with a bound on its time; `url` is what it talks to."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PARACLE_")}
+    if url is not None:
+        environment["PARACLE_URL"] = url
+    return subprocess.run(
+        [PARACLE, *arguments],
+        cwd=cwd,
+        env=environment | {"COLUMNS": "120", "PYTHONWARNINGS": "default"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_S,
+        check=False,
+    )
