@@ -83,7 +83,7 @@ def test_shown_subjects_are_of_the_contract() -> None:
     shown = {name for path in DOCUMENTS for name in re.findall(r"paracle\.v1\.default\.[\w.*]*[\w*]", text(path))}
     assert shown
     for name in shown:
-        assert Subject.parse(name.replace("*", "any"))
+        Subject.parse(name.replace("*", "any"))
 
 
 def test_shown_error_codes_are_there() -> None:

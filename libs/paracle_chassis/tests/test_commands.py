@@ -76,7 +76,7 @@ async def test_a_bare_request_of_nonsense_is_answered_with_a_problem(serve, nats
     await serve(Beginner().routes())
     client = await nats.connect(nats_url)
     answer = await client.request(SUBJECT, b"{", timeout=5)
-    assert answer.headers["paracle-error"] == "malformed_message"
+    assert (answer.headers or {})["paracle-error"] == "malformed_message"
     assert json.loads(answer.data)["status"] == 400
     await client.close()
 

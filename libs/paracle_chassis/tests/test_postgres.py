@@ -133,7 +133,7 @@ async def test_without_a_server_or_a_dsn_the_reason_is_said(package):
             pass
     assert "hunter2" not in str(caught.value)
     with pytest.raises(Unavailable, match="PARACLE_POSTGRES_DSN is not set"):
-        create_pool(ServiceSettings())
+        _ = create_pool(ServiceSettings())
 
 
 def test_queries_are_found_by_name():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from paracle_client import wire
-from paracle_client.cli import app as cli_app
 from paracle_client.cli import demo, following, main
 from paracle_client.cli.app import COMMANDS
 from paracle_domain.agent.spec import AgentSpec
@@ -312,7 +312,7 @@ def test_demo_stops_what_it_started_however_it_ends(
             triage.on("POST /v1/manifests", make.problem("spec_invalid", 422, "bad"))
         case _:
             monkeypatch.setattr(demo, "follow", end)
-            monkeypatch.setattr(cli_app.os, "dup2", lambda *_: None)
+            monkeypatch.setattr(os, "dup2", lambda *_: None)
     assert paracle("demo").code == (143 if ending == "signal" else 1)
     assert stack.downs == 1
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from paracle_domain import expressions
 from paracle_domain.errors import ExpressionFailed
@@ -195,7 +196,7 @@ def test_a_condition_is_one_expression_not_text() -> None:
 
 
 def test_references() -> None:
-    template = {
+    template: JsonValue = {
         "a": "{{ steps.one.output.x }}",
         "b": ["{{ steps['two'].status }} {{ input.steps.no }}"],
         "c": "steps.no",

@@ -264,8 +264,7 @@ def test_cancel_waits_for_what_runs() -> None:
     run.begin()
     run.finish("a")
     run.cancel("wrong customer")
-    assert run.state.status is RunStatus.CANCELLING
-    assert sorted(run.stops) == ["b", "c"]
+    assert (run.state.status, sorted(run.stops)) == (RunStatus.CANCELLING, ["b", "c"])
     run.stopped("b")
     run.stopped("c")
     assert run.types[-1] == "run.cancelled"

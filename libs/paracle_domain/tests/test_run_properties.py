@@ -149,7 +149,7 @@ def _check_order(steps: list[dict[str, Any]], run: Driver) -> None:
     ended: set[str] = set()
     ending = False
     for event in run.events:
-        step = getattr(event, "step", None)
+        step: str = getattr(event, "step", "")
         if event.type in {"run.failing", "run.cancelling"}:
             ending = True
         elif event.type == "step.started":

@@ -9,12 +9,14 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from paracle_domain.errors import ErrorInfo, Finding
 from paracle_domain.inference.chat import ToolCallPart
 from paracle_domain.machine import fold
 from paracle_domain.task import events as ev
 from paracle_domain.task import inputs as told
+from paracle_domain.task.directives import InvokeTool
 from paracle_domain.task.machine import decide, wishes
 from paracle_domain.task.messages import TaskStatus
 from paracle_domain.task.state import Job, TaskState, evolve
@@ -59,7 +61,8 @@ def inputs(draw: st.DrawFn, state: TaskState) -> told.TaskInput:
         case "model_failed":
             return told.ModelFailed(at, state.model_call_id, draw(failure))
         case "ok":
-            return told.ToolSucceeded(at, call, draw(st.sampled_from([None, "x", {"y": None}])), 0.1)
+            results: list[JsonValue] = [None, "x", {"y": None}]
+            return told.ToolSucceeded(at, call, draw(st.sampled_from(results)), 0.1)
         case "failed":
             return told.ToolFailed(at, call, draw(failure), 0.1, draw(st.sampled_from(list(told.Outcome))))
         case "checked":
@@ -75,7 +78,9 @@ def inputs(draw: st.DrawFn, state: TaskState) -> told.TaskInput:
 @given(st.data(), st.sampled_from(SHAPES), st.sampled_from(TARGETS))
 def test_replay_equals_live_and_terminal_states_absorb(data: st.DataObject, agent: Any, target: Any) -> None:
     start = TaskState(Job.of(task(**target), plan(agent)))
-    state, history, asked = start, [], []
+    state = start
+    history: list[ev.TaskEvent] = []
+    asked: list[str] = []
     for number in range(1 + data.draw(st.integers(0, 25))):
         message = data.draw(inputs(state)) if number else told.AcceptTask(AT)
         decision = decide(state, message)
@@ -84,7 +89,7 @@ def test_replay_equals_live_and_terminal_states_absorb(data: st.DataObject, agen
         state = fold(evolve, state, decision.events)
         history += decision.events
         if not isinstance(message, told.Resume):
-            asked += [wish.key for wish in decision.directives if getattr(wish, "key", None)]
+            asked += [wish.key for wish in decision.directives if isinstance(wish, InvokeTool) and wish.key]
         assert {repr(w) for w in decision.directives} <= {repr(w) for w in wishes(state)}
         again = decide(state, message)
         if not isinstance(message, told.ReplyCame | told.ModelFailed | told.CancelRequested):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx2
 import pytest
@@ -24,7 +24,7 @@ class World:
     bus: ScriptedBus
     bells: HandBells
     orchestrator: Orchestrator
-    app: Api
+    app: Api = field(init=False)
     settings: Settings
     outage: ParacleError | None = None
 
@@ -37,7 +37,7 @@ class World:
 def world() -> World:
     settings = Settings(api_port=0, sse_poll_s=0.05, sse_keep_alive_s=0.05, drain_timeout_s=5)
     bus, bells = ScriptedBus(), HandBells()
-    found = World(bus, bells, Orchestrator(bus), None, settings)
+    found = World(bus, bells, Orchestrator(bus), settings)
     found.app = create_app(settings, bus=bus, bells=bells, check=found.check)
     return found
 
@@ -54,8 +54,7 @@ async def url(world: World) -> AsyncIterator[str]:
     """Where the API listens for real."""
     listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(config(world.app, world.settings))
-    server.config.setup_event_loop = lambda: None
-    serving = asyncio.create_task(server._serve([listener]))
+    serving = asyncio.create_task(server.serve([listener]))
     await eventually(lambda: server.started)
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     world.app.state.closing.set()

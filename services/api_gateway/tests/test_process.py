@@ -91,7 +91,7 @@ class Process:
 
     async def end(self) -> tuple[int, str]:
         _, told = await asyncio.wait_for(self.process.communicate(), 30)
-        return self.process.returncode, told.decode()
+        return await self.process.wait(), told.decode()
 
 
 async def test_a_process_serves_streams_and_drains_with_one_open(nats_url: str, bus: NatsBus):

@@ -122,9 +122,9 @@ class Desk:
     """A replica of the orchestrator, the store and bus that it shares with others, and a clock."""
 
     def __init__(self, other: Desk | None = None, *, cached: int = 100) -> None:
-        self.bus = other.bus if other else FakeBus()
-        self.store = other.store if other else MemoryEventStore()
-        self.shelf = other.shelf if other else PlanShelf()
+        self.bus: FakeBus = other.bus if other else FakeBus()
+        self.store: MemoryEventStore = other.store if other else MemoryEventStore()
+        self.shelf: PlanShelf = other.shelf if other else PlanShelf()
         self.now = EPOCH
         self.plans = Plans(self.shelf, self.bus)
         self.host = RunHost(self.store, self.plans, self.bus, lambda: self.now, cached=cached)

@@ -14,7 +14,7 @@ from paracle_chassis.postgres import Queries, create_pool
 from paracle_chassis.settings import ServiceSettings
 from paracle_domain.errors import InvalidInput
 from paracle_domain.ids import new_id
-from paracle_domain.run.commands import ListRuns, RunStatus
+from paracle_domain.run.commands import ListRuns, RunStatus, RunSummary
 from paracle_orchestrator.adapters.postgres import RUN_TABLES, PostgresPlanStore, PostgresRunIndex
 
 pytestmark = pytest.mark.connected
@@ -64,15 +64,15 @@ async def test_runs_are_listed_newest_first_page_by_page(pool: Any) -> None:
     index = PostgresRunIndex(pool, Queries.load("paracle_orchestrator"))
     ids = await put_runs(pool, 5)
     await put_runs(pool, 2, tenant="evil")
-    found: list[str] = []
+    found: list[RunSummary] = []
     cursor = None
     for _ in range(3):
         page = await index.page("acme", ListRuns(limit=2, cursor=cursor))
-        found += [run.run_id for run in page.runs]
+        found += page.runs
         cursor = page.next_cursor
     assert cursor is None
-    assert found == ids[::-1]
-    assert page.runs[0].labels == {"a": "b"}
+    assert [run.run_id for run in found] == ids[::-1]
+    assert found[-1].labels == {"a": "b"}
 
 
 async def test_runs_are_filtered(pool: Any) -> None:

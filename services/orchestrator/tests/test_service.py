@@ -17,6 +17,7 @@ from paracle_domain.errors import (
     InvalidInput,
     MalformedMessage,
     NotFound,
+    ParacleError,
     PayloadTooLarge,
     Unavailable,
 )
@@ -110,7 +111,7 @@ async def test_the_same_id_for_another_request_is_a_conflict(desk: Any) -> None:
     ],
 )
 async def test_bad_orders_are_refused_and_change_nothing(
-    desk: Any, tools: Any, command: Any, kind: type[Exception], path: str
+    desk: Any, tools: Any, command: Any, kind: type[ParacleError], path: str
 ) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
     desk.knows("strict", tools.plan_of({"id": "a"}, input=schema))

@@ -234,7 +234,9 @@ class TestFailures:
         ],
         ids=["400", "401", "404", "filtered prompt", "no quota", "web page"],
     )
-    async def test_failures_that_stay_are_told_at_once(self, peer: Peer, turn: Turn, error: type, stream: bool):
+    async def test_failures_that_stay_are_told_at_once(
+        self, peer: Peer, turn: Turn, error: type[ParacleError], stream: bool
+    ):
         peer.server.script(turn)
         with pytest.raises(error) as caught:
             await peer.complete(peer.ask(stream=stream))

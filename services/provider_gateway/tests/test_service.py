@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain.envelope import Context
-from paracle_domain.errors import Cancelled, Conflict, InternalError, InvalidInput, NotFound, Unavailable
+from paracle_domain.errors import Cancelled, Conflict, InternalError, InvalidInput, NotFound, ParacleError, Unavailable
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.request import AbortCall, Complete, ListModels
 from paracle_domain.inference.response import FinishReason
@@ -199,7 +199,7 @@ class TestRouting:
             ("sandbox/genius", NotFound, "it has sandbox/rules, sandbox/slow"),
         ],
     )
-    async def test_what_is_not_there_is_named_with_the_way_out(self, model: str, error: type, hint: str):
+    async def test_what_is_not_there_is_named_with_the_way_out(self, model: str, error: type[ParacleError], hint: str):
         with pytest.raises(error, match=hint) as caught:
             await gateway(SandboxProvider()).completions.complete(ask(model=model), CONTEXT)
         assert caught.value.path == "model"

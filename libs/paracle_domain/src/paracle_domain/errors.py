@@ -34,7 +34,7 @@ an RFC 9457 problem (`to_problem`, `from_problem`), and comes out of the other e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self, override
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -84,6 +84,7 @@ class ParacleError(Exception):
         self.problems = tuple(problems)
         self.retry_after_s = retry_after_s
 
+    @override
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message
 

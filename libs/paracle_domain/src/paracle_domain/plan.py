@@ -60,7 +60,7 @@ class Plan(Message, type_name="plan"):
         tools: dict[str, PlannedTool],
     ) -> Self:
         """The plan of these parts, its digest computed."""
-        parts = {
+        parts: JsonObject = {
             "contract": CONTRACT_VERSION,
             "workflow": workflow.model_dump(mode="json"),
             "agents": {name: agent.model_dump(mode="json") for name, agent in agents.items()},

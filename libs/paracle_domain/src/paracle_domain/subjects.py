@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal, Self, get_args
+from typing import Final, Literal, Self, get_args, override
 
 from paracle_domain.errors import MalformedMessage, quote
 
@@ -73,6 +73,7 @@ class Subject:
             raise MalformedMessage(f"subject {quote(text)}: {kind} takes {_TAIL_TOKENS[kind]} tokens of [A-Za-z0-9_-]")
         return cls(tenant, kind, tail)  # type: ignore[arg-type]  # membership in _TAIL_TOKENS was just checked
 
+    @override
     def __str__(self) -> str:
         return f"{PREFIX}.{self.tenant}.{self.kind}.{'.'.join(self.tail)}"
 

@@ -5,10 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
-from typing import Final
+from typing import Final, overload
 
 PATIENCE_S: Final = 15.0
 _LOOK_S: Final = 0.01
+
+
+@overload
+async def eventually[T](look: Callable[[], Awaitable[T]], *, within_s: float = PATIENCE_S) -> T: ...
+
+
+@overload
+async def eventually[T](look: Callable[[], T], *, within_s: float = PATIENCE_S) -> T: ...
 
 
 async def eventually[T](look: Callable[[], T | Awaitable[T]], *, within_s: float = PATIENCE_S) -> T:
