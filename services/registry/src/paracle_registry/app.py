@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paracle_chassis.app import Service
+from paracle_chassis.background import Background
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_registry.adapters.bus import BusAnnouncer
@@ -19,12 +20,19 @@ def create_app(settings: Settings) -> Service:
     database = Database(settings, "paracle_registry")
     store = PostgresSpecStore(database.pool, Queries.load("paracle_registry"))
     outbox = Outbox(store, BusAnnouncer(bus))
-    registry = RegistryService(store, outbox.wake)
+    telling = Background("outbox", outbox.drain, every_s=settings.outbox_interval_s)
+
+    def tell_again() -> None:
+        outbox.doubt()
+        telling.wake()
+
+    bus.link.on_reconnect(tell_again)
+    registry = RegistryService(store, telling.wake)
     return Service(
         "registry",
         settings,
         bus=bus,
         routes=routes(registry),
-        resources=[database, outbox.running(settings.outbox_interval_s)],
-        checks={"postgres": database.check},
+        resources=[database, telling],
+        checks={"postgres": database.check, "outbox": telling.check},
     )

@@ -1,62 +1,46 @@
-"""The outbox: revisions are committed first and told of afterwards; a crash in between loses no event."""
+"""The outbox: revisions are committed first and told of afterwards; a crash in between loses no event.
+
+On a single server events are written behind, so a crash of nats-server can take some that it had acknowledged. Nobody
+would miss them: a revision is no link of a chain whose end is known. So what was told lately is told again whenever
+NATS, or this process, may have been away. Events have deterministic ids; those that did arrive change nothing.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from paracle_chassis.outages import is_outage
 from paracle_registry.ports import Announcer, SpecStore
 
-log = logging.getLogger(__name__)
-
 BATCH: Final = 500
+IN_DOUBT: Final = timedelta(minutes=10)
 
 
 class Outbox:
-    """Tells the world of revisions that it may not know yet."""
+    """Tells the world of revisions that it may not know yet. `drain` is the round of a `Background`."""
 
-    def __init__(self, store: SpecStore, announcer: Announcer) -> None:
+    def __init__(
+        self, store: SpecStore, announcer: Announcer, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         self._store = store
         self._announcer = announcer
-        self._woken = asyncio.Event()
+        self._clock = clock
+        self._in_doubt = True
 
-    def wake(self) -> None:
-        """There is something new."""
-        self._woken.set()
+    def doubt(self) -> None:
+        """What was told lately may be lost: the next round tells it again."""
+        self._in_doubt = True
 
-    async def drain(self) -> int:
-        """Publish all that waits; how much that was. A crash before the mark publishes again, with the same ids."""
-        told = 0
+    async def drain(self) -> None:
+        """Publish all that waits. A crash before the mark publishes again, with the same ids."""
+        if self._in_doubt:
+            self._in_doubt = False
+            try:
+                await self._store.mark_unpublished(self._clock() - IN_DOUBT)
+            except BaseException:
+                self._in_doubt = True
+                raise
         while pending := await self._store.unpublished(BATCH):
             await self._announcer.announce(pending)
             await self._store.mark_published(pending)
-            told += len(pending)
-        return told
-
-    @asynccontextmanager
-    async def running(self, interval_s: float) -> AsyncIterator[None]:
-        """Within it the outbox drains: at once, whenever it is woken, and every `interval_s` seconds."""
-        task = asyncio.get_running_loop().create_task(self._drain_for_ever(interval_s))
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    async def _drain_for_ever(self, interval_s: float) -> None:
-        while True:
-            self._woken.clear()
-            try:
-                await self.drain()
-            except Exception as error:  # the revisions are kept; the next round tells of them
-                if is_outage(error):
-                    log.warning("events of new revisions wait", extra={"error": type(error).__name__})
-                else:
-                    log.exception("the outbox could not be drained")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), interval_s)

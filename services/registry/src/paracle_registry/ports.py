@@ -65,6 +65,10 @@ class SpecStore(Protocol):
         """The events of these are out."""
         ...
 
+    async def mark_unpublished(self, since: datetime) -> None:
+        """The events of revisions made at `since` or later may be lost."""
+        ...
+
 
 class Announcer(Protocol):
     """Tells the world about new revisions; those it has told of already it may be given again."""

@@ -42,3 +42,6 @@ update revisions r
    set published = true
   from unnest($1::text[], $2::text[], $3::text[], $4::integer[]) as told (tenant, kind, name, revision)
  where (r.tenant, r.kind, r.name, r.revision) = (told.tenant, told.kind, told.name, told.revision);
+
+-- name: mark_unpublished
+update revisions set published = false where published and created_at >= $1;

@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 from paracle_domain.registry import Kind
 from paracle_registry.ports import Edit, Revision
@@ -46,6 +47,9 @@ class MemorySpecStore:
 
     async def mark_published(self, published: Sequence[tuple[str, Revision]]) -> None:
         self.told |= {(tenant, row.kind, row.name, row.revision) for tenant, row in published}
+
+    async def mark_unpublished(self, since: datetime) -> None:
+        self.told -= {key for key, row in self.rows.items() if row.created_at >= since}
 
 
 class _MemoryEdit:

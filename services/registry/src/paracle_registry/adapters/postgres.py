@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Final
 
 import asyncpg
@@ -52,6 +53,10 @@ class PostgresSpecStore:
         """See `SpecStore.mark_published`."""
         keys = [(tenant, item.kind, item.name, item.revision) for tenant, item in published]
         await self._pool.execute(self._sql["mark_published"], *map(list, zip(*keys, strict=True)))
+
+    async def mark_unpublished(self, since: datetime) -> None:
+        """See `SpecStore.mark_unpublished`."""
+        await self._pool.execute(self._sql["mark_unpublished"], since)
 
 
 class _PostgresEdit:
