@@ -116,12 +116,15 @@ class TestSubjects:
         assert not subjects.is_token("acme.1")
 
 
+kept = st.characters(codec="utf-8", exclude_characters="\x00")
+
+
 class TestEnvelope:
     @given(
         tenant=tokens,
-        principal=st.text(min_size=1),
-        correlation=st.none() | st.text(),
-        reply=st.none() | st.text(min_size=1),
+        principal=st.text(kept, min_size=1),
+        correlation=st.none() | st.text(kept),
+        reply=st.none() | st.text(kept, min_size=1),
     )
     def test_headers_come_back(self, tenant: str, principal: str, correlation: str | None, reply: str | None) -> None:
         context = Context(tenant, principal, correlation, "msg_x", "00-abc")
@@ -136,6 +139,10 @@ class TestEnvelope:
     def test_a_deduplication_id_is_an_id(self) -> None:
         found = Envelope.read({"Nats-Msg-Id": "k"}, tenant="acme", default_id="x", default_type="y")
         assert found.id == "k"
+
+    def test_what_a_database_cannot_keep_is_replaced(self) -> None:
+        found = Envelope.read({"Nats-Msg-Id": "a\x00b"}, tenant="acme", default_id="x", default_type="y")
+        assert found.id == "a\ufffdb"
 
     def test_a_time_that_is_none_is_left_out(self) -> None:
         found = Envelope.read({"ce-time": "yesterday"}, tenant="acme", default_id="x", default_type="y")

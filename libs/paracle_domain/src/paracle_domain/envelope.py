@@ -94,6 +94,8 @@ class Envelope:
     def read(cls, headers: Mapping[str, str] | None, *, tenant: str, default_id: str, default_type: str) -> Self:
         """The envelope of a received message; what a bare client left out is filled in."""
         found = {name.lower(): value for name, value in (headers or {}).items()}
+        if "\x00" in "".join(found.values()):  # NATS lets it pass, and PostgreSQL has no such text
+            found = {name: value.replace("\x00", "\ufffd") for name, value in found.items()}
         time = found.get(CE_TIME)
         return cls(
             id=found.get(CE_ID) or found.get(MSG_ID.lower()) or default_id,
