@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from paracle_domain.errors import quote
 from paracle_domain.messages import JsonObject, Value
+from paracle_domain.strict_json import parse_json
 
 ToolName = Annotated[str, Field(min_length=1, max_length=128)]
 
@@ -66,8 +66,8 @@ class ToolCallPart(Value):
     def parse(cls, id: str, name: str, text: str) -> Self:
         """A call with the arguments that `text` holds as JSON; empty text stands for none."""
         try:
-            found = json.loads(text, parse_constant=_refuse_constant) if text.strip() else {}
-        except (ValueError, RecursionError):
+            found = parse_json(text) if text.strip() else {}
+        except ValueError:
             return cls(id=id, name=name, invalid=text)
         return (
             cls(id=id, name=name, arguments=found) if isinstance(found, dict) else cls(id=id, name=name, invalid=text)
@@ -182,8 +182,3 @@ class Sampling(Value):
     stop: tuple[str, ...] = ()
     seed: int | None = None
     params: dict[str, JsonValue] = {}
-
-
-def _refuse_constant(name: str) -> float:
-    message = f"{quote(name)} is not JSON"
-    raise ValueError(message)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paracle_domain.strict_json import MAX_DEPTH, parse_json, whole_text
+from paracle_domain.task.events import TaskCompleted, dump_event, load_event
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_what_json_can_say_is_taken_as_it_is(value: Any) -> None:
+    assert parse_json(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "Expecting property name"),
+        ("[NaN]", "NaN is not JSON"),
+        ("-Infinity", "-Infinity is not JSON"),
+        ('{"a": 1e999}', "1e999 is too large for a number"),
+        ('{"a": "\\ud83d"}', "half of a surrogate pair"),
+        ('{"\\udead": 1}', "half of a surrogate pair"),
+        ('"\ud83d"', "half of a surrogate pair"),
+        ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "more than 100 levels"),
+        ('{"a":' * 100_000, "more than 100 levels"),
+    ],
+)
+def test_what_others_could_not_read_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse_json(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"\\ud83d\\ude00"',
+        "[" * MAX_DEPTH + "]" * MAX_DEPTH,
+        json.dumps([[{"a": [n]}] for n in range(200)]),
+        json.dumps("[" * 500),
+    ],
+)
+def test_what_is_taken_survives_a_journal(text: str) -> None:
+    value = parse_json(text)
+    assert load_event(dump_event(TaskCompleted(output=value))) == TaskCompleted(output=value)
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"), [("plain", "plain"), ("grüße", "grüße"), ("caf\udce9", "caf�"), ("😀", "😀")]
+)
+def test_half_pairs_in_text_are_replaced(text: str, whole: str) -> None:
+    assert whole_text(text) == whole
