@@ -33,13 +33,15 @@ an RFC 9457 problem (`to_problem`, `from_problem`), and comes out of the other e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, Self, override
+from typing import Annotated, Any, ClassVar, Final, Self, override
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 PROBLEM_TYPE_PREFIX: Final = "urn:paracle:error:"
 _QUOTE_LIMIT: Final = 120
+LONGEST_WAIT_S: Final = 86_400.0
 
 
 class Finding(BaseModel):
@@ -51,6 +53,13 @@ class Finding(BaseModel):
     message: str
 
 
+def _bearable(seconds: float | None) -> float | None:
+    """What a server (or a hostile one) asks to wait, as something that can be added to a time, stored and sent."""
+    if seconds is None or math.isnan(seconds):
+        return None
+    return min(max(seconds, 0.0), LONGEST_WAIT_S)
+
+
 class ErrorInfo(BaseModel):
     """An error as data: what an event, a result or a row keeps of it."""
 
@@ -60,7 +69,7 @@ class ErrorInfo(BaseModel):
     message: str
     retryable: bool = False
     path: str | None = None
-    retry_after_s: float | None = None
+    retry_after_s: Annotated[float | None, AfterValidator(_bearable)] = None
 
 
 class ParacleError(Exception):
@@ -82,7 +91,7 @@ class ParacleError(Exception):
         self.message = message
         self.path = path
         self.problems = tuple(problems)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = _bearable(retry_after_s)
 
     @override
     def __str__(self) -> str:

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from paracle_domain.errors import ErrorInfo, RateLimited, from_info, from_problem
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        (None, None),
+        (2.5, 2.5),
+        (-1.0, 0.0),
+        (float("nan"), None),
+        (float("inf"), 86_400.0),
+        (1e30, 86_400.0),
+    ],
+)
+def test_whatever_a_server_asks_to_wait_can_be_waited_for(asked: float | None, kept: float | None) -> None:
+    error = RateLimited("slow down", retry_after_s=asked)
+    told = [
+        error,
+        from_problem(error.to_problem()),
+        from_info(ErrorInfo(code="rate_limited", message="", retry_after_s=asked)),
+    ]
+    assert {each.retry_after_s for each in told} == {kept}
+    assert ErrorInfo.model_validate_json(error.to_info().model_dump_json()) == error.to_info()
+    assert datetime.now(UTC) + timedelta(seconds=kept or 0) >= datetime(2020, 1, 1, tzinfo=UTC)
