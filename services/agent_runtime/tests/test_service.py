@@ -23,6 +23,7 @@ from runtime_world import (
 )
 
 from paracle_agent_runtime.batching import Batcher
+from paracle_agent_runtime.tools.toolbox import ToolEnd
 from paracle_chassis.bus import Outgoing
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.event_store import Append, Page
@@ -55,9 +56,10 @@ class Stage(World):
 
     @property
     def aborted(self) -> int:
-        """How many model calls were called off; nothing else is broadcast."""
-        assert all(isinstance(told.message, AbortCall) for told in self.bus.broadcasts)
-        return len(self.bus.broadcasts)
+        """How many model calls were called off (some by more than one); nothing else is broadcast."""
+        orders = [told.message for told in self.bus.broadcasts]
+        assert all(isinstance(order, AbortCall) for order in orders)
+        return len({order.call_id for order in orders if isinstance(order, AbortCall)})
 
     def results(self) -> dict[str, TaskResult]:
         found = [m.message for m in self.bus.published if isinstance(m.message, TaskResult)]
@@ -232,14 +234,65 @@ async def test_a_cancel_that_comes_first_keeps_the_task_from_beginning(stage: St
     assert stage.toolbox.calls == []
 
 
-async def test_another_replica_sees_the_tombstone_in_the_journal(stage: Stage):
-    job = task("helper")
+@pytest.mark.parametrize("target", ["helper", "look"])
+async def test_a_replica_that_started_later_sees_the_tombstone_in_the_journal(stage: Stage, target: str):
+    job = task(target)
     await stage.bus.publish([_order(job)])
     await eventually(lambda: job.task_id in stage.results())
     stage.runtime._cancelled.clear()
     await stage.bus.publish([sent(job)])
     await eventually(lambda: stage.orchestrator.asked and stage.runtime.running == 0)
     assert stage.gateway.asked == []
+    assert stage.toolbox.calls == []
+
+
+@script(None)
+async def test_a_cancel_calls_the_model_call_of_a_dead_replica_off(stage: Stage):
+    job = task("helper")
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.gateway.asked)
+    stage.runtime._entries[job.task_id].cancelled = True  # it will not hear of it: as if it were gone
+    await stage.bus.publish([_order(job)])
+    await eventually(lambda: stage.aborted == 1)
+    stage.runtime._entries[job.task_id].stop()
+
+
+async def test_many_are_cancelled_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    naps = [task("nap", {"seconds": 60}) for _ in range(20)]
+    await stage.bus.publish([sent(nap) for nap in naps])
+    await eventually(lambda: len(stage.toolbox.calls) == len(naps))
+    append, batches = stage.store.append, list[int]()
+
+    async def counted(appends: Any) -> Any:
+        batches.append(len(appends))
+        return await append(appends)
+
+    monkeypatch.setattr(stage.store, "append", counted)
+    await stage.bus.publish([_order(nap) for nap in naps])
+    await eventually(lambda: len(stage.results()) == len(naps))
+    assert {result.status for result in stage.results().values()} == {TaskStatus.CANCELLED}
+    assert max(batches) > 1
+
+
+async def test_an_outage_of_the_orchestrator_uses_up_no_deliveries(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    get, away = stage.plans.get, [Unavailable("the orchestrator is away")] * 3
+
+    async def sometimes(digest: str, context: Any) -> Any:
+        if away:
+            raise away.pop()
+        return await get(digest, context)
+
+    monkeypatch.setattr(stage.plans, "get", sometimes)
+    begin, taken = stage.runtime._begin, list[int]()
+
+    def counted(job: Task, delivery: Delivery) -> None:
+        taken.append(delivery.deliveries)
+        begin(job, delivery)
+
+    monkeypatch.setattr(stage.runtime, "_begin", counted)
+    [result] = await stage.do(task("look", {"n": 1}))
+    assert result.status is TaskStatus.COMPLETED
+    assert (away, taken) == ([], [1])
 
 
 @script(says("once"))
@@ -386,6 +439,17 @@ async def test_the_outbox_outlives_what_cannot_be_published(monkeypatch: pytest.
     monkeypatch.setattr(stage.bus, "publish", broken)
     await eventually(lambda: job.task_id in stage.results())  # its delivery was given back, and came again
     assert [name for name, _ in stage.toolbox.calls] == ["look", "look"]
+
+
+async def test_a_result_that_is_no_json_becomes_a_failure(monkeypatch: pytest.MonkeyPatch, stage: Stage):
+    async def half(*_: Any, **__: Any) -> ToolEnd:
+        return ToolEnd(0.1, "half a pair: \ud83d")
+
+    monkeypatch.setattr(stage.toolbox, "call", half)
+    [result] = await stage.do(task("look", {"n": 1}))
+    assert result.error
+    assert result.error.code == "internal"
+    assert "cannot be published" in result.error.message
 
 
 async def test_what_keeps_breaking_fails_visibly(monkeypatch: pytest.MonkeyPatch, stage: Stage):

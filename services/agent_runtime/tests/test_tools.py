@@ -22,6 +22,7 @@ from paracle_agent_runtime.tools.permissions import Grants, is_public
 from paracle_agent_runtime.tools.toolbox import Toolbox, ToolEnd
 from paracle_domain.errors import Forbidden, NotFound, SpecInvalid
 from paracle_domain.plan import PlannedTool
+from paracle_domain.task.events import TaskCompleted, dump_event, load_event
 from paracle_domain.task.inputs import Outcome
 from paracle_domain.tool.spec import Permissions, ToolSpec
 
@@ -123,6 +124,10 @@ def test_paths_may_be_relative_to_the_root_or_to_a_granted_folder(bench: Bench, 
         ("::ffff:127.0.0.1", False),
         ("64:ff9b::7f00:1", False),
         ("2002:7f00:1::", False),
+        ("::127.0.0.1", False),
+        ("64:ff9b:1::7f00:1", False),
+        ("fec0::1", False),
+        ("8000::1", False),
     ],
 )
 def test_only_public_addresses_are_public(address: str, public: bool):
@@ -189,6 +194,33 @@ async def test_builtins_fail_closed(bench: Bench, function: str, arguments: dict
     assert bench.bugs == []
 
 
+async def test_files_made_to_break_their_reader_are_read_all_the_same(bench: Bench, tmp_path: Path):
+    folder = tmp_path / "mails"
+    (folder / os.fsdecode(b"caf\xe9.eml")).write_bytes(b"From: a\nSubject: =?utf-16?b?2AA=?=\n\nx")
+    (folder / "deep.eml").write_bytes(b"From: " + b"(" * 15_000 + b"\nSubject: s\n\nabc\n")
+    (folder / "half.eml").write_bytes(b"From: a\nSubject: s\nContent-Type: text/plain; charset=utf-7\n\n+2AA-\n")
+    (folder / "circle").symlink_to("circle")
+    end = await bench.builtin("read_folder", {**FOLDER, "pattern": "*.eml"}, "mails")
+    assert end.error is None
+    read = load_event(dump_event(TaskCompleted(output=end.output)))
+    assert isinstance(read, TaskCompleted)
+    files: Any = read.output
+    unsayable = "caf\N{REPLACEMENT CHARACTER}.eml"
+    assert [file["name"] for file in files["files"]] == ["b.eml", unsayable, "deep.eml", "half.eml"]
+    for path in ("mails/circle", "mails/" + "x" * 4_000):
+        lost = await bench.builtin("read_text", {"path": path}, "mails")
+        assert lost.error is not None
+        assert lost.error.code == "not_found"
+    assert bench.bugs == []
+
+
+async def test_a_folder_is_read_as_far_as_memory_bears(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("paracle_agent_runtime.tools.builtin.files._FOLDER_CHARS", 50)
+    end = await bench.builtin("read_folder", FOLDER, "mails")
+    assert isinstance(end.output, dict)
+    assert (len(end.output["files"]), end.output["total"], end.output["truncated"]) == (3, 4, True)  # type: ignore[arg-type]
+
+
 async def test_options_of_the_manifest_overrule_the_arguments(bench: Bench):
     end = await bench.builtin("noop", {"a": 1, "b": 2}, b=3)
     assert end.output == {"a": 1, "b": 3}
@@ -203,6 +235,9 @@ async def test_options_of_the_manifest_overrule_the_arguments(bench: Bench):
         ("max(1, 2.5)", 2.5),
         ("7 // 2 % 2", 1),
         ("round(pi, 2)", 3.14),
+        ("round(5, -10**9)", 0),
+        ("round(1.5, 10**30)", 1.5),
+        ("round(3.7)", 4),
     ],
 )
 async def test_arithmetic(bench: Bench, expression: str, value: float):
@@ -284,12 +319,18 @@ def test_schemas_that_are_none_say_so_and_few_are_kept():
         assert schemas.problems((str(n), "t", "input"), {"maximum": n}, n + 1, root="input")[0].path == "input"
 
 
+def test_findings_stay_short_however_long_the_value():
+    [found] = Schemas().problems(("p", "t", "input"), {"type": "integer"}, "x" * 1_000_000, root="input")
+    assert len(found.message) < 400
+    assert found.message.endswith('is not of type "integer"')
+
+
 @pytest.mark.parametrize("text", ['{"a": 1}', '```json\n{"a": 1}\n```', ' {"a":1} \n'])
 def test_answers_are_read_with_or_without_a_fence(text: str):
     assert parse_answer(text) == ({"a": 1}, ())
 
 
-@pytest.mark.parametrize("text", ["", "sure: {}", '{"a": NaN}', "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "sure: {}", '{"a": NaN}', "[" * 100_000, '{"a": "\\ud83d"}', '{"a": 1e999}'])
 def test_answers_that_are_no_json_say_so(text: str):
     assert parse_answer(text)[1]
 
@@ -314,7 +355,11 @@ async def server() -> AsyncIterator[TestServer]:
         return web.Response(status=int(request.query["code"]), headers={"Location": request.query["to"]})
 
     async def text(request: web.Request) -> web.Response:
-        return web.Response(text=request.query["say"], content_type=request.query.get("as", "text/plain"))
+        kind = request.query.get("as", "text/plain") + f"; charset={request.query.get('charset', 'utf-8')}"
+        return web.Response(body=request.query["say"].encode(), headers={"Content-Type": kind})
+
+    async def pad(request: web.Request) -> web.Response:
+        return web.Response(status=400, text=request.query["say"] + "hunter2secret")
 
     async def drop(request: web.Request) -> web.Response:
         assert request.transport is not None
@@ -325,6 +370,7 @@ async def server() -> AsyncIterator[TestServer]:
     for path, handler in (("/echo/{x}", echo), ("/status/{code}", status), ("/big", big), ("/redirect", redirect)):
         app.router.add_route("*", path, handler)
     app.router.add_get("/text", text)
+    app.router.add_post("/pad", pad)
     app.router.add_post("/drop", drop)
     running = TestServer(app)
     async with running:
@@ -365,11 +411,13 @@ async def test_a_get_carries_the_rest_as_query(bench: Bench, server: TestServer)
     [
         ("/status/404", "tool_failed", Outcome.NOT_DONE, None),
         ("/status/429?after=1", "tool_unavailable", Outcome.NOT_DONE, 7.0),
-        ("/status/503", "tool_unavailable", Outcome.NOT_DONE, None),
+        ("/status/503?after=1", "tool_unavailable", Outcome.UNKNOWN, 7.0),
         ("/status/500", "tool_failed", Outcome.UNKNOWN, None),
         ("/big", "payload_too_large", Outcome.UNKNOWN, None),
         ("/drop", "tool_unavailable", Outcome.UNKNOWN, None),
         ("/redirect?code=302&to=/echo/x", "tool_failed", Outcome.NOT_DONE, None),
+        ("/redirect?code=307&to=mailto:ada@example.org", "tool_failed", Outcome.NOT_DONE, None),
+        ("/redirect?code=307&to=http://[", "tool_failed", Outcome.NOT_DONE, None),
     ],
 )
 async def test_failures_of_endpoints_are_told_apart(
@@ -441,6 +489,40 @@ async def test_names_that_resolve_to_private_addresses_are_refused_when_connecti
     assert again.error is not None
     assert resolver.lookups == 3
     await bench.http.aclose()
+
+
+@pytest.mark.parametrize("value", ["", ".", ".."])
+async def test_an_argument_cannot_change_which_thing_a_url_names(bench: Bench, server: TestServer, value: str):
+    end = await http(bench, server, "/echo/{id}?always=1", {"id": value}, method="DELETE")
+    assert end.error is not None
+    assert (end.error.code, end.error.path, end.outcome) == ("input_schema_mismatch", "id", Outcome.NOT_DONE)
+
+
+async def test_the_key_follows_a_redirect_and_secrets_do_not(bench: Bench, server: TestServer):
+    headers = {"Authorization": "Bearer ${KEY}"}
+    path = f"/redirect?code=307&to=http://localhost:{server.port}/echo/x"
+    allowed = {"hosts": ["127.0.0.1", "localhost"]}
+    end = await http(bench, server, path, key="eff_1", headers=headers, permissions=allowed)
+    assert isinstance(end.output, dict)
+    seen: Any = end.output["headers"]
+    assert (seen["Idempotency-Key"], "Authorization" in seen) == ("eff_1", False)
+
+
+async def test_secrets_are_cut_out_however_they_are_spelled(tmp_path: Path):
+    held = Grants("t", Permissions(secrets=("KEY",)), tmp_path, {"PARACLE_SECRET_KEY": 'a"b/ü'})
+    assert held.redact(r'"a\"b/\u00fc" a%22b%2F%C3%BC a"b/ü') == '"[secret KEY]" [secret KEY] [secret KEY]'
+
+
+async def test_a_secret_at_the_end_of_an_excerpt_leaves_no_half(bench: Bench, server: TestServer):
+    end = await http(bench, server, "/pad?say=" + "x" * 290)
+    assert end.error is not None
+    assert "hunter" not in end.error.message
+
+
+@pytest.mark.parametrize("charset", ["punycode", "unicode_escape", "utf-7", "idna", "rot13"])
+async def test_strange_charsets_are_not_followed(bench: Bench, server: TestServer, charset: str):
+    end = await http(bench, server, f"/text?charset={charset}&say=%5Cud83d%2B2D0-", method="GET")
+    assert end.output == "\\ud83d+2D0-"
 
 
 async def test_a_placeholder_without_argument_is_a_clear_error(bench: Bench, server: TestServer):

@@ -74,10 +74,14 @@ class Canceller:
         plan = await self._plans.get(first.task.plan, context)
         cause = context.causation_id or command.task_id
         actor = TaskActor.restore(self._shop, Job.of(first.task, plan), context, cause, history)
+        before = actor.state
         try:
-            return await actor.cancel(command.reason)
+            result = await actor.cancel(command.reason)
         except LostTaskError:
             return None
+        if before.wants_model:  # whoever made the call may be dead, or may not hear of this
+            await self._shop.models.abort(before.model_call_id, context)
+        return result
 
 
 def _cancelled(command: CancelTask) -> TaskResult:

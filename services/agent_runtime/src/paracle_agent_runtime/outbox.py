@@ -13,18 +13,20 @@ from typing import Final
 from paracle_chassis import outages
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.delivery import Delivery
-from paracle_domain.errors import ParacleError
+from paracle_domain.errors import InternalError, ParacleError
 
 _log = logging.getLogger(__name__)
 _LIMIT: Final = 500
 _AGAIN_S: Final = 5.0
+_UNSAID: Final = "the result cannot be published; see the agent runtime's log"
 
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
     """Messages that belong together; `deliveries` are acked once all are stored, and then `done` is called.
 
-    `instead` makes what is published if one of the messages can never be (it is too large).
+    `instead` makes what is published if one of the messages cannot be (it is too large, or
+    cannot be written as JSON).
     """
 
     messages: Sequence[Outgoing]
@@ -80,9 +82,10 @@ class Outbox:
         error = await self._refusal(parcel.messages)
         if error is None:
             return True
-        if parcel.instead is None or not isinstance(error, ParacleError):
+        if parcel.instead is None or not isinstance(error, ParacleError | ValueError):
             return False
-        return await self._refusal(parcel.instead(error)) is None
+        reason = error if isinstance(error, ParacleError) else InternalError(f"{_UNSAID}: {type(error).__name__}")
+        return await self._refusal(parcel.instead(reason)) is None
 
     async def _refusal(self, messages: Sequence[Outgoing]) -> Exception | None:
         try:

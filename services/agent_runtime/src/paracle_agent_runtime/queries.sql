@@ -11,7 +11,8 @@ update tasks t set owner = $2
 returning t.id
 
 -- name: leave
-delete from workers where id = $1
+-- Those that were killed could not do this for themselves.
+delete from workers where id = $1 or seen_at < now() - interval '1 day'
 
 -- name: attempts_before
 select id from tasks where tenant = $1 and run_id = $2 and step = $3 and attempt < $4 order by attempt

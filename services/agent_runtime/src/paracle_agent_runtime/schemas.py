@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from typing import Final
 
@@ -11,8 +10,10 @@ from pydantic import JsonValue
 
 from paracle_domain.errors import Finding, SpecInvalid, field_path, quote
 from paracle_domain.messages import JsonObject
+from paracle_domain.strict_json import parse_json
 
 _FINDINGS: Final = 20
+_SAID: Final = 300
 _FENCE: Final = "```"
 
 type SchemaKey = tuple[str, str, str]
@@ -37,7 +38,7 @@ class Schemas:
             return () if not schema or isinstance(value, dict) else (Finding(path=root, message="must be an object"),)
         found = []
         for error in self._validator(key, schema).iter_errors(value):
-            found.append(Finding(path=field_path(error.instance_path, root), message=error.message))
+            found.append(Finding(path=field_path(error.instance_path, root), message=_short(error.message)))
             if len(found) == _FINDINGS:
                 break
         return tuple(found)
@@ -63,11 +64,11 @@ def parse_answer(text: str) -> tuple[JsonValue, tuple[Finding, ...]]:
     if body.startswith(_FENCE) and body.endswith(_FENCE):
         body = body.removeprefix(_FENCE).removesuffix(_FENCE).partition("\n")[2]
     try:
-        return json.loads(body, parse_constant=_refuse), ()
-    except (ValueError, RecursionError) as error:
+        return parse_json(body), ()
+    except ValueError as error:
         return None, (Finding(path="", message=f"it is no JSON ({error}): {quote(text)}"),)
 
 
-def _refuse(name: str) -> float:
-    message = f"{name} is not JSON"
-    raise ValueError(message)
+def _short(text: str) -> str:
+    """`text`, which quotes the whole value, so that events and prompts can hold it: its beginning, and what it says."""
+    return text if len(text) <= _SAID else f"{text[: _SAID // 2]} … {text[-_SAID // 2 :]}"

@@ -44,10 +44,11 @@ _log = logging.getLogger(__name__)
 HEARTBEAT_S: Final = 3.0
 _OWNED_S: Final = 3.0
 _OWNED_MAX_S: Final = 30.0
-_OUTAGE_S: Final = 1.0
 _BROKEN_S: Final = 1.0
 _TRIES: Final = 5
 _REMEMBERED: Final = 50_000
+# Between a process' start and its first subscription; the clocks of the broker and of this machine differ, too.
+_DEAF_NS: Final = 5_000_000_000
 
 
 class OwnedElsewhereError(Exception):
@@ -108,10 +109,12 @@ class Runtime:
         self._cancelled: OrderedDict[str, None] = OrderedDict()
         self._failures: OrderedDict[str, int] = OrderedDict()
         self._loops: list[asyncio.Task[None]] = []
+        self._hears_since_ns = 0
         self._canceller = Canceller(shop, plans)
 
     async def __aenter__(self) -> Self:
         await self._leases.beat()
+        self._hears_since_ns = time.time_ns() + _DEAF_NS
         self._loops = [
             asyncio.create_task(_every(self._beat_s, self._leases.beat), name="lease"),
             asyncio.create_task(_every(HEARTBEAT_S, self._heartbeat), name="heartbeat"),
@@ -155,14 +158,20 @@ class Runtime:
             self._begin(task, delivery)
 
     async def cancel(self, batch: Sequence[Delivery]) -> None:
-        """Cancel tasks: in the journal, so that no replica goes on, and here at once."""
-        for delivery in batch:
-            command = delivery.decode(CancelTask)
+        """Cancel tasks: here at once, and in the journal, so that no replica goes on."""
+        commands = [(delivery, delivery.decode(CancelTask)) for delivery in batch]
+        for _, command in commands:
             self._stop(command.task_id)
-            context = delivery.envelope.context.caused_by(delivery.envelope.id, command.run_id)
-            result = await self._canceller.cancel(command, context)
-            delivery.keep()
-            self._shop.outbox.put(Parcel([result_message(result, context)], [delivery]))
+        ends = await asyncio.gather(*(self._cancel(*command) for command in commands), return_exceptions=True)
+        for error in ends:
+            if error is not None:
+                raise error
+
+    async def _cancel(self, delivery: Delivery, command: CancelTask) -> None:
+        context = delivery.envelope.context.caused_by(delivery.envelope.id, command.run_id)
+        result = await self._canceller.cancel(command, context)
+        delivery.keep()
+        self._shop.outbox.put(Parcel([result_message(result, context)], [delivery]))
 
     async def overhear(self, delivery: Delivery) -> None:
         """A task was cancelled somewhere: if it is here, it stops."""
@@ -180,17 +189,29 @@ class Runtime:
 
     async def _work(self, entry: Entry) -> None:
         try:
-            result = await self._execute(entry)
+            result = await self._outlast(entry)
         except asyncio.CancelledError:
             await self._interrupted(entry)
         except (OwnedElsewhereError, LostTaskError):
             _log.info("task %s is worked on elsewhere", entry.task.task_id)
             tries = entry.deliveries[0].deliveries
             await self._give_back(entry, min(_OWNED_S * 2 ** min(tries - 1, 10), _OWNED_MAX_S))
-        except Exception as error:  # noqa: BLE001  # judged there: outage, bug or poison
+        except Exception as error:  # noqa: BLE001  # judged there: bug or poison
             await self._broke(entry, error)
         else:
             self._finish(entry, result)
+
+    async def _outlast(self, entry: Entry) -> TaskResult:
+        """Outages are waited out here, not by giving the task back: that would use up its deliveries."""
+        for delay in outages.delays():
+            try:
+                return await self._execute(entry)
+            except Exception as error:
+                if not outages.is_outage(error):
+                    raise
+                _log.warning("task %s waits: %s", entry.task.task_id, error)
+            await asyncio.sleep(delay)
+        raise AssertionError("delays never end")
 
     async def _execute(self, entry: Entry) -> TaskResult:
         task = entry.task
@@ -204,8 +225,18 @@ class Runtime:
             entry.cancelled = True
             raise asyncio.CancelledError
         if isinstance(job.target, PlannedTool) and job.target.spec.effect is Effect.NONE:
+            if await self._cancelled_before(entry):
+                entry.cancelled = True
+                raise asyncio.CancelledError
             return await self._pure(job, job.target)
         return await self._journaled(entry, job)
+
+    async def _cancelled_before(self, entry: Entry) -> bool:
+        """Whether a task that leaves no history has one: a tombstone, from before this process heard of cancels."""
+        delivery = entry.deliveries[0]
+        if delivery.deliveries == 1 and delivery.stored_ns > self._hears_since_ns:
+            return False
+        return await self._shop.journal.load(entry.task.task_id) is not None
 
     async def _pure(self, job: Job, tool: PlannedTool) -> TaskResult:
         """A tool that changes nothing may be called again at will, so nothing of it is kept: no row, no history."""
@@ -289,12 +320,8 @@ class Runtime:
         self._forget(entry)
 
     async def _broke(self, entry: Entry, error: Exception) -> None:
-        """An outage is waited out; what keeps breaking without one is a bug, and the run is told so."""
+        """What keeps breaking without an outage is a bug, and the run is told so."""
         task = entry.task
-        if outages.is_outage(error):
-            _log.warning("task %s waits: %s", task.task_id, error)
-            await self._give_back(entry, _OUTAGE_S)
-            return
         tries = self._failures[task.task_id] = self._failures.get(task.task_id, 0) + 1
         _trim(self._failures)
         _log.error("task %s broke (try %d)", task.task_id, tries, exc_info=error)

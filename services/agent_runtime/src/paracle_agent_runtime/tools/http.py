@@ -25,11 +25,25 @@ from yarl import URL
 
 from paracle_agent_runtime.tools.outcome import OutcomeUnknownError
 from paracle_agent_runtime.tools.permissions import Grants
-from paracle_domain.errors import Forbidden, ParacleError, PayloadTooLarge, ToolFailed, ToolUnavailable, quote
+from paracle_domain.errors import (
+    Forbidden,
+    InputInvalid,
+    ParacleError,
+    PayloadTooLarge,
+    ToolFailed,
+    ToolUnavailable,
+    quote,
+)
 from paracle_domain.messages import JsonObject
+from paracle_domain.strict_json import parse_json
 from paracle_domain.tool.spec import HttpBackend
 
 _PLACE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+# Codecs that a server may choose. Others of Python's (punycode, unicode_escape, …) are slow, or give no text.
+_CHARSETS: Final = re.compile(
+    r"utf-?(8|16|32)(-?[lb]e)?|(us-)?ascii|latin-?1|iso-8859-\d+|(windows-|cp)\d+|koi8-[ru]|gb\w+|big5|shift_jis|euc-\w+",
+    re.IGNORECASE,
+)
 _REDIRECTS: Final = 5
 _EXCERPT: Final = 300
 _GRANTS: Final[ContextVar[Grants]] = ContextVar("grants of the tool that is connecting")
@@ -62,6 +76,8 @@ class _Call:
     url: URL
     headers: dict[str, str]
     body: bytes | None
+    key: str
+    """Name of the header that carries the idempotency key."""
 
 
 class HttpTools:
@@ -96,7 +112,7 @@ class HttpTools:
         Forbidden
             If the tool may not connect there, or not use a secret.
         ToolUnavailable
-            If nothing was done: no connection, or an answer of 429 or 503.
+            If nothing was done: no connection, or an answer of 429.
         ToolFailed
             If the answer is an error of the client (4xx).
         OutcomeUnknownError
@@ -146,7 +162,7 @@ class HttpTools:
     async def _read(self, response: aiohttp.ClientResponse, grants: Grants) -> JsonValue:
         where = _where(response.url)
         if response.status >= 400:
-            raise _refusal(response, grants.redact(await _excerpt(response)))
+            raise _refusal(response, await _excerpt(response, grants))
         if 300 <= response.status < 400:
             raise ToolFailed(f"{where} answered {response.status}, a redirection that is not followed")
         body = await response.content.read(self._body_limit + 1)
@@ -163,7 +179,7 @@ def _build(backend: HttpBackend, arguments: JsonObject, grants: Grants, key: str
         if name not in arguments:
             raise ToolFailed(f"backend.url names {{{name}}}, which is not among the arguments", path=name)
         rest.pop(name, None)
-    filled = _PLACE.sub(lambda match: url_quote(_plain(arguments[match[1]]), safe=""), backend.url)
+    filled = "/".join(_filled(part, arguments) for part in backend.url.split("/"))
     try:
         url = URL(filled, encoded=True)
     except ValueError as error:
@@ -172,9 +188,20 @@ def _build(backend: HttpBackend, arguments: JsonObject, grants: Grants, key: str
     if key is not None:
         headers[backend.idempotency_header] = key
     if backend.method == "GET":
-        return _Call("GET", url.extend_query({name: _plain(value) for name, value in rest.items()}), headers, None)
+        url = url.extend_query({name: _plain(value) for name, value in rest.items()})
+        return _Call("GET", url, headers, None, backend.idempotency_header)
     headers.setdefault("Content-Type", "application/json")
-    return _Call(backend.method, url, headers, json.dumps(rest, ensure_ascii=False).encode())
+    body = json.dumps(rest, ensure_ascii=False).encode()
+    return _Call(backend.method, url, headers, body, backend.idempotency_header)
+
+
+def _filled(part: str, arguments: JsonObject) -> str:
+    """`part` of a URL's path with its places filled: with one name, neither with none nor with the way up."""
+    names = _PLACE.findall(part)
+    filled = _PLACE.sub(lambda match: url_quote(_plain(arguments[match[1]]), safe=""), part)
+    if names and filled.partition("?")[0] in {"", ".", ".."}:
+        raise InputInvalid(f"{quote(arguments[names[0]])} cannot be a part of {quote(part)} in a URL", path=names[0])
+    return filled
 
 
 def _plain(value: JsonValue) -> str:
@@ -187,21 +214,26 @@ def _redirected(call: _Call, response: aiohttp.ClientResponse) -> _Call | None:
     repeatable = call.method == "GET" or response.status in {307, 308}
     if response.status not in {301, 302, 303, 307, 308} or location is None or not repeatable:
         return None
-    url = response.url.join(URL(location))
-    if url.origin() == response.url.origin():
-        return _Call(call.method, url, call.headers, call.body)
+    try:
+        url = response.url.join(URL(location))
+        same = url.origin() == response.url.origin()
+    except ValueError as error:
+        raise ToolFailed(f"{_where(response.url)} redirects to {quote(location)}, which is no address") from error
+    if same:
+        return _Call(call.method, url, call.headers, call.body, call.key)
     if response.url.scheme == "https" and url.scheme != "https":
         raise Forbidden(f"{_where(response.url)} redirects from https to http", path="url")
-    kept = {name: value for name, value in call.headers.items() if name.lower() in {"content-type", "accept"}}
-    return _Call(call.method, url, kept, call.body)  # headers that may hold secrets stay with the host they are for
+    harmless = {"content-type", "accept", call.key.lower()}
+    kept = {name: value for name, value in call.headers.items() if name.lower() in harmless}
+    return _Call(call.method, url, kept, call.body, call.key)  # what may hold secrets stays with the host it is for
 
 
 def _refusal(response: aiohttp.ClientResponse, excerpt: str) -> Exception:
     said = f"{_where(response.url)} answered {response.status}: {excerpt}"
-    if response.status in {429, 503}:
-        return ToolUnavailable(said, retry_after_s=_retry_after(response.headers))
-    failed = ToolFailed(said)
-    return OutcomeUnknownError(failed) if response.status >= 500 else failed
+    passing = response.status in {429, 503}
+    after = _retry_after(response.headers) if passing else None
+    error = ToolUnavailable(said, retry_after_s=after) if passing else ToolFailed(said)
+    return OutcomeUnknownError(error) if response.status >= 500 else error
 
 
 def _failure(url: URL, error: Exception) -> Exception:
@@ -221,7 +253,7 @@ def _where(url: URL) -> str:
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     text = headers.get("Retry-After", "")
     try:
-        return max(0.0, float(text))
+        return float(text)
     except ValueError:
         pass  # then it is a date
     try:
@@ -231,14 +263,16 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-async def _excerpt(response: aiohttp.ClientResponse) -> str:
-    text = _decode(await response.content.read(_EXCERPT * 4), response)
+async def _excerpt(response: aiohttp.ClientResponse, grants: Grants) -> str:
+    """The beginning of an error's body. Secrets are taken out first: a cut, or quoting, would leave half of one."""
+    text = grants.redact(_decode(await response.content.read(_EXCERPT * 16), response))
     return quote(text[:_EXCERPT])
 
 
 def _decode(body: bytes, response: aiohttp.ClientResponse) -> str:
+    charset = response.charset or "utf-8"
     try:
-        return body.decode(response.charset or "utf-8")
+        return body.decode(charset if _CHARSETS.fullmatch(charset) else "utf-8")
     except (UnicodeDecodeError, LookupError):
         return body.decode("utf-8", "replace")
 
@@ -249,16 +283,10 @@ def _value(response: aiohttp.ClientResponse, text: str, where: str) -> JsonValue
     if "json" not in response.content_type:
         return text
     try:
-        found: JsonValue = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise OutcomeUnknownError(_nonsense(where, text)) from error
-    return found
 
 
 def _nonsense(where: str, text: str) -> ParacleError:
     return ToolFailed(f"{where} answered something else than the JSON that it announced: {quote(text)}")
-
-
-def _refuse(name: str) -> float:
-    message = f"{name} is not JSON"
-    raise ValueError(message)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote as url_quote
 
 from yarl import URL
 
@@ -41,14 +43,17 @@ class Grants:
         Forbidden
             If it lies outside, or no folder is granted.
         NotFound
-            If it is granted and does not exist.
+            If it is granted and does not exist, or can be no path.
         """
         if "\x00" in text:
             raise Forbidden(f"path {quote(text)} holds a NUL character", path="path")
         roots = self._roots()
-        candidates = [(base / text).resolve() for base in (self.files_root, *roots)]
-        granted = [path for path in candidates if any(path.is_relative_to(root) for root in roots)]
-        found = next((path for path in granted if path.exists()), None)
+        try:
+            candidates = [(base / text).resolve() for base in (self.files_root, *roots)]
+            granted = [path for path in candidates if any(path.is_relative_to(root) for root in roots)]
+            found = next((path for path in granted if path.exists()), None)
+        except (OSError, RuntimeError) as error:  # a name that is too long, links that lead in a circle
+            raise NotFound(f"{quote(text)} leads nowhere: {type(error).__name__}", path="path") from error
         if found is not None:
             return found
         if candidates[0] in granted:
@@ -122,11 +127,12 @@ class Grants:
         return self.environment[SECRET_PREFIX + name]
 
     def redact(self, text: str) -> str:
-        """`text` without the values of the tool's secrets, which a server may echo."""
+        """`text` without the values of the tool's secrets, which a server may echo, also as JSON or URLs spell them."""
         for name in self.permissions.secrets:
             value = self.environment.get(SECRET_PREFIX + name)
             if value:
-                text = text.replace(value, f"[secret {name}]")
+                for shown in (value, json.dumps(value)[1:-1], url_quote(value, safe="")):
+                    text = text.replace(shown, f"[secret {name}]")
         return text
 
 
@@ -135,7 +141,11 @@ def is_public(address: str) -> bool:
     found = ip_address(address.partition("%")[0])
     inner = _embedded(found) if isinstance(found, IPv6Address) else None
     judged: IPv4Address | IPv6Address = inner or found
-    return judged.is_global and not judged.is_multicast
+    return judged.is_global and not (judged.is_multicast or judged.is_reserved or _is_site_local(judged))
+
+
+def _is_site_local(address: IPv4Address | IPv6Address) -> bool:
+    return isinstance(address, IPv6Address) and address.is_site_local
 
 
 def _embedded(address: IPv6Address) -> IPv4Address | None:

@@ -6,6 +6,7 @@ import asyncio
 import email
 import email.policy
 import re
+from contextlib import suppress
 from email.message import EmailMessage
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,10 +16,12 @@ from pydantic import Field, JsonValue
 
 from paracle_agent_runtime.tools.builtin.arguments import Arguments
 from paracle_agent_runtime.tools.permissions import Grants
-from paracle_domain.errors import InputInvalid, quote
+from paracle_domain.errors import InputInvalid, ToolFailed, quote
 from paracle_domain.messages import JsonObject
+from paracle_domain.strict_json import whole_text
 
 _BYTES_PER_CHAR: Final = 4
+_FOLDER_CHARS: Final = 8_000_000
 _MAIL: Final = re.compile(r"\A(?:[A-Za-z][A-Za-z0-9-]*:[^\n]*\n(?:[ \t][^\n]*\n)*){2,}", re.MULTILINE)
 _MAIL_FIELDS: Final = ("from", "to", "date", "subject")
 
@@ -44,7 +47,7 @@ async def list_files(arguments: JsonObject, grants: Grants) -> JsonValue:
     folder = _folder(asked, grants)
     found = await asyncio.to_thread(_matching, folder, asked.pattern, grants)
     return {
-        "files": [{"name": path.name, "size_bytes": path.stat().st_size} for path in found[: asked.max_files]],
+        "files": await asyncio.to_thread(_sizes, found[: asked.max_files]),
         "total": len(found),
         "truncated": len(found) > asked.max_files,
     }
@@ -56,7 +59,7 @@ async def read_text(arguments: JsonObject, grants: Grants) -> JsonValue:
     path = grants.path(asked.path)
     if not path.is_file():
         raise InputInvalid(f"{quote(asked.path)} is no file", path="path")
-    return {"name": path.name, **await asyncio.to_thread(_text_of, path, asked.max_chars)}
+    return {"name": _name(path), **await asyncio.to_thread(_text_of, path, asked.max_chars)}
 
 
 async def read_folder(arguments: JsonObject, grants: Grants) -> JsonValue:
@@ -64,8 +67,17 @@ async def read_folder(arguments: JsonObject, grants: Grants) -> JsonValue:
     asked = _Folder.take(arguments)
     folder = _folder(asked, grants)
     found = await asyncio.to_thread(_matching, folder, asked.pattern, grants)
-    files = await asyncio.to_thread(lambda: [_entry(path, asked.max_chars) for path in found[: asked.max_files]])
-    return {"files": list(files), "total": len(found), "truncated": len(found) > asked.max_files}
+    files = await asyncio.to_thread(_entries, found[: asked.max_files], asked.max_chars)
+    return {"files": list(files), "total": len(found), "truncated": len(found) > len(files)}
+
+
+def _sizes(paths: list[Path]) -> JsonValue:
+    return [{"name": _name(path), "size_bytes": path.stat().st_size} for path in paths]
+
+
+def _name(path: Path) -> str:
+    """A file's name; one that is not in UTF-8 cannot be said as it is."""
+    return whole_text(path.name)
 
 
 def _folder(asked: _List, grants: Grants) -> Path:
@@ -84,14 +96,28 @@ def _matching(folder: Path, pattern: str, grants: Grants) -> list[Path]:
     )
 
 
+def _entries(paths: list[Path], max_chars: int) -> list[JsonObject]:
+    """As many as memory bears: a result is held, stored and sent as a whole."""
+    entries: list[JsonObject] = []
+    left = _FOLDER_CHARS
+    for path in paths:
+        entry = _entry(path, max_chars)
+        left -= len(str(entry["text"]))
+        if left < 0:
+            break
+        entries.append(entry)
+    return entries
+
+
 def _entry(path: Path, max_chars: int) -> JsonObject:
     raw, cut = _read(path, max_chars)
     text, charset = _decode(raw, cut=cut)
     headers: JsonObject = {}
     if _MAIL.match(text):
-        headers, text = _mail(raw, text)
+        with suppress(Exception):  # the parser raises whatever it likes at what was made to break it: then it is text
+            headers, text = _mail(raw, text)
     return {
-        "name": path.name,
+        "name": _name(path),
         **({"subject": headers.get("subject", ""), "headers": headers} if headers else {}),
         **_shown(text, charset, max_chars, path.stat().st_size, cut=cut),
     }
@@ -105,7 +131,7 @@ def _text_of(path: Path, max_chars: int) -> JsonObject:
 
 def _shown(text: str, charset: str, max_chars: int, size: int, *, cut: bool) -> JsonObject:
     return {
-        "text": text[:max_chars],
+        "text": whole_text(text[:max_chars]),
         "charset": charset,
         "size_bytes": size,
         "truncated": cut or len(text) > max_chars,
@@ -116,8 +142,11 @@ def _shown(text: str, charset: str, max_chars: int, size: int, *, cut: bool) -> 
 def _read(path: Path, max_chars: int) -> tuple[bytes, bool]:
     """As many bytes as `max_chars` characters can have (and a mail's headers); whether there are more."""
     limit = max_chars * _BYTES_PER_CHAR + 65_536
-    with path.open("rb") as file:
-        raw = file.read(limit + 1)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(limit + 1)
+    except OSError as error:
+        raise ToolFailed(f"{quote(_name(path))} cannot be read: {error.strerror}", path="path") from error
     return raw[:limit], len(raw) > limit
 
 
@@ -143,7 +172,7 @@ def _last_whole(raw: bytes) -> int:
 def _mail(raw: bytes, text: str) -> tuple[JsonObject, str]:
     """Headers and body of a mail; `raw` decides, since a mail says its own charset, and `text` helps where it lies."""
     message = email.message_from_bytes(raw, _class=EmailMessage, policy=email.policy.default)
-    headers: JsonObject = {name: str(message[name]) for name in _MAIL_FIELDS if message[name] is not None}
+    headers: JsonObject = {name: whole_text(str(message[name])) for name in _MAIL_FIELDS if message[name] is not None}
     if not headers:
         return {}, text
     body = message.get_body(preferencelist=("plain", "html"))
