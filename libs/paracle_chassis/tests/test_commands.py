@@ -6,6 +6,7 @@ import json
 import nats
 import pytest
 
+from paracle_chassis.bus import outgoing
 from paracle_chassis.replies import fingerprint
 from paracle_chassis.routes import Routes
 from paracle_chassis.testing.eventually import eventually
@@ -103,6 +104,16 @@ async def test_a_command_sent_before_its_service_is_up_waits_for_it(serve, nats_
     await eventually(stored)
     await serve(Beginner().routes())
     assert (await asking)["stream"] == "COMMANDS"
+
+
+async def test_a_published_command_waits_for_its_service_in_a_stream_made_for_it(serve):
+    """The stream of commands confirms nothing, so that it is missing shows only by nobody hearing the command."""
+    caller = await serve()
+    subject = subjects.cmd("acme", "testing", "begin")
+    await caller.publish([outgoing(subject, Begin(name=name), Context("acme"), source="test") for name in "ab"])
+    beginner = Beginner()
+    await serve(beginner.routes())
+    await eventually(lambda: sorted(beginner.names) == ["a", "b"])
 
 
 async def test_without_an_answer_the_deadline_says_how_to_ask_again(serve):

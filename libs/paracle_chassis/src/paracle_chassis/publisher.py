@@ -35,6 +35,7 @@ ACK_TIMEOUT_S: Final = 5.0
 DEADLINE_S: Final = 30.0
 _RETRY_S: Final = 0.1
 _WORTH_A_BATCH: Final = 3
+_END: Final = "end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +165,17 @@ class Publisher:
         It is on disk a moment later: whoever must be sure sends it again until he sees its effect.
         """
         homeless: set[str] = set()
+        through = asyncio.Event()
 
         def on_word(more: str, message: Msg) -> None:
-            if status_of(message) == NO_RESPONDERS:
+            if more == _END:
+                through.set()
+            elif status_of(message) == NO_RESPONDERS:
                 homeless.add(messages[int(more)].subject)
 
         reply = self._link.inbox.expect(on_word)
         try:
-            while not await self._hand_over(messages, reply) or homeless:
+            while not await self._hand_over(messages, reply, through) or homeless:
                 if asyncio.get_running_loop().time() >= deadline:
                     raise Unavailable(f"{len(messages)} commands could not be handed to NATS; trying again may help")
                 await make_streams(self._link, tuple(homeless))
@@ -180,17 +184,20 @@ class Publisher:
         finally:
             self._link.inbox.forget(reply)
 
-    async def _hand_over(self, messages: Sequence[Wire], reply: str) -> bool:
-        """Whether the server has read all of `messages`: what it had to say of them came before its pong."""
+    async def _hand_over(self, messages: Sequence[Wire], reply: str, through: asyncio.Event) -> bool:
+        """Whether the server has read all `messages`: it has when a word to ourselves, sent after them, comes back."""
         client, connection = self._link.client, self._link.connections
+        through.clear()
         try:
             for index, wire in enumerate(messages):
                 await client.publish(wire.subject, wire.body, f"{reply}.{index}", wire.headers)
-            await client.flush(ACK_TIMEOUT_S)  # type: ignore[arg-type]  # nats-py says int and takes seconds
+            await client.publish(f"{reply}.{_END}")
+            async with asyncio.timeout(ACK_TIMEOUT_S):
+                await through.wait()
         except (NatsError, OSError) as error:  # TimeoutError among them
             _log.debug("commands wait: %s", error)
             return False
-        return self._link.connected and self._link.connections == connection
+        return self._link.connections == connection
 
     async def _publish_window(self, window: _Window, deadline: float) -> None:
         unhook = self._link.on_reconnect(window.changed.set)  # what was in flight may be lost: send it again at once
