@@ -100,6 +100,7 @@ async def test_bad_parameters_name_themselves_and_reach_no_service(client, world
         (b'{"input": 1e999}', "too large"),
         (b'{"input": {"a": [-1e999]}}', "too large"),
         (b'{"input": ' + b"[" * 5000 + b"]" * 5000 + b"}", "recursion"),
+        (b'{"input": ' + b"[" * 100 + b"]" * 100 + b"}", "more than 100 levels"),
         (b'{"input": "\\ud800"}', "line 1"),
         (b"\x00", "line 1 column 1"),
     ],
@@ -107,6 +108,21 @@ async def test_bad_parameters_name_themselves_and_reach_no_service(client, world
 async def test_what_is_no_json_is_refused_with_its_position(client, world, body, expected):
     assert expected in problem(await client.post(START, content=body, headers=JSON), 400, "malformed_message")["detail"]
     assert world.bus.commanded == []
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        (f"/v1/runs/{RUN}/events?after={2**31}", "query.after"),
+        (f"/v1/runs/{RUN}/audit?after={2**63}", "query.after"),
+        (f"/v1/agents/a?revision={2**31}", "query.revision"),
+        (f"/v1/agents/a/revisions?before={2**31}", "query.before"),
+        ("/v1/runs?workflow=%00", "query.workflow"),
+    ],
+)
+async def test_what_no_database_column_could_hold_is_refused_here(client, world, url, path):
+    assert problem(await client.get(url), 422, "invalid_input")["path"] == path
+    assert world.bus.asked == []
 
 
 @pytest.mark.parametrize(

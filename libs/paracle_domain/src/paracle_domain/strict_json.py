@@ -28,7 +28,7 @@ def parse_json(text: str) -> JsonValue:
         value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise ValueError(_too_deep()) from None
-    if len(_OPENING.findall(text)) > MAX_DEPTH and _is_deep(value):
+    if len(_OPENING.findall(text)) > MAX_DEPTH and is_deep(value):
         raise ValueError(_too_deep())
     if _HALF_PAIR.search(text):
         _require_whole_pairs(value)
@@ -57,7 +57,8 @@ def _too_deep() -> str:
     return f"it nests more than {MAX_DEPTH} levels deep"
 
 
-def _is_deep(value: Any) -> bool:
+def is_deep(value: Any) -> bool:
+    """Whether `value` has more than `MAX_DEPTH` levels of objects and arrays."""
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [child for item in level for child in _children(item)]

@@ -18,6 +18,7 @@ from paracle_domain.errors import (
     from_validation,
     quote,
 )
+from paracle_domain.strict_json import MAX_DEPTH, is_deep
 
 JSON_TYPES: Final = frozenset({"application/json"})
 YAML_TYPES: Final = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain"})
@@ -96,6 +97,8 @@ def _parse(text: str) -> Any:
         value = from_json(text, allow_inf_nan=False)
     except ValueError as error:
         raise MalformedMessage(f"the body is not JSON: {error}") from error
+    if is_deep(value):
+        raise MalformedMessage(f"the body nests more than {MAX_DEPTH} levels deep")
     if _has_infinity(value):
         raise MalformedMessage("the body holds a number too large for a double; send it as a string")
     return value

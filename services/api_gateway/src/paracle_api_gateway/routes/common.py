@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends, Path, Request, Response
 
@@ -10,10 +10,12 @@ from paracle_chassis.bus import Bus
 from paracle_domain.messages import Message
 
 JSON = "application/json"
+NAME_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,62}$"
+# Numbers are looked for in columns of these widths: a larger one is no number of anything.
+MAX_NUMBER: Final = 2**31 - 1
+MAX_POSITION: Final = 2**63 - 1
 
-NamePath = Annotated[
-    str, Path(pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="Name of the manifest.", examples=["triage"])
-]
+NamePath = Annotated[str, Path(pattern=NAME_PATTERN, description="Name of the manifest.", examples=["triage"])]
 RunPath = Annotated[
     str,
     Path(

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from paracle_api_gateway.auth import Caller
 from paracle_api_gateway.follow import Follower
 from paracle_api_gateway.problems import NotAcceptable, documented
-from paracle_api_gateway.routes.common import RunPath, answer
+from paracle_api_gateway.routes.common import MAX_NUMBER, RunPath, answer
 from paracle_domain.errors import InvalidInput, quote
 from paracle_domain.run.commands import RunEvents
 
@@ -44,7 +44,7 @@ async def run_events(
     run_id: RunPath,
     request: Request,
     call: Caller,
-    after: Annotated[int, Query(ge=0, description="Only events with a higher number.")] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_NUMBER, description="Only events with a higher number.")] = 0,
     follow: Annotated[
         bool | None,
         Query(description="Whether the stream goes on until the run ends (the default) or stops at its present end."),
@@ -80,6 +80,6 @@ def _wants_stream(accept: str) -> bool:
 
 
 def _cursor(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or len(text) > 18:
+    if not text.isascii() or not text.isdecimal() or len(text) > 18 or int(text) > MAX_NUMBER:
         raise InvalidInput(f"{quote(text)} is no event number", path="header.Last-Event-ID")
     return int(text)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 from paracle_api_gateway.auth import Caller
 from paracle_api_gateway.bodies import read_json
 from paracle_api_gateway.problems import documented
-from paracle_api_gateway.routes.common import NamePath, RunPath, TheBus, answer
+from paracle_api_gateway.routes.common import MAX_NUMBER, MAX_POSITION, NAME_PATTERN, NamePath, RunPath, TheBus, answer
 from paracle_chassis.bus import Bus
 from paracle_domain.audit import AuditPage, GetAudit, GetUsage, UsageReport
 from paracle_domain.envelope import Context
@@ -53,7 +53,7 @@ class InvokeRequest(BaseModel):
 class RunRequest(InvokeRequest):
     """What a workflow is to be run with."""
 
-    revision: int | None = Field(default=None, ge=1, description="The newest if absent.")
+    revision: int | None = Field(default=None, ge=1, le=MAX_NUMBER, description="The newest if absent.")
 
 
 class CancelRequest(BaseModel):
@@ -178,7 +178,7 @@ async def _start(request: Request, call: Context, bus: Bus, command: StartRun) -
 async def list_runs(
     call: Caller,
     bus: TheBus,
-    workflow: Annotated[str | None, Query(max_length=63, description="Only runs of this workflow.")] = None,
+    workflow: Annotated[str | None, Query(pattern=NAME_PATTERN, description="Only runs of this workflow.")] = None,
     status: Annotated[RunStatus | None, Query(description="Only runs that stand so.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
@@ -210,7 +210,7 @@ async def get_audit(
     run_id: RunPath,
     call: Caller,
     bus: TheBus,
-    after: Annotated[int, Query(ge=0, description="`next_cursor` of the page before.")] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_POSITION, description="`next_cursor` of the page before.")] = 0,
     limit: Annotated[int, Query(ge=1, le=5_000)] = 500,
 ) -> Response:
     """Every event of the run and of what it caused, as it was published: who, what, when and why."""

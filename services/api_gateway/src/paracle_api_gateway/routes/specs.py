@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 
 from paracle_api_gateway.auth import Caller
 from paracle_api_gateway.problems import documented
-from paracle_api_gateway.routes.common import NamePath, TheBus, answer
+from paracle_api_gateway.routes.common import MAX_NUMBER, NamePath, TheBus, answer
 from paracle_domain.registry import (
     ExplainAgent,
     Explanation,
@@ -91,7 +91,7 @@ def _getter(kind: Kind) -> Handler:
         name: NamePath,
         call: Caller,
         bus: TheBus,
-        revision: Annotated[int | None, Query(ge=1, description="The newest if absent.")] = None,
+        revision: Annotated[int | None, Query(ge=1, le=MAX_NUMBER, description="The newest if absent.")] = None,
     ) -> Response:
         return answer(await bus.call(GetSpec(kind=kind, name=name, revision=revision), call))
 
@@ -104,7 +104,9 @@ def _historian(kind: Kind) -> Handler:
         call: Caller,
         bus: TheBus,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
-        before: Annotated[int | None, Query(ge=1, description="Only revisions older than this one.")] = None,
+        before: Annotated[
+            int | None, Query(ge=1, le=MAX_NUMBER, description="Only revisions older than this one.")
+        ] = None,
     ) -> Response:
         return answer(await bus.call(ListRevisions(kind=kind, name=name, limit=limit, before=before), call))
 
