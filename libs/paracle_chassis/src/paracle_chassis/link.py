@@ -142,17 +142,17 @@ class Link:
             return
         await self._broker.stop()
 
-    async def check(self) -> None:
-        """Ask NATS whether it is there.
+    async def check(self, within_s: float = 1.0) -> None:
+        """Ask NATS whether it is there; it is, and has all that was sent before.
 
         Raises
         ------
         Unavailable
-            If it does not answer within a second.
+            If it does not answer in time.
         """
         try:
-            async with asyncio.timeout(1):
-                await self.client.flush(1)
+            async with asyncio.timeout(within_s):
+                await self.client.flush(within_s)  # type: ignore[arg-type]  # nats-py says int and takes seconds
         except Exception as error:  # whatever it is, NATS did not answer
             raise Unavailable(f"NATS does not answer: {type(error).__name__}") from error
         if not self.client.is_connected:  # while it reconnects, nats-py flushes into its own buffer

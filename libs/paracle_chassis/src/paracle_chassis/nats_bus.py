@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 
 _RESEND_S: Final = 3.0
 _RETRY_S: Final = 0.25
+_KNOWN_WITHIN_S: Final = 10.0
 
 
 class NatsBus(Bus):
@@ -70,7 +71,7 @@ class NatsBus(Bus):
         await self.link.open()
 
     async def serve(self, routes: Routes) -> None:
-        """Answer, obey and hear what `routes` says."""
+        """Answer, obey and hear what `routes` says; on return, nats-server knows of all of it."""
         if any(route.stream == subjects.COMMANDS for route in routes.mailboxes):
             await self._replies.start()
         self._mailboxes = [self._mailbox(route) for route in routes.mailboxes]
@@ -83,6 +84,7 @@ class NatsBus(Bus):
         if routes.rpcs:
             self._server = RpcServer(self.service, routes.rpcs, self.link, self._claims)
             await self._server.start()
+        await self.link.check(_KNOWN_WITHIN_S)  # subscriptions wait in the client's buffer until a flush
 
     async def drain(self, deadline_s: float = 20.0) -> None:
         """Take nothing new; finish what is in hand within `deadline_s` and give the rest back."""
