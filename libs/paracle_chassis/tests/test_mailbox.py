@@ -50,6 +50,40 @@ async def test_what_is_handled_is_gone_from_the_work_queue(serve):
     await emptied(bus)
 
 
+async def test_large_messages_are_handed_over_in_portions_that_fit_into_memory(serve, monkeypatch):
+    monkeypatch.setattr("paracle_chassis.mailbox.PORTION_BYTES", 1_000_000)
+    recorder = Recorder()
+    held: list[int] = []
+    deliveries = []
+
+    async def handle(batch) -> None:
+        deliveries.extend(batch)
+        held.append(sum(len(delivery.body) for delivery in deliveries))
+        await recorder(batch)
+
+    caller = await serve()
+    await caller.publish([note(number, text="x" * 400_000) for number in range(7)])
+    bus = await serve(mailbox(handle))
+    await eventually(lambda: len(recorder.seen) == 7)
+    assert recorder.seen == list(range(7))
+    assert max(recorder.batches) == 3
+    assert max(held) < 1_500_000
+    await emptied(bus)
+
+
+async def test_a_batch_of_nothing_but_what_cannot_be_read_breaks_nothing(serve, caplog):
+    recorder = Recorder()
+    caller = await serve()
+    await caller.publish([note(number) for number in range(1, 5)])
+    stream = caller.client.jetstream()
+    for _ in range(3):
+        await stream.publish(note(0).subject, b"", headers={"paracle-claim": "gone"})
+    bus = await serve(mailbox(recorder, batch=2))
+    await emptied(bus)
+    assert recorder.seen == [1, 2, 3, 4]
+    assert "broke off" not in caplog.text
+
+
 async def test_the_same_id_twice_is_one_message(serve):
     recorder = Recorder()
     bus = await serve(mailbox(recorder))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
@@ -31,6 +32,8 @@ from paracle_domain.subjects import Subject
 _log = logging.getLogger(__name__)
 
 _HEARTBEATS_PER_WAIT: Final = 3
+# Bodies that travelled by claim check are fetched for so much at once; a batch of them could be gigabytes.
+PORTION_BYTES: Final = 64 * 1024 * 1024
 # A message that was delivered this often without ever being settled takes its process down with it.
 _CRASHES: Final = 5
 
@@ -96,15 +99,38 @@ class Mailbox:
 
     async def _process(self, messages: Sequence[Msg]) -> None:
         self._in_hand = [JetStreamReceipt.deliver(message, self._settler) for message in messages]
-        pending: Sequence[Delivery] = [delivery for delivery in self._in_hand if await self._open(delivery)]
+        waiting = deque(self._in_hand)
+        while waiting:
+            portion = await self._portion(waiting)
+            if portion and not await self._work_on(portion):
+                await self._give_back(waiting)
+                return
+            for delivery in portion:
+                if delivery.settled:
+                    delivery.body = b""  # it is in hand, but no longer needed, until the whole batch is done
+
+    async def _portion(self, waiting: deque[Delivery]) -> list[Delivery]:
+        """The next of `waiting`, ready to hand over: all, unless that is more than fits into memory well."""
+        found: list[Delivery] = []
+        size = 0
+        while waiting and size < PORTION_BYTES:
+            delivery = waiting.popleft()
+            if await self._open(delivery):
+                found.append(delivery)
+                size += len(delivery.body)
+        return found
+
+    async def _work_on(self, pending: Sequence[Delivery]) -> bool:
+        """Hand over `pending` until all is settled; false if an outage, and then the drain, came in between."""
         alone = False
         for delay in outages.delays():
             if not (pending := await self._round(pending, alone=alone)):
-                return
+                break
             alone = not alone  # the next look lets those through that do not need what is away
             if not await self._outlast(delay):
                 await self._give_back(pending)
-                return
+                return False
+        return True
 
     async def _open(self, delivery: Delivery) -> bool:
         """Make it ready to hand over; one that cannot be read, or keeps killing its readers, is put aside."""
