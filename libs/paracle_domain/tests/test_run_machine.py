@@ -359,6 +359,22 @@ def test_copies_of_a_task_that_stays_silent_become_rare() -> None:
     assert repeats(timedelta(0)) == (0, REDISPATCH)
 
 
+def test_what_does_not_fit_into_a_message_fails_the_step_or_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the task could never be handed out, and the run would be running for ever."""
+    monkeypatch.setattr("paracle_domain.run.machine.MOST_BYTES", 1000)
+    both = {"x": "{{ steps.a.output }}", "y": "{{ steps.a.output }}"}
+    run = drive({"id": "a"}, {"id": "b", "needs": ["a"], "input": both})
+    run.begin()
+    run.finish("a", "x" * 600)
+    assert run.types[-3:] == ["step.failed:b", "run.failing", "run.failed"]
+    assert run.state.error is not None
+    assert run.state.error.code == "expression_failed"
+    run = drive({"id": "a"}, output=both)
+    run.begin()
+    run.finish("a", "x" * 600)
+    assert run.types[-2:] == ["run.failing", "run.failed"]
+
+
 def test_what_was_caused_before_can_be_said_again() -> None:
     run = drive({"id": "a"}, {"id": "b", "needs": ["a"]})
     started = run.begin()

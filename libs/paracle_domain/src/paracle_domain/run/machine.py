@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
 
 from pydantic import JsonValue
+from pydantic_core import to_json
 
 from paracle_domain.errors import DeadlineExceeded, ErrorInfo, ExpressionFailed, TransitionError
 from paracle_domain.expressions import evaluate, read_condition, references, truth
@@ -53,6 +54,7 @@ REDISPATCH: Final = timedelta(seconds=15)
 LONGEST_SILENCE: Final = timedelta(minutes=10)
 STOP_AGAIN: Final = timedelta(seconds=2)
 STOP_GRACE: Final = timedelta(seconds=10)
+MOST_BYTES: Final = 48 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +158,10 @@ class RunMachine:
         scope = self._scope(state, self._scopes[step.id])
         if step.when is not None and not truth(step.when, scope):
             return False, None
-        return True, evaluate(step.input, scope)
+        return True, fitting(evaluate(step.input, scope))
 
     def evaluate_output(self, state: RunState) -> JsonValue:
-        return evaluate(self.plan.workflow.spec.output, self._scope(state, self._output_scope))
+        return fitting(evaluate(self.plan.workflow.spec.output, self._scope(state, self._output_scope)))
 
     def _scope(self, state: RunState, names: Sequence[str]) -> dict[str, Any]:
         started = state.started_event
@@ -424,6 +426,20 @@ def next_wake(state: RunState, now: datetime) -> datetime | None:
         if step.status is StepStatus.RUNNING and step.attempt_at is not None:
             wakes.append(step.attempt_at + repeats(now - step.attempt_at)[1])
     return _soonest(wakes)
+
+
+def fitting(value: JsonValue) -> JsonValue:
+    """`value`, which an expression gave, if it fits into a message. What is whole in several outputs may not in one.
+
+    Raises
+    ------
+    ExpressionFailed
+        If it has more than `MOST_BYTES` as JSON. It could be neither handed to a worker nor told of.
+    """
+    size = len(to_json(value))
+    if size > MOST_BYTES:
+        raise ExpressionFailed(f"the result has {size:,} bytes, and at most {MOST_BYTES:,} fit into a message")
+    return value
 
 
 def repeats(silence: timedelta) -> tuple[int, timedelta]:
