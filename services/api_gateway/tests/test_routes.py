@@ -87,9 +87,9 @@ async def test_a_run_without_input(client, world, content):
     assert (command.agent, command.workflow, command.input) == ("greeter", None, {})
 
 
-async def test_a_null_input_stays_null(client, world):
+async def test_a_null_input_is_none_at_all(client, world):
     await client.post("/v1/agents/greeter/runs", json={"input": None})
-    assert world.bus.commanded[0][0].input is None
+    assert world.bus.commanded[0][0].input == {}
 
 
 async def test_the_same_key_is_the_same_run(client, world):

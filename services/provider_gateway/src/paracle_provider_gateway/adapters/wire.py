@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from types import ModuleType
 from typing import Any, Final, Protocol
 
@@ -20,6 +20,7 @@ from paracle_domain.messages import JsonObject
 from paracle_provider_gateway.faults import Origin
 
 CONNECT_TIMEOUT_S: Final = 10.0
+MAX_REPLY_BYTES: Final = 32 * 1024 * 1024
 _NAMED: Final = frozenset({"model", "messages", "max_tokens", "stream"})
 
 
@@ -29,9 +30,7 @@ class Body(Protocol):
     @property
     def headers(self) -> Mapping[str, str]: ...
 
-    async def read(self) -> bytes: ...
-
-    def iter_lines(self) -> AsyncIterator[str]: ...
+    def iter_bytes(self) -> AsyncIterator[bytes]: ...
 
 
 class LazySdk[C]:
@@ -82,12 +81,12 @@ async def read_json[M: BaseModel](response: Body, kind: type[M], origin: Origin)
     Raises
     ------
     ProviderFailed
-        If it is something else than JSON, or JSON of another shape.
+        If it is something else than JSON, JSON of another shape, or larger than `MAX_REPLY_BYTES`.
     ProviderUnavailable
         If it is cut off.
     """
     require_type(response, "application/json", origin)
-    return parse(await response.read(), kind, origin)
+    return parse(b"".join([chunk async for chunk in _bounded(response, origin)]), kind, origin)
 
 
 def parse[M: BaseModel](body: bytes | str, kind: type[M], origin: Origin) -> M:
@@ -112,13 +111,36 @@ async def server_sent(response: Body, origin: Origin) -> AsyncGenerator[str]:
     """
     require_type(response, "text/event-stream", origin)
     data: list[str] = []
-    async for line in response.iter_lines():
-        if not line:
-            if data:
-                yield "\n".join(data)
-            data = []
-        elif line.startswith("data:"):
-            data.append(line[5:].removeprefix(" "))
+    async with aclosing(_lines(response, origin)) as lines:
+        async for line in lines:
+            if not line:
+                if data:
+                    yield "\n".join(data)
+                data = []
+            elif line.startswith("data:"):
+                data.append(line[5:].removeprefix(" "))
+
+
+async def _lines(response: Body, origin: Origin) -> AsyncGenerator[str]:
+    """Lines end with a line feed alone: U+2028 and its like may stand within data, as JSON allows."""
+    begun: list[bytes] = []
+    async with aclosing(_bounded(response, origin)) as chunks:
+        async for chunk in chunks:
+            head, *others = chunk.split(b"\n")
+            begun.append(head)
+            for other in others:
+                yield b"".join(begun).removesuffix(b"\r").decode("utf-8", "replace")
+                begun = [other]
+
+
+async def _bounded(response: Body, origin: Origin) -> AsyncGenerator[bytes]:
+    """The body, as long as it is bearable: a server that never stops talking must not take the memory of all."""
+    size = 0
+    async for chunk in response.iter_bytes():
+        size += len(chunk)
+        if size > MAX_REPLY_BYTES:
+            raise origin.failed(f"the reply is larger than {MAX_REPLY_BYTES:,} bytes")
+        yield chunk
 
 
 def without_none(body: dict[str, Any]) -> dict[str, Any]:
