@@ -13,12 +13,12 @@ from paracle_domain.inference.usage import Usage
 from paracle_domain.run.commands import RunStatus, StartRun, StepStatus
 from paracle_domain.run.directives import DispatchTask, StopTask
 from paracle_domain.run.events import RunFailed, StepRetrying
-from paracle_domain.run.machine import (
+from paracle_domain.run.machine import Begin
+from paracle_domain.run.timing import (
     LONGEST_SILENCE,
     REDISPATCH,
     STOP_AGAIN,
     STOP_GRACE,
-    Begin,
     next_wake,
     repeats,
     retry_delay,

@@ -11,7 +11,6 @@ seldom: whoever has it knows it by its id.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -46,14 +45,21 @@ from paracle_domain.run.events import (
     StepTimedOut,
 )
 from paracle_domain.run.state import Ending, RunState, StepState, apply
+from paracle_domain.run.timing import (
+    STOP_GRACE,
+    due,
+    next_wake,
+    presses,
+    repeats,
+    retry_delay,
+    retryable,
+    soonest,
+    wake_of,
+)
 from paracle_domain.task.messages import CancelTask, Task, TaskResult, TaskStatus
 from paracle_domain.workflow.graph import Graph
-from paracle_domain.workflow.spec import Backoff, RetrySpec, StepSpec
+from paracle_domain.workflow.spec import StepSpec
 
-REDISPATCH: Final = timedelta(seconds=15)
-LONGEST_SILENCE: Final = timedelta(minutes=10)
-STOP_AGAIN: Final = timedelta(seconds=2)
-STOP_GRACE: Final = timedelta(seconds=10)
 MOST_BYTES: Final = 48 * 1024 * 1024
 
 
@@ -194,7 +200,7 @@ class _Work:
         elif rescan:
             wake_at = next_wake(state, self._now)
         else:
-            wake_at = _soonest((wake_at, *(_wake_of(event, self._now) for event in self._events)))
+            wake_at = soonest((wake_at, *(wake_of(event, self._now) for event in self._events)))
         return Transition(state, tuple(self._events), tuple(self._directives), wake_at)
 
     def begin(self, message: Begin) -> None:
@@ -257,7 +263,7 @@ class _Work:
             return
         if state.ending is not None:
             self._press(state.ending)
-        elif _due(state.started.deadline_at, self._now):
+        elif due(state.started.deadline_at, self._now):
             limit = self._machine.plan.workflow.spec.timeout_s
             late = DeadlineExceeded(f"the run did not end within its timeout_s of {limit:g} s").to_info()
             self._wind_down(RunFailing(outcome="timed_out", error=late))
@@ -268,9 +274,9 @@ class _Work:
 
     def _tick_step(self, name: str, step: StepState) -> None:
         if step.status is StepStatus.WAITING:
-            if _due(step.due_at, self._now):
+            if due(step.due_at, self._now):
                 self._launch(self._machine.spec(name), step.attempt + 1, step.input)
-        elif _due(step.due_at, self._now):
+        elif due(step.due_at, self._now):
             self._directives.append(_stop(self._state, name, step, "timed out", 0))
             limit = self._machine.spec(name).timeout_s
             late = DeadlineExceeded(f"attempt {step.attempt} did not end within the step's timeout_s of {limit:g} s")
@@ -280,7 +286,7 @@ class _Work:
 
     def _press(self, ending: Ending) -> None:
         """Ask again those that have not stopped, for the order may be lost; give up on them after the grace."""
-        self._directives.extend(_stops(self._state, _presses(ending, self._now)))
+        self._directives.extend(_stops(self._state, presses(ending, self._now)))
         if self._now - ending.since < STOP_GRACE:
             return
         for name in tuple(self._state.open):
@@ -388,46 +394,6 @@ class _Work:
         self._events.append(event)
 
 
-def retryable(retry: RetrySpec, error: ErrorInfo, attempt: int) -> bool:
-    """Whether `retry` allows another attempt after number `attempt` failed with `error`."""
-    if attempt >= retry.max_attempts or error.code in retry.never_on:
-        return False
-    return error.code in retry.on if retry.on else error.retryable
-
-
-def retry_delay(retry: RetrySpec, attempt: int, key: str, error: ErrorInfo) -> timedelta:
-    """How long to wait after failed attempt number `attempt`.
-
-    The jitter is drawn from a hash of `key` and `attempt`, not from a generator, so that a replay waits as long. What
-    the failed side asked for (`retry_after_s`) is the least.
-    """
-    match retry.backoff:
-        case Backoff.CONSTANT:
-            wait = retry.initial_s
-        case Backoff.LINEAR:
-            wait = retry.initial_s * attempt
-        case Backoff.EXPONENTIAL:
-            wait = retry.initial_s * 2.0 ** min(attempt - 1, 62)
-        case _ as unreachable:
-            assert_never(unreachable)
-    drawn = int.from_bytes(hashlib.blake2b(f"{key}.{attempt}".encode(), digest_size=4).digest(), "big") / 0xFFFFFFFF
-    wait = min(wait, retry.max_s) * (1 + retry.jitter * (2 * drawn - 1))
-    return timedelta(seconds=max(wait, error.retry_after_s or 0))
-
-
-def next_wake(state: RunState, now: datetime) -> datetime | None:
-    """When a run that has not ended wants its next `Tick`: a full look at everything that is open."""
-    if state.ending is not None:
-        return _next_press(state.ending, now) if state.open else None
-    wakes = [state.started.deadline_at if state.started else None]
-    for name in state.open:
-        step = state.steps[name]
-        wakes.append(step.due_at)
-        if step.status is StepStatus.RUNNING and step.attempt_at is not None:
-            wakes.append(step.attempt_at + repeats(now - step.attempt_at)[1])
-    return _soonest(wakes)
-
-
 def fitting(value: JsonValue) -> JsonValue:
     """`value`, which an expression gave, if it fits into a message. What is whole in several outputs may not in one.
 
@@ -440,27 +406,6 @@ def fitting(value: JsonValue) -> JsonValue:
     if size > MOST_BYTES:
         raise ExpressionFailed(f"the result has {size:,} bytes, and at most {MOST_BYTES:,} fit into a message")
     return value
-
-
-def repeats(silence: timedelta) -> tuple[int, timedelta]:
-    """How often a task that has been silent for so long is to have been handed out again, and at what age it is next.
-
-    The wait doubles up to `LONGEST_SILENCE`: a long task, or a pool that is away, must not fill the queue with copies.
-    """
-    times, age, wait = 0, REDISPATCH, REDISPATCH
-    while age <= silence:
-        times += 1
-        wait = min(wait * 2, LONGEST_SILENCE)
-        age += wait
-    return times, age
-
-
-def _presses(ending: Ending, now: datetime) -> int:
-    return int((now - ending.since) / STOP_AGAIN)
-
-
-def _next_press(ending: Ending, now: datetime) -> datetime:
-    return ending.since + min((_presses(ending, now) + 1) * STOP_AGAIN, STOP_GRACE)
 
 
 def task_of(state: RunState, event: StepStarted) -> Task:
@@ -476,7 +421,7 @@ def task_of(state: RunState, event: StepStarted) -> Task:
         target=event.target,
         input=event.input,
         effect_scope=event.step,
-        deadline_at=_soonest((event.deadline_at, started.deadline_at)),
+        deadline_at=soonest((event.deadline_at, started.deadline_at)),
     )
 
 
@@ -525,21 +470,6 @@ def _last_event(ending: Ending, usage: Usage) -> RunEvent:
             assert_never(unreachable)
 
 
-def _wake_of(event: RunEvent, now: datetime) -> datetime | None:
-    """The wake-up that a new event asks for."""
-    match event:
-        case RunStarted():
-            return event.deadline_at
-        case StepStarted():
-            return _soonest((event.deadline_at, now + REDISPATCH))
-        case StepRetrying():
-            return event.due_at
-        case RunCancelling() | RunFailing():
-            return now + STOP_AGAIN
-        case _:
-            return None
-
-
 def _named_by(step: StepSpec) -> tuple[str, ...]:
     """Names of the steps that the expressions of `step` refer to: all that they can see."""
     condition = read_condition(step.when).steps if step.when is not None else frozenset()
@@ -553,11 +483,3 @@ def _visible(step: StepState) -> dict[str, Any]:
         "status": step.status.value,
         "error": step.error.model_dump(mode="json") if step.error else None,
     }
-
-
-def _due(at: datetime | None, now: datetime) -> bool:
-    return at is not None and at <= now
-
-
-def _soonest(times: Iterable[datetime | None]) -> datetime | None:
-    return min((time for time in times if time is not None), default=None)

@@ -1,0 +1,106 @@
+"""When a run does what it does again, or at last: retries, repeated tasks and orders to stop, wake-ups. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Final, assert_never
+
+from paracle_domain.errors import ErrorInfo
+from paracle_domain.run.commands import StepStatus
+from paracle_domain.run.events import RunCancelling, RunEvent, RunFailing, RunStarted, StepRetrying, StepStarted
+from paracle_domain.run.state import Ending, RunState
+from paracle_domain.workflow.spec import Backoff, RetrySpec
+
+REDISPATCH: Final = timedelta(seconds=15)
+LONGEST_SILENCE: Final = timedelta(minutes=10)
+STOP_AGAIN: Final = timedelta(seconds=2)
+STOP_GRACE: Final = timedelta(seconds=10)
+
+
+def retryable(retry: RetrySpec, error: ErrorInfo, attempt: int) -> bool:
+    """Whether `retry` allows another attempt after number `attempt` failed with `error`."""
+    if attempt >= retry.max_attempts or error.code in retry.never_on:
+        return False
+    return error.code in retry.on if retry.on else error.retryable
+
+
+def retry_delay(retry: RetrySpec, attempt: int, key: str, error: ErrorInfo) -> timedelta:
+    """How long to wait after failed attempt number `attempt`.
+
+    The jitter is drawn from a hash of `key` and `attempt`, not from a generator, so that a replay waits as long. What
+    the failed side asked for (`retry_after_s`) is the least.
+    """
+    match retry.backoff:
+        case Backoff.CONSTANT:
+            wait = retry.initial_s
+        case Backoff.LINEAR:
+            wait = retry.initial_s * attempt
+        case Backoff.EXPONENTIAL:
+            wait = retry.initial_s * 2.0 ** min(attempt - 1, 62)
+        case _ as unreachable:
+            assert_never(unreachable)
+    drawn = int.from_bytes(hashlib.blake2b(f"{key}.{attempt}".encode(), digest_size=4).digest(), "big") / 0xFFFFFFFF
+    wait = min(wait, retry.max_s) * (1 + retry.jitter * (2 * drawn - 1))
+    return timedelta(seconds=max(wait, error.retry_after_s or 0))
+
+
+def next_wake(state: RunState, now: datetime) -> datetime | None:
+    """When a run that has not ended wants its next `Tick`: a full look at everything that is open."""
+    if state.ending is not None:
+        return _next_press(state.ending, now) if state.open else None
+    wakes = [state.started.deadline_at if state.started else None]
+    for name in state.open:
+        step = state.steps[name]
+        wakes.append(step.due_at)
+        if step.status is StepStatus.RUNNING and step.attempt_at is not None:
+            wakes.append(step.attempt_at + repeats(now - step.attempt_at)[1])
+    return soonest(wakes)
+
+
+def repeats(silence: timedelta) -> tuple[int, timedelta]:
+    """How often a task that has been silent for so long is to have been handed out again, and at what age it is next.
+
+    The wait doubles up to `LONGEST_SILENCE`: a long task, or a pool that is away, must not fill the queue with copies.
+    """
+    times, age, wait = 0, REDISPATCH, REDISPATCH
+    while age <= silence:
+        times += 1
+        wait = min(wait * 2, LONGEST_SILENCE)
+        age += wait
+    return times, age
+
+
+def presses(ending: Ending, now: datetime) -> int:
+    """How often those that do not stop are to have been told again."""
+    return int((now - ending.since) / STOP_AGAIN)
+
+
+def _next_press(ending: Ending, now: datetime) -> datetime:
+    return ending.since + min((presses(ending, now) + 1) * STOP_AGAIN, STOP_GRACE)
+
+
+def wake_of(event: RunEvent, now: datetime) -> datetime | None:
+    """The wake-up that a new event asks for."""
+    match event:
+        case RunStarted():
+            return event.deadline_at
+        case StepStarted():
+            return soonest((event.deadline_at, now + REDISPATCH))
+        case StepRetrying():
+            return event.due_at
+        case RunCancelling() | RunFailing():
+            return now + STOP_AGAIN
+        case _:
+            return None
+
+
+def due(at: datetime | None, now: datetime) -> bool:
+    """Whether the time `at`, if there is one, has come."""
+    return at is not None and at <= now
+
+
+def soonest(times: Iterable[datetime | None]) -> datetime | None:
+    """The first of `times`; `None` stands for never."""
+    return min((time for time in times if time is not None), default=None)
