@@ -73,6 +73,18 @@ async def test_equal_requests_without_ids_are_answered_in_turn(serve, nats_url):
     await client.close()
 
 
+async def test_all_who_send_the_same_command_at_once_are_given_its_answer(serve, nats_url):
+    bus = await serve(Beginner().routes())
+    client = await nats.connect(nats_url)
+    headers = {"Nats-Msg-Id": "one"}
+    bare = [client.request(SUBJECT, b'{"name": "a"}', timeout=5, headers=headers) for _ in range(5)]
+    answers = await asyncio.gather(*bare)
+    assert [json.loads(answer.data)["run_id"] for answer in answers] == ["a-1"] * 5
+    ours = [bus.command(Begin(name="b"), Context("acme"), id="two", timeout_s=5) for _ in range(5)]
+    assert [answer["run_id"] for answer in await asyncio.gather(*ours)] == ["b-2"] * 5
+    await client.close()
+
+
 async def test_a_bare_request_of_nonsense_is_answered_with_a_problem(serve, nats_url):
     await serve(Beginner().routes())
     client = await nats.connect(nats_url)

@@ -5,8 +5,8 @@ For everybody else each replica also hears the commands of its service on core N
 remembers the reply subject by the message's fingerprint: its subject, ids and body. When the durable copy was handled,
 by whichever replica, the answer goes to the remembered inbox, and the others are told to forget it.
 
-A command that arrives again with the id of one that was answered lately is answered with the same at once, since
-JetStream may not deliver the second copy at all.
+JetStream may not deliver a second copy of a command that has an id. So all who sent it are remembered and answered
+together, and one who sends it again later is given the answer of lately at once.
 
 The corner that remains: identical commands without any id, sent at the same instant to a service of several replicas,
 are each answered once, but it is not defined which run's answer goes to which of the senders.
@@ -46,8 +46,12 @@ _IDS: Final = (MSG_ID.lower(), CE_ID)
 
 @dataclass(slots=True)
 class _Asked:
-    """Inboxes that wait for the answer of one fingerprint, oldest first."""
+    """Inboxes that wait for the answer of one fingerprint, oldest first.
 
+    `together`: the command has an id, so its senders mean the same and one answer is for all of them.
+    """
+
+    together: bool
     inboxes: deque[tuple[float, str]] = field(default_factory=deque)
 
 
@@ -89,11 +93,11 @@ class CommandReplies:
         """Answer the command that `delivery` is. The answer also reads as JetStream's acknowledgement."""
         body, headers = codec.encode_answer(answer, stream=delivery.stream, seq=delivery.stream_seq)
         mark = fingerprint(delivery.subject, delivery.headers, delivery.body)
-        inbox = delivery.envelope.reply_to or self._take(mark)
-        if inbox is None or _has_id(delivery.headers):
+        inboxes = self._inboxes(mark, delivery)
+        if not inboxes or _has_id(delivery.headers):
             self._remember_answer(mark, _Answered(_now(), body, headers))
         try:
-            if inbox:
+            for inbox in filter(None, inboxes):
                 await self._link.client.publish(inbox, body, headers=headers)
             await self._link.client.publish(self._told, mark.encode(), headers={_ORIGIN: self._origin})
         except (NatsError, OSError) as error:
@@ -104,13 +108,13 @@ class CommandReplies:
         return f"paracle.internal.answered.{self._service}"
 
     async def _on_command(self, message: Msg) -> None:
-        own = (message.headers or {}).get(REPLY_TO)
+        own, has_id = (message.headers or {}).get(REPLY_TO), _has_id(message.headers)
         mark = fingerprint(message.subject, message.headers, message.data)
-        known = self._known_answer(mark, has_id=_has_id(message.headers))
-        if own is not None and known is None:
+        known = self._known_answer(mark, has_id=has_id)
+        if own is not None and known is None and not has_id:
             return  # the durable copy says whom to answer
         if known is None:  # one that wants no answer stands in the queue too, or it would get another's
-            self._asked.setdefault(mark, _Asked()).inboxes.append((_now(), message.reply))
+            self._asked.setdefault(mark, _Asked(has_id)).inboxes.append((_now(), own or message.reply))
             self._forget_old()
         elif inbox := own or message.reply:
             await self._link.client.publish(inbox, known.body, headers=known.headers)
@@ -124,15 +128,22 @@ class CommandReplies:
         known = self._answered.get(mark) if has_id else self._answered.pop(mark, None)
         return known if known is not None and _now() - known.at < ANSWERS_S else None
 
-    def _take(self, mark: str) -> str | None:
-        """The inbox that waits longest for `mark`."""
+    def _inboxes(self, mark: str, delivery: Delivery) -> set[str]:
+        """Whom the answer of `delivery` is for; an empty name for a sender that wants none."""
+        own = delivery.envelope.reply_to
+        if own is not None and not _has_id(delivery.headers):
+            return {own}
+        return self._take(mark) | ({own} if own is not None else set())
+
+    def _take(self, mark: str) -> set[str]:
+        """The inbox that waits longest for `mark`, or all that wait for it together."""
         asked = self._asked.get(mark)
         if asked is None:
-            return None
-        _, inbox = asked.inboxes.popleft()
+            return set()
+        taken = {asked.inboxes.popleft()[1] for _ in range(len(asked.inboxes) if asked.together else 1)}
         if not asked.inboxes:
             del self._asked[mark]
-        return inbox
+        return taken
 
     def _remember_answer(self, mark: str, answered: _Answered) -> None:
         self._answered[mark] = answered

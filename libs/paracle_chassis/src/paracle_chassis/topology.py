@@ -132,7 +132,7 @@ STREAMS: Final[Sequence[StreamSpec]] = (
         work_queue=True,
         no_ack=True,
         # A command sent again must reach its service, which answers it again; only bursts of the same are cut off.
-        duplicate_window_s=0.5,
+        duplicate_window_s=0.1,  # the least that a server takes
         description="Durable orders to services; answered by them, not by the server.",
     ),
     StreamSpec(
