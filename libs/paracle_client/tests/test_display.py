@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from paracle_client.display import describe, duration, money, render, safe, totals, watch
+from paracle_client.cli.app import say_error
+from paracle_client.display import describe, duration, money, render, totals, watch
 from paracle_client.live import StepLine, View, begin, fold
+from paracle_client.plain import safe, safe_json
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import fold as fold_all
@@ -123,3 +126,16 @@ def test_a_terminal_is_redrawn_with_each_event(make: Any) -> None:
         pass
     assert "completed" in out.getvalue()
     assert "1,234" in out.getvalue()
+
+
+def test_json_loses_nothing_when_it_is_made_fit_for_a_terminal() -> None:
+    value = {"a": "\x1b]0;x\x07 \x9b31m \u202e grün 😀\n"}
+    shown = safe_json(json.dumps(value, ensure_ascii=False, indent=2))
+    assert json.loads(shown) == value
+    assert not {"\x1b", "\x9b", "\u202e"} & set(shown)
+    assert "grün 😀" in shown
+
+
+def test_an_error_cannot_take_over_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say_error("spec.\x1b[2Jfoo: no such field\nlog: …\x9b31m")
+    assert capsys.readouterr().err == "error: spec.\ufffd[2Jfoo: no such field\nlog: …\ufffd31m\n"

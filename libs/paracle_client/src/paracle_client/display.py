@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paracle_client.live import StepLine, View, fold
+from paracle_client.plain import safe
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
 from paracle_domain.run.commands import RunStatus, StepStatus
@@ -44,7 +44,6 @@ _FIRST_SHOWN: Final = (
     StepStatus.WAITING,
     StepStatus.PENDING,
 )
-_BIDI: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _MOST_INDENTED: Final = 6
 _WIDE, _MIDDLE = 90, 56
 _LINES_AROUND: Final = 5
@@ -166,21 +165,6 @@ def totals(usage: Usage) -> str:
     return (
         f"{usage.total_tokens:,} tok ({usage.input_tokens:,} in, {usage.output_tokens:,} out) {money(usage.cost_usd)}"
     )
-
-
-def safe(text: str, *, lines: bool = False) -> str:
-    """`text` without control characters, which a model or a tool could use to take over the terminal.
-
-    Line breaks stay if `lines`; else they become spaces.
-    """
-    text = text.replace("\r\n", "\n")
-    if not lines:
-        text = text.replace("\n", " ")
-    return "".join("\N{REPLACEMENT CHARACTER}" if _takes_over(one) else one for one in text)
-
-
-def _takes_over(one: str) -> bool:
-    return (unicodedata.category(one) in {"Cc", "Cs"} and one not in "\n\t") or one in _BIDI
 
 
 def _columns(width: int) -> tuple[str, ...]:

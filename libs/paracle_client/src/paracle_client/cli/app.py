@@ -88,8 +88,10 @@ def main() -> None:
 
 
 def say_error(message: str) -> None:
-    """`error: …` on standard error."""
-    sys.stderr.write(f"error: {message}\n")
+    """`error: …` on standard error; it may quote what a file or a server says."""
+    from paracle_client.plain import safe  # noqa: PLC0415 - only errors pay for loading it
+
+    sys.stderr.write(f"error: {safe(message, lines=True)}\n")
 
 
 def _is_expected(error: Exception) -> bool:

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from paracle_client.cli.app import EXIT_FAILED, EXIT_INTERRUPTED, say_error
 from paracle_client.client import Client
-from paracle_client.display import safe, watch
+from paracle_client.display import watch
 from paracle_client.live import begin
+from paracle_client.plain import safe
 from paracle_domain.audit import UsageReport
 from paracle_domain.run.commands import RunStatus, RunView, StepStatus
 

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from paracle_client.display import safe
+from paracle_client.plain import safe
 
 _LONG: Final = 100
 _TITLES: Final = ("title", "name", "subject")

@@ -19,7 +19,7 @@ from paracle_client.cli.target import (
     print_table,
 )
 from paracle_client.client import Client
-from paracle_client.display import safe
+from paracle_client.plain import safe
 from paracle_domain.errors import InvalidInput, ParacleError
 from paracle_domain.names import suggest
 from paracle_domain.registry import Applied, Explanation

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paracle_client.client import DEFAULT_URL, Client
-from paracle_client.display import safe
+from paracle_client.plain import safe, safe_json
 from paracle_client.stack.state import State, find_root
 
 URL_VARIABLE: Final = "PARACLE_URL"
@@ -70,7 +70,7 @@ def print_json_lines(values: Iterable[BaseModel]) -> None:
 
 
 def _write(text: str) -> None:
-    rest = memoryview(text.encode() + b"\n")
+    rest = memoryview(safe_json(text).encode() + b"\n")
     while rest:  # unbuffered standard output may take less than it is given
         rest = rest[sys.stdout.buffer.write(rest) :]
     sys.stdout.flush()
