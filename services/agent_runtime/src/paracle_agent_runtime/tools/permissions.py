@@ -131,9 +131,15 @@ class Grants:
         for name in self.permissions.secrets:
             value = self.environment.get(SECRET_PREFIX + name)
             if value:
-                for shown in (value, json.dumps(value)[1:-1], url_quote(value, safe="")):
-                    text = text.replace(shown, f"[secret {name}]")
+                for spelled in _spellings(value):
+                    text = text.replace(spelled, f"[secret {name}]")
         return text
+
+
+def _spellings(secret: str) -> set[str]:
+    """How a server may echo it: as JSON and URLs write it, and as HTTP's Latin-1 reads a header in UTF-8."""
+    read = (secret, secret.encode().decode("latin-1"))
+    return {one for text in read for one in (text, json.dumps(text)[1:-1], url_quote(text, safe=""))}
 
 
 def is_public(address: str) -> bool:
