@@ -351,8 +351,8 @@ async def test_concurrency_is_bounded():
     async with stage.runtime:
         await stage.start()
         await stage.bus.publish([sent(task("nap", {"seconds": 60})) for _ in range(5)])
-        await eventually(lambda: stage.runtime.running == 2)
-        assert len(stage.toolbox.calls) == 2
+        await eventually(lambda: len(stage.toolbox.calls) == 2)
+        assert stage.runtime.running == 2
         await stage.bus.drain(0.05)
 
 
