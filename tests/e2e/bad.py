@@ -69,6 +69,17 @@ BAD = (
         "zzz",
     ),
     Bad(
+        "an expression that loops for ever",
+        _workflow(
+            "bad-loop",
+            "{id: a, agent: innocent, input: {text: '{% for i in range(90000) %}{% for k in range(90000) %}x"
+            "{% endfor %}{% endfor %}'}}",
+        ),
+        "spec_invalid",
+        "spec.steps[0].input.text",
+        "ran out of fuel",
+    ),
+    Bad(
         "wrong type deep in a manifest",
         _workflow("bad-type", "{id: a, agent: innocent, retry: {max_attempts: [three]}}"),
         "spec_invalid",

@@ -20,7 +20,7 @@ from paracle_domain.run.commands import RunStatus
 YAML = {"content-type": "application/yaml"}
 PROBLEM = "application/problem+json"
 NOT_UTF8 = b"apiVersion: paracle/v1\nkind: Agent\nmetadata: {name: caf\xe9}\nspec: {}\n"
-NUMBERS = "{% for i in range(90000) %}{% for k in range(90000) %}{{ i * k }}{% endfor %}{% endfor %}"
+NUMBERS = "{% for i in range(input.n | int) %}{% for k in range(input.n | int) %}{{ i * k }}{% endfor %}{% endfor %}"
 FOREVER = f"""
 apiVersion: paracle/v1
 kind: Workflow
@@ -151,15 +151,20 @@ async def test_the_command_line_names_what_does_not_exist(system: System) -> Non
     assert "there is no run" in unknown.stderr
 
 
-@pytest.mark.parametrize("start", [["run", "forever", "--watch"], ["invoke", "dizzy", "hello"]], ids=["step", "agent"])
-async def test_an_expression_without_an_end_fails_its_run(
+@pytest.mark.parametrize(
+    "start",
+    [["run", "forever", "--input", "n=90000", "--watch"], ["invoke", "dizzy", '{"n": 90000}']],
+    ids=["step", "agent"],
+)
+async def test_an_expression_that_its_input_makes_endless_fails_its_run(
     system: System, rest: httpx2.AsyncClient, start: list[str]
 ) -> None:
-    """Whether an expression ends is not to be seen from it: it runs out of fuel, and holds nobody up."""
+    """What an input does to an expression cannot be seen before: it runs out of fuel, and holds nobody up."""
     await asyncio.to_thread(system.apply, FOREVER)
     told = await asyncio.to_thread(paracle, *start, "-o", "json", url=system.url)
     assert told.returncode == 1
     assert "expression_failed" in told.stderr
+    assert "ran out of fuel" in told.stderr
     run = json.loads(told.stdout)
     assert (run["run"]["status"], run["output"]) == (RunStatus.FAILED, None)
     assert run["error"]["path"]

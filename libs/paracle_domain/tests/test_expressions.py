@@ -150,6 +150,25 @@ def test_refuses(template: str, message: str | None) -> None:
     assert message is None or message in str(failed.value)
 
 
+def test_an_endless_loop_over_constants_is_refused_before_it_runs() -> None:
+    with pytest.raises(ExpressionFailed, match="ran out of fuel"):
+        expressions.check("{% for i in range(90000) %}{% for k in range(90000) %}x{% endfor %}{% endfor %}")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for i in range(input.n) %}x{% endfor %}",
+        "{% for x in input.xs %}{{ x.a.b.c }}{% endfor %}",
+        "{{ input.n + 1 }}",
+        "{{ 'x' * 9 }}",
+        "{% for i in range(900) %}" + "x" * 9_000 + "{% endfor %}",
+    ],
+)
+def test_what_depends_on_values_is_not_judged_without_them(template: str) -> None:
+    expressions.check(template)
+
+
 @pytest.mark.parametrize(
     "template",
     [

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from minijinja import Environment, TemplateError
 from pydantic import JsonValue
@@ -104,6 +104,23 @@ def check_names(template: Template, names: frozenset[str] = ROOTS) -> None:
             f"`{unknown[0]}` in {quote(template.source)} is unknown; there are {', '.join(sorted(names))}"
             " (text stands in quotes)"
         )
+    _check_end(template.source)
+
+
+@lru_cache(maxsize=8_192)
+def _check_end(source: str) -> None:
+    """Refuse what runs out of fuel although its scope is empty: a loop over a constant that no run can afford.
+
+    Whether an expression ends with the values that it will be given cannot be seen from it.
+    """
+    _meter.spent = 0
+    try:
+        _environment(_fuel(source), undefined="chainable").render_str(source)
+    except TemplateError as error:
+        if error.kind == "OutOfFuel":
+            raise ExpressionFailed(_explain(error, source)) from None
+    except (ExpressionFailed, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
+        return  # without values it may fail in any way: that says nothing of how it ends with some
 
 
 def texts(template: JsonValue, at: str = "") -> Iterable[tuple[str, str]]:
@@ -292,8 +309,8 @@ def _fuel(source: str) -> int:
 
 
 @lru_cache(maxsize=128)
-def _environment(fuel: int) -> Environment:
-    made = Environment(undefined_behavior="strict", fuel=fuel, finalizer=_emit, debug=True, keep_trailing_newline=True)
+def _environment(fuel: int, undefined: Literal["strict", "chainable"] = "strict") -> Environment:
+    made = Environment(undefined_behavior=undefined, fuel=fuel, finalizer=_emit, debug=True, keep_trailing_newline=True)
     for name in _BUILT_IN_FILTERS - FILTERS:
         made.remove_filter(name)
     for name in _BUILT_IN_FUNCTIONS:

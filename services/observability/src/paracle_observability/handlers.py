@@ -18,6 +18,7 @@ def routes(observability: Observability, *, batch: int = 1_000, linger_s: float 
         handler=observability.store,
         batch=batch,
         linger_s=linger_s,
+        ack_wait_s=10.0,  # how long the audit log lags behind when a replica is killed
     )
     table.rpc(GetAudit, observability.get_audit)
     table.rpc(GetUsage, observability.get_usage)
