@@ -93,7 +93,7 @@ async def test_the_same_message_id_with_another_request_is_a_conflict(client: Na
     assert (await _ask(client, body("Once."), headers))["created"] is True
 
     async def refused() -> bool:
-        # JetStream drops what comes with the same id within half a second, and then nobody answers: ask again
+        # JetStream drops what comes with the same id within a tenth of a second, and then nobody answers: ask again
         with suppress(NatsTimeout):
             problem = json.loads((await client.request(START, body("Twice."), timeout=1, headers=headers)).data)
             assert (problem["code"], problem["status"]) == ("conflict", 409)

@@ -19,7 +19,7 @@ from paracle_client.cli.stack_commands import resolve_root, status_lines
 from paracle_client.stack import SERVICES, Service, State
 from paracle_client.stack import stack as stack_module
 from paracle_client.stack.state import Member
-from paracle_embedded import ProcessRef
+from paracle_embedded import ProcessRef, spawn
 
 WORKING = """
     import http.server, json, os, sys
@@ -236,6 +236,26 @@ def test_interrupting_a_start_leaves_nothing_behind(home: Home) -> None:
     child.stderr.close()
     assert child.wait(60) != 0
     assert {one.state for one in home.open().status()} == {"down"}
+
+
+@pytest.mark.connected
+def test_an_interrupt_while_a_service_is_started_leaves_it_not_behind(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.services(registry=NEVER_READY)
+    started: list[ProcessRef] = []
+
+    def interrupted(*arguments: Any, **options: Any) -> ProcessRef:
+        ref = spawn(*arguments, **options)
+        if options["log"].name == "registry.log":
+            started.append(ref)
+            signal.raise_signal(signal.SIGINT)
+        return ref
+
+    monkeypatch.setattr("paracle_client.stack.stack.spawn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        home.open().up()
+    assert [ref.alive for ref in started] == [False]
 
 
 def asked(url: str) -> dict[str, str]:

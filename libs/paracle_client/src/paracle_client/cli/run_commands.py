@@ -70,7 +70,7 @@ def run(
     require_completed(ended)
 
 
-@app.command(epilog='Example: paracle invoke support-classifier "My invoice is wrong"')
+@app.command(epilog='Example: paracle invoke mail-classifier "My invoice is wrong"')
 def invoke(
     agent: Annotated[str, typer.Argument(help="name of an agent")],
     text: Annotated[str | None, typer.Argument(help="its input as text, or a JSON object")] = None,

@@ -43,12 +43,15 @@ def down(root: RootOption = None) -> None:
 @app.command(epilog="Example: paracle status -o json")
 def status(root: RootOption = None, output: OutputOption = "table") -> None:
     """Show each process of the stack; exit code 1 if one is not ready."""
-    standings = Stack(resolve_root(root)).status()
+    stack = Stack(resolve_root(root))
+    standings = stack.status()
     if _wants_json(output):
         sys.stdout.write(json.dumps([asdict(one) for one in standings], indent=2) + "\n")
     else:
         for line in status_lines(standings):
             sys.stdout.write(line + "\n")
+        if stack.is_up:
+            sys.stdout.write(f"\nREST {stack.url}   NATS {stack.nats_url}\n")
     if not all(one.ready for one in standings):
         raise typer.Exit(1)
 

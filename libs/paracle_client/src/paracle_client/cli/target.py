@@ -77,10 +77,10 @@ def _write(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """A table; `empty` if it has no rows."""
+    """A table; `empty` if it has no rows. The first column, a name or an id to copy, is never broken."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(Text(safe(str(cell))) for cell in row))
     console().print(table if table.row_count else Text(empty, style="dim"))

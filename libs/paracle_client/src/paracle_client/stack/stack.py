@@ -18,7 +18,17 @@ from typing import Final
 from paracle_client.stack.health import readiness
 from paracle_client.stack.services import SERVICES, Service, package_folder
 from paracle_client.stack.state import Member, Standing, State
-from paracle_embedded import NatsServer, PostgresServer, ProcessRef, ServerFailed, free_port, port_is_free, spawn, tail
+from paracle_embedded import (
+    NatsServer,
+    PostgresServer,
+    ProcessRef,
+    ServerFailed,
+    free_port,
+    port_is_free,
+    spawn,
+    tail,
+    undivided,
+)
 
 DEFAULT_PORT: Final = 8080
 EDGE: Final = "api_gateway"
@@ -248,11 +258,13 @@ class Stack:
         _rotate(log)
         port = self._choose_port() if service.name == EDGE else None
         health_port = free_port() if port is None else port
-        ref = spawn(service.argv, log=log, env=self.env(service, health_port, port), cwd=self.root)
-        self._state.members[service.name] = Member(ref, health_port, port)
-        if port is not None:
-            self._state.url = f"http://127.0.0.1:{port}"
-        self._state.save(self.root)
+        environment = self.env(service, health_port, port)
+        with undivided():
+            ref = spawn(service.argv, log=log, env=environment, cwd=self.root)
+            self._state.members[service.name] = Member(ref, health_port, port)
+            if port is not None:
+                self._state.url = f"http://127.0.0.1:{port}"
+            self._state.save(self.root)
 
     def env(self, service: Service, health_port: int, port: int | None) -> dict[str, str]:
         """The environment that `service` is started with."""
