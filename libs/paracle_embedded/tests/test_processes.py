@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from paracle_embedded import NatsServer, PostgresServer, ProcessRef, ServerFailed, free_port, port_is_free, spawn, tail
+from paracle_embedded import (
+    NatsServer,
+    PostgresServer,
+    ProcessRef,
+    ServerFailed,
+    free_port,
+    port_is_free,
+    spawn,
+    tail,
+    undivided,
+)
 
 SLEEPER = """
 import signal, subprocess, sys
@@ -95,3 +107,36 @@ def test_a_port_in_use_is_not_free() -> None:
         listener.listen()
         assert not port_is_free(listener.getsockname()[1])
     assert port_is_free(free_port())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_heard_after_what_belongs_together(number: signal.Signals) -> None:
+    seen: list[object] = []
+    before = signal.signal(number, lambda *_: seen.append("heard"))
+    try:
+        with undivided():
+            signal.raise_signal(number)
+            seen.append("done")
+        signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
+    assert seen == ["done", "heard", "heard"]
+
+
+def test_an_ignored_signal_stays_ignored_and_other_threads_may_start_things() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with undivided():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    done: list[bool] = []
+
+    def elsewhere() -> None:
+        with undivided():
+            done.append(True)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert done == [True]

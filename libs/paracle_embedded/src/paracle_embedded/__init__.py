@@ -9,7 +9,7 @@ stop it. Everything listens on loopback alone.
 
 from paracle_embedded.nats import NatsServer
 from paracle_embedded.postgres import PostgresServer
-from paracle_embedded.processes import ProcessRef, free_port, port_is_free, spawn
+from paracle_embedded.processes import ProcessRef, free_port, port_is_free, spawn, undivided
 from paracle_embedded.server import ServerFailed, tail
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "port_is_free",
     "spawn",
     "tail",
+    "undivided",
 ]

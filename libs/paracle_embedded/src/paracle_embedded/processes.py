@@ -8,9 +8,10 @@ import random
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -23,6 +24,7 @@ _KILL_WAIT_S: Final = 10.0
 _POLL_S: Final = 0.005
 _PORTS_BELOW_EPHEMERAL: Final = 12_000
 _DEFAULT_EPHEMERAL_LOW: Final = 32_768
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Children that we started: kept so that they are reaped here, and never complained about when they are left running.
 _children: Final[dict[int, subprocess.Popen[bytes]]] = {}
@@ -144,6 +146,29 @@ def spawn(
         return ProcessRef.of(child.pid)
     except psutil.NoSuchProcess:
         return ProcessRef(child.pid, 0.0)
+
+
+@contextmanager
+def undivided() -> Iterator[None]:
+    """Signals that would end this process are heard when the block is over: what it starts, it also writes down.
+
+    Only the main thread is ever interrupted by one; in others there is nothing to do.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    held = {number: handler for number, handler in before.items() if handler not in {signal.SIG_IGN, None}}
+    for number in held:
+        signal.signal(number, lambda number, _frame: heard.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+        if heard:
+            signal.raise_signal(heard[0])
 
 
 def _private(path: str, flags: int) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 
-from paracle_embedded.processes import LOOPBACK, ProcessRef, free_port, port_is_free
+from paracle_embedded.processes import LOOPBACK, ProcessRef, free_port, port_is_free, undivided
 
 _POLL_S: Final = 0.01
 _BIND_ATTEMPTS: Final = 3
@@ -134,9 +134,10 @@ class Server(ABC):
     def _start_once(self) -> None:
         self._state |= {"kind": self.kind, "port": self._choose_port(), **self._extra_ports()}
         self._prepare()
-        ref = self._launch()
-        self._state |= {"process": ref.to_json()}
-        self._save()
+        with undivided():
+            ref = self._launch()
+            self._state |= {"process": ref.to_json()}
+            self._save()
         self._started_here = True
         try:
             self._await_ready()
