@@ -15,7 +15,6 @@ from paracle_domain.errors import ExpressionFailed, quote
 
 MAX_TEMPLATE_CHARS: Final = 65_536
 MAX_JOINING_OPERATORS: Final = 64
-MAX_PRODUCTS: Final = 4
 
 BLOCKS: Final = frozenset({"for", "endfor", "if", "elif", "else", "endif"})
 FUNCTIONS: Final = frozenset({"range"})
@@ -36,6 +35,11 @@ FILTERS: Final = words(
     "truncate unique upper urlencode"
 )
 _KEYWORDS: Final = words("and or not in is if else elif for true false none True False None")
+_ARITHMETIC: Final = words("+ - * / // % **")
+_SEPARATORS: Final = words("~ , : = == != < > <= >=")
+_OPEN: Final = words("( [ {")
+_SHUT: Final = words(") ] }")
+_TO_NUMBER: Final = words("int float length count abs round")
 _GUARDS: Final = frozenset({"and", "or", "is", "if", "for", "default", "d"})
 
 _OPENINGS: Final = re.compile(r"\{\{|\{%|\{#")
@@ -138,18 +142,80 @@ def check_rules(code: Code) -> None:
         tag = tokens[0].text if tokens else ""
         raise ExpressionFailed(f"`{{% {tag} %}}` is not available; the statements are {', '.join(sorted(BLOCKS))}")
     operators = [token.text for token in tokens if token.kind == "op"]
-    if operators.count("~") + operators.count("+") > MAX_JOINING_OPERATORS or operators.count("*") > MAX_PRODUCTS:
+    if operators.count("~") + operators.count("+") > MAX_JOINING_OPERATORS:
         raise ExpressionFailed(
-            f"{quote(code.source)} is too long: at most {MAX_JOINING_OPERATORS} of `~` and `+` and {MAX_PRODUCTS} of"
-            " `*` in one expression; split it over several steps"
+            f"{quote(code.source)} is too long: at most {MAX_JOINING_OPERATORS} of `~` and `+` in one expression;"
+            " split it over several steps"
         )
     for index, token in enumerate(tokens):
+        if token == ("op", "*") and not _numeric(_span(tokens, index)):
+            raise ExpressionFailed(
+                f"`*` in {quote(code.source)} could repeat text or a list without bound; let all that stands beside"
+                " it be numbers, as in `(input.n | int) * 2`"
+            )
         if token.text == "(" and token.kind == "op" and index:
             _check_call(tokens, index, first=1 if code.block else 0)
         if token.text == "|" and token.kind == "op":
             _check_filter(tokens[index + 1 : index + 2])
         if token.kind == "name" and token.text in FUNCTIONS and not _is_field(tokens, index):
             _check_called(tokens, index)
+
+
+def _span(tokens: Sequence[Token], index: int) -> Sequence[Token]:
+    """The arithmetic around the operator at `index`: up to what ends an operand on either side."""
+    start = end = index
+    depth = 0
+    while start > 0 and not (depth == 0 and _bounds(tokens[start - 1], _OPEN)):
+        depth += _depth(tokens[start - 1], inward=_SHUT, outward=_OPEN)
+        start -= 1
+    while end + 1 < len(tokens) and not (depth == 0 and _bounds(tokens[end + 1], _SHUT)):
+        depth += _depth(tokens[end + 1], inward=_OPEN, outward=_SHUT)
+        end += 1
+    return tokens[start : end + 1]
+
+
+def _depth(token: Token, *, inward: frozenset[str], outward: frozenset[str]) -> int:
+    return int(token.kind == "op" and token.text in inward) - int(token.kind == "op" and token.text in outward)
+
+
+def _bounds(token: Token, brackets: frozenset[str]) -> bool:
+    if token.kind == "name":
+        return token.text in _KEYWORDS
+    return token.kind == "op" and (token.text in brackets or token.text in _SEPARATORS)
+
+
+def _numeric(tokens: Sequence[Token]) -> bool:
+    """Whether arithmetic is of numbers only, by what is written: literals, and what a filter makes a number."""
+    terms: list[list[Token]] = [[]]
+    depth = 0
+    for token in tokens:
+        depth += _depth(token, inward=_OPEN, outward=_SHUT)
+        if depth == 0 and token.kind == "op" and token.text in _ARITHMETIC:
+            terms.append([])
+        else:
+            terms[-1].append(token)
+    return all(_is_number(term) for term in terms if term)
+
+
+def _is_number(term: Sequence[Token]) -> bool:
+    if len(term) == 1:
+        return term[0].kind == "number"
+    if term[-1] == ("op", ")"):
+        opened = _opening(term)
+        if opened == 0:
+            return _numeric(term[1:-1])
+        term = term[:opened]
+    return len(term) > 2 and term[-2] == ("op", "|") and term[-1].text in _TO_NUMBER
+
+
+def _opening(term: Sequence[Token]) -> int:
+    """Where the bracket opens that the last token closes: at 0 if nowhere else."""
+    depth = 0
+    for index in range(len(term) - 1, 0, -1):
+        depth += _depth(term[index], inward=_SHUT, outward=_OPEN)
+        if depth == 0:
+            return index
+    return 0
 
 
 def _check_call(tokens: Sequence[Token], index: int, first: int) -> None:

@@ -17,6 +17,7 @@ import json
 import math
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal, cast
@@ -109,18 +110,18 @@ def check_names(template: Template, names: frozenset[str] = ROOTS) -> None:
 
 @lru_cache(maxsize=8_192)
 def _check_end(source: str) -> None:
-    """Refuse what runs out of fuel although its scope is empty: a loop over a constant that no run can afford.
+    """Refuse what takes or gives too much although its scope is empty: a loop over constants that no run can afford.
 
-    Whether an expression ends with the values that it will be given cannot be seen from it.
+    Whether an expression ends with the values that it will be given cannot be seen from it; and that it fails without
+    them says nothing.
     """
     _meter.spent = 0
     try:
-        _environment(_fuel(source), undefined="chainable").render_str(source)
+        with suppress(TypeError, ValueError, AttributeError, OverflowError, RecursionError):
+            _environment(_fuel(source), undefined="chainable").render_str(source)
     except TemplateError as error:
         if error.kind == "OutOfFuel":
             raise ExpressionFailed(_explain(error, source)) from None
-    except (ExpressionFailed, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
-        return  # without values it may fail in any way: that says nothing of how it ends with some
 
 
 def texts(template: JsonValue, at: str = "") -> Iterable[tuple[str, str]]:
