@@ -136,6 +136,7 @@ def _settle_garbage() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+    gc.enable()  # `__main__` may have left it off while all was loaded
 
 
 def run[S: ServiceSettings](create_app: Callable[[S], Service], settings: type[S] | None = None) -> None:
