@@ -31,8 +31,17 @@ type Handle = Callable[[list[Msg]], Awaitable[None]]
 
 async def provision(client: Client, dsn: str) -> None:
     """A stream and a table of its own."""
-    js = client.jetstream()
-    await js.add_stream(name=STREAM, subjects=["floor.start", "floor.task", "floor.result"], retention="workqueue")
+    config = {
+        "name": STREAM,
+        "subjects": ["floor.start", "floor.task", "floor.result"],
+        "retention": "workqueue",
+        "storage": "file",
+        "num_replicas": 1,
+        "persist_mode": "async",  # as TASKS and RESULTS are
+    }
+    answer = await client.request(f"$JS.API.STREAM.CREATE.{STREAM}", json.dumps(config).encode(), timeout=5)
+    if "error" in json.loads(answer.data):
+        raise RuntimeError(f"the floor's stream cannot be made: {answer.data.decode()}")
     connection = await asyncpg.connect(dsn)
     await connection.execute("drop table if exists floor_history")
     await connection.execute(
