@@ -20,7 +20,7 @@ from paracle_domain.run.commands import RunStatus
 YAML = {"content-type": "application/yaml"}
 PROBLEM = "application/problem+json"
 NOT_UTF8 = b"apiVersion: paracle/v1\nkind: Agent\nmetadata: {name: caf\xe9}\nspec: {}\n"
-NUMBERS = "{% for i in range(input.n | int) %}{% for k in range(input.n | int) %}{{ i * k }}{% endfor %}{% endfor %}"
+NUMBERS = "{% for i in range(input.n | int) %}{% for k in range(input.n | int) %}{{ i + k }}{% endfor %}{% endfor %}"
 FOREVER = f"""
 apiVersion: paracle/v1
 kind: Workflow
