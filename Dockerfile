@@ -7,12 +7,12 @@ RUN pip install --no-cache-dir --require-hashes -r /tmp/uv.lock.txt
 WORKDIR /src
 COPY requirements.lock ./
 RUN sed -E '/^ +--hash=/d; s/ \\$//' requirements.lock > constraints.txt
-ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 VIRTUAL_ENV=/opt/paracle
+ENV UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 VIRTUAL_ENV=/opt/paracle
 RUN uv venv --quiet /opt/paracle
 COPY libs libs
 COPY services services
 ARG SERVICE
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/var/cache/uv \
     set -- ./libs/paracle_domain ./libs/paracle_chassis; \
     for service in ${SERVICE:?say which with --build-arg SERVICE=registry}; do set -- "$@" "./services/$service"; done; \
     uv pip install --no-sources --constraint constraints.txt --build-constraint constraints.txt "$@"
