@@ -126,7 +126,7 @@ def _measured(
             yield
             if failed:
                 _otel.fail(failed[0])
-    except Exception as error:
+    except Exception as error:  # noted for the span, and raised again
         failed.append(str(getattr(error, "code", type(error).__name__)))
         raise
     finally:

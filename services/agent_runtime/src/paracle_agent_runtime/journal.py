@@ -59,7 +59,7 @@ async def _outlast[R](work: Callable[[], Awaitable[R]]) -> R:
     for delay in outages.delays():
         try:
             return await work()
-        except Exception as error:
+        except Exception as error:  # only an outage is waited out; the rest is raised
             if not outages.is_outage(error):
                 raise
             _log.warning("the journal waits: %s", error)

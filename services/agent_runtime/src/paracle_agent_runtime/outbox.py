@@ -100,7 +100,7 @@ class Outbox:
         for delivery in parcel.deliveries:
             try:
                 await (delivery.ack() if sent else delivery.nak(_AGAIN_S))
-            except Exception as error:
+            except Exception as error:  # only an outage is waited out; the rest is raised
                 if not outages.is_outage(error):
                     raise
                 _log.warning("not heard, the message will come again: %s", error)
@@ -113,7 +113,7 @@ class Outbox:
         for delay in outages.delays():
             try:
                 await self._bus.publish(messages)
-            except Exception as error:
+            except Exception as error:  # only an outage is waited out; the rest is raised
                 if not outages.is_outage(error):
                     raise
                 _log.warning("publishing waits: %s", error)

@@ -129,7 +129,7 @@ class Runtime:
         await self._shop.outbox.flush(self._drain_s)
         try:
             await self._leases.leave()
-        except Exception as error:
+        except Exception as error:  # only an outage is waited out; the rest is raised
             if not outages.is_outage(error):
                 raise
             _log.warning("the lease runs out by itself: %s", error)
@@ -206,7 +206,7 @@ class Runtime:
         for delay in outages.delays():
             try:
                 return await self._execute(entry)
-            except Exception as error:
+            except Exception as error:  # only an outage is waited out; the rest is raised
                 if not outages.is_outage(error):
                     raise
                 _log.warning("task %s waits: %s", entry.task.task_id, error)
@@ -342,7 +342,7 @@ class Runtime:
         """What JetStream does not hear in an outage, its ack wait makes good."""
         try:
             await work
-        except Exception as error:
+        except Exception as error:  # only an outage is waited out; the rest is raised
             if not outages.is_outage(error):
                 raise
             _log.warning("not heard: %s", error)

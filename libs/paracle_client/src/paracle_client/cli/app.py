@@ -79,7 +79,7 @@ def main() -> None:
         # the reader (`| head`) has gone: nothing more can be said, and the interpreter must not try at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
         raise SystemExit(EXIT_FAILED) from None
-    except Exception as error:
+    except Exception as error:  # what is expected is told in a line; the rest is raised
         if not _is_expected(error):
             raise
         for line in _lines(error):

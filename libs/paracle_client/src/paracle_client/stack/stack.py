@@ -141,7 +141,7 @@ class Stack:
             try:
                 self._start_servers(started)
                 self._start_services(started)
-            except BaseException as error:
+            except BaseException as error:  # an interrupt, too, must leave nothing behind
                 self._stop(started)
                 if isinstance(error, ServerFailed):
                     raise StackFailed(str(error)) from error
