@@ -90,6 +90,8 @@ async def test_edits_of_a_tenant_take_turns_and_see_each_other(store: SpecStore)
 async def test_tenants_do_not_wait_for_each_other(store: SpecStore) -> None:
     async with store.edit("acme"), store.edit("other") as edit:
         await edit.add([revision("a")])
+    assert [r.revision for r in await store.history("other", "Agent", "a", None, 9)] == [1]
+    assert await store.history("acme", "Agent", "a", None, 9) == []
 
 
 async def test_the_outbox_is_in_order_and_forgets_what_was_told(store: SpecStore) -> None:
