@@ -75,6 +75,15 @@ def seqs(events: Iterator[EventRecord]) -> list[int]:
     return [record.seq for record in events]
 
 
+def test_who_asks_is_said_if_it_was_told(api: Any, connect: Any) -> None:
+    api.on("GET /v1/runs", RunPage(runs=()))
+    connect(principal="ann", roles=("finance", "lead")).runs()
+    connect().runs()
+    named, nameless = (asked.headers for asked in api.asked)
+    assert (named["x-paracle-principal"], named["x-paracle-roles"]) == ("ann", "finance,lead")
+    assert not [name for name in nameless if name.startswith("x-paracle")]
+
+
 def test_apply_sends_the_text_as_it_is(api: Any, connect: Any) -> None:
     done = Applied(results=(AppliedSpec(kind="Agent", name="a", revision=1, change="created"),))
     api.on("POST /v1/manifests", done)

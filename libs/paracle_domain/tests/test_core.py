@@ -125,9 +125,12 @@ class TestEnvelope:
         principal=st.text(kept, min_size=1),
         correlation=st.none() | st.text(kept),
         reply=st.none() | st.text(kept, min_size=1),
+        roles=st.lists(tokens, unique=True).map(tuple),
     )
-    def test_headers_come_back(self, tenant: str, principal: str, correlation: str | None, reply: str | None) -> None:
-        context = Context(tenant, principal, correlation, "msg_x", "00-abc")
+    def test_headers_come_back(
+        self, tenant: str, principal: str, correlation: str | None, reply: str | None, roles: tuple[str, ...]
+    ) -> None:
+        context = Context(tenant, principal, correlation, "msg_x", "00-abc", roles)
         sent = Envelope("msg_1", "task", "paracle/orchestrator", context, datetime(2026, 1, 1, tzinfo=UTC), reply)
         assert Envelope.read(sent.headers(), tenant=tenant, default_id="x", default_type="y") == sent
 
@@ -139,6 +142,14 @@ class TestEnvelope:
     def test_a_deduplication_id_is_an_id(self) -> None:
         found = Envelope.read({"Nats-Msg-Id": "k"}, tenant="acme", default_id="x", default_type="y")
         assert found.id == "k"
+
+    @pytest.mark.parametrize(
+        ("text", "roles"),
+        [("finance", ("finance",)), (" finance ,, lead,finance", ("finance", "lead")), ("", ()), (" , ", ())],
+    )
+    def test_roles_are_read_as_people_write_them(self, text: str, roles: tuple[str, ...]) -> None:
+        found = Envelope.read({"paracle-roles": text}, tenant="acme", default_id="x", default_type="y")
+        assert found.context.roles == roles
 
     def test_what_a_database_cannot_keep_is_replaced(self) -> None:
         found = Envelope.read({"Nats-Msg-Id": "a\x00b"}, tenant="acme", default_id="x", default_type="y")
@@ -155,8 +166,8 @@ class TestEnvelope:
         assert "ce-time" in Envelope("a", "b", "c", Context("acme")).headers()
 
     def test_a_context_is_handed_on(self) -> None:
-        first = Context("acme", "ada", correlation_id="run_1")
-        assert first.caused_by("msg_1") == Context("acme", "ada", "run_1", "msg_1")
+        first = Context("acme", "ada", correlation_id="run_1", roles=("finance",))
+        assert first.caused_by("msg_1") == Context("acme", "ada", "run_1", "msg_1", roles=("finance",))
         assert first.caused_by("msg_1", "run_2").correlation_id == "run_2"
 
 

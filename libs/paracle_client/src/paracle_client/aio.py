@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -27,11 +27,21 @@ class AsyncClient:
     Every method raises the `ParacleError` that the service raised; `Unavailable` if Paracle is not there and
     `DeadlineExceeded` if it does not answer within `timeout_s`. What failed because Paracle was not there is tried
     again a few times: all calls may be repeated without doing anything twice.
+
+    `principal` and `roles` say on whose behalf it is asked. Paracle believes that only if it was told to trust whoever
+    can reach it (`PARACLE_API_TRUST_IDENTITY`), and refuses it otherwise.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = 30.0,
+        principal: str | None = None,
+        roles: Sequence[str] = (),
+    ) -> None:
         self.url = url
-        self._http = httpx2.AsyncClient(**wire.options(url, timeout_s))
+        self._http = httpx2.AsyncClient(**wire.options(url, timeout_s, principal, roles))
 
     async def __aenter__(self) -> Self:
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
@@ -27,13 +27,15 @@ USER_AGENT: Final = "paracle-client/1.0"
 ATTEMPTS: Final = 3
 STREAM_TIMEOUT: Final = httpx2.Timeout(10.0, read=45.0)
 STREAM_PATIENCE_S: Final = 60.0
+PRINCIPAL: Final = "x-paracle-principal"
+ROLES: Final = "x-paracle-roles"
 TERMINAL_EVENTS: Final = frozenset({"run.completed", "run.degraded", "run.failed", "run.cancelled", "run.timed_out"})
 _EVENT_STREAM: Final = "text/event-stream"
 _QUOTED: Final = 300
 _LONGEST_PAUSE_S: Final = 5.0
 
 
-def options(url: str, timeout_s: float) -> dict[str, Any]:
+def options(url: str, timeout_s: float, principal: str | None, roles: Sequence[str]) -> dict[str, Any]:
     """Arguments for an HTTP client that talks to Paracle at `url`; a proxy is never asked for this machine's own."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -44,8 +46,14 @@ def options(url: str, timeout_s: float) -> dict[str, Any]:
         "base_url": url.rstrip("/"),
         "timeout": timeout_s,
         "trust_env": not local,
-        "headers": {"user-agent": USER_AGENT},
+        "headers": {"user-agent": USER_AGENT} | _identity(principal, roles),
     }
+
+
+def _identity(principal: str | None, roles: Sequence[str]) -> dict[str, str]:
+    """Headers that say who calls: believed only by an API that was told to, and refused by any other."""
+    found = {} if principal is None else {PRINCIPAL: principal}
+    return found | ({ROLES: ",".join(roles)} if roles else {})
 
 
 def pause_s(attempt: int, error: ParacleError | None = None) -> float:

@@ -27,6 +27,7 @@ TRACEPARENT: Final = "traceparent"
 CORRELATION: Final = "paracle-correlation-id"
 CAUSATION: Final = "paracle-causation-id"
 PRINCIPAL: Final = "paracle-principal"
+ROLES: Final = "paracle-roles"
 REPLY_TO: Final = "paracle-reply-to"
 CLAIM: Final = "paracle-claim"
 
@@ -38,7 +39,7 @@ class Context:
     """On whose behalf and in which story something happens; handed on from message to message.
 
     `correlation_id` is the id of the whole story (for everything that a run causes: the run's id), `causation_id`
-    that of the message which led to this one.
+    that of the message which led to this one. `roles` are those of the principal, as whoever let him in says.
     """
 
     tenant: str
@@ -46,6 +47,7 @@ class Context:
     correlation_id: str | None = None
     causation_id: str | None = None
     traceparent: str | None = None
+    roles: tuple[str, ...] = ()
 
     def caused_by(self, message_id: str, correlation_id: str | None = None) -> Context:
         """The context of what follows from the message `message_id`."""
@@ -80,6 +82,8 @@ class Envelope:
             PRINCIPAL: self.context.principal,
         }
         context = self.context
+        if context.roles:
+            found[ROLES] = ",".join(context.roles)
         if context.correlation_id is not None:
             found[CORRELATION] = context.correlation_id
         if context.causation_id is not None:
@@ -107,10 +111,18 @@ class Envelope:
                 correlation_id=found.get(CORRELATION),
                 causation_id=found.get(CAUSATION),
                 traceparent=found.get(TRACEPARENT),
+                roles=read_roles(found.get(ROLES)),
             ),
             time=_parse_time(time) if time else None,
             reply_to=found.get(REPLY_TO),
         )
+
+
+def read_roles(text: str | None) -> tuple[str, ...]:
+    """The roles that a header names, separated by commas; each once, in its order."""
+    if not text:
+        return ()
+    return tuple(dict.fromkeys(role for part in text.split(",") if (role := part.strip())))
 
 
 @lru_cache(maxsize=64)

@@ -30,6 +30,11 @@ class Settings(ServiceSettings):
         title="Allow unauthenticated",
         description="Listen on other addresses too, for a container behind something that authenticates.",
     )
+    api_trust_identity: bool = Field(
+        default=False,
+        title="Trust identity",
+        description="Believe X-Paracle-Principal and X-Paracle-Roles, set by what authenticates in front of it.",
+    )
     api_host: Annotated[str, AfterValidator(_reachable)] = Field(
         "127.0.0.1",
         min_length=1,

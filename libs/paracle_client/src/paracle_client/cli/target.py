@@ -18,8 +18,11 @@ from rich.text import Text
 from paracle_client.client import DEFAULT_URL, Client
 from paracle_client.plain import safe, safe_json
 from paracle_client.stack.state import State, find_root
+from paracle_domain.envelope import read_roles
 
 URL_VARIABLE: Final = "PARACLE_URL"
+PRINCIPAL_VARIABLE: Final = "PARACLE_PRINCIPAL"
+ROLES_VARIABLE: Final = "PARACLE_ROLES"
 
 
 class Output(StrEnum):
@@ -35,8 +38,12 @@ UrlOption = Annotated[
 
 
 def connect(url: str | None) -> Client:
-    """A client for `url`, or for what the environment or the nearest stack says."""
-    return Client(resolve(url, os.environ, Path.cwd()))
+    """A client for `url`, or for what the environment or the nearest stack says; the environment says who asks."""
+    return Client(
+        resolve(url, os.environ, Path.cwd()),
+        principal=os.environ.get(PRINCIPAL_VARIABLE) or None,
+        roles=read_roles(os.environ.get(ROLES_VARIABLE)),
+    )
 
 
 def resolve(url: str | None, environment: Mapping[str, str], cwd: Path) -> str:
