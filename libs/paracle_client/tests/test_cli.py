@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import typer
 
 from paracle_client import wire
 from paracle_client.cli import demo, following, main
 from paracle_client.cli.app import COMMANDS
+from paracle_client.cli.app import app as cli
 from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.audit import ModelUsage, UsageReport
 from paracle_domain.inference.usage import Usage
@@ -66,11 +68,23 @@ def triage(api: Any, make: Any) -> Any:
     return api
 
 
-@pytest.mark.parametrize("command", list(COMMANDS))
-def test_every_command_explains_itself_with_an_example(paracle: Callable[..., Result], command: str) -> None:
-    result = paracle(command, "--help")
+def every_command() -> Iterator[tuple[str, ...]]:
+    """The commands and their subcommands."""
+    root = typer.main.get_group(cli)
+    context = typer.Context(root)
+    for name in COMMANDS:
+        yield (name,)
+        found = root.get_command(context, name)
+        yield from ((name, below) for below in getattr(found, "commands", ()))
+
+
+@pytest.mark.parametrize("command", list(every_command()), ids=" ".join)
+def test_every_command_explains_itself_with_an_example(
+    paracle: Callable[..., Result], command: tuple[str, ...]
+) -> None:
+    result = paracle(*command, "--help")
     assert result.code == 0
-    assert f"Example: paracle {command}" in result.out
+    assert f"Example: paracle {' '.join(command)}" in result.out
 
 
 def test_a_wrong_command_line_is_exit_code_2(paracle: Callable[..., Result]) -> None:
@@ -220,6 +234,25 @@ def test_runs(paracle: Callable[..., Result], api: Any, make: Any) -> None:
     assert json.loads(paracle("runs", "-o", "json").out) == {"runs": [], "next_cursor": None}
 
 
+def test_runs_ls_is_runs(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+    api.on("GET /v1/runs", RunPage(runs=(make.view().run,)))
+    options = ("--workflow", "triage", "--status", "failed", "--limit", "7", "--cursor", "c")
+    assert paracle("runs", *options).out == paracle("runs", "ls", *options).out
+    first, second = (asked.query for asked in api.asked)
+    assert first == second == {"workflow": "triage", "status": "failed", "limit": "7", "cursor": "c"}
+
+
+def test_the_environment_says_who_asks(
+    paracle: Callable[..., Result], api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.on("GET /v1/runs", RunPage(runs=()))
+    monkeypatch.setenv("PARACLE_PRINCIPAL", "ann")
+    monkeypatch.setenv("PARACLE_ROLES", "finance, lead")
+    paracle("runs")
+    assert api.asked[-1].headers["x-paracle-principal"] == "ann"
+    assert api.asked[-1].headers["x-paracle-roles"] == "finance,lead"
+
+
 def test_events(paracle: Callable[..., Result], triage: Any, make: Any) -> None:
     lines = paracle("events", make.RUN, "--follow").out.splitlines()
     assert len(lines) == 6
@@ -233,7 +266,7 @@ def test_cancel(paracle: Callable[..., Result], api: Any, make: Any) -> None:
     assert paracle("cancel", make.RUN, "--reason", "enough").out == f"{make.RUN} is cancelling\n"
     assert api.asked[-1].json == {"reason": "enough"}
     api.on(f"POST /v1/runs/{make.RUN}/cancel", make.problem("illegal_transition", 409, "it has ended"))
-    assert paracle("cancel", make.RUN) == (1, "", "error: it has ended\n")
+    assert paracle("runs", "cancel", make.RUN) == (1, "", "error: it has ended\n")
 
 
 def test_nobody_there(paracle: Callable[..., Result]) -> None:

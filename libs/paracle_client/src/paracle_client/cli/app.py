@@ -25,9 +25,9 @@ COMMANDS: Final = {
     "explain": "spec_commands",
     "run": "run_commands",
     "invoke": "run_commands",
-    "runs": "look_commands",
+    "runs": "runs_commands",
     "events": "look_commands",
-    "cancel": "look_commands",
+    "cancel": "runs_commands",
     "demo": "demo",
 }
 
