@@ -44,10 +44,10 @@ test-e2e: setup ## test the whole system over real processes
 	@$(PYTEST) -q -m 'not chaos and not containers' tests/e2e $(args)
 
 test-containers: setup ## run the tests that need a Docker engine
-	@scripts/pytest-some -q -m containers libs services tests $(args)
+	@$(PYTEST) -q -m containers libs services tests $(args)
 
 chaos: setup ## run the long suite of kills and faults
-	@scripts/pytest-some -q -m chaos --timeout 1800 libs services tests $(args)
+	@$(PYTEST) -q -m chaos --timeout 1800 libs services tests $(args)
 
 lint: setup ## check format, style, types, import arrows, schemas and names
 	@scripts/lint

@@ -6,19 +6,8 @@ import asyncpg
 import pytest
 
 from paracle_chassis.event_store import ActorTables, EventStore, PostgresEventStore
-from paracle_chassis.testing.contracts.event_store import EventStoreContract
+from paracle_chassis.testing.contracts.event_store import DDL, EventStoreContract
 from paracle_chassis.testing.memory_store import MemoryEventStore
-
-DDL = """
-create table things (
-    id text primary key, tenant text not null, version int not null, status text not null, wake_at timestamptz,
-    created_at timestamptz not null, finished_at timestamptz, colour text not null
-);
-create table thing_history (
-    id text not null, seq int not null, cause text not null, at timestamptz not null, events json not null,
-    primary key (id, seq)
-);
-"""
 
 
 class TestMemoryEventStore(EventStoreContract):

@@ -28,8 +28,6 @@ from paracle_chassis.settings import ServiceSettings
 from paracle_embedded import NatsServer, PostgresServer
 
 BACKEND: Final = "PARACLE_TEST_BACKEND"
-NATS_IMAGE: Final = "nats:2.15"
-POSTGRES_IMAGE: Final = "postgres:18"
 _numbers = count(1)
 
 
@@ -41,10 +39,10 @@ def _containers() -> bool:
 def session_nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A nats-server with JetStream for the whole session."""
     if _containers():
-        from testcontainers.community.nats import NatsContainer  # noqa: PLC0415  # only this backend needs it
+        from paracle_chassis.testing.containers import nats_container  # noqa: PLC0415  # only this backend needs it
 
-        with NatsContainer(NATS_IMAGE, jetstream=True) as container:
-            yield container.nats_uri()
+        with nats_container() as url:
+            yield url
         return
     with NatsServer(tmp_path_factory.mktemp("nats")) as server:
         yield server.url
@@ -54,10 +52,10 @@ def session_nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def session_postgres_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL for the whole session: the DSN of a role that may create databases and roles."""
     if _containers():
-        from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415  # only this backend needs it
+        from paracle_chassis.testing.containers import postgres_container  # noqa: PLC0415  # only this backend needs it
 
-        with PostgresContainer(POSTGRES_IMAGE, driver=None) as container:
-            yield container.get_connection_url()
+        with postgres_container() as dsn:
+            yield dsn
         return
     with PostgresServer(tmp_path_factory.mktemp("postgres")) as server:
         yield server.dsn

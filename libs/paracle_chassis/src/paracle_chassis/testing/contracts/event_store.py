@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from paracle_chassis.event_store import Append, Due, EventStore, Page, Wake
 
+#: The tables of the suite's actors, for stores that have tables.
+DDL: Final = """
+create table things (
+    id text primary key, tenant text not null, version int not null, status text not null, wake_at timestamptz,
+    created_at timestamptz not null, finished_at timestamptz, colour text not null
+);
+create table thing_history (
+    id text not null, seq int not null, cause text not null, at timestamptz not null, events json not null,
+    primary key (id, seq)
+);
+"""
 AT = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
 
 

@@ -1,0 +1,27 @@
+"""`docker compose` takes our file, and the tests that need containers use the images that it names."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+import yaml
+from tests.shape.repository import ROOT, SERVICES
+
+from paracle_chassis.testing import containers
+
+
+@pytest.mark.containers
+def test_docker_compose_understands_the_file() -> None:
+    command = ["docker", "compose", "--profile", "observability", "config", "--format", "json"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    services = json.loads(told.stdout)["services"]
+    assert {*SERVICES, "nats", "postgres", "provision", "collector"} <= set(services)
+
+
+def test_tests_in_containers_use_the_images_of_compose() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    assert services["nats"]["image"] == containers.NATS_IMAGE
+    assert services["postgres"]["image"] == containers.POSTGRES_IMAGE
