@@ -34,7 +34,7 @@ from paracle_domain.run.commands import (
     StepStatus,
 )
 from paracle_domain.task.messages import CancelTask, TaskStatus
-from paracle_orchestrator.service import MAX_INPUT_BYTES, run_id_for
+from paracle_orchestrator.orders import MAX_INPUT_BYTES, run_id_for
 from paracle_orchestrator.ticks import RunTick
 
 CALL = Context("acme")
