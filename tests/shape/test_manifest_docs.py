@@ -18,7 +18,22 @@ from paracle_domain.agent.spec import Limits, ModelChoice
 from paracle_domain.expression_syntax import FILTERS
 from paracle_domain.manifest import AgentDocument, Metadata, parse_document
 from paracle_domain.tool.spec import BuiltinBackend, HttpBackend, Permissions, ToolSpec
-from paracle_domain.workflow.spec import RetrySpec, StepSpec, WorkflowSpec
+from paracle_domain.workflow.spec import (
+    ApprovalSpec,
+    Approvers,
+    CaseSpec,
+    EmitSpec,
+    FallbackSpec,
+    LoopSpec,
+    MapSpec,
+    RetentionSpec,
+    RetrySpec,
+    StepSpec,
+    SwitchSpec,
+    WaitSpec,
+    WorkflowSpec,
+    WorkSpec,
+)
 
 DOCS = Path(__file__).parents[2] / "docs" / "manifests.md"
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -35,6 +50,17 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "Workflow": WorkflowSpec,
     "Step": StepSpec,
     "Retry": RetrySpec,
+    "Retention": RetentionSpec,
+    "Fallback": FallbackSpec,
+    "Compensate": WorkSpec,
+    "Map": MapSpec,
+    "Loop": LoopSpec,
+    "Switch": SwitchSpec,
+    "Case": CaseSpec,
+    "Approval": ApprovalSpec,
+    "Escalation": Approvers,
+    "Wait": WaitSpec,
+    "Emit": EmitSpec,
 }
 
 

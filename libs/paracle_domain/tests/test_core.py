@@ -269,7 +269,7 @@ class TestMessages:
         came = StartRun.decode(b'{"workflow":"w","input":{"a":null},"from_the_future":1}')
         assert isinstance(came, StartRun)
         assert came.input == {"a": None}
-        assert json.loads(came.encode()) == {"workflow": "w", "input": {"a": None}, "labels": {}}
+        assert json.loads(came.encode()) == {"workflow": "w", "input": {"a": None}, "labels": {}, "priority": 0}
 
     @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"[]", b'{"workflow": 3}', b'{"workflow"'])
     def test_what_is_no_message_says_so(self, body: bytes) -> None:
@@ -366,5 +366,5 @@ class TestPlans:
 
 @pytest.mark.parametrize("kind", [RunStatus, StepStatus])
 def test_terminal_states(kind: Any) -> None:
-    open_states = {"queued", "running", "cancelling", "pending", "waiting"}
+    open_states = {"queued", "running", "paused", "cancelling", "pending", "waiting"}
     assert {status.value for status in kind if not status.terminal} == open_states & {status.value for status in kind}

@@ -70,7 +70,7 @@ def problems(doc: object) -> list[tuple[str, str]]:
         (
             document("Workflow", {"steps": [{"id": "b"}]}),
             "triage.yaml#2 spec.steps[0]",
-            "exactly one of agent and tool",
+            "exactly one of agent, tool, workflow, map",
         ),
         (document("Workflow", {"steps": "x"}), "triage.yaml#2 spec.steps", "(got 'x')"),
         (document("Tool", {**TOOL, "backend": {"type": "htp"}}), "triage.yaml#2 spec.backend", "'htp' is unknown"),
@@ -132,7 +132,7 @@ def test_the_digest_sees_every_change() -> None:
 
 def test_steps_know_their_targets() -> None:
     spec = WorkflowSpec.model_validate({"steps": [STEP, {"id": "b", "agent": "g"}]})
-    assert [(step.target_kind, step.target) for step in spec.steps] == [("tool", "t"), ("agent", "g")]
+    assert [(step.kind, step.target) for step in spec.steps] == [("tool", "t"), ("agent", "g")]
 
 
 @pytest.mark.parametrize("fields", [{}, {"workflow": "a", "agent": "b"}, {"agent": "a", "revision": 2}])

@@ -13,7 +13,7 @@ from paracle_domain.inference.usage import Usage
 from paracle_domain.run.commands import RunStatus, StartRun, StepStatus
 from paracle_domain.run.directives import DispatchTask, StopTask
 from paracle_domain.run.events import RunFailed, StepRetrying
-from paracle_domain.run.machine import Begin
+from paracle_domain.run.inbox import Begin
 from paracle_domain.run.timing import (
     LONGEST_SILENCE,
     REDISPATCH,

@@ -12,7 +12,9 @@
     ├── Forbidden                      forbidden                        403
     ├── NotFound                       not_found                        404
     ├── Conflict                       conflict                         409
-    │   └── TransitionError            illegal_transition               409
+    │   ├── TransitionError            illegal_transition               409
+    │   ├── ApprovalRejected           approval_rejected                409
+    │   └── ApprovalExpired            approval_expired                 409
     ├── LimitExceeded                  limit_exceeded                   429
     │   └── RateLimited                rate_limited         yes         429
     ├── ToolFailed                     tool_failed                      502
@@ -209,6 +211,18 @@ class TransitionError(Conflict):
     """A command that the machine's present state does not allow."""
 
     code = "illegal_transition"
+
+
+class ApprovalRejected(Conflict):
+    """Somebody who was asked said no."""
+
+    code = "approval_rejected"
+
+
+class ApprovalExpired(Conflict):
+    """Nobody, or too few, decided in time."""
+
+    code = "approval_expired"
 
 
 class LimitExceeded(ParacleError):

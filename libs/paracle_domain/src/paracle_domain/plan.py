@@ -1,15 +1,18 @@
 """A plan: all that a run needs to know, pinned when it starts.
 
-It holds the workflow and every agent (with its inheritance resolved) and tool that the workflow can reach, each with
-its revision. One digest over the whole names it: what has the same digest is the same in every part, so edits never
-change a live run, and any service may cache plans by digest for ever.
+It holds the workflow and all that it can reach: agents (with their inheritance resolved), tools, and child workflows
+(each as a plan of its own), each with its revision. One digest over the whole names it: what has the same digest is the
+same in every part, so edits never change a live run, and any service may cache plans by digest for ever.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Final, Self
+
+from pydantic import Field
 
 from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.messages import JsonObject, Message, Value
@@ -51,6 +54,7 @@ class Plan(Message, type_name="plan"):
     workflow: PlannedWorkflow
     agents: dict[str, PlannedAgent] = {}
     tools: dict[str, PlannedTool] = {}
+    children: dict[str, Plan] = Field(default={}, description="plans of the workflows that steps start, by name")
 
     @classmethod
     def pin(
@@ -58,15 +62,29 @@ class Plan(Message, type_name="plan"):
         workflow: PlannedWorkflow,
         agents: dict[str, PlannedAgent],
         tools: dict[str, PlannedTool],
+        children: dict[str, Plan] | None = None,
     ) -> Self:
-        """The plan of these parts, its digest computed."""
+        """The plan of these parts, its digest computed. It covers the children by their digests."""
+        children = children or {}
         parts: JsonObject = {
             "contract": CONTRACT_VERSION,
             "workflow": workflow.model_dump(mode="json"),
             "agents": {name: agent.model_dump(mode="json") for name, agent in agents.items()},
             "tools": {name: tool.model_dump(mode="json") for name, tool in tools.items()},
+            "children": {name: child.digest for name, child in children.items()},
         }
-        return cls(digest=digest_of(parts), workflow=workflow, agents=agents, tools=tools)
+        return cls(digest=digest_of(parts), workflow=workflow, agents=agents, tools=tools, children=children)
+
+    def family(self) -> Iterator[Plan]:
+        """This plan and those of all children, at any depth, each once."""
+        found: dict[str, Plan] = {}
+        ahead = [self]
+        while ahead:
+            plan = ahead.pop()
+            if plan.digest not in found:
+                found[plan.digest] = plan
+                ahead.extend(plan.children.values())
+        yield from found.values()
 
 
 def digest_of(value: JsonObject) -> str:

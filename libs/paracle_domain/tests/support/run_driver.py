@@ -13,7 +13,8 @@ from paracle_domain.plan import Plan, PlannedWorkflow
 from paracle_domain.run.commands import CancelRun, StartRun
 from paracle_domain.run.directives import DispatchTask, RunDirective, StopTask
 from paracle_domain.run.events import RunEvent
-from paracle_domain.run.machine import Begin, Cancel, RunMachine, RunMessage, Tick, Transition
+from paracle_domain.run.inbox import Begin, Cancel, RunMessage, Tick
+from paracle_domain.run.machine import RunMachine, Transition
 from paracle_domain.run.state import RunState
 from paracle_domain.task.messages import Task, TaskResult, TaskStatus
 from paracle_domain.workflow.spec import WorkflowSpec

@@ -26,7 +26,8 @@ from paracle_domain.machine import EventRecord, encode_record
 from paracle_domain.messages import Encoded
 from paracle_domain.run.directives import DispatchTask, RunDirective, StopTask
 from paracle_domain.run.events import RunEvent, decode_event
-from paracle_domain.run.machine import Begin, RunMachine, RunMessage, Tick
+from paracle_domain.run.inbox import Begin, RunMessage, Tick
+from paracle_domain.run.machine import RunMachine
 from paracle_domain.run.state import RunState, evolve
 from paracle_orchestrator import telemetry
 from paracle_orchestrator.plans import Pinned, Plans

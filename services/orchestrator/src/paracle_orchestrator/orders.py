@@ -22,7 +22,7 @@ from paracle_domain.errors import (
 )
 from paracle_domain.ids import derive_id, id_from_key, is_id
 from paracle_domain.run.commands import CancelRun, RunAccepted, StartRun
-from paracle_domain.run.machine import Begin, Cancel, RunMessage
+from paracle_domain.run.inbox import Begin, Cancel, RunMessage
 from paracle_orchestrator.host import Handled, Mail
 from paracle_orchestrator.plans import Pinned, PlanBatch, Plans
 

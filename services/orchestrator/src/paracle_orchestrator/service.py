@@ -11,7 +11,7 @@ from paracle_domain.errors import MalformedMessage, NotFound, ParacleError, quot
 from paracle_domain.ids import is_id
 from paracle_domain.plan import Plan
 from paracle_domain.run.commands import GetPlan, GetRun, GetRunEvents, ListRuns, RunEvents, RunPage, RunView
-from paracle_domain.run.machine import Tick
+from paracle_domain.run.inbox import Tick
 from paracle_domain.task.messages import TaskResult
 from paracle_orchestrator.host import Entry, Mail, RunHost, records_of
 from paracle_orchestrator.orders import Order, Orders, answer, leave, mail_of

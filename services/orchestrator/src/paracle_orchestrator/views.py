@@ -46,7 +46,7 @@ def _step(entry: Entry, name: str) -> StepView:
     return StepView(
         id=name,
         status=step.status,
-        target_kind=spec.target_kind,
+        target_kind=spec.kind,
         target=spec.target,
         needs=entry.state.graph.needs[name],
         attempts=step.attempt,

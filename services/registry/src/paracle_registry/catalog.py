@@ -15,7 +15,7 @@ from paracle_domain.manifest import AgentDocument, Manifest, ToolDocument, Workf
 from paracle_domain.names import suggest
 from paracle_domain.plan import Plan, PlannedAgent, PlannedTool, PlannedWorkflow
 from paracle_domain.registry import Kind
-from paracle_domain.workflow.spec import StepSpec, WorkflowSpec
+from paracle_domain.workflow.spec import StepSpec, WorkflowSpec, WorkSpec
 from paracle_registry.ports import Revision
 
 type Key = tuple[Kind, str]
@@ -106,8 +106,7 @@ class Catalog:
                 for tool in self._tools_of(entry.revision.name):
                     yield "Tool", tool
             case WorkflowDocument(spec=spec):
-                for step in spec.steps:
-                    yield ("Agent" if step.target_kind == "agent" else "Tool"), step.target
+                yield from {key_of(work): None for _, work in spec.works()}
             case ToolDocument():
                 pass
 
@@ -158,9 +157,9 @@ class Catalog:
         return self._pin(PlannedWorkflow(name=revision.name, revision=revision.revision, spec=workflow.manifest.spec))
 
     def _pin(self, workflow: PlannedWorkflow) -> Plan:
-        steps = workflow.spec.steps
-        agents = {name: self._planned_agent(name) for name in sorted({step.agent for step in steps if step.agent})}
-        tools = {step.tool for step in steps if step.tool} | {
+        works = [work for _, work in workflow.spec.works()]
+        agents = {name: self._planned_agent(name) for name in sorted({work.agent for work in works if work.agent})}
+        tools = {work.tool for work in works if work.tool} | {
             tool for agent in agents.values() for tool in agent.spec.tools
         }
         return Plan.pin(workflow, agents, {name: self._planned_tool(name) for name in sorted(tools)})
@@ -173,3 +172,14 @@ class Catalog:
         entry = self.need("Tool", name)
         assert isinstance(entry.manifest, ToolDocument)
         return PlannedTool(name=name, revision=entry.revision.revision, spec=entry.manifest.spec)
+
+
+def key_of(work: WorkSpec) -> Key:
+    """What `work` uses."""
+    match work.target_kind:
+        case "agent":
+            return "Agent", work.target
+        case "tool":
+            return "Tool", work.target
+        case "workflow":
+            return "Workflow", work.target

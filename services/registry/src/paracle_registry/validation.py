@@ -17,8 +17,8 @@ from paracle_domain.messages import JsonObject
 from paracle_domain.names import suggest
 from paracle_domain.tool.spec import ToolSpec
 from paracle_domain.workflow.graph import validate_workflow
-from paracle_domain.workflow.spec import StepSpec, WorkflowSpec
-from paracle_registry.catalog import Catalog, Entry, Key
+from paracle_domain.workflow.spec import StepSpec, WorkflowSpec, WorkSpec
+from paracle_registry.catalog import Catalog, Entry, Key, key_of
 from paracle_registry.schemas import check_schema, check_value, unknown_part
 
 INSTRUCTION_NAMES = frozenset({"input"})
@@ -78,34 +78,40 @@ class _Validator:
         yield from check_schema(spec.input, f"{label} spec.input")
         graph_findings = validate_workflow(spec)
         yield from (Finding(path=f"{label} {item.path}", message=item.message) for item in graph_findings)
-        for index, step in enumerate(spec.steps):
-            yield from self._target(step, f"{label} spec.steps[{index}]")
+        for path, work in spec.works():
+            yield from self._work(work, f"{label} spec.{path}")
         if not graph_findings:
             yield from self._paths(spec, label)
 
-    def _target(self, step: StepSpec, path: str) -> Iterator[Finding]:
-        schema = self._input_schema(step)
+    def _work(self, work: WorkSpec, path: str) -> Iterator[Finding]:
+        kind, name = key_of(work)
+        schema = self._input_schema(work)
         if schema is None:
-            kind = "Agent" if step.target_kind == "agent" else "Tool"
-            known = self.catalog.names("Agent" if step.target_kind == "agent" else "Tool")
-            message = f"there is no {kind.lower()} {step.target!r}{suggest(step.target, known)}"
-            yield Finding(path=f"{path}.{step.target_kind}", message=message)
+            message = f"there is no {kind.lower()} {name!r}{suggest(name, self.catalog.names(kind))}"
+            yield Finding(path=f"{path}.{work.target_kind}", message=message)
         elif not any(True for _ in check_schema(schema, "")):
-            yield from check_value(step.input, schema, f"{path}.input", f"{step.target_kind} {step.target!r}")
+            yield from check_value(work.input, schema, f"{path}.input", f"{kind.lower()} {name!r}")
 
-    def _input_schema(self, step: StepSpec) -> JsonObject | None:
-        found = self._spec_of(step)
+    def _input_schema(self, work: WorkSpec) -> JsonObject | None:
+        found = self._spec_of(work)
         return None if found is None else found.input
 
-    def _spec_of(self, step: StepSpec) -> AgentSpec | ToolSpec | None:
-        """What the step does; `None` if there is no such thing."""
-        if step.target_kind == "tool":
-            entry = self.catalog.get("Tool", step.target)
-            return entry.manifest.spec if entry is not None and isinstance(entry.manifest, ToolDocument) else None
-        if self.catalog.get("Agent", step.target) is None:
-            return None
+    def _spec_of(self, work: WorkSpec) -> AgentSpec | ToolSpec | WorkflowSpec | None:
+        """What is to do `work`; `None` if there is no such thing."""
+        entry = self.catalog.get(*key_of(work))
+        match entry.manifest if entry is not None else None:
+            case None:
+                return None
+            case AgentDocument():
+                return self._agent_spec(work.target)
+            case ToolDocument(spec=tool):
+                return tool
+            case WorkflowDocument(spec=workflow):
+                return workflow
+
+    def _agent_spec(self, name: str) -> AgentSpec:
         try:
-            return self.catalog.agent(step.target)
+            return self.catalog.agent(name)
         except SpecInvalid:
             return AgentSpec()  # why it does not resolve is said of the agent itself
 
@@ -122,8 +128,8 @@ class _Validator:
             case ("input", *rest):
                 return unknown_part(spec.input, rest)
             case ("steps", str(step), "output", first, *rest):
-                target = self._spec_of(steps[step])
-                match target:
+                work = steps[step].work
+                match self._spec_of(work) if work is not None else None:
                     case AgentSpec(output=None):
                         return f"agent {steps[step].target!r} has no output schema, so its output is text"
                     case AgentSpec(output=dict(schema)) | ToolSpec(output=schema):

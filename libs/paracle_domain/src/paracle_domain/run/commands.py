@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import Field, JsonValue
 
 from paracle_domain.errors import ErrorInfo
-from paracle_domain.ids import RunId
+from paracle_domain.ids import ApprovalId, RunId
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Command, Given, Message, Request, Value
 from paracle_domain.plan import Plan
+from paracle_domain.workflow.spec import SignalName
+
+type Verdict = Literal["approve", "reject"]
 
 
 class RunStatus(StrEnum):
@@ -20,6 +24,7 @@ class RunStatus(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     COMPLETED = "completed"
     DEGRADED = "degraded"
@@ -38,7 +43,7 @@ TERMINAL_RUN = frozenset(
 
 
 class StepStatus(StrEnum):
-    """How a step stands. `waiting`: for the time of its next attempt."""
+    """How a step stands. `waiting`: for the time of its next attempt, for a time, a signal or a decision."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -59,6 +64,16 @@ TERMINAL_STEP = frozenset(
 )
 
 
+class Parent(Value):
+    """The step attempt that a run is the child of. `depth` is 1 for a child of a run that is nobody's child."""
+
+    run_id: RunId
+    step: str
+    attempt: int
+    root_run_id: RunId
+    depth: int = Field(ge=1)
+
+
 class StartRun(Command, service="orchestrator", verb="start_run"):
     """Start a run of a workflow, or (`invoke`) of a single agent; answered with `RunAccepted`.
 
@@ -72,6 +87,7 @@ class StartRun(Command, service="orchestrator", verb="start_run"):
     input: Given = Field(default_factory=dict)
     run_id: RunId | None = None
     labels: dict[str, str] = {}
+    priority: int = Field(default=0, ge=-100, le=100, description="where starts queue, the highest goes first")
 
 
 class RunAccepted(Message, type_name="run.accepted"):
@@ -83,14 +99,101 @@ class RunAccepted(Message, type_name="run.accepted"):
 
 
 class CancelRun(Command, service="orchestrator", verb="cancel_run"):
-    """Stop a run: once this is answered (with `RunAccepted`), no new step, model call or tool call of it begins."""
+    """Stop a run: once this is answered (with `RunAccepted`), no new step, model call or tool call of it begins.
+
+    The exceptions are the `compensate` of steps that had completed: undoing them is what the workflow asks for.
+    """
 
     run_id: RunId
     reason: str = Field(default="cancelled by request", max_length=1_000)
 
 
+class PauseRun(Command, service="orchestrator", verb="pause_run"):
+    """Start nothing new of a run until it is resumed; what runs goes on. Answered with `RunAccepted`."""
+
+    run_id: RunId
+    reason: str = Field(default="", max_length=1_000)
+
+
+class ResumeRun(Command, service="orchestrator", verb="resume_run"):
+    """Go on with a paused run. Answered with `RunAccepted`."""
+
+    run_id: RunId
+    reason: str = Field(default="", max_length=1_000)
+
+
+class SignalRun(Command, service="orchestrator", verb="signal_run"):
+    """Tell a run something that a `wait` step of it waits for, or will; answered with `RunAccepted`.
+
+    The message id makes it idempotent. A signal goes to one step, the one that has waited longest.
+    """
+
+    run_id: RunId
+    signal: SignalName
+    payload: JsonValue = None
+
+
+class DecideApproval(Command, service="orchestrator", verb="decide_approval"):
+    """Approve or reject; answered with `RunAccepted`. `digest` is that of the approval as it was shown."""
+
+    approval_id: ApprovalId
+    run_id: RunId | None = Field(default=None, description="the approval's run, if known")
+    digest: str
+    decision: Verdict
+    reason: str = Field(default="", max_length=4_000)
+
+
+class ForkRun(Command, service="orchestrator", verb="fork_run"):
+    """Start a new run from another one: `from_step`, and all that depends on it, runs anew; the other results stay.
+
+    Answered with `RunAccepted` of the new run. Without `input` and `revision`, those of the old run are used.
+    """
+
+    run_id: RunId
+    from_step: str
+    revision: int | None = Field(default=None, ge=1, description="of the workflow; the old run's plan if absent")
+    input: JsonValue = Field(default=None, description="the old run's if absent")
+    new_run_id: RunId | None = None
+    labels: dict[str, str] | None = Field(default=None, description="the old run's if absent")
+
+
+class RunFilter(Value):
+    """Which runs: those that meet all that is given. Labels must all be there with these values."""
+
+    workflow: str | None = None
+    statuses: tuple[RunStatus, ...] = ()
+    labels: dict[str, str] = {}
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    parent: RunId | None = None
+
+
+class CancelRuns(Command, service="orchestrator", verb="cancel_runs"):
+    """Cancel every run that `filter` finds; answered with `RunsAccepted`."""
+
+    filter: RunFilter
+    reason: str = Field(default="cancelled by request", max_length=1_000)
+
+
+class ResumeRuns(Command, service="orchestrator", verb="resume_runs"):
+    """Resume every paused run that `filter` finds; answered with `RunsAccepted`."""
+
+    filter: RunFilter
+    reason: str = Field(default="", max_length=1_000)
+
+
+class RunsAccepted(Message, type_name="runs.accepted"):
+    """How many runs the order went to."""
+
+    count: int
+
+
 class StepView(Value):
-    """A step of a run, as queries show it."""
+    """A step of a run, as queries show it; so are items of a map, iterations of a loop, and compensations.
+
+    `id` is the path: `pay`, `each[3]` (counted from 0), `pay.compensate`. `target_kind` is the kind of the step.
+    `degraded`: it failed in part or as a whole, as its workflow allows.
+    """
 
     id: str
     status: StepStatus
@@ -101,9 +204,20 @@ class StepView(Value):
     task_id: str | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    due_at: datetime | None = Field(default=None, description="when it starts again, goes on, expires or times out")
     output: JsonValue = None
     error: ErrorInfo | None = None
     usage: Usage = Usage()
+    degraded: bool = False
+    kept: bool = Field(default=False, description="taken over from the run that this one was forked from")
+    compensated: bool = False
+    compensation: StepView | None = None
+    approval_id: str | None = None
+    child_run_id: str | None = None
+    signal: str | None = Field(default=None, description="the signal that it waits for")
+    parts_total: int = Field(default=0, description="items of a map; iterations begun of a loop")
+    parts_ended: int = 0
+    parts: tuple[StepView, ...] = Field(default=(), description="items or iterations, as many as were asked for")
 
 
 class RunSummary(Value):
@@ -117,6 +231,9 @@ class RunSummary(Value):
     finished_at: datetime | None = None
     labels: dict[str, str] = {}
     plan: str
+    priority: int = 0
+    parent: RunId | None = None
+    forked_from: RunId | None = None
 
 
 class RunView(Message, type_name="run.view"):
@@ -130,6 +247,10 @@ class RunView(Message, type_name="run.view"):
     usage: Usage = Usage()
     steps: tuple[StepView, ...] = ()
     last_seq: int
+    deadline_at: datetime | None = None
+    parent: Parent | None = None
+    paused: bool = False
+    uncompensated: tuple[str, ...] = Field(default=(), description="steps whose compensation failed")
 
 
 class RunPage(Message, type_name="run.page"):
@@ -147,9 +268,10 @@ class RunEvents(Message, type_name="run.events"):
 
 
 class GetRun(Request[RunView], service="orchestrator", method="get_run", answer=RunView):
-    """One run with its steps."""
+    """One run with its steps, and the first `parts` items or iterations of each."""
 
     run_id: RunId
+    parts: int = Field(default=100, ge=0, le=10_000)
 
 
 class ListRuns(Request[RunPage], service="orchestrator", method="list_runs", answer=RunPage):
@@ -157,6 +279,77 @@ class ListRuns(Request[RunPage], service="orchestrator", method="list_runs", ans
 
     workflow: str | None = None
     status: RunStatus | None = None
+    statuses: tuple[RunStatus, ...] = Field(default=(), description="any of these")
+    labels: dict[str, str] = {}
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    parent: RunId | None = None
+    limit: int = Field(default=50, ge=1, le=500)
+    cursor: str | None = None
+
+
+class ApprovalStatus(StrEnum):
+    """How an approval stands. `void`: its step or run ended before it was decided."""
+
+    OPEN = "open"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    VOID = "void"
+
+
+class Decision(Value):
+    """What one person decided, and why."""
+
+    principal: str
+    decision: Verdict
+    reason: str = ""
+    at: datetime
+
+
+class ApprovalView(Message, type_name="approval.view"):
+    """An approval: what is asked of whom, and what was decided. `digest` binds decisions to exactly this."""
+
+    approval_id: ApprovalId
+    run_id: RunId
+    workflow: str
+    step: str
+    status: ApprovalStatus
+    ask: str
+    action: JsonValue = None
+    digest: str
+    principals: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    quorum: int = 1
+    own: bool = False
+    requested_by: str
+    asked_at: datetime
+    expires_at: datetime | None = None
+    escalated: bool = False
+    decisions: tuple[Decision, ...] = ()
+    decided_at: datetime | None = None
+
+
+class ApprovalPage(Message, type_name="approval.page"):
+    """Approvals, newest first; `next_cursor` asks for the page after it."""
+
+    approvals: tuple[ApprovalView, ...]
+    next_cursor: str | None = None
+
+
+class GetApproval(Request[ApprovalView], service="orchestrator", method="get_approval", answer=ApprovalView):
+    """One approval."""
+
+    approval_id: ApprovalId
+
+
+class ListApprovals(Request[ApprovalPage], service="orchestrator", method="list_approvals", answer=ApprovalPage):
+    """Approvals, newest first; `mine`: only those that whoever asks may decide."""
+
+    status: ApprovalStatus | None = None
+    run_id: RunId | None = None
+    workflow: str | None = None
+    mine: bool = False
     limit: int = Field(default=50, ge=1, le=500)
     cursor: str | None = None
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from paracle_domain.machine import EventRecord
+from paracle_domain.run.commands import ApprovalView
+from paracle_domain.run.messages import ChildCancel, ChildEnded, ChildStart
 from paracle_domain.task.messages import CancelTask, Task
 
 
@@ -37,4 +40,63 @@ class StopTask:
         return f"{self.command.task_id}.cancel{suffix}"
 
 
+@dataclass(frozen=True, slots=True)
+class StartChild:
+    """Begin a child run, or ask it again how it ended."""
+
+    message: ChildStart
+    again: int = 0
+
+    @property
+    def message_id(self) -> str:
+        suffix = f".again.{self.again}" if self.again else ""
+        return f"{self.message.run_id}.start{suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class CancelChild:
+    """Tell a child run to end."""
+
+    message: ChildCancel
+    again: int = 0
+
+    @property
+    def message_id(self) -> str:
+        suffix = f".{self.again}" if self.again else ""
+        return f"{self.message.start.run_id}.cancel{suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class TellParent:
+    """Tell the parent how this run ended. `again` names the question that this answers, if it was asked again."""
+
+    message: ChildEnded
+    again: str = ""
+
+    @property
+    def message_id(self) -> str:
+        suffix = f".{self.again}" if self.again else ""
+        return f"{self.message.child_run_id}.ended{suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShowApproval:
+    """Show an approval, as it stands now, in the list of approvals. `version` is the run's: the highest is right."""
+
+    approval: ApprovalView
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class PublishEvent:
+    """Publish what an `emit` step says, as `evt.emit.{run_id}.{event}`: the record's entity is `emit`."""
+
+    record: EventRecord
+
+    @property
+    def message_id(self) -> str:
+        return f"{self.record.id}.emit.{self.record.seq}"
+
+
 type RunDirective = DispatchTask | StopTask
+type ComingDirective = RunDirective | StartChild | CancelChild | TellParent | ShowApproval | PublishEvent

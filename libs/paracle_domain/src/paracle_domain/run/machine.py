@@ -24,7 +24,7 @@ from paracle_domain.expressions import evaluate, read_condition, references, tru
 from paracle_domain.ids import derive_id
 from paracle_domain.inference.usage import Usage
 from paracle_domain.plan import Plan
-from paracle_domain.run.commands import CancelRun, StartRun, StepStatus
+from paracle_domain.run.commands import StepStatus
 from paracle_domain.run.directives import DispatchTask, RunDirective, StopTask
 from paracle_domain.run.events import (
     RunCancelled,
@@ -44,6 +44,7 @@ from paracle_domain.run.events import (
     StepStarted,
     StepTimedOut,
 )
+from paracle_domain.run.inbox import Begin, Cancel, RunMessage, Tick
 from paracle_domain.run.state import Ending, RunState, StepState, apply
 from paracle_domain.run.timing import (
     STOP_GRACE,
@@ -61,32 +62,6 @@ from paracle_domain.workflow.graph import Graph
 from paracle_domain.workflow.spec import StepSpec
 
 MOST_BYTES: Final = 48 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """A start command whose plan is resolved and whose input has been checked against the plan's schema."""
-
-    run_id: str
-    tenant: str
-    principal: str
-    command: StartRun
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """A cancel command, and who gave it."""
-
-    principal: str
-    command: CancelRun
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """The time at which the run wanted to be woken has come."""
-
-
-type RunMessage = Begin | TaskResult | Cancel | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +332,7 @@ class _Work:
             step=spec.id,
             attempt=attempt,
             task_id=derive_id("task", run_id, spec.id, attempt),
-            target_kind=spec.target_kind,
+            target_kind="agent" if spec.agent else "tool",
             target=spec.target,
             input=step_input,
             deadline_at=self._now + timedelta(seconds=spec.timeout_s) if spec.timeout_s else None,
@@ -412,12 +387,12 @@ def task_of(state: RunState, event: StepStarted) -> Task:
     """The task that `event` handed out. Its effect scope leaves out the attempt: effects are keyed by step."""
     started = state.started_event
     return Task(
-        task_id=event.task_id,
+        task_id=event.task_id or "",
         run_id=started.run_id,
         step=event.step,
         attempt=event.attempt,
         plan=started.plan,
-        target_kind=event.target_kind,
+        target_kind="agent" if event.target_kind == "agent" else "tool",
         target=event.target,
         input=event.input,
         effect_scope=event.step,
@@ -433,7 +408,7 @@ def task_of_step(state: RunState, spec: StepSpec, step: StepState) -> Task:
             step=spec.id,
             attempt=step.attempt,
             task_id=step.task_id or derive_id("task", state.started_event.run_id, spec.id, step.attempt),
-            target_kind=spec.target_kind,
+            target_kind="agent" if spec.agent else "tool",
             target=spec.target,
             input=step.input,
             deadline_at=step.due_at,

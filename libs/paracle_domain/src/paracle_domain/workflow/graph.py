@@ -57,6 +57,8 @@ def validate_workflow(spec: WorkflowSpec) -> list[Finding]:
     findings = list(_duplicates(spec))
     for index, step in enumerate(spec.steps):
         findings += _check_step(step, f"spec.steps[{index}]", ids)
+        if step.kind not in {"agent", "tool"}:
+            findings.append(Finding(path=f"spec.steps[{index}].{step.kind}", message="cannot be run yet"))
     findings += _check_template(spec.output, "spec.output", ids)
     if not findings:
         findings += _cycles(spec)
