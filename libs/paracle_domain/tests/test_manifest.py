@@ -37,7 +37,7 @@ def problems(doc: object) -> list[tuple[str, str]]:
     [
         (3, "triage.yaml#2", "a manifest is an object"),
         (None, "triage.yaml#2", "(got null)"),
-        ({}, "triage.yaml#2 kind", "kind is missing; known: Agent, Tool, Workflow"),
+        ({}, "triage.yaml#2 kind", "kind is missing; known: Agent, Tool, Workflow, Trigger"),
         ({"kind": "agnt"}, "triage.yaml#2 kind", "kind 'agnt' is unknown; did you mean 'Agent'?"),
         ({"kind": ["Agent"]}, "triage.yaml#2 kind", "is unknown"),
         ({"kind": "Tool", "apiVersion": "v1"}, "triage.yaml#2 apiVersion", "apiVersion 'v1' is unknown"),

@@ -15,6 +15,7 @@ from paracle_domain.names import suggest
 from paracle_domain.plan import digest_of
 from paracle_domain.registry import Kind
 from paracle_domain.tool.spec import ToolSpec
+from paracle_domain.trigger.spec import TriggerSpec
 from paracle_domain.workflow.spec import Name, Spec, WorkflowSpec
 
 API_VERSION: Final = "paracle/v1"
@@ -66,12 +67,20 @@ class WorkflowDocument(_Document):
     spec: WorkflowSpec
 
 
-type Manifest = AgentDocument | ToolDocument | WorkflowDocument
+class TriggerDocument(_Document):
+    """A `kind: Trigger` manifest."""
 
-DOCUMENTS: Final[Mapping[Kind, type[AgentDocument | ToolDocument | WorkflowDocument]]] = {
+    kind: Literal["Trigger"]
+    spec: TriggerSpec
+
+
+type Manifest = AgentDocument | ToolDocument | WorkflowDocument | TriggerDocument
+
+DOCUMENTS: Final[Mapping[Kind, type[AgentDocument | ToolDocument | WorkflowDocument | TriggerDocument]]] = {
     "Agent": AgentDocument,
     "Tool": ToolDocument,
     "Workflow": WorkflowDocument,
+    "Trigger": TriggerDocument,
 }
 
 

@@ -11,8 +11,8 @@ from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.messages import JsonObject, Message, Request, Value
 from paracle_domain.plan import Plan
 
-type Kind = Literal["Agent", "Tool", "Workflow"]
-type Change = Literal["created", "updated", "unchanged"]
+type Kind = Literal["Agent", "Tool", "Workflow", "Trigger"]
+type Change = Literal["created", "updated", "unchanged", "deleted"]
 
 MAX_TEXT_BYTES = 4 * 1024 * 1024
 
@@ -48,6 +48,26 @@ class ApplyManifests(Request[Applied], service="registry", method="apply_manifes
     """
 
     text: str
+    source: str = Field(default="manifest", max_length=500)
+    dry_run: bool = False
+
+
+class SpecKey(Value):
+    """A manifest by its kind and name."""
+
+    kind: Kind
+    name: str = Field(max_length=63)
+
+
+class DeleteManifests(Request[Applied], service="registry", method="delete_manifests", answer=Applied):
+    """Take manifests out, all of them or none: those named in `specs`, or (by kind and name) those in `text`.
+
+    What others still use is refused, unless those go with it. Revisions are kept, the deletion is the newest of them,
+    and runs that began keep what they pinned.
+    """
+
+    specs: tuple[SpecKey, ...] = Field(default=(), max_length=1_000)
+    text: str | None = None
     source: str = Field(default="manifest", max_length=500)
     dry_run: bool = False
 
@@ -106,6 +126,7 @@ class RevisionView(Value):
     author: str
     created_at: datetime
     diff: str = ""
+    deleted: bool = False
 
 
 class RevisionList(Message, type_name="registry.revision_list"):
@@ -179,3 +200,31 @@ class ResolvePlan(Request[PlanAnswer], service="registry", method="resolve_plan"
             message = "revision is a workflow's; an agent is always pinned at its newest"
             raise ValueError(message)
         return self
+
+
+class TriggerChange(Value):
+    """A trigger's newest revision. `spec`: absent if that is its deletion. `version` counts the tenant's applies."""
+
+    name: str
+    revision: int
+    spec: JsonObject | None = None
+    author: str
+    at: datetime
+    version: int
+
+
+class TriggerChanges(Message, type_name="registry.trigger_changes_answer"):
+    """Triggers that changed, older changes first. `more`: ask again, after the version of the last one."""
+
+    changes: tuple[TriggerChange, ...] = ()
+    version: int
+    more: bool = False
+
+
+class ListTriggerChanges(
+    Request[TriggerChanges], service="registry", method="list_trigger_changes", answer=TriggerChanges
+):
+    """Which triggers were applied or deleted after `version`: how the orchestrator follows the registry."""
+
+    after: int = Field(default=0, ge=0)
+    limit: int = Field(default=200, ge=1, le=500)

@@ -6,6 +6,7 @@
     paracle.v1.{tenant}.result.{run_id}             stream RESULTS
     paracle.v1.{tenant}.evt.{entity}.{id}.{event}   stream EVENTS
     paracle.v1.{tenant}.out.{task_id}               stream OUTPUT
+    paracle.v1.{tenant}.in.{topic…}                 stream INTAKE; a topic has one token or more
     paracle.v1.{tenant}.dlq.{service}               stream DEADLETTERS
 
 The tenant is always the third token, so that the broker can enforce it.
@@ -27,10 +28,11 @@ TASKS: Final = "TASKS"
 RESULTS: Final = "RESULTS"
 EVENTS: Final = "EVENTS"
 OUTPUT: Final = "OUTPUT"
+INTAKE: Final = "INTAKE"
 DEADLETTERS: Final = "DEADLETTERS"
 CLAIMS_BUCKET: Final = "paracle-claims"
 
-type SubjectKind = Literal["cmd", "rpc", "task", "result", "evt", "out", "dlq"]
+type SubjectKind = Literal["cmd", "rpc", "task", "result", "evt", "out", "in", "dlq"]
 
 STREAM_OF: Final[dict[str, str]] = {
     "cmd": COMMANDS,
@@ -38,9 +40,20 @@ STREAM_OF: Final[dict[str, str]] = {
     "result": RESULTS,
     "evt": EVENTS,
     "out": OUTPUT,
+    "in": INTAKE,
     "dlq": DEADLETTERS,
 }
-_TAIL_TOKENS: Final[dict[str, int]] = {"cmd": 2, "rpc": 2, "task": 1, "result": 1, "evt": 3, "out": 1, "dlq": 1}
+MAX_TOPIC_TOKENS: Final = 16
+_TAIL_TOKENS: Final[dict[str, range]] = {
+    "cmd": range(2, 3),
+    "rpc": range(2, 3),
+    "task": range(1, 2),
+    "result": range(1, 2),
+    "evt": range(3, 4),
+    "out": range(1, 2),
+    "in": range(1, MAX_TOPIC_TOKENS + 1),
+    "dlq": range(1, 2),
+}
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ANY: Final = "*"
 
@@ -69,13 +82,18 @@ class Subject:
         if kind not in _TAIL_TOKENS:
             known = ", ".join(get_args(SubjectKind.__value__))
             raise MalformedMessage(f"subject {quote(text)}: kind {kind!r} is unknown; known are {known}")
-        if len(tail) != _TAIL_TOKENS[kind] or not all(_TOKEN.fullmatch(t) for t in (tenant, *tail)):
-            raise MalformedMessage(f"subject {quote(text)}: {kind} takes {_TAIL_TOKENS[kind]} tokens of [A-Za-z0-9_-]")
+        if len(tail) not in _TAIL_TOKENS[kind] or not all(_TOKEN.fullmatch(t) for t in (tenant, *tail)):
+            raise MalformedMessage(f"subject {quote(text)}: {kind} takes {_bounds(kind)} tokens of [A-Za-z0-9_-]")
         return cls(tenant, kind, tail)  # type: ignore[arg-type]  # membership in _TAIL_TOKENS was just checked
 
     @override
     def __str__(self) -> str:
         return f"{PREFIX}.{self.tenant}.{self.kind}.{'.'.join(self.tail)}"
+
+
+def _bounds(kind: str) -> str:
+    allowed = _TAIL_TOKENS[kind]
+    return str(allowed[0]) if len(allowed) == 1 else f"{allowed[0]} to {allowed[-1]}"
 
 
 def tenant_of(subject: str) -> str:
@@ -110,6 +128,11 @@ def evt(tenant: str, entity: str, entity_id: str, event: str) -> str:
 
 def out(tenant: str, task_id: str) -> str:
     return f"{PREFIX}.{tenant}.out.{task_id}"
+
+
+def intake(tenant: str, topic: str) -> str:
+    """Where a message on `topic` (tokens with dots between them) is published for triggers to take."""
+    return f"{PREFIX}.{tenant}.in.{topic}"
 
 
 def dlq(tenant: str, service: str) -> str:

@@ -11,7 +11,14 @@ from typing import Final, Self
 from paracle_domain.agent.inheritance import Layer, Origin, Resolved, manifest_label, resolve
 from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.errors import NotFound, ParacleError
-from paracle_domain.manifest import AgentDocument, Manifest, ToolDocument, WorkflowDocument, load_manifest
+from paracle_domain.manifest import (
+    AgentDocument,
+    Manifest,
+    ToolDocument,
+    TriggerDocument,
+    WorkflowDocument,
+    load_manifest,
+)
 from paracle_domain.names import suggest
 from paracle_domain.plan import Plan, PlannedAgent, PlannedTool, PlannedWorkflow
 from paracle_domain.registry import Kind
@@ -41,22 +48,37 @@ class Entry:
 
 @dataclass(frozen=True)
 class Catalog:
-    """The tenant's specs at `version`; immutable, so what is computed from it is computed once."""
+    """The tenant's specs at `version`; immutable, so what is computed from it is computed once.
+
+    `deleted` has the last revisions of those that were taken out.
+    """
 
     version: int = 0
     entries: Mapping[Key, Entry] = field(default_factory=dict)
+    deleted: Mapping[Key, Revision] = field(default_factory=dict)
     _resolved: dict[str, Resolved] = field(default_factory=dict, repr=False)
     _plans: dict[Key, Plan] = field(default_factory=dict, repr=False)
 
     def updated(self, entries: Iterable[Entry], version: int) -> Catalog:
         """This catalog with `entries` put in."""
-        return Catalog(version, {**self.entries, **{entry.key: entry for entry in entries}})
+        fresh = {entry.key: entry for entry in entries}
+        deleted = {key: last for key, last in self.deleted.items() if key not in fresh}
+        return Catalog(version, {**self.entries, **fresh}, deleted)
+
+    def without(self, deleted: Sequence[Revision]) -> Catalog:
+        """This catalog with what `deleted` ended taken out."""
+        gone = {(last.kind, last.name): last for last in deleted}
+        left = {key: entry for key, entry in self.entries.items() if key not in gone}
+        return Catalog(self.version, left, {**self.deleted, **gone})
 
     def with_revisions(self, revisions: Sequence[Revision]) -> Catalog:
         """This catalog after `revisions`; itself if there are none."""
         if not revisions:
             return self
-        return self.updated(map(Entry.of, revisions), max(revision.version for revision in revisions))
+        version = max(revision.version for revision in revisions)
+        after = self.updated((Entry.of(revision) for revision in revisions if not revision.deleted), version)
+        deleted = [revision for revision in revisions if revision.deleted]
+        return after.without(deleted) if deleted else after
 
     def get(self, kind: Kind, name: str) -> Entry | None:
         return self.entries.get((kind, name))
@@ -68,7 +90,17 @@ class Catalog:
             raise self.missing(kind, name)
         return entry
 
+    def last(self, kind: Kind, name: str) -> Revision | None:
+        """The newest revision, which may be that of its deletion."""
+        entry = self.get(kind, name)
+        return self.deleted.get((kind, name)) if entry is None else entry.revision
+
     def missing(self, kind: Kind, name: str) -> NotFound:
+        gone = self.deleted.get((kind, name))
+        if gone is not None:
+            return NotFound(
+                f"{kind.lower()} {name!r} was deleted by {gone.author} (revision {gone.revision}); apply it again"
+            )
         return NotFound(f"there is no {kind.lower()} {name!r}{suggest(name, self.names(kind)) or '; apply it first'}")
 
     def names(self, kind: Kind) -> Iterator[str]:
@@ -107,6 +139,8 @@ class Catalog:
                     yield "Tool", tool
             case WorkflowDocument(spec=spec):
                 yield from {key_of(work): None for _, work in spec.works()}
+            case TriggerDocument(spec=spec):
+                yield "Workflow", spec.workflow
             case ToolDocument():
                 pass
 

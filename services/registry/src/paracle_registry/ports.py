@@ -14,7 +14,10 @@ from paracle_domain.registry import Kind
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A manifest as it was at one time. `version` is the number of the apply (per tenant) that made it."""
+    """A manifest as it was at one time. `version` is the number of the apply (per tenant) that made it.
+
+    A `deleted` one says that there is no such manifest any more; it has none itself.
+    """
 
     kind: Kind
     name: str
@@ -24,6 +27,7 @@ class Revision:
     author: str
     created_at: datetime
     version: int
+    deleted: bool = False
 
 
 class Edit(Protocol):

@@ -19,11 +19,13 @@ from paracle_domain.registry import (
     AppliedSpec,
     ApplyManifests,
     Change,
+    DeleteManifests,
     ExplainAgent,
     Explanation,
     GetSpec,
     ListRevisions,
     ListSpecs,
+    ListTriggerChanges,
     PlanAnswer,
     ResolvePlan,
     RevisionList,
@@ -32,8 +34,11 @@ from paracle_domain.registry import (
     SpecSummary,
     SpecView,
     Touched,
+    TriggerChange,
+    TriggerChanges,
 )
 from paracle_registry.catalog import Catalog, Entry, Key
+from paracle_registry.deleting import keys_of, plan_delete
 from paracle_registry.ports import Edit, Revision, SpecStore
 from paracle_registry.validation import validate
 from paracle_registry.yaml_text import read_documents, write_document
@@ -97,12 +102,35 @@ class RegistryService:
             self._announce_soon()
         return Applied(results=outcome.results, dry_run=request.dry_run)
 
+    async def delete(self, request: DeleteManifests, call: Context) -> Applied:
+        """Take manifests out: all of them, or none.
+
+        Raises
+        ------
+        NotFound
+            If one is not there.
+        SpecInvalid
+            If others use them; each finding has the path at which they do.
+        """
+        keys = await asyncio.to_thread(keys_of, request)
+        async with self._store.edit(call.tenant) as edit:
+            current = await self._catalog_within(edit, call.tenant)
+            outcome = await asyncio.to_thread(plan_delete, current, keys, call.principal, self._clock())
+            if not request.dry_run:
+                await edit.add(outcome.revisions)
+        if not request.dry_run:
+            self._remember(call.tenant, outcome.catalog)
+            self._announce_soon()
+        return Applied(results=outcome.results, dry_run=request.dry_run)
+
     async def get_spec(self, request: GetSpec, call: Context) -> SpecView:
-        """A manifest, newest or at a revision."""
+        """A manifest, newest or at a revision; revisions of what was deleted can still be looked at."""
         catalog = await self._catalog(call.tenant)
-        newest = catalog.need(request.kind, request.name).revision
         if request.revision is None:
-            return _view(newest)
+            return _view(catalog.need(request.kind, request.name).revision)
+        newest = catalog.last(request.kind, request.name)
+        if newest is None:
+            raise catalog.missing(request.kind, request.name)
         return _view(await self._revision(call.tenant, newest, request.revision))
 
     async def list_specs(self, request: ListSpecs, call: Context) -> SpecList:
@@ -117,7 +145,8 @@ class RegistryService:
     async def list_revisions(self, request: ListRevisions, call: Context) -> RevisionList:
         """A manifest's revisions, newest first, each with its diff."""
         catalog = await self._catalog(call.tenant)
-        catalog.need(request.kind, request.name)
+        if catalog.last(request.kind, request.name) is None:
+            raise catalog.missing(request.kind, request.name)
         found = await self._store.history(call.tenant, request.kind, request.name, request.before, request.limit + 1)
         older = [*found[1:], None]
         views = [_revision_view(new, old) for new, old in zip(found, older, strict=True)]
@@ -142,6 +171,19 @@ class RegistryService:
         plan = await self._plan(catalog, request, call.tenant)
         return PlanAnswer(digest=plan.digest, plan=None if plan.digest == request.known_digest else plan)
 
+    async def list_trigger_changes(self, request: ListTriggerChanges, call: Context) -> TriggerChanges:
+        """Triggers applied or deleted after a version; those of one version come together."""
+        catalog = await self._catalog(call.tenant)
+        everything = [*(entry.revision for entry in catalog.entries.values()), *catalog.deleted.values()]
+        changed = [item for item in everything if item.kind == "Trigger" and item.version > request.after]
+        changed.sort(key=lambda item: (item.version, item.name))
+        page = changed[: request.limit]
+        while len(page) < len(changed) and changed[len(page)].version == page[-1].version:
+            page.append(changed[len(page)])
+        more = len(page) < len(changed)
+        version = page[-1].version if more else max(catalog.version, request.after)
+        return TriggerChanges(changes=tuple(map(_trigger_change, page)), version=version, more=more)
+
     async def _plan(self, catalog: Catalog, request: ResolvePlan, tenant: str) -> Plan:
         if request.agent is not None:
             return catalog.plan_of_agent(request.agent)
@@ -156,10 +198,11 @@ class RegistryService:
         return catalog.pin(old)
 
     async def _revision(self, tenant: str, newest: Revision, revision: int) -> Revision:
-        if revision == newest.revision:
-            return newest
-        found = await self._store.get(tenant, newest.kind, newest.name, revision)
-        if found is None:
+        """A revision that has a manifest: one that is a deletion is none."""
+        found: Revision | None = newest
+        if revision != newest.revision:
+            found = await self._store.get(tenant, newest.kind, newest.name, revision)
+        if found is None or found.deleted:
             raise NotFound(
                 f"{newest.kind.lower()} {newest.name!r} has no revision {revision}; the newest is {newest.revision}"
             )
@@ -225,16 +268,16 @@ def _plan_apply(current: Catalog, given: _Given, author: str, now: datetime) -> 
     entries: list[Entry] = []
     changes: dict[Key, Change] = {}
     for key, manifest in given.manifests.items():
-        old = current.get(*key)
+        old = current.last(*key)
         digest = manifest.digest()
-        if old is not None and old.revision.digest == digest:
+        if old is not None and old.digest == digest and not old.deleted:
             changes[key] = "unchanged"
             continue
-        changes[key] = "created" if old is None else "updated"
+        changes[key] = "created" if old is None or old.deleted else "updated"
         revision = Revision(
             kind=key[0],
             name=key[1],
-            revision=1 if old is None else old.revision.revision + 1,
+            revision=1 if old is None else old.revision + 1,
             manifest=manifest.to_json(),
             digest=digest,
             author=author,
@@ -300,6 +343,20 @@ def _revision_view(new: Revision, old: Revision | None) -> RevisionView:
         author=new.author,
         created_at=new.created_at,
         diff=_diff(old, new),
+        deleted=new.deleted,
+    )
+
+
+def _trigger_change(found: Revision) -> TriggerChange:
+    spec = None if found.deleted else found.manifest["spec"]
+    assert spec is None or isinstance(spec, dict)
+    return TriggerChange(
+        name=found.name,
+        revision=found.revision,
+        spec=spec,
+        author=found.author,
+        at=found.created_at,
+        version=found.version,
     )
 
 

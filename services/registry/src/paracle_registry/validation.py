@@ -12,10 +12,12 @@ from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.errors import ExpressionFailed, Finding, SpecInvalid
 from paracle_domain.expression_syntax import Path
 from paracle_domain.expressions import check_names, has_code, read, read_condition, texts
-from paracle_domain.manifest import AgentDocument, ToolDocument, WorkflowDocument
+from paracle_domain.manifest import AgentDocument, ToolDocument, TriggerDocument, WorkflowDocument
 from paracle_domain.messages import JsonObject
 from paracle_domain.names import suggest
 from paracle_domain.tool.spec import ToolSpec
+from paracle_domain.trigger.spec import TriggerSpec
+from paracle_domain.trigger.validation import validate_trigger
 from paracle_domain.workflow.graph import validate_workflow
 from paracle_domain.workflow.spec import StepSpec, WorkflowSpec, WorkSpec
 from paracle_registry.catalog import Catalog, Entry, Key, key_of
@@ -46,6 +48,8 @@ class _Validator:
                 yield from check_schema(spec.output, f"{label} spec.output")
             case WorkflowDocument(spec=spec):
                 yield from self._workflow(spec, label)
+            case TriggerDocument(spec=spec):
+                yield from self._trigger(spec, label)
 
     def _label(self, key: Key) -> str:
         return self.labels.get(key, f"{key[0]}/{key[1]}")
@@ -83,6 +87,21 @@ class _Validator:
         if not graph_findings:
             yield from self._paths(spec, label)
 
+    def _trigger(self, spec: TriggerSpec, label: str) -> Iterator[Finding]:
+        yield from (Finding(path=f"{label} {item.path}", message=item.message) for item in validate_trigger(spec))
+        entry = self.catalog.get("Workflow", spec.workflow)
+        if entry is None or not isinstance(entry.manifest, WorkflowDocument):
+            message = f"there is no workflow {spec.workflow!r}{suggest(spec.workflow, self.catalog.names('Workflow'))}"
+            yield Finding(path=f"{label} spec.workflow", message=message)
+            return
+        newest = entry.revision.revision
+        if spec.revision is not None and spec.revision > newest:
+            message = f"workflow {spec.workflow!r} has no revision {spec.revision}; the newest is {newest}"
+            yield Finding(path=f"{label} spec.revision", message=message)
+        schema = entry.manifest.spec.input
+        if spec.revision in {None, newest} and not any(True for _ in check_schema(schema, "")):
+            yield from check_value(spec.input, schema, f"{label} spec.input", f"workflow {spec.workflow!r}")
+
     def _work(self, work: WorkSpec, path: str) -> Iterator[Finding]:
         kind, name = key_of(work)
         schema = self._input_schema(work)
@@ -100,7 +119,7 @@ class _Validator:
         """What is to do `work`; `None` if there is no such thing."""
         entry = self.catalog.get(*key_of(work))
         match entry.manifest if entry is not None else None:
-            case None:
+            case None | TriggerDocument():
                 return None
             case AgentDocument():
                 return self._agent_spec(work.target)

@@ -14,7 +14,7 @@ from paracle_chassis.postgres import Queries
 from paracle_domain.registry import Kind
 from paracle_registry.ports import Edit, Revision
 
-_COLUMNS: Final = ("kind", "name", "revision", "manifest", "digest", "author", "created_at", "version")
+_COLUMNS: Final = ("kind", "name", "revision", "manifest", "digest", "author", "created_at", "version", "deleted")
 
 
 class PostgresSpecStore:
