@@ -12,10 +12,12 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import psutil
 import pytest
+import typer
 
 from paracle_client import Stack, StackFailed
-from paracle_client.cli.stack_commands import resolve_root, status_lines
+from paracle_client.cli.stack_commands import read_replicas, resolve_root, status_lines
 from paracle_client.stack import SERVICES, Service, State
 from paracle_client.stack import stack as stack_module
 from paracle_client.stack.state import Member
@@ -93,7 +95,9 @@ def test_a_package_that_is_not_installed_is_named() -> None:
 
 def test_state_survives_a_round_trip_and_is_written_whole(tmp_path: Path) -> None:
     state = State(
-        {"registry": Member(ProcessRef(1, 2.5), 3), "api_gateway": Member(ProcessRef(4, 5.5), 6, 6)}, "http://x"
+        {"registry": Member(ProcessRef(1, 2.5), 3), "api_gateway": Member(ProcessRef(4, 5.5), 6, 6)},
+        "http://x",
+        {"registry": 2},
     )
     state.save(tmp_path)
     assert State.load(tmp_path) == state
@@ -173,6 +177,54 @@ def test_up_down_and_all_between(home: Home) -> None:
     assert same.up() is True
     assert same.url == url
     assert not any("provision" in line for line in home.lines)  # it is in place
+
+
+@pytest.mark.connected
+def test_replicas_are_started_remembered_and_stopped(home: Home) -> None:
+    home.services(orchestrator=WORKING, api_gateway=WORKING)
+    stack = home.open(replicas={"orchestrator": 3}, extra_env={"orchestrator-2": {"EXTRA": "second"}})
+    stack.up()
+    names = ["orchestrator", "orchestrator-2", "orchestrator-3"]
+    assert [one.name for one in stack.status() if one.ready] == ["nats", "postgres", *names, "api_gateway"]
+    members = stack._state.members
+    assert [asked(f"http://127.0.0.1:{members[name].health_port}").get("EXTRA") for name in names] == [
+        None, "second", None,
+    ]  # fmt: skip
+    assert len({stack.pid(name) for name in names}) == 3
+
+    stack.kill("orchestrator-3")
+    same = home.open()  # who does not say how many gets as many as there were
+    assert same.up() is True
+    assert [one.name for one in same.status() if one.ready][2:5] == names
+    gone = same.pid("orchestrator-3")
+
+    fewer = home.open(replicas={"orchestrator": 1})
+    assert fewer.up() is True
+    assert [one.name for one in fewer.status()] == ["nats", "postgres", "orchestrator", "api_gateway"]
+    assert gone is not None
+    assert not psutil.pid_exists(gone)
+    assert home.open().up() is False
+
+
+@pytest.mark.parametrize(
+    ("replicas", "message"),
+    [
+        ({"api_gateway": 2}, "'api_gateway' cannot have replicas; those that can are registry, orchestrator"),
+        ({"postgres": 2}, "'postgres' cannot have replicas"),
+        ({"orchestrator": 0}, "orchestrator cannot have 0 replicas; give a number from 1 to 32"),
+        ({"orchestrator": 33}, "orchestrator cannot have 33 replicas"),
+    ],
+)
+def test_replicas_that_cannot_be(tmp_path: Path, replicas: dict[str, int], message: str) -> None:
+    with pytest.raises(StackFailed, match=message):
+        Stack(tmp_path, replicas=replicas)
+
+
+def test_replicas_on_the_command_line() -> None:
+    assert read_replicas("orchestrator=2, agent_runtime=3,") == {"orchestrator": 2, "agent_runtime": 3}
+    for wrong in ("orchestrator", "orchestrator=", "orchestrator=two", "=-1"):
+        with pytest.raises(typer.BadParameter, match="is no number of replicas"):
+            read_replicas(wrong)
 
 
 @pytest.mark.connected

@@ -22,13 +22,18 @@ RootOption = Annotated[
 OutputOption = Annotated[str, typer.Option("--output", "-o", help="table or json", metavar="[table|json]")]
 
 
-@app.command(epilog="Example: paracle up --port 9000")
+@app.command(epilog="Example: paracle up --port 9000 --replicas orchestrator=2,agent_runtime=2")
 def up(
     root: RootOption = None,
     port: Annotated[int | None, typer.Option(min=0, max=65_535, help="of the REST API; 0 takes a free one")] = None,
+    replicas: Annotated[
+        str | None,
+        typer.Option(help="processes of a service, where not one; kept until told otherwise", metavar="SERVICE=N,…"),
+    ] = None,
 ) -> None:
     """Start NATS, PostgreSQL and the six services here, and leave them running."""
-    stack = Stack(resolve_root(root), port=port, report=say)
+    numbers = None if replicas is None else read_replicas(replicas)
+    stack = Stack(resolve_root(root), port=port, replicas=numbers, report=say)
     if not stack.up():
         say(f"already up: {stack.url}")
 
@@ -65,6 +70,18 @@ def provision(root: RootOption = None) -> None:
 def resolve_root(root: Path | None) -> Path:
     """The stack's folder: as told, the nearest one from here upwards, or `.paracle` here."""
     return root or find_root(Path.cwd()) or Path(".paracle")
+
+
+def read_replicas(text: str) -> dict[str, int]:
+    """`orchestrator=2,agent_runtime=2` as numbers by name."""
+    found: dict[str, int] = {}
+    for item in filter(None, text.split(",")):
+        name, _, number = item.partition("=")
+        if not number.strip().isdecimal():
+            message = f"{item!r} is no number of replicas; write for example orchestrator=2,agent_runtime=2"
+            raise typer.BadParameter(message, param_hint="--replicas")
+        found[name.strip()] = int(number)
+    return found
 
 
 def say(line: str) -> None:

@@ -63,6 +63,18 @@ class Service:
         return _FOR_ALL.fullmatch(name) is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One process of a service. The first is called like its service, the others `{service}-2`, `{service}-3`, …"""
+
+    service: Service
+    number: int = 1
+
+    @property
+    def name(self) -> str:
+        return self.service.name if self.number == 1 else f"{self.service.name}-{self.number}"
+
+
 SERVICES: Final = (
     Service("registry"),
     Service("orchestrator"),

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import hmac
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from paracle_client.stack.health import readiness
-from paracle_client.stack.services import SERVICES, Service, package_folder
+from paracle_client.stack.provisioning import Provisioning
+from paracle_client.stack.services import SERVICES, Replica, Service
 from paracle_client.stack.state import Member, Standing, State
 from paracle_embedded import (
     NatsServer,
@@ -38,6 +37,7 @@ _SERVERS: Final = frozenset({NATS, POSTGRES})
 _POLL_S: Final = 0.05
 _DRAIN_S: Final = 25.0
 _LOG_LIMIT: Final = 20 * 1024 * 1024
+_MOST_REPLICAS: Final = 32
 
 
 class StackFailed(RuntimeError):
@@ -55,8 +55,11 @@ class Stack:
         Of the REST API. `None`: the port that it had before, else 8080, else a free one. 0: likewise without 8080.
     files_root
         What builtin tools may read files below.
+    replicas
+        How many processes each service is to have, where that is not one; they share its work. `None`: as many as it
+        had before. The API is served by one.
     extra_env
-        Further environment by the name of a service, or of `provision`.
+        Further environment by the name of a service (or of one of its replicas), or of `provision`.
     report
         Is given a line for each thing that happens.
     ready_timeout_s
@@ -69,6 +72,7 @@ class Stack:
         *,
         port: int | None = None,
         files_root: Path | None = None,
+        replicas: Mapping[str, int] | None = None,
         extra_env: Mapping[str, Mapping[str, str]] | None = None,
         report: Callable[[str], None] = lambda _line: None,
         ready_timeout_s: float = 60.0,
@@ -77,6 +81,7 @@ class Stack:
         self._port = port
         self._files_root = (files_root or Path.cwd()).absolute()
         self._extra_env = dict(extra_env or {})
+        self._asked = None if replicas is None else _checked(replicas)
         self._report = report
         self._ready_timeout_s = ready_timeout_s
         try:
@@ -104,7 +109,7 @@ class Stack:
     @property
     def is_up(self) -> bool:
         """Whether every process of the stack runs (not: whether it is ready)."""
-        return self.nats.running and self.postgres.running and all(self._alive(one.name) for one in SERVICES)
+        return self.nats.running and self.postgres.running and all(self._alive(name) for name in self._names())
 
     def log_path(self, name: str) -> Path:
         """The log of a service, or of `nats` or `postgres`."""
@@ -118,12 +123,14 @@ class Stack:
     def status(self) -> list[Standing]:
         """How every process stands now."""
         self._state = State.load(self.root)
-        return [self._standing(name) for name in (NATS, POSTGRES, *(one.name for one in SERVICES))]
+        return [self._standing(name) for name in (NATS, POSTGRES, *self._names())]
 
     # Changing it
 
     def up(self) -> bool:
         """Start what does not run yet, and return once everything answers; false if there was nothing to do.
+
+        Replicas beyond those that are wanted are stopped.
 
         Raises
         ------
@@ -134,9 +141,10 @@ class Stack:
         began = time.monotonic()
         with self._locked():
             self._state = State.load(self.root)
+            fewer = self._settle_replicas()
             if self.is_up:
-                self._await_ready([one.name for one in SERVICES])
-                return False
+                self._await_ready(self._names())
+                return fewer
             started: list[str] = []
             try:
                 self._start_servers(started)
@@ -161,8 +169,7 @@ class Stack:
         """Put databases, schemas, streams and buckets in place; what is there already stays."""
         if not (self.nats.running and self.postgres.running):
             raise StackFailed("NATS and PostgreSQL do not run; start them with `paracle up`")
-        self._await_provision(*self._spawn_provision())
-        self._note_provisioned(self._fingerprint())
+        self._provision()
 
     def kill(self, name: str) -> None:
         """`kill -9` one service, or `nats` or `postgres`."""
@@ -178,7 +185,7 @@ class Stack:
             if name in _SERVERS:
                 self._server(name).start()
             elif not self._alive(name):
-                self._spawn_service(_service(name))
+                self._spawn(self._replica(name))
                 self._await_ready([name])
 
     def restart(self, name: str) -> None:
@@ -209,64 +216,52 @@ class Stack:
 
         Interpreters take most of the time: what can be left out or done side by side makes the start fast.
         """
-        fingerprint = self._fingerprint()
-        if not self._is_provisioned(fingerprint):
-            self._await_provision(*self._spawn_provision())
-            self._note_provisioned(fingerprint)
-        missing = [one for one in SERVICES if not self._alive(one.name)]
+        if not self._provisioning.is_done:
+            self._provision()
+        missing = [one for one in self._wanted() if not self._alive(one.name)]
         for one in missing:
             started.append(one.name)
-            self._spawn_service(one)
-        self._await_ready([one.name for one in SERVICES], announce={one.name for one in missing})
+            self._spawn(one)
+        self._await_ready(self._names(), announce={one.name for one in missing})
 
-    def _is_provisioned(self, fingerprint: str) -> bool:
-        """Whether both data directories carry the mark of `fingerprint`; one that was made anew does not."""
-        return all(_read(mark) == fingerprint for mark in self._marks())
+    @property
+    def _provisioning(self) -> Provisioning:
+        return Provisioning(self.nats, self.postgres, SERVICES, self.root / "logs" / "provision.log")
 
-    def _note_provisioned(self, fingerprint: str) -> None:
-        for mark in self._marks():
-            mark.write_text(fingerprint, encoding="ascii")
-
-    def _marks(self) -> tuple[Path, Path]:
-        return self.nats.data_dir / "jetstream" / ".provisioned", self.postgres.data_dir / "data" / ".provisioned"
-
-    def _spawn_provision(self) -> tuple[ProcessRef, Path]:
-        log = self.root / "logs" / "provision.log"
-        log.unlink(missing_ok=True)
-        argv = [sys.executable, "-m", "paracle_chassis.provision"]
+    def _provision(self) -> None:
+        began, provisioning = time.monotonic(), self._provisioning
         environment = SERVICES[0].inherits(os.environ) | {
             "PARACLE_NATS_URL": self.nats.url,
             "PARACLE_POSTGRES_ADMIN_DSN": self.postgres.dsn,
             "PARACLE_POSTGRES_PASSWORD": self._service_password(),
             **self._extra_env.get("provision", {}),
         }
-        return spawn(argv, log=log, env=environment, cwd=self.root), log
-
-    def _await_provision(self, ref: ProcessRef, log: Path) -> None:
-        began = time.monotonic()
+        ref = provisioning.spawn(environment)
         if not ref.wait(self._ready_timeout_s):
             ref.kill_tree()
-            message = f"provisioning did not end within {self._ready_timeout_s:g} s{_log_end(log)}"
+            message = f"provisioning did not end within {self._ready_timeout_s:g} s{_log_end(provisioning.log)}"
             raise StackFailed(message)
         if ref.exit_code != 0:
-            message = f"provisioning failed (exit code {ref.exit_code}){_log_end(log)}"
+            message = f"provisioning failed (exit code {ref.exit_code}){_log_end(provisioning.log)}"
             raise StackFailed(message)
-        self._report(_line("provision", "done", began, log))
+        provisioning.note()
+        self._report(_line("provision", "done", began, provisioning.log))
 
-    def _spawn_service(self, service: Service) -> None:
-        log = self.log_path(service.name)
+    def _spawn(self, replica: Replica) -> None:
+        service = replica.service
+        log = self.log_path(replica.name)
         _rotate(log)
         port = self._choose_port() if service.name == EDGE else None
         health_port = free_port() if port is None else port
-        environment = self.env(service, health_port, port)
+        environment = self.env(service, health_port, port) | dict(self._extra_env.get(replica.name, {}))
         with undivided():
             ref = spawn(service.argv, log=log, env=environment, cwd=self.root)
-            self._state.members[service.name] = Member(ref, health_port, port)
+            self._state.members[replica.name] = Member(ref, health_port, port)
             if port is not None:
                 self._state.url = f"http://127.0.0.1:{port}"
             self._state.save(self.root)
 
-    def env(self, service: Service, health_port: int, port: int | None) -> dict[str, str]:
+    def env(self, service: Service, health_port: int, port: int | None = None) -> dict[str, str]:
         """The environment that `service` is started with."""
         environment = service.inherits(os.environ)
         environment |= {
@@ -348,8 +343,38 @@ class Stack:
 
     # Small things
 
+    def _wanted(self) -> list[Replica]:
+        """Every process of a service that there is to be."""
+        numbers = self._state.replicas if self._asked is None else self._asked
+        return [Replica(one, number) for one in SERVICES for number in range(1, numbers.get(one.name, 1) + 1)]
+
+    def _names(self) -> list[str]:
+        return [one.name for one in self._wanted()]
+
+    def _settle_replicas(self) -> bool:
+        """Remember how many are wanted, and stop those that are not; whether there were any."""
+        if self._asked is None:
+            return False
+        surplus = [name for name in self._state.members if name not in self._names()]
+        running = [name for name in surplus if self._alive(name)]
+        self._stop(running)
+        for name in surplus:
+            del self._state.members[name]
+        self._state.replicas = self._asked
+        self._state.save(self.root)
+        return bool(running)
+
+    def _replica(self, name: str) -> Replica:
+        for one in self._wanted():
+            if one.name == name:
+                return one
+        message = f"there is no process {name!r}; known: {NATS}, {POSTGRES}, {', '.join(self._names())}"
+        raise StackFailed(message)
+
     def _ref(self, name: str) -> ProcessRef | None:
-        return self._server(name).process if name in _SERVERS else self._member_ref(_service(name).name)
+        if name in _SERVERS:
+            return self._server(name).process
+        return self._member_ref(name if name in self._state.members else self._replica(name).name)
 
     def _server(self, name: str) -> NatsServer | PostgresServer:
         return self.nats if name == NATS else self.postgres
@@ -379,15 +404,6 @@ class Stack:
         rss = sum(one.memory_info().rss for one in family)
         return Standing(name, state, ref.pid, port, time.time() - ref.created, rss, log)
 
-    def _fingerprint(self) -> str:
-        """Names the schemas and the topology that the installed code would put in place."""
-        digest = hashlib.sha256()
-        files = [path for one in SERVICES for path in one.migrations]
-        files += sorted(package_folder("paracle_chassis").rglob("*.py"))
-        for path in files:
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
-
     def _link_logs(self) -> None:
         """All logs can be found under `logs/`."""
         folder = self.root / "logs"
@@ -411,12 +427,15 @@ class Stack:
             yield
 
 
-def _service(name: str) -> Service:
-    for one in SERVICES:
-        if one.name == name:
-            return one
-    message = f"there is no process {name!r}; known: {NATS}, {POSTGRES}, {', '.join(one.name for one in SERVICES)}"
-    raise StackFailed(message)
+def _checked(replicas: Mapping[str, int]) -> dict[str, int]:
+    """`replicas`, without those of one, if they can be had."""
+    for name, number in replicas.items():
+        if name not in {one.name for one in SERVICES} - {EDGE}:
+            several = ", ".join(one.name for one in SERVICES if one.name != EDGE)
+            raise StackFailed(f"{name!r} cannot have replicas; those that can are {several}")
+        if not 1 <= number <= _MOST_REPLICAS:
+            raise StackFailed(f"{name} cannot have {number} replicas; give a number from 1 to {_MOST_REPLICAS}")
+    return {name: number for name, number in replicas.items() if number > 1}
 
 
 def _line(name: str, what: str, began: float, log: Path) -> str:
@@ -431,13 +450,6 @@ def _short(path: Path) -> str:
 def _log_end(log: Path) -> str:
     lines = tail(log, 15)
     return f"\nlog: {_short(log)}\n{lines or '(empty)'}\nMend what it says, then `paracle up` again"
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii")
-    except FileNotFoundError:
-        return ""
 
 
 def _rotate(log: Path) -> None:

@@ -31,6 +31,8 @@ class State:
 
     members: dict[str, Member] = field(default_factory=dict)
     url: str | None = None
+    replicas: dict[str, int] = field(default_factory=dict)
+    """Of services that are to have more than one process: how many."""
 
     @classmethod
     def load(cls, root: Path) -> Self:
@@ -45,7 +47,8 @@ class State:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             members = {name: Member.from_json(item) for name, item in data["members"].items()}
-            return cls(members, data.get("url"))
+            replicas = {name: int(number) for name, number in data.get("replicas", {}).items()}
+            return cls(members, data.get("url"), replicas)
         except (FileNotFoundError, NotADirectoryError):
             return cls()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
