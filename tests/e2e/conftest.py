@@ -37,8 +37,8 @@ def session_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]
 
 @pytest.fixture
 def system(session_system: System) -> System:
-    """The stack, with everything running and ready."""
-    session_system.stack.up()
+    """The stack, with everything running and ready, once."""
+    session_system.scale()
     return session_system
 
 

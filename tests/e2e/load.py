@@ -139,6 +139,10 @@ class Load:
         self._completed = max(self._completed, done)
         return all(run.run.status.terminal for run in runs)
 
+    async def ended(self) -> None:
+        """Wait for all."""
+        await asyncio.gather(*(self.client.wait(run_id) for run_id in self._ids()))
+
     async def check(self) -> dict[str, list[EventRecord]]:
         """Wait for all, and hold them to what was promised; the histories, by run id."""
         ended = await asyncio.gather(*(self.client.wait(run_id) for run_id in self._ids()))

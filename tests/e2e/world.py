@@ -55,9 +55,18 @@ class System:
             "OTEL_BSP_SCHEDULE_DELAY": "250",
             "OTEL_BLRP_SCHEDULE_DELAY": "250",
         }
-        extra = {one.name: dict(everywhere) for one in SERVICES}
-        extra["provider_gateway"] |= self._providers()
-        self.stack = Stack(root / ".paracle", port=0, files_root=ROOT, extra_env=extra)
+        self._extra = {one.name: dict(everywhere) for one in SERVICES}
+        self._extra["provider_gateway"] |= self._providers()
+        self._root = root / ".paracle"
+        self.stack = self._stack({})
+
+    def _stack(self, replicas: dict[str, int]) -> Stack:
+        return Stack(self._root, port=0, files_root=ROOT, replicas=replicas, extra_env=self._extra)
+
+    def scale(self, **replicas: int) -> None:
+        """Have so many processes of these services, and one of each other."""
+        self.stack = self._stack(replicas)
+        self.stack.up()
 
     def _providers(self) -> dict[str, str]:
         here = "http://127.0.0.1"

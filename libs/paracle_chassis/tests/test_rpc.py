@@ -15,7 +15,7 @@ from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.sample import Echo, Echoed, Work
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
-from paracle_domain.errors import PayloadTooLarge, Unavailable
+from paracle_domain.errors import DeadlineExceeded, PayloadTooLarge, Unavailable
 
 pytestmark = pytest.mark.connected
 CONTEXT = Context("acme")
@@ -91,6 +91,42 @@ async def test_replicas_share_the_questions(serve):
     await asyncio.gather(*(bus.call(Echo(text="x"), CONTEXT) for _ in range(200)))
     assert sum(counts) == 200
     assert min(counts) > 0
+
+
+async def test_a_query_that_went_to_a_replica_that_hangs_is_asked_again(serve, nats_url, monkeypatch):
+    monkeypatch.setattr(rpc, "ASK_AGAIN_S", 0.1)
+    hanging = await nats.connect(nats_url)
+    ignored: list[bytes] = []
+
+    async def ignore(message) -> None:
+        ignored.append(message.data)
+
+    await hanging.subscribe(SUBJECT, queue="testing", cb=ignore)
+    await hanging.flush()
+    await serve(echoing())
+    bus = await serve()
+    texts = [str(number) for number in range(50)]
+    answers = await asyncio.gather(*(bus.call(Echo(text=text), CONTEXT, timeout_s=30) for text in texts))
+    assert [answer.text for answer in answers] == texts
+    assert ignored
+    await hanging.close()
+
+
+async def test_what_may_change_something_is_asked_once(serve, nats_url, monkeypatch):
+    monkeypatch.setattr(rpc, "ASK_AGAIN_S", 0.02)
+    client = await nats.connect(nats_url)
+    heard: list[bytes] = []
+
+    async def hear(message) -> None:
+        heard.append(message.data)
+
+    await client.subscribe(subjects.rpc("acme", "testing", "work"), queue="testing", cb=hear)
+    await client.flush()
+    bus = await serve()
+    with pytest.raises(DeadlineExceeded):
+        await bus.call(Work(text="x"), CONTEXT, timeout_s=0.2)
+    assert len(heard) == 1
+    await client.close()
 
 
 async def test_a_long_answer_may_take_longer_than_its_caller_waits_for_a_sign_of_life(serve, monkeypatch):

@@ -173,6 +173,13 @@ def test_a_proxy_is_not_asked_for_this_machine(api: Any, connect: Any, monkeypat
     assert connect().runs().runs == ()
 
 
+def test_a_part_of_paracle_that_was_silent_is_asked_again(api: Any, connect: Any, make: Any) -> None:
+    silent = make.problem("deadline_exceeded", 504, "orchestrator.list_runs did not answer within 5 s")
+    api.on("GET /v1/runs", silent, RunPage(runs=()))
+    assert connect().runs().runs == ()
+    assert len(api.asked) == 2
+
+
 def test_no_answer_in_time(connect: Any) -> None:
     import socket
 

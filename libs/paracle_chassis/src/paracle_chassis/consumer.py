@@ -27,7 +27,8 @@ from paracle_domain.errors import ParacleError, Unavailable
 
 _log = logging.getLogger(__name__)
 
-EXPIRES_S: Final = 30
+# A process that hangs goes on being sent what it had asked for, so no request stands for long.
+EXPIRES_S: Final = 5
 HEARTBEAT_S: Final = 2
 _LOOK_AGAIN_S: Final = 0.5
 _NS: Final = 1_000_000_000

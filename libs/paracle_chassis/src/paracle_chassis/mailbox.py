@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -59,7 +59,7 @@ class Mailbox:
         self._service = service
         self._consumer = consumer
         self._settler = settler
-        self._in_hand: Sequence[Delivery] = ()
+        self._in_hand: Mapping[str, Delivery] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = asyncio.Event()
 
@@ -85,7 +85,7 @@ class Mailbox:
             for task in late:
                 task.cancel()
             await asyncio.gather(run, heartbeat, return_exceptions=True)
-            await self._give_back(self._in_hand)
+            await self._give_back(self._in_hand.values())
         await self._consumer.close()
 
     async def _run(self) -> None:
@@ -94,12 +94,12 @@ class Mailbox:
                 await self._process(messages)
             except Exception:  # noqa: BLE001  # a mailbox must outlive whatever one batch does to it
                 _log.exception("mailbox %s of %s: a batch broke off", self.route.durable, self.route.stream)
-                await self._give_back(self._in_hand, delay_s=1.0)
-            self._in_hand = ()
+                await self._give_back(self._in_hand.values(), delay_s=1.0)
+            self._in_hand = {}
 
     async def _process(self, messages: Sequence[Msg]) -> None:
-        self._in_hand = [JetStreamReceipt.deliver(message, self._settler) for message in messages]
-        waiting = deque(self._in_hand)
+        self._in_hand = {message.reply: JetStreamReceipt.deliver(message, self._settler) for message in messages}
+        waiting = deque(self._in_hand.values())
         while waiting:
             portion = await self._portion(waiting)
             if portion and not await self._work_on(portion):
@@ -222,7 +222,7 @@ class Mailbox:
             delivery.settled = False
             await delivery.nak(self.route.delay_after(self.route.max_deliver))
 
-    async def _give_back(self, deliveries: Sequence[Delivery], *, delay_s: float = 0) -> None:
+    async def _give_back(self, deliveries: Iterable[Delivery], *, delay_s: float = 0) -> None:
         for delivery in deliveries:
             if delivery.open:
                 with suppress(NatsError, OSError):
@@ -236,12 +236,20 @@ class Mailbox:
         return not self._draining.is_set()
 
     async def _heartbeat(self) -> None:
-        """Keep what is in hand, or waits for the hand, from being delivered to somebody else meanwhile."""
+        """Keep what is in hand, or waits for the hand, from being delivered to somebody else meanwhile.
+
+        Most messages are settled before their second beat comes, so none is sent for what was not there at the last.
+        """
+        seen: frozenset[str] = frozenset()
         while True:
             await asyncio.sleep(self.route.ack_wait_s / _HEARTBEATS_PER_WAIT)
+            held = frozenset(self._held())
             with suppress(NatsError, OSError):
-                for delivery in self._in_hand:
-                    if delivery.open:
-                        await delivery.in_progress()
-                for message in tuple(self._consumer.buffer):
-                    await self._settler.settle(message.reply, b"+WPI")
+                for reply in held & seen:
+                    await self._settler.settle(reply, b"+WPI")
+            seen = held
+
+    def _held(self) -> Iterator[str]:
+        """The ack subjects of all that is here and not settled."""
+        yield from (reply for reply, delivery in self._in_hand.items() if delivery.open)
+        yield from (message.reply for message in self._consumer.buffer)

@@ -56,7 +56,7 @@ def create_pool(settings: ServiceSettings, *, min_size: int = 1) -> asyncpg.Pool
         command_timeout=COMMAND_TIMEOUT_S,
         timeout=_CONNECT_TIMEOUT_S,
         max_inactive_connection_lifetime=300,
-        server_settings={"application_name": "paracle", "idle_in_transaction_session_timeout": "60000"},
+        server_settings={"application_name": "paracle", "idle_in_transaction_session_timeout": "10000"},
     )
 
 

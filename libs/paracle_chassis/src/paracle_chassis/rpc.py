@@ -7,12 +7,16 @@ times as many, and every CRUD call, query and model call goes through here.
 A handler declared `long` sends a keep-alive every second until it answers, so that its caller may wait for minutes and
 still notice within seconds that nobody works on it any more. The keep-alive carries an address for hanging up: a caller
 that is cancelled uses it, and one that is gone altogether is noticed by NATS saying so.
+
+A query that is not answered soon is asked again: a replica that hangs goes on being sent its share of the questions
+until the server cuts it off.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
@@ -44,6 +48,7 @@ _log = logging.getLogger(__name__)
 KEEP_ALIVE_S: Final = 1.0
 ABANDONED_AFTER: Final = 5  # keep-alives that reach nobody; a caller may just be reconnecting
 MOST_IN_FLIGHT: Final = 512
+ASK_AGAIN_S: Final = 0.5
 
 
 class RpcServer:
@@ -197,10 +202,13 @@ class _Call:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.answer: asyncio.Future[Msg] = loop.create_future()
-        self.last_heard = loop.time()
+        self.asked_at = self.last_heard = loop.time()
+        self.times = 0
         self.hang_up = ""
 
     def on_message(self, _more: str, message: Msg) -> None:
+        if self.times > 1 and status_of(message) == NO_RESPONDERS:
+            return  # whoever was asked first may still answer
         self.last_heard = self._loop.time()
         if message.headers and message.headers.get(codec.PROGRESS_HEADER) == codec.WORKING:
             self.hang_up = message.reply
@@ -236,8 +244,12 @@ class RpcClient:
         call = _Call(asyncio.get_running_loop())
         reply = self._link.inbox.expect(call.on_message)
         try:
-            await self._link.client.publish(subject, body, reply, headers)
-            return await self._await(call, request, timeout_s, idle_s)
+            while True:
+                call.times += 1
+                await self._link.client.publish(subject, body, reply, headers)
+                again_s = call.times * ASK_AGAIN_S if request.query else math.inf
+                if (answer := await self._await(call, request, timeout_s, idle_s, again_s)) is not None:
+                    return answer
         except (NatsError, OSError) as error:
             raise Unavailable(f"cannot ask {request.service}: NATS is not connected; trying again may help") from error
         finally:
@@ -245,14 +257,20 @@ class RpcClient:
             if call.hang_up and not call.answer.done():
                 await self._hang_up(call)
 
-    async def _await(self, call: _Call, request: Request[Any], timeout_s: float, idle_s: float | None) -> Msg:
+    async def _await(
+        self, call: _Call, request: Request[Any], timeout_s: float, idle_s: float | None, again_s: float
+    ) -> Msg | None:
+        """The answer; `None` if it is time to ask again."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
+        deadline = call.asked_at + timeout_s
+        again = loop.time() + again_s
         while True:
             until = deadline if idle_s is None else min(deadline, call.last_heard + idle_s)
-            await asyncio.wait((call.answer,), timeout=until - loop.time())
+            await asyncio.wait((call.answer,), timeout=min(until, again) - loop.time())
             if call.answer.done():
                 return call.answer.result()
+            if again <= loop.time() < deadline:
+                return None
             if loop.time() >= deadline:
                 asked = f"{request.service}.{request.method}"
                 raise DeadlineExceeded(f"{asked} did not answer within {timeout_s:g} s; trying again may help")

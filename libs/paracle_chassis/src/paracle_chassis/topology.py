@@ -157,10 +157,10 @@ STREAMS: Final[Sequence[StreamSpec]] = (
 
 _ALL: Final = f"{subjects.PREFIX}.*"
 CONSUMERS: Final[Sequence[ConsumerSpec]] = (
-    ConsumerSpec(COMMANDS, "orchestrator", f"{_ALL}.cmd.orchestrator.*"),
-    ConsumerSpec(RESULTS, "orchestrator", f"{_ALL}.result.*"),
-    ConsumerSpec(COMMANDS, "agent_runtime", f"{_ALL}.cmd.agent_runtime.*"),
-    ConsumerSpec(TASKS, "agent_runtime", f"{_ALL}.task.agents", ack_wait_s=10.0, max_ack_pending=20_000),
+    ConsumerSpec(COMMANDS, "orchestrator", f"{_ALL}.cmd.orchestrator.*", ack_wait_s=5.0),
+    ConsumerSpec(RESULTS, "orchestrator", f"{_ALL}.result.*", ack_wait_s=5.0),
+    ConsumerSpec(COMMANDS, "agent_runtime", f"{_ALL}.cmd.agent_runtime.*", ack_wait_s=5.0),
+    ConsumerSpec(TASKS, "agent_runtime", f"{_ALL}.task.agents", ack_wait_s=8.0, max_ack_pending=20_000),
     ConsumerSpec(EVENTS, "observability", f"{_ALL}.evt.>"),
 )
 

@@ -64,8 +64,12 @@ def pause_s(attempt: int, error: ParacleError | None = None) -> float:
 
 
 def worth_retrying(error: ParacleError, attempt: int) -> bool:
-    """Whether to send the same again: Paracle was not there, and we have not tried often."""
-    return isinstance(error, Unavailable) and attempt < ATTEMPTS
+    """Whether to send the same again: a part of Paracle was not there, or silent, and we have not tried often.
+
+    Where the caller's own patience (`timeout_s`) is over, it is not asked for again.
+    """
+    impatient = isinstance(error.__cause__, httpx2.TimeoutException)
+    return isinstance(error, (Unavailable, DeadlineExceeded)) and not impatient and attempt < ATTEMPTS
 
 
 def answer[R: Message](response: httpx2.Response, kind: type[R]) -> R:

@@ -66,7 +66,7 @@ class UsageReport(Message, type_name="usage.report"):
     by_step: tuple[NamedUsage, ...] = ()
 
 
-class GetAudit(Request[AuditPage], service="observability", method="get_audit", answer=AuditPage):
+class GetAudit(Request[AuditPage], service="observability", method="get_audit", answer=AuditPage, query=True):
     """Stored events of a run and of everything that it caused (`run_id`), or of one entity (`entity` and `id`)."""
 
     run_id: RunId | None = None
@@ -85,7 +85,7 @@ class GetAudit(Request[AuditPage], service="observability", method="get_audit", 
         return self
 
 
-class GetUsage(Request[UsageReport], service="observability", method="get_usage", answer=UsageReport):
+class GetUsage(Request[UsageReport], service="observability", method="get_usage", answer=UsageReport, query=True):
     """What a run used so far."""
 
     run_id: RunId

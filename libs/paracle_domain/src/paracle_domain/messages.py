@@ -93,20 +93,28 @@ class Request[R: Message](Message):
     """A question to a service, answered with an `R`.
 
     Subclasses say whom they ask and what answers:
-    `class GetRun(Request[RunView], service="orchestrator", method="get_run", answer=RunView)`.
+    `class GetRun(Request[RunView], service="orchestrator", method="get_run", answer=RunView, query=True)`.
+
+    A `query` changes nothing, so it may be asked again where no answer comes: whoever got it may hang.
     """
 
     service: ClassVar[str]
     method: ClassVar[str]
     answer: ClassVar[type[Message]]
+    query: ClassVar[bool] = False
 
     @override
     def __init_subclass__(
-        cls, service: str = "", method: str = "", answer: type[Message] | None = None, **kwargs: Any
+        cls,
+        service: str = "",
+        method: str = "",
+        answer: type[Message] | None = None,
+        query: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init_subclass__(type_name=f"{service}.{method}" if method else "", **kwargs)
         if answer is not None:
-            cls.service, cls.method, cls.answer = service, method, answer
+            cls.service, cls.method, cls.answer, cls.query = service, method, answer, query
 
 
 class Command(Message):

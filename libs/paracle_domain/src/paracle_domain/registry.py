@@ -84,7 +84,7 @@ class SpecView(Message, type_name="registry.spec"):
     created_at: datetime
 
 
-class GetSpec(Request[SpecView], service="registry", method="get_spec", answer=SpecView):
+class GetSpec(Request[SpecView], service="registry", method="get_spec", answer=SpecView, query=True):
     """A manifest: its newest revision, or the one given."""
 
     kind: Kind
@@ -110,7 +110,7 @@ class SpecList(Message, type_name="registry.spec_list"):
     next_cursor: str | None = None
 
 
-class ListSpecs(Request[SpecList], service="registry", method="list_specs", answer=SpecList):
+class ListSpecs(Request[SpecList], service="registry", method="list_specs", answer=SpecList, query=True):
     """What there is, of one kind or of all."""
 
     kind: Kind | None = None
@@ -137,7 +137,9 @@ class RevisionList(Message, type_name="registry.revision_list"):
     revisions: tuple[RevisionView, ...]
 
 
-class ListRevisions(Request[RevisionList], service="registry", method="list_revisions", answer=RevisionList):
+class ListRevisions(
+    Request[RevisionList], service="registry", method="list_revisions", answer=RevisionList, query=True
+):
     """How a manifest came to be what it is."""
 
     kind: Kind
@@ -167,7 +169,7 @@ class Explanation(Message, type_name="registry.explanation"):
     lineage: tuple[Ancestor, ...]
 
 
-class ExplainAgent(Request[Explanation], service="registry", method="explain_agent", answer=Explanation):
+class ExplainAgent(Request[Explanation], service="registry", method="explain_agent", answer=Explanation, query=True):
     """An agent with its inheritance resolved, and where each field comes from."""
 
     name: str
@@ -180,7 +182,7 @@ class PlanAnswer(Message, type_name="registry.plan_answer"):
     plan: Plan | None = None
 
 
-class ResolvePlan(Request[PlanAnswer], service="registry", method="resolve_plan", answer=PlanAnswer):
+class ResolvePlan(Request[PlanAnswer], service="registry", method="resolve_plan", answer=PlanAnswer, query=True):
     """Pin what a run of `workflow`, or an invocation of `agent`, uses.
 
     `revision` is the workflow's (the newest if absent); agents and tools are always pinned at their newest.
@@ -222,7 +224,7 @@ class TriggerChanges(Message, type_name="registry.trigger_changes_answer"):
 
 
 class ListTriggerChanges(
-    Request[TriggerChanges], service="registry", method="list_trigger_changes", answer=TriggerChanges
+    Request[TriggerChanges], service="registry", method="list_trigger_changes", answer=TriggerChanges, query=True
 ):
     """Which triggers were applied or deleted after `version`: how the orchestrator follows the registry."""
 

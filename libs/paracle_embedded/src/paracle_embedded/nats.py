@@ -89,6 +89,9 @@ class NatsServer(Server):
             f"port: {self.port}\n"
             f"http: {LOOPBACK}:{self._state['monitoring_port']}\n"
             f"max_payload: {self._max_payload}\n"
+            # a client that hangs is cut off after some ten seconds, and no longer sent questions or messages
+            f'ping_interval: "3s"\n'
+            f"ping_max: 2\n"
             f"jetstream {{\n"
             f"  store_dir: {store}\n"
             f"  sync_interval: {self._sync_interval}\n"

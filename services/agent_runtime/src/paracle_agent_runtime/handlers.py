@@ -17,7 +17,7 @@ def routes(runtime: Runtime, histories: Histories) -> Routes:
         durable="agent_runtime",
         filter=f"{subjects.PREFIX}.*.task.agents",
         handler=runtime.take,
-        ack_wait_s=10.0,
+        ack_wait_s=8.0,  # more than a lease: what comes again can then be taken over at once
         max_ack_pending=20_000,
         max_deliver=40,  # a long task that is sent again goes round the replicas until its owner gets it
     )
@@ -26,6 +26,7 @@ def routes(runtime: Runtime, histories: Histories) -> Routes:
         durable="agent_runtime",
         filter=f"{subjects.PREFIX}.*.cmd.agent_runtime.*",
         handler=runtime.cancel,
+        ack_wait_s=5.0,
     )
     table.rpc(GetTaskEvents, histories.get_task_events)
     table.listen(f"{subjects.PREFIX}.*.evt.task.*.task_cancelled", runtime.overhear)

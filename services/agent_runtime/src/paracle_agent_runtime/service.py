@@ -41,7 +41,7 @@ from paracle_domain.tool.spec import Effect
 
 _log = logging.getLogger(__name__)
 
-HEARTBEAT_S: Final = 3.0
+HEARTBEAT_S: Final = 2.5
 _OWNED_S: Final = 3.0
 _OWNED_MAX_S: Final = 30.0
 _BROKEN_S: Final = 1.0

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
 from paracle_domain.run.commands import GetPlan, GetRun, GetRunEvents, ListRuns
 from paracle_orchestrator.service import Orchestrator
 from paracle_orchestrator.settings import OrchestratorSettings
+
+TAKEOVER_S: Final = 5.0
+"""How long what a replica had in hand waits for the next one when it is killed, or hangs."""
 
 
 def routes(orchestrator: Orchestrator, settings: OrchestratorSettings) -> Routes:
@@ -18,6 +23,7 @@ def routes(orchestrator: Orchestrator, settings: OrchestratorSettings) -> Routes
         filter=subjects.cmd(subjects.ANY, "orchestrator", subjects.ANY),
         handler=orchestrator.obey,
         batch=settings.batch,
+        ack_wait_s=TAKEOVER_S,
     )
     table.mailbox(
         stream=subjects.RESULTS,
@@ -25,6 +31,7 @@ def routes(orchestrator: Orchestrator, settings: OrchestratorSettings) -> Routes
         filter=subjects.result(subjects.ANY, subjects.ANY),
         handler=orchestrator.take_in,
         batch=settings.batch,
+        ack_wait_s=TAKEOVER_S,
     )
     table.rpc(GetRun, orchestrator.get_run)
     table.rpc(ListRuns, orchestrator.list_runs)

@@ -19,7 +19,7 @@ from paracle_orchestrator import telemetry
 from paracle_orchestrator.host import SOURCE, RunHost
 from paracle_orchestrator.ports import Clock
 
-RETRY: Final = timedelta(seconds=15)
+RETRY: Final = timedelta(seconds=10)
 LIMIT: Final = 1_000
 LOOK_EVERY_S: Final = 0.25
 _FINEST_S: Final = 0.02

@@ -10,7 +10,7 @@ class Echoed(Message, type_name="test.echoed"):
     tenant: str = ""
 
 
-class Echo(Request[Echoed], service="testing", method="echo", answer=Echoed):
+class Echo(Request[Echoed], service="testing", method="echo", answer=Echoed, query=True):
     """Say `text` again."""
 
     text: str

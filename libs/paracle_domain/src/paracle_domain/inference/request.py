@@ -48,7 +48,7 @@ class Complete(Request[Completion], service="provider_gateway", method="complete
     labels: CallLabels = CallLabels()
 
 
-class ListModels(Request[ModelList], service="provider_gateway", method="list_models", answer=ModelList):
+class ListModels(Request[ModelList], service="provider_gateway", method="list_models", answer=ModelList, query=True):
     """Which models can be asked by name; a provider may know more than it lists."""
 
 

@@ -267,14 +267,14 @@ class RunEvents(Message, type_name="run.events"):
     terminal: bool
 
 
-class GetRun(Request[RunView], service="orchestrator", method="get_run", answer=RunView):
+class GetRun(Request[RunView], service="orchestrator", method="get_run", answer=RunView, query=True):
     """One run with its steps, and the first `parts` items or iterations of each."""
 
     run_id: RunId
     parts: int = Field(default=100, ge=0, le=10_000)
 
 
-class ListRuns(Request[RunPage], service="orchestrator", method="list_runs", answer=RunPage):
+class ListRuns(Request[RunPage], service="orchestrator", method="list_runs", answer=RunPage, query=True):
     """Runs, newest first."""
 
     workflow: str | None = None
@@ -337,13 +337,17 @@ class ApprovalPage(Message, type_name="approval.page"):
     next_cursor: str | None = None
 
 
-class GetApproval(Request[ApprovalView], service="orchestrator", method="get_approval", answer=ApprovalView):
+class GetApproval(
+    Request[ApprovalView], service="orchestrator", method="get_approval", answer=ApprovalView, query=True
+):
     """One approval."""
 
     approval_id: ApprovalId
 
 
-class ListApprovals(Request[ApprovalPage], service="orchestrator", method="list_approvals", answer=ApprovalPage):
+class ListApprovals(
+    Request[ApprovalPage], service="orchestrator", method="list_approvals", answer=ApprovalPage, query=True
+):
     """Approvals, newest first; `mine`: only those that whoever asks may decide."""
 
     status: ApprovalStatus | None = None
@@ -354,7 +358,7 @@ class ListApprovals(Request[ApprovalPage], service="orchestrator", method="list_
     cursor: str | None = None
 
 
-class GetRunEvents(Request[RunEvents], service="orchestrator", method="get_run_events", answer=RunEvents):
+class GetRunEvents(Request[RunEvents], service="orchestrator", method="get_run_events", answer=RunEvents, query=True):
     """A run's events after number `after`."""
 
     run_id: RunId
@@ -362,7 +366,7 @@ class GetRunEvents(Request[RunEvents], service="orchestrator", method="get_run_e
     limit: int = Field(default=500, ge=1, le=5_000)
 
 
-class GetPlan(Request[Plan], service="orchestrator", method="get_plan", answer=Plan):
+class GetPlan(Request[Plan], service="orchestrator", method="get_plan", answer=Plan, query=True):
     """The plan that a run pinned, by its digest."""
 
     digest: str

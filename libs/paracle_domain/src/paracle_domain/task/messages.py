@@ -80,7 +80,9 @@ class TaskEvents(Message, type_name="task.events"):
     terminal: bool
 
 
-class GetTaskEvents(Request[TaskEvents], service="agent_runtime", method="get_task_events", answer=TaskEvents):
+class GetTaskEvents(
+    Request[TaskEvents], service="agent_runtime", method="get_task_events", answer=TaskEvents, query=True
+):
     """A task's events after number `after`. Tasks of tools that change nothing have none: they are not found."""
 
     task_id: TaskId

@@ -93,13 +93,15 @@ class TriggerPage(Message, type_name="trigger.page"):
     next_cursor: str | None = None
 
 
-class GetTrigger(Request[TriggerView], service="orchestrator", method="get_trigger", answer=TriggerView):
+class GetTrigger(Request[TriggerView], service="orchestrator", method="get_trigger", answer=TriggerView, query=True):
     """One trigger with its next times and last runs."""
 
     name: Name
 
 
-class ListTriggers(Request[TriggerPage], service="orchestrator", method="list_triggers", answer=TriggerPage):
+class ListTriggers(
+    Request[TriggerPage], service="orchestrator", method="list_triggers", answer=TriggerPage, query=True
+):
     """Triggers, by name."""
 
     limit: int = Field(default=100, ge=1, le=500)
