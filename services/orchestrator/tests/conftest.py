@@ -20,7 +20,7 @@ from paracle_domain.errors import NotFound, ParacleError, Unavailable
 from paracle_domain.messages import Command, JsonObject, Message, Request
 from paracle_domain.plan import Plan, PlannedWorkflow
 from paracle_domain.registry import PlanAnswer, ResolvePlan
-from paracle_domain.run.commands import CancelRun, ListRuns, RunPage, StartRun
+from paracle_domain.run.commands import CancelRun, RunFilter, RunPage, StartRun
 from paracle_domain.task.messages import Task, TaskResult, TaskStatus
 from paracle_domain.workflow.spec import WorkflowSpec
 from paracle_orchestrator.host import RunHost
@@ -114,7 +114,7 @@ class PlanShelf:
 class NoIndex:
     """A `RunIndex` of nothing: lists are the adapter's, tested on PostgreSQL."""
 
-    async def page(self, tenant: str, query: ListRuns) -> RunPage:
+    async def page(self, tenant: str, wanted: RunFilter, limit: int, cursor: str | None = None) -> RunPage:
         return RunPage(runs=())
 
 

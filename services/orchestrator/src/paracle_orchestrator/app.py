@@ -7,7 +7,8 @@ from paracle_chassis.background import Background
 from paracle_chassis.event_store import PostgresEventStore
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
-from paracle_orchestrator.adapters.postgres import RUN_TABLES, PostgresPlanStore, PostgresRunIndex
+from paracle_orchestrator.adapters.postgres import RUN_TABLES, PostgresPlanStore
+from paracle_orchestrator.adapters.run_index import PostgresRunIndex
 from paracle_orchestrator.handlers import routes
 from paracle_orchestrator.host import RunHost
 from paracle_orchestrator.plans import Plans

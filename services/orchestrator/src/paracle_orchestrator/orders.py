@@ -23,6 +23,7 @@ from paracle_domain.errors import (
 from paracle_domain.ids import derive_id, id_from_key, is_id
 from paracle_domain.run.commands import CancelRun, RunAccepted, StartRun
 from paracle_domain.run.inbox import Begin, Cancel, RunMessage
+from paracle_orchestrator.facts import facts_of
 from paracle_orchestrator.host import Handled, Mail
 from paracle_orchestrator.plans import Pinned, PlanBatch, Plans
 
@@ -113,15 +114,13 @@ def run_id_for(tenant: str, message_id: str, stored_ns: int) -> str:
 
 
 def _facts(command: StartRun, pinned: Pinned, context: Context) -> Mapping[str, Any]:
-    plan = pinned.plan
-    return {
-        "workflow": plan.workflow.name,
-        "revision": plan.workflow.revision,
-        "plan": plan.digest,
-        "principal": context.principal,
-        "request": request_digest(command),
-        "labels": json.dumps(command.labels),
-    }
+    return facts_of(
+        pinned.plan,
+        principal=context.principal,
+        request=request_digest(command),
+        labels=command.labels,
+        priority=command.priority,
+    )
 
 
 def request_digest(command: StartRun) -> str:

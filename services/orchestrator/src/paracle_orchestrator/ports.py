@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from paracle_domain.plan import Plan
-from paracle_domain.run.commands import ListRuns, RunPage
+from paracle_domain.run.commands import RunFilter, RunPage
 
 type Clock = Callable[[], datetime]
 
@@ -32,6 +32,12 @@ class PlanStore(Protocol):
 class RunIndex(Protocol):
     """Runs by their properties."""
 
-    async def page(self, tenant: str, query: ListRuns) -> RunPage:
-        """Runs of `tenant` that match `query`, newest first."""
+    async def page(self, tenant: str, wanted: RunFilter, limit: int, cursor: str | None = None) -> RunPage:
+        """Runs of `tenant` that meet `wanted`, newest first: `limit` of them, or, where it takes long, fewer.
+
+        Raises
+        ------
+        InvalidInput
+            If `cursor` is none of a page's.
+        """
         ...

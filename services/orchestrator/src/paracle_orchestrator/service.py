@@ -10,7 +10,16 @@ from paracle_domain.envelope import Context
 from paracle_domain.errors import MalformedMessage, NotFound, ParacleError, quote
 from paracle_domain.ids import is_id
 from paracle_domain.plan import Plan
-from paracle_domain.run.commands import GetPlan, GetRun, GetRunEvents, ListRuns, RunEvents, RunPage, RunView
+from paracle_domain.run.commands import (
+    GetPlan,
+    GetRun,
+    GetRunEvents,
+    ListRuns,
+    RunEvents,
+    RunFilter,
+    RunPage,
+    RunView,
+)
 from paracle_domain.run.inbox import Tick
 from paracle_domain.task.messages import TaskResult
 from paracle_orchestrator.host import Entry, Mail, RunHost, records_of
@@ -58,7 +67,10 @@ class Orchestrator:
         return view_of(await self._entry(request.run_id, call))
 
     async def list_runs(self, request: ListRuns, call: Context) -> RunPage:
-        return await self._index.page(call.tenant, request)
+        wanted = RunFilter.model_validate(request.model_dump(exclude={"status", "limit", "cursor"}))
+        if request.status is not None:
+            wanted = wanted.model_copy(update={"statuses": (request.status, *request.statuses)})
+        return await self._index.page(call.tenant, wanted, request.limit, request.cursor)
 
     async def get_run_events(self, request: GetRunEvents, call: Context) -> RunEvents:
         entry = await self._entry(request.run_id, call)

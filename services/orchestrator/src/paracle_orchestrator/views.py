@@ -21,6 +21,9 @@ def summary_of(entry: Entry) -> RunSummary:
         finished_at=state.finished_at,
         labels=started.labels,
         plan=facts["plan"],
+        priority=facts["priority"],
+        parent=facts["parent"],
+        forked_from=facts["forked_from"],
     )
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import Field, JsonValue
+from pydantic import AwareDatetime, Field, JsonValue
 
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import ApprovalId, RunId
@@ -14,6 +14,7 @@ from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Command, Given, Message, Request, Value
 from paracle_domain.plan import Plan
+from paracle_domain.run.labels import Labels
 from paracle_domain.workflow.spec import SignalName
 
 type Verdict = Literal["approve", "reject"]
@@ -86,7 +87,7 @@ class StartRun(Command, service="orchestrator", verb="start_run"):
     revision: int | None = Field(default=None, ge=1, description="of the workflow; the newest if absent")
     input: Given = Field(default_factory=dict)
     run_id: RunId | None = None
-    labels: dict[str, str] = {}
+    labels: Labels = {}
     priority: int = Field(default=0, ge=-100, le=100, description="where starts queue, the highest goes first")
 
 
@@ -154,7 +155,7 @@ class ForkRun(Command, service="orchestrator", verb="fork_run"):
     revision: int | None = Field(default=None, ge=1, description="of the workflow; the old run's plan if absent")
     input: JsonValue = Field(default=None, description="the old run's if absent")
     new_run_id: RunId | None = None
-    labels: dict[str, str] | None = Field(default=None, description="the old run's if absent")
+    labels: Labels | None = Field(default=None, description="the old run's if absent")
 
 
 class RunFilter(Value):
@@ -162,9 +163,9 @@ class RunFilter(Value):
 
     workflow: str | None = None
     statuses: tuple[RunStatus, ...] = ()
-    labels: dict[str, str] = {}
-    created_after: datetime | None = None
-    created_before: datetime | None = None
+    labels: Labels = {}
+    created_after: AwareDatetime | None = Field(default=None, description="created then or later")
+    created_before: AwareDatetime | None = Field(default=None, description="created earlier than that")
     parent: RunId | None = None
 
 
@@ -173,6 +174,7 @@ class CancelRuns(Command, service="orchestrator", verb="cancel_runs"):
 
     filter: RunFilter
     reason: str = Field(default="cancelled by request", max_length=1_000)
+    dry_run: bool = Field(default=False, description="only count them")
 
 
 class ResumeRuns(Command, service="orchestrator", verb="resume_runs"):
@@ -180,6 +182,7 @@ class ResumeRuns(Command, service="orchestrator", verb="resume_runs"):
 
     filter: RunFilter
     reason: str = Field(default="", max_length=1_000)
+    dry_run: bool = Field(default=False, description="only count them")
 
 
 class RunsAccepted(Message, type_name="runs.accepted"):
@@ -254,7 +257,10 @@ class RunView(Message, type_name="run.view"):
 
 
 class RunPage(Message, type_name="run.page"):
-    """Runs, newest first; `next_cursor` asks for the page after it."""
+    """Runs, newest first; `next_cursor` asks for the page after it.
+
+    A page may be short, even empty, and still have a `next_cursor`: a search that no index fits rests after a while.
+    """
 
     runs: tuple[RunSummary, ...]
     next_cursor: str | None = None
@@ -280,9 +286,9 @@ class ListRuns(Request[RunPage], service="orchestrator", method="list_runs", ans
     workflow: str | None = None
     status: RunStatus | None = None
     statuses: tuple[RunStatus, ...] = Field(default=(), description="any of these")
-    labels: dict[str, str] = {}
-    created_after: datetime | None = None
-    created_before: datetime | None = None
+    labels: Labels = {}
+    created_after: AwareDatetime | None = Field(default=None, description="created then or later")
+    created_before: AwareDatetime | None = Field(default=None, description="created earlier than that")
     parent: RunId | None = None
     limit: int = Field(default=50, ge=1, le=500)
     cursor: str | None = None

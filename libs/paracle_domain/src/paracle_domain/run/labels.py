@@ -1,0 +1,14 @@
+"""What people mark runs with, to find them again."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import Field, StringConstraints
+
+MOST: Final = 50
+
+LabelText = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""A label's key or value: short, and on one line."""
+
+Labels = Annotated[dict[LabelText, LabelText], Field(max_length=MOST)]

@@ -1,0 +1,168 @@
+"""Lists of runs on PostgreSQL: whatever is asked for, they hold what a look at every run would find."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from paracle_chassis import migrations
+from paracle_chassis.event_store import Append, Page, PostgresEventStore
+from paracle_chassis.postgres import Queries, create_pool
+from paracle_chassis.settings import ServiceSettings
+from paracle_domain.errors import InvalidInput
+from paracle_domain.ids import new_id
+from paracle_domain.run.commands import RunFilter, RunStatus, RunSummary
+from paracle_orchestrator.adapters.postgres import RUN_TABLES
+from paracle_orchestrator.adapters.run_index import PostgresRunIndex
+
+pytestmark = pytest.mark.connected
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+PARENT = new_id("run")
+LABELS: tuple[dict[str, str], ...] = ({}, {"a": "1"}, {"a": "2"}, {"a": "1", "b": "1"}, {"b": "1", "c": "="})
+STATUSES = (RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.COMPLETED, RunStatus.FAILED)
+
+
+@pytest.fixture
+async def pool(postgres_dsn: str) -> AsyncIterator[Any]:
+    async with create_pool(ServiceSettings(postgres_dsn=postgres_dsn)) as pool:
+        async with pool.acquire() as connection:
+            await migrations.migrate(connection, migrations.load("paracle_orchestrator"))
+        yield pool
+
+
+def index_of(pool: Any, **more: int) -> PostgresRunIndex:
+    return PostgresRunIndex(pool, Queries.load("paracle_orchestrator"), **more)
+
+
+def begun(number: int, *, tenant: str = "acme", status: str = "running", **facts: Any) -> Append:
+    """A run that began `number` seconds after `AT`."""
+    known = {
+        "workflow": "w",
+        "revision": 1,
+        "plan": "p",
+        "principal": "ada",
+        "request": "r",
+        "labels": "{}",
+        "priority": 0,
+        "parent": None,
+        "forked_from": None,
+        "keep_s": None,
+    }
+    page = Page(1, "c", AT + timedelta(seconds=number), (b'{"type":"x"}',))
+    return Append(new_id("run"), tenant, 0, (page,), status, facts=known | facts)
+
+
+async def put(pool: Any, runs: Sequence[Append]) -> list[str]:
+    assert not await PostgresEventStore(pool, RUN_TABLES).append(runs)
+    return [run.id for run in runs]
+
+
+def ended(run: Append, status: str) -> Append:
+    """What moves `run` on to its end."""
+    at = run.pages[0].at + timedelta(seconds=5)
+    return Append(run.id, run.tenant, 1, (Page(2, "d", at, (b'{"type":"y"}',)),), status, finished_at=at)
+
+
+async def every_page(index: PostgresRunIndex, wanted: RunFilter, limit: int = 3) -> list[RunSummary]:
+    found: list[RunSummary] = []
+    cursor = None
+    while True:
+        page = await index.page("acme", wanted, limit, cursor)
+        found += page.runs
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+async def test_runs_are_listed_newest_first_page_by_page(pool: Any) -> None:
+    ids = await put(pool, [begun(n, labels='{"a":"b"}', priority=3, forked_from=PARENT) for n in range(5)])
+    await put(pool, [begun(n, tenant="evil", labels='{"a":"b"}') for n in range(2)])
+    found: list[RunSummary] = []
+    for wanted in (RunFilter(), RunFilter(labels={"a": "b"}), RunFilter(workflow="w")):
+        found = await every_page(index_of(pool), wanted, limit=2)
+        assert [run.run_id for run in found] == ids[::-1]
+    assert (found[-1].labels, found[-1].priority, found[-1].forked_from) == ({"a": "b"}, 3, PARENT)
+
+
+async def test_any_filter_finds_what_a_look_at_every_run_finds(pool: Any) -> None:
+    chance = random.Random(7)
+    runs = [
+        begun(
+            n // 2,  # two at a time, so that ids decide too
+            workflow=chance.choice(("w", "v")),
+            labels=json.dumps(chance.choice(LABELS)),
+            parent=chance.choice((None, None, PARENT)),
+        )
+        for n in range(60)
+    ]
+    await put(pool, runs)
+    statuses = {run.id: chance.choice(STATUSES) for run in runs}
+    store = PostgresEventStore(pool, RUN_TABLES)
+    assert not await store.append([ended(run, statuses[run.id]) for run in runs])
+    newest = sorted(runs, key=lambda run: (run.pages[0].at, run.id), reverse=True)
+    for index in (index_of(pool), index_of(pool, most_sifted=2)):
+        for _ in range(150):
+            wanted = _some_filter(chance)
+            expected = [run.id for run in newest if _meets(run, statuses[run.id], wanted)]
+            assert [run.run_id for run in await every_page(index, wanted)] == expected, wanted
+
+
+def _some_filter(chance: random.Random) -> RunFilter:
+    times = [AT + timedelta(seconds=chance.randrange(35)) for _ in range(2)]
+    return RunFilter(
+        workflow=chance.choice((None, "w", "nope")),
+        statuses=tuple(chance.sample(STATUSES, chance.randrange(3))),
+        labels=chance.choice(({}, {"a": "1"}, {"b": "1"}, {"a": "1", "b": "1"}, {"c": "="}, {"c": "x"})),
+        created_after=chance.choice((None, times[0])),
+        created_before=chance.choice((None, times[1])),
+        parent=chance.choice((None, None, PARENT, new_id("run"))),
+    )
+
+
+def _meets(run: Append, status: RunStatus, wanted: RunFilter) -> bool:
+    facts, at = run.facts or {}, run.pages[0].at
+    return (
+        wanted.workflow in (None, facts["workflow"])
+        and (not wanted.statuses or status in wanted.statuses)
+        and wanted.labels.items() <= json.loads(facts["labels"]).items()
+        and (wanted.created_after is None or at >= wanted.created_after)
+        and (wanted.created_before is None or at < wanted.created_before)
+        and wanted.parent in (None, facts["parent"])
+    )
+
+
+async def test_labels_follow_their_run(pool: Any) -> None:
+    run = begun(1, labels='{"a":"1","b":"2"}')
+    await put(pool, [run, begun(2)])
+    assert await pool.fetchval("select count(*) from run_labels where status = 'running'") == 2
+    await PostgresEventStore(pool, RUN_TABLES).append([ended(run, "failed")])
+    assert await pool.fetchval("select count(*) from run_labels where status = 'failed'") == 2
+    await pool.execute("delete from runs")
+    assert await pool.fetchval("select count(*) from run_labels") == 0
+
+
+async def test_what_happens_to_a_run_leaves_its_list_entries_alone(pool: Any) -> None:
+    """A page of events that does not change the status is an update in place, however many runs there are."""
+    store = PostgresEventStore(pool, RUN_TABLES)
+    runs = [begun(n, labels='{"a":"1"}') for n in range(200)]
+    await put(pool, runs)
+    for seq in range(2, 7):
+        pages = [(run, Page(seq, f"c{seq}", AT, (b'{"type":"y"}',))) for run in runs]
+        assert not await store.append([Append(run.id, "acme", seq - 1, (page,), "running") for run, page in pages])
+    async with pool.acquire() as connection:
+        await connection.execute("select pg_stat_force_next_flush()")
+        moved = await connection.fetchrow(
+            "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables where relname = 'runs'"
+        )
+    assert moved["n_tup_upd"] == moved["n_tup_hot_upd"] == 1_000
+
+
+@pytest.mark.parametrize("cursor", ["x", "eA==", "é"])
+async def test_a_made_up_cursor_is_refused(pool: Any, cursor: str) -> None:
+    with pytest.raises(InvalidInput, match="is no cursor"):
+        await index_of(pool).page("acme", RunFilter(), 50, cursor)
