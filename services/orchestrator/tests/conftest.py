@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from approvals_memory import ApprovalsInMemory
 
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.delivery import Delivery
@@ -126,9 +127,10 @@ class Desk:
         self.store: MemoryEventStore = other.store if other else MemoryEventStore()
         self.shelf: PlanShelf = other.shelf if other else PlanShelf()
         self.now = EPOCH
+        self.approvals: ApprovalsInMemory = other.approvals if other else ApprovalsInMemory()
         self.plans = Plans(self.shelf, self.bus)
         self.host = RunHost(self.store, self.plans, self.bus, lambda: self.now, cached=cached)
-        self.service = Orchestrator(self.host, self.plans, self.store, NoIndex())
+        self.service = Orchestrator(self.host, self.plans, self.store, NoIndex(), self.approvals)
         self.ticker = Ticker(self.store, self.host, self.bus, lambda: self.now)
 
     def knows(self, name: str, plan: Plan) -> None:

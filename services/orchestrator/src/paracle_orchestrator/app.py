@@ -7,6 +7,7 @@ from paracle_chassis.background import Background
 from paracle_chassis.event_store import PostgresEventStore
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
+from paracle_orchestrator.adapters.approvals import PostgresApprovals
 from paracle_orchestrator.adapters.postgres import RUN_TABLES, PostgresPlanStore
 from paracle_orchestrator.adapters.run_index import PostgresRunIndex
 from paracle_orchestrator.handlers import routes
@@ -26,7 +27,8 @@ def create_app(settings: OrchestratorSettings) -> Service:
     store = PostgresEventStore(database.pool, RUN_TABLES)
     plans = Plans(PostgresPlanStore(database.pool, queries), bus)
     host = RunHost(store, plans, bus, utc_now, cached=settings.cached_runs)
-    orchestrator = Orchestrator(host, plans, store, PostgresRunIndex(database.pool, queries))
+    index, approvals = PostgresRunIndex(database.pool, queries), PostgresApprovals(database.pool, queries)
+    orchestrator = Orchestrator(host, plans, store, index, approvals)
     ticks = Background(
         "ticks", Ticker(store, host, bus, utc_now).round, every_s=LOOK_EVERY_S, late_s=RETRY.total_seconds()
     )

@@ -6,7 +6,7 @@ from typing import Final
 
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
-from paracle_domain.run.commands import GetPlan, GetRun, GetRunEvents, ListRuns
+from paracle_domain.run.commands import GetApproval, GetPlan, GetRun, GetRunEvents, ListApprovals, ListRuns
 from paracle_orchestrator.service import Orchestrator
 from paracle_orchestrator.settings import OrchestratorSettings
 
@@ -37,4 +37,6 @@ def routes(orchestrator: Orchestrator, settings: OrchestratorSettings) -> Routes
     table.rpc(ListRuns, orchestrator.list_runs)
     table.rpc(GetRunEvents, orchestrator.get_run_events)
     table.rpc(GetPlan, orchestrator.get_plan)
+    table.rpc(GetApproval, orchestrator.get_approval)
+    table.rpc(ListApprovals, orchestrator.list_approvals)
     return table

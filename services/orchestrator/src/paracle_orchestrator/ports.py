@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
+from paracle_domain.envelope import Context
 from paracle_domain.plan import Plan
-from paracle_domain.run.commands import RunFilter, RunPage
+from paracle_domain.run.commands import ApprovalPage, ApprovalView, ListApprovals, RunFilter, RunPage
 
 type Clock = Callable[[], datetime]
 
@@ -39,5 +41,46 @@ class RunIndex(Protocol):
         ------
         InvalidInput
             If `cursor` is none of a page's.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How an approval stood when its run had `version` events."""
+
+    tenant: str
+    approval: ApprovalView
+    version: int
+
+
+def newest(approvals: Iterable[Shown]) -> list[Shown]:
+    """The newest of what is said of each approval, by id."""
+    found: dict[str, Shown] = {}
+    for one in approvals:
+        known = found.get(one.approval.approval_id)
+        if known is None or known.version < one.version:
+            found[one.approval.approval_id] = one
+    return [found[approval_id] for approval_id in sorted(found)]
+
+
+class Approvals(Protocol):
+    """The list of approvals: a copy of what runs say of them."""
+
+    async def show(self, approvals: Sequence[Shown]) -> None:
+        """Show `approvals` as they stand; what is older than what is shown, or of runs that are gone, is left out."""
+        ...
+
+    async def get(self, tenant: str, approval_id: str) -> ApprovalView | None:
+        """The approval with that id, or none."""
+        ...
+
+    async def page(self, query: ListApprovals, call: Context) -> ApprovalPage:
+        """Approvals of the caller's tenant that match `query`: open ones first, then the newest.
+
+        Raises
+        ------
+        InvalidInput
+            If its `cursor` is none of a page's.
         """
         ...

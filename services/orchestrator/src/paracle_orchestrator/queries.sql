@@ -82,3 +82,41 @@ select one.key, one.value
                       where tenant = $1 and label = run_label(one.key, one.value) and status = s.status limit $5) as found
               ) as counted) as all_of_it
  order by number limit 1;
+
+-- name: show_approvals
+-- Replicas may say what they know in any order. Runs may have been dropped meanwhile, and their approvals with them.
+insert into approvals (id, tenant, run_id, version, workflow, status, asked_at, requested_by, principals, roles, document)
+select g.id, g.tenant, g.run_id, g.version, g.workflow, g.status, g.asked_at, g.requested_by,
+       array(select json_array_elements_text(g.document::json -> 'principals')),
+       array(select json_array_elements_text(g.document::json -> 'roles')), g.document::json
+  from unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::timestamptz[], $8::text[],
+              $9::text[])
+       as g(id, tenant, run_id, version, workflow, status, asked_at, requested_by, document)
+  join runs r on r.id = g.run_id and r.tenant = g.tenant
+ order by g.id
+    on conflict (id) do update
+   set version = excluded.version, status = excluded.status, principals = excluded.principals, roles = excluded.roles,
+       document = excluded.document
+ where approvals.version < excluded.version;
+
+-- name: get_approval
+select document::text from approvals where tenant = $1 and id = $2;
+
+-- name: list_approvals
+-- Open ones first, then the newest. $2 status, $3 run, $4 workflow, $5 whoever is named or has the role; $6 and $7: a
+-- principal and his roles, for what he may decide; $8 to $10: the place of the last one of the page before.
+select document::text
+  from approvals
+ where tenant = $1
+   and ($2::text is null or status = $2)
+   and ($3::text is null or run_id = $3)
+   and ($4::text is null or workflow = $4)
+   and ($5::text is null or $5 = any(principals) or $5 = any(roles))
+   and ($6::text is null or (
+            open
+        and (cardinality(principals) + cardinality(roles) = 0 or $6 = any(principals) or roles && $7::text[])
+        and (requested_by <> $6 or (document ->> 'own')::boolean)
+        and not exists (select from json_array_elements(document -> 'decisions') d where d ->> 'principal' = $6)))
+   and ($8::boolean is null or (open, asked_at, id) < ($8, $9::timestamptz, $10::text))
+ order by open desc, asked_at desc, id desc
+ limit $11;

@@ -11,9 +11,13 @@ from paracle_domain.errors import MalformedMessage, NotFound, ParacleError, quot
 from paracle_domain.ids import is_id
 from paracle_domain.plan import Plan
 from paracle_domain.run.commands import (
+    ApprovalPage,
+    ApprovalView,
+    GetApproval,
     GetPlan,
     GetRun,
     GetRunEvents,
+    ListApprovals,
     ListRuns,
     RunEvents,
     RunFilter,
@@ -25,7 +29,7 @@ from paracle_domain.task.messages import TaskResult
 from paracle_orchestrator.host import Entry, Mail, RunHost, records_of
 from paracle_orchestrator.orders import Order, Orders, answer, leave, mail_of
 from paracle_orchestrator.plans import Plans
-from paracle_orchestrator.ports import RunIndex
+from paracle_orchestrator.ports import Approvals, RunIndex
 from paracle_orchestrator.ticks import RunTick
 from paracle_orchestrator.views import view_of
 
@@ -33,12 +37,13 @@ from paracle_orchestrator.views import view_of
 class Orchestrator:
     """Everything that can be asked of runs."""
 
-    def __init__(self, host: RunHost, plans: Plans, store: EventStore, index: RunIndex) -> None:
+    def __init__(self, host: RunHost, plans: Plans, store: EventStore, index: RunIndex, approvals: Approvals) -> None:
         self._host = host
         self._plans = plans
         self._orders = Orders(plans)
         self._store = store
         self._index = index
+        self._approvals = approvals
 
     async def obey(self, batch: Sequence[Delivery]) -> None:
         """Commands on `cmd.orchestrator.*`: each is answered once what it led to is committed.
@@ -81,6 +86,16 @@ class Orchestrator:
 
     async def get_plan(self, request: GetPlan, call: Context) -> Plan:
         return (await self._plans.get(call.tenant, request.digest)).plan
+
+    async def get_approval(self, request: GetApproval, call: Context) -> ApprovalView:
+        found = await self._approvals.get(call.tenant, request.approval_id)
+        if found is None:
+            unknown = f"there is no approval {quote(request.approval_id)}; `paracle approvals` lists those there are"
+            raise NotFound(unknown, path="approval_id")
+        return found
+
+    async def list_approvals(self, request: ListApprovals, call: Context) -> ApprovalPage:
+        return await self._approvals.page(request, call)
 
     async def _entry(self, run_id: str, call: Context) -> Entry:
         entry = await self._host.read(run_id)

@@ -337,7 +337,7 @@ class ApprovalView(Message, type_name="approval.view"):
 
 
 class ApprovalPage(Message, type_name="approval.page"):
-    """Approvals, newest first; `next_cursor` asks for the page after it."""
+    """Approvals, open ones first, then the newest; `next_cursor` asks for the page after it."""
 
     approvals: tuple[ApprovalView, ...]
     next_cursor: str | None = None
@@ -354,11 +354,12 @@ class GetApproval(
 class ListApprovals(
     Request[ApprovalPage], service="orchestrator", method="list_approvals", answer=ApprovalPage, query=True
 ):
-    """Approvals, newest first; `mine`: only those that whoever asks may decide."""
+    """Approvals, open ones first, then the newest; `mine`: only those that whoever asks may decide now."""
 
     status: ApprovalStatus | None = None
     run_id: RunId | None = None
     workflow: str | None = None
+    approver: str | None = Field(default=None, description="a principal or a role that they name")
     mine: bool = False
     limit: int = Field(default=50, ge=1, le=500)
     cursor: str | None = None

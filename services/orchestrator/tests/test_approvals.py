@@ -1,0 +1,196 @@
+"""The list of approvals: one suite for the one in memory and the one in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from approvals_memory import AT, ApprovalsInMemory, approval
+
+from paracle_chassis import migrations
+from paracle_chassis.event_store import Append, Page, PostgresEventStore
+from paracle_chassis.postgres import Queries, create_pool
+from paracle_chassis.settings import ServiceSettings
+from paracle_domain.envelope import Context
+from paracle_domain.errors import InvalidInput, NotFound
+from paracle_domain.ids import new_id
+from paracle_domain.run.commands import ApprovalStatus, ApprovalView, Decision, GetApproval, ListApprovals
+from paracle_orchestrator.adapters.approvals import PostgresApprovals
+from paracle_orchestrator.adapters.postgres import RUN_TABLES
+from paracle_orchestrator.ports import Approvals, Shown
+
+CALL = Context("acme", "bob")
+OPEN, APPROVED = ApprovalStatus.OPEN, ApprovalStatus.APPROVED
+
+
+class World:
+    """A list, and a way to make runs that ask."""
+
+    def __init__(self, approvals: Approvals, make_run: Callable[[str, str], Awaitable[None]]) -> None:
+        self.approvals = approvals
+        self._make_run = make_run
+
+    async def run(self, tenant: str = "acme") -> str:
+        run_id = new_id("run")
+        await self._make_run(run_id, tenant)
+        return run_id
+
+    async def show(self, *approvals: ApprovalView, version: int = 3, tenant: str = "acme") -> None:
+        await self.approvals.show([Shown(tenant, one, version) for one in approvals])
+
+    async def ids(self, call: Context = CALL, **query: Any) -> list[str]:
+        page = await self.approvals.page(ListApprovals(**query), call)
+        assert page.next_cursor is None
+        return [one.step for one in page.approvals]
+
+
+@pytest.fixture
+async def pool(postgres_dsn: str) -> AsyncIterator[Any]:
+    async with create_pool(ServiceSettings(postgres_dsn=postgres_dsn)) as pool:
+        async with pool.acquire() as connection:
+            await migrations.migrate(connection, migrations.load("paracle_orchestrator"))
+        yield pool
+
+
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.connected)])
+def world(request: pytest.FixtureRequest) -> World:
+    if request.param == "memory":
+        return World(ApprovalsInMemory(), _nothing)
+    pool = request.getfixturevalue("pool")
+    return World(PostgresApprovals(pool, Queries.load("paracle_orchestrator")), _maker(pool))
+
+
+async def _nothing(_run_id: str, _tenant: str) -> None:
+    """The list in memory knows no runs."""
+
+
+def _maker(pool: Any) -> Callable[[str, str], Awaitable[None]]:
+    store = PostgresEventStore(pool, RUN_TABLES)
+    given: dict[str, Any] = {"text": "x", "int": 1, "float8": 1.0, "json": "{}"}
+    facts = {name: given[kind] for name, kind in RUN_TABLES.facts.items()}
+
+    async def make(run_id: str, tenant: str) -> None:
+        page = Page(1, "c", AT, (b'{"type":"x"}',))
+        assert not await store.append([Append(run_id, tenant, 0, (page,), "running", facts=facts)])
+
+    return make
+
+
+async def test_what_is_shown_comes_back_whole(world: World) -> None:
+    one = approval(
+        await world.run(),
+        principals=("bob", "d'or"),
+        roles=("finance",),
+        quorum=2,
+        expires_at=AT,
+        action={"text": 'é"\\\n', "n": [1, None]},
+        decisions=(Decision(principal="bob", decision="approve", reason="fine", at=AT),),
+    )
+    await world.show(one)
+    assert await world.approvals.get("acme", one.approval_id) == one
+    assert (await world.approvals.page(ListApprovals(), CALL)).approvals == (one,)
+
+
+async def test_nobody_sees_another_tenants(world: World) -> None:
+    one = approval(await world.run("evil"))
+    await world.show(one, tenant="evil")
+    assert await world.approvals.get("acme", one.approval_id) is None
+    assert await world.ids() == []
+    assert await world.ids(Context("evil", "bob")) == ["ok"]
+
+
+async def test_what_the_run_said_last_is_right_in_whatever_order_it_comes(world: World) -> None:
+    run_id = await world.run()
+    first = approval(run_id, roles=("desk",))
+    last = approval(run_id, status=APPROVED, roles=("lead",), decided_at=AT)
+    await world.show(last, version=9)
+    await world.show(first, version=4)
+    assert await world.approvals.get("acme", last.approval_id) == last
+    assert await world.ids(approver="desk") == []
+    assert await world.ids(approver="lead") == ["ok"]
+    await world.approvals.show([Shown("acme", first, 10), Shown("acme", last, 12), Shown("acme", first, 11)])
+    assert await world.approvals.get("acme", last.approval_id) == last
+
+
+async def test_open_ones_come_first_then_the_newest_page_by_page(world: World) -> None:
+    run_id = await world.run()
+    shown = [approval(run_id, f"s{n}", n, status=OPEN if n % 2 else APPROVED) for n in range(6)]
+    twins = [approval(run_id, f"t{n}", 9) for n in range(2)]
+    await world.show(*shown, *twins)
+    found: list[ApprovalView] = []
+    cursor = None
+    for _ in range(4):
+        page = await world.approvals.page(ListApprovals(limit=2, cursor=cursor), CALL)
+        found += page.approvals
+        cursor = page.next_cursor
+    assert cursor is None
+    assert {one.step for one in found[:2]} == {"t0", "t1"}
+    assert [one.step for one in found[2:]] == ["s5", "s3", "s1", "s4", "s2", "s0"]
+
+
+async def test_lists_are_filtered(world: World) -> None:
+    run_id, other = await world.run(), await world.run()
+    await world.show(
+        approval(run_id, "a", 3, principals=("bob",)),
+        approval(run_id, "b", 2, status=APPROVED, roles=("finance",)),
+        approval(other, "c", 1, workflow="v"),
+    )
+    assert await world.ids() == ["a", "c", "b"]
+    assert await world.ids(status=APPROVED) == ["b"]
+    assert await world.ids(run_id=run_id) == ["a", "b"]
+    assert await world.ids(workflow="v") == ["c"]
+    assert await world.ids(approver="bob") == ["a"]
+    assert await world.ids(approver="finance") == ["b"]
+    assert await world.ids(approver="nobody") == []
+
+
+async def test_mine_are_those_that_i_may_decide_now(world: World) -> None:
+    run_id = await world.run()
+    decided = Decision(principal="bob", decision="approve", at=AT)
+    await world.show(
+        approval(run_id, "anybody", 9),
+        approval(run_id, "named", 8, principals=("bob", "carl")),
+        approval(run_id, "by_role", 7, principals=("carl",), roles=("x", "finance")),
+        approval(run_id, "others", 6, principals=("carl",), roles=("legal",)),
+        approval(run_id, "done", 5, quorum=2, decisions=(decided,)),
+        approval(run_id, "ended", 4, status=APPROVED),
+        approval(run_id, "mine", 3, requested_by="bob"),
+        approval(run_id, "mine_but_may", 2, requested_by="bob", own=True),
+    )
+    assert await world.ids(mine=True) == ["anybody", "named", "mine_but_may"]
+    finance = Context("acme", "bob", roles=("finance",))
+    assert await world.ids(finance, mine=True) == ["anybody", "named", "by_role", "mine_but_may"]
+    assert await world.ids(Context("acme", "ann", roles=("legal",)), mine=True) == ["mine", "mine_but_may"]
+    carol = Context("acme", "carol", roles=("legal",))
+    assert await world.ids(carol, mine=True) == ["anybody", "others", "done", "mine", "mine_but_may"]
+
+
+@pytest.mark.parametrize("cursor", ["x", "eA==", "é", "b3BlbiBub3cgeA=="])
+async def test_a_made_up_cursor_is_refused(world: World, cursor: str) -> None:
+    with pytest.raises(InvalidInput, match="is no cursor"):
+        await world.approvals.page(ListApprovals(cursor=cursor), CALL)
+
+
+async def test_nothing_to_show_is_nothing_to_do(world: World) -> None:
+    await world.show()
+    assert await world.ids() == []
+
+
+@pytest.mark.connected
+async def test_approvals_go_with_their_run(pool: Any) -> None:
+    world = World(PostgresApprovals(pool, Queries.load("paracle_orchestrator")), _maker(pool))
+    kept, dropped = approval(await world.run()), approval(await world.run())
+    await world.show(kept, dropped)
+    await pool.execute("delete from runs where id = $1", dropped.run_id)
+    await world.show(dropped, version=9)
+    assert (await world.approvals.page(ListApprovals(), CALL)).approvals == (kept,)
+
+
+async def test_approvals_are_asked_for_by_id(desk: Any) -> None:
+    one = approval(new_id("run"))
+    await desk.approvals.show([Shown("acme", one, 3)])
+    assert await desk.service.get_approval(GetApproval(approval_id=one.approval_id), CALL) == one
+    assert (await desk.service.list_approvals(ListApprovals(mine=True), CALL)).approvals == (one,)
+    with pytest.raises(NotFound, match="there is no approval"):
+        await desk.service.get_approval(GetApproval(approval_id=one.approval_id), Context("evil"))
