@@ -95,6 +95,7 @@ class TestSubjects:
             parsed = Subject.parse(text)
             assert str(parsed) == text
             assert parsed.tenant == subjects.tenant_of(text) == tenant
+            assert subjects.is_subject(text)
 
     @pytest.mark.parametrize(
         ("text", "why"),
@@ -108,6 +109,7 @@ class TestSubjects:
         ],
     )
     def test_what_is_no_subject(self, text: str, why: str) -> None:
+        assert not subjects.is_subject(text)
         with pytest.raises(MalformedMessage, match=why):
             Subject.parse(text)
 

@@ -27,6 +27,7 @@ from paracle_agent_runtime.tools.toolbox import ToolEnd
 from paracle_chassis.bus import Outgoing
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.event_store import Append, Page
+from paracle_chassis.inlet import Incoming
 from paracle_chassis.receipts import NoReceipt
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.memory import MemoryBus
@@ -325,7 +326,7 @@ async def test_a_task_that_a_live_replica_has_is_left_to_it(stage: Stage):
 
 
 def _delivery(of: Any) -> Any:
-    return Delivery(subject=of.subject, headers=of.headers, body=of.body, receipt=NoReceipt(), deliveries=2)
+    return Delivery(Incoming(of.subject, "", of.body, headers=of.headers), NoReceipt(), deliveries=2)
 
 
 @script(None)

@@ -14,6 +14,7 @@ from approvals_memory import ApprovalsInMemory
 
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.delivery import Delivery
+from paracle_chassis.inlet import Incoming
 from paracle_chassis.testing.memory_store import MemoryEventStore
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
@@ -85,6 +86,9 @@ class Receipt:
 
     async def ack(self) -> None:
         self.acked += 1
+
+    async def ack_with(self, others: Sequence[Receipt]) -> None:
+        raise AssertionError("the orchestrator leaves that to the mailbox")
 
     async def nak(self, delay_s: float) -> None:
         raise AssertionError("the orchestrator leaves that to the mailbox")
@@ -201,10 +205,8 @@ def delivery(
     if reply:
         headers["paracle-reply-to"] = "_INBOX.test"
     return Delivery(
-        subject=subject,
-        headers=headers,
-        body=body,
-        receipt=receipt,
+        Incoming(subject, "", body, headers=headers),
+        receipt,
         deliveries=deliveries,
         stream="COMMANDS",
         stream_seq=next(_seqs),

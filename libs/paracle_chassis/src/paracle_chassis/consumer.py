@@ -16,11 +16,11 @@ from contextlib import suppress
 from itertools import count
 from typing import Any, Final
 
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from paracle_chassis import outages, provisioning
+from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import NO_RESPONDERS, Link, status_of
 from paracle_chassis.topology import ConsumerSpec
 from paracle_domain.errors import ParacleError, Unavailable
@@ -48,7 +48,7 @@ class PullConsumer:
 
     def __init__(self, link: Link, spec: ConsumerSpec, *, capacity: int) -> None:
         self.spec = spec
-        self.buffer: deque[Msg] = deque()
+        self.buffer: deque[Incoming] = deque()
         self._link = link
         self._capacity = capacity
         self._pulls: dict[str, int] = {}
@@ -73,14 +73,13 @@ class PullConsumer:
         await provisioning.ensure_consumer(self._link.client, self.spec, self._link.durability)
         client = self._link.client
         self._inbox = client.new_inbox()
-        self._subscription = await client.subscribe(
-            f"{self._inbox}.*", cb=self._receive, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        self._subscription = await client.subscribe(f"{self._inbox}.*", pending_msgs_limit=0, pending_bytes_limit=0)
+        self._link.inlet.divert(self._subscription, self._receive)
         self._unhook = self._link.on_reconnect(self._start_over)
         _ = self._spawn(self._watch())
         self._start_over()
 
-    async def take(self, limit: int, linger_s: float = 0) -> list[Msg]:
+    async def take(self, limit: int, linger_s: float = 0) -> list[Incoming]:
         """What is there, at most `limit`; waits for one, and then at most `linger_s` seconds for more.
 
         Empty once it has stopped.
@@ -99,7 +98,7 @@ class PullConsumer:
             self._arrived.clear()
             await self._arrived.wait()
 
-    def stop(self) -> list[Msg]:
+    def stop(self) -> list[Incoming]:
         """Stop pulling; what was fetched and not taken is the caller's to give back."""
         self._stopped = True
         self._unhook()
@@ -117,6 +116,7 @@ class PullConsumer:
         if self._subscription is not None:
             with suppress(NatsError):
                 await self._subscription.unsubscribe()
+            self._link.inlet.forget(self._subscription)
 
     @property
     def alive(self) -> bool:
@@ -125,23 +125,27 @@ class PullConsumer:
 
     # ── pulling ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _receive(self, message: Msg) -> None:
+    def _receive(self, message: Incoming) -> None:
         self._last_heard = asyncio.get_running_loop().time()
         if not message.reply.startswith("$JS.ACK"):  # a word of the server about a request, not a message
             self._on_status(message.subject.rpartition(".")[2], status_of(message) or "", message)
             return
         if self._stopped:
-            await self._link.client.publish(message.reply, b"-NAK")
+            _ = self._spawn(self._give_back(message))
             return
         self._count_off()
         self.buffer.append(message)
         self._arrived.set()
         self._replenish()
 
-    def _on_status(self, pull: str, status: str, message: Msg) -> None:
+    async def _give_back(self, message: Incoming) -> None:
+        with suppress(NatsError, OSError):
+            await self._link.client.publish(message.reply, b"-NAK")
+
+    def _on_status(self, pull: str, status: str, message: Incoming) -> None:
         if status == _HEARTBEAT or self._stopped:
             return
-        description = (message.headers or {}).get("Description", "")
+        description = message.headers.get("Description", "")
         known = self._pulls.pop(pull, None) is not None
         if status in _ENDED and not description.startswith(_GONE) and "Shutdown" not in description:
             if known:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property
-from typing import Protocol, override
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, Self, override
 
+from paracle_chassis.inlet import Incoming
 from paracle_domain import subjects
-from paracle_domain.envelope import Envelope
+from paracle_domain.envelope import CLAIM, Envelope
 from paracle_domain.errors import ParacleError
 from paracle_domain.messages import JsonObject, Message
 
@@ -16,6 +16,7 @@ class Receipt(Protocol):
     """The way back to whoever delivered: how a message is settled or answered."""
 
     async def ack(self) -> None: ...
+    async def ack_with(self, others: Sequence[Self]) -> None: ...
     async def nak(self, delay_s: float) -> None: ...
     async def term(self, error: ParacleError) -> None: ...
     async def in_progress(self) -> None: ...
@@ -39,25 +40,38 @@ class Delivery:
         How many times it was delivered, this one included.
     stream_seq
         Its place in its stream; 0 outside JetStream.
+    receipt
+        How it is settled.
     handed_over
         How often this process gave it to its handler: an outage is waited out with the delivery in hand.
     """
 
+    __slots__ = (
+        "_envelope",
+        "_message",
+        "deliveries",
+        "handed_over",
+        "kept",
+        "receipt",
+        "settled",
+        "stored_ns",
+        "stream",
+        "stream_seq",
+        "subject",
+    )
+
     def __init__(
         self,
-        *,
-        subject: str,
-        headers: Mapping[str, str] | None,
-        body: bytes,
+        message: Incoming,
         receipt: Receipt,
+        *,
         deliveries: int = 1,
         stream: str = "",
         stream_seq: int = 0,
         stored_ns: int = 0,
     ) -> None:
-        self.subject = subject
-        self.headers = headers or {}
-        self.body = body
+        self.subject = message.subject
+        self.receipt = receipt
         self.deliveries = deliveries
         self.stream = stream
         self.stream_seq = stream_seq
@@ -65,25 +79,45 @@ class Delivery:
         self.settled = False
         self.kept = False
         self.handed_over = 0
-        self._receipt = receipt
+        self._message = message
+        self._envelope: Envelope | None = None
 
     @override
     def __repr__(self) -> str:
         return f"<Delivery {self.subject} {self.stream}:{self.stream_seq} try {self.deliveries}>"
 
-    @cached_property
+    @property
     def tenant(self) -> str:
         return subjects.tenant_of(self.subject)
 
-    @cached_property
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._message.headers
+
+    @property
+    def body(self) -> bytes:
+        return self._message.data
+
+    @body.setter
+    def body(self, body: bytes) -> None:
+        self._message.data = body
+
+    @property
+    def claimed(self) -> bool:
+        """Whether its body waits in the object store."""
+        return CLAIM in self.headers
+
+    @property
     def envelope(self) -> Envelope:
         """Who, why and what; a bare message's id is its place in its stream and when it was stored there."""
-        return Envelope.read(
-            self.headers,
-            tenant=self.tenant,
-            default_id=f"{self.stream or 'core'}.{self.stream_seq}.{self.stored_ns}",
-            default_type=self.subject.rpartition(".")[2],
-        )
+        if self._envelope is None:
+            self._envelope = Envelope.read(
+                self.headers,
+                tenant=self.tenant,
+                default_id=f"{self.stream or 'core'}.{self.stream_seq}.{self.stored_ns}",
+                default_type=self.subject.rpartition(".")[2],
+            )
+        return self._envelope
 
     @property
     def again(self) -> bool:
@@ -115,25 +149,35 @@ class Delivery:
         """Done with it for good."""
         if not self.settled:
             self.settled = True
-            await self._receipt.ack()
+            await self.receipt.ack()
+
+    @staticmethod
+    async def ack_all(deliveries: Iterable[Delivery]) -> None:
+        """Done for good with all of them, which came to one service: they are acked together."""
+        done = [delivery for delivery in deliveries if not delivery.settled]
+        for delivery in done:
+            delivery.settled = True
+        if done:
+            first, *others = [delivery.receipt for delivery in done]
+            await first.ack_with(others)
 
     async def nak(self, delay_s: float = 0) -> None:
         """Deliver it again, in `delay_s` seconds."""
         if not self.settled:
             self.settled = True
-            await self._receipt.nak(delay_s)
+            await self.receipt.nak(delay_s)
 
     async def term(self, error: ParacleError) -> None:
         """Move it to the dead letters, with `error` as the reason."""
         if not self.settled:
             self.settled = True
-            await self._receipt.term(error)
+            await self.receipt.term(error)
 
     async def in_progress(self) -> None:
         """Still working on it: starts its ack wait anew."""
         if not self.settled:
-            await self._receipt.in_progress()
+            await self.receipt.in_progress()
 
     async def reply(self, answer: Message | JsonObject | ParacleError) -> None:
         """Answer whoever sent it as a command, if they wait for an answer; otherwise nothing happens."""
-        await self._receipt.reply(answer)
+        await self.receipt.reply(answer)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from nats.aio.client import Client
-from nats.errors import ConnectionReconnectingError, MaxPayloadError
+from nats.errors import ConnectionClosedError, ConnectionReconnectingError, MaxPayloadError
 
 _PREAMBLE: Final = "NATS/1.0\r\n"
 
@@ -32,6 +32,11 @@ def _one_line(value: str) -> str:
     return " ".join(value.split())
 
 
+def pub(subject: str, body: bytes) -> bytes:
+    """One message without headers and reply subject, as acknowledgements are."""
+    return b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(body), body)
+
+
 async def send(client: Client, frames: Iterable[bytes]) -> None:
     """Write `frames` in order, in as few system calls as the client's buffer allows.
 
@@ -45,9 +50,26 @@ async def send(client: Client, frames: Iterable[bytes]) -> None:
     if not client.is_connected:
         raise ConnectionReconnectingError
     limit = client.max_payload
-    for frame in frames:
-        if len(frame) > limit:
-            raise MaxPayloadError
-        # The client's own way in below `publish`, which would build the frame again; tests hold it.
-        await client._send_command(frame)  # noqa: SLF001
+    whole: list[bytes] = []
+    try:
+        for frame in frames:
+            if len(frame) > limit:
+                raise MaxPayloadError
+            whole.append(frame)
+    finally:
+        await post(client, whole)
+
+
+async def post(client: Client, frames: Iterable[bytes]) -> None:
+    """Write `frames` in order: now, or as soon as the client is connected again.
+
+    Raises
+    ------
+    ConnectionClosedError
+        If it never will be.
+    """
+    if client.is_closed:
+        raise ConnectionClosedError
+    # The client's own way in below `publish`, which would build the frames again; tests hold it.
+    await client._send_command(b"".join(frames))  # noqa: SLF001
     await client._flush_pending()  # noqa: SLF001

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from nats.aio.msg import Msg
 
 from paracle_chassis import _lean
+from paracle_chassis.inlet import Incoming, Inlet
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.topology import Durability
 from paracle_domain.errors import Unavailable
@@ -71,6 +72,7 @@ class Link:
         self._settings = settings
         self._broker: NatsBroker | None = None
         self._inbox: Inbox | None = None
+        self._inlet: Inlet | None = None
         self._hooks: list[Callable[[], None]] = []
 
     @property
@@ -97,6 +99,11 @@ class Link:
     def inbox(self) -> Inbox:
         assert self._inbox is not None, "the link is not open"
         return self._inbox
+
+    @property
+    def inlet(self) -> Inlet:
+        assert self._inlet is not None, "the link is not open"
+        return self._inlet
 
     @property
     def connected(self) -> bool:
@@ -128,6 +135,7 @@ class Link:
                 f"NATS does not answer at {self._shown_url()} (waited {self._settings.connect_timeout_s:g} s); "
                 "start it, or set PARACLE_NATS_URL to where it listens"
             ) from error
+        self._inlet = Inlet.on(self.client)
         self._inbox = Inbox(self.client)
         await self._inbox.open()
 
@@ -135,7 +143,7 @@ class Link:
         """Send what is still buffered, then disconnect."""
         if self._broker is None or self._inbox is None:
             return
-        self._inbox = None
+        self._inbox = self._inlet = None
         client = self._broker.connection
         if not client.is_connected:
             await client.close()
@@ -197,6 +205,6 @@ class Link:
         return ", ".join(urlsplit(url.strip()).netloc.rpartition("@")[2] for url in self._settings.nats_url.split(","))
 
 
-def status_of(message: Msg) -> str | None:
+def status_of(message: Msg | Incoming) -> str | None:
     """The status of a server's control message; `None` if it is an ordinary one."""
     return message.headers.get("Status") if message.headers and not message.data else None

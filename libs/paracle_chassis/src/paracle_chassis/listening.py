@@ -10,6 +10,7 @@ from faststream.nats import NatsMessage
 
 from paracle_chassis.claims import Claims
 from paracle_chassis.delivery import Delivery
+from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import Link
 from paracle_chassis.logging import envelope_story, story
 from paracle_chassis.receipts import NoReceipt
@@ -39,7 +40,7 @@ class Listener:
     def _handler(self, route: ListenRoute) -> Callable[[NatsMessage], Awaitable[None]]:
         async def hear(message: NatsMessage) -> None:
             raw = message.raw_message
-            delivery = Delivery(subject=raw.subject, headers=raw.headers, body=raw.data, receipt=NoReceipt())
+            delivery = Delivery(Incoming(raw.subject, raw.reply, raw.data, headers=raw.headers), NoReceipt())
             with story(**envelope_story(delivery.envelope)):
                 try:
                     delivery.body = await self._claims.check_out(raw.data, raw.headers)

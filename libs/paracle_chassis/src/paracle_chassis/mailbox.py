@@ -18,14 +18,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from paracle_chassis import outages, telemetry
 from paracle_chassis.delivery import Delivery
+from paracle_chassis.inlet import Incoming
 from paracle_chassis.logging import envelope_story, story
 from paracle_chassis.receipts import JetStreamReceipt, SettlerPort
 from paracle_chassis.routes import MailboxRoute
+from paracle_domain import subjects
 from paracle_domain.errors import InternalError, ParacleError, Unavailable
 from paracle_domain.subjects import Subject
 
@@ -42,12 +43,12 @@ class Source(Protocol):
     """Where a mailbox takes its messages from: `consumer.PullConsumer`, or one in memory."""
 
     @property
-    def buffer(self) -> Collection[Msg]: ...
+    def buffer(self) -> Collection[Incoming]: ...
     @property
     def alive(self) -> bool: ...
     async def start(self) -> None: ...
-    async def take(self, limit: int, linger_s: float = 0) -> list[Msg]: ...
-    def stop(self) -> list[Msg]: ...
+    async def take(self, limit: int, linger_s: float = 0) -> list[Incoming]: ...
+    def stop(self) -> list[Incoming]: ...
     async def close(self) -> None: ...
 
 
@@ -76,8 +77,7 @@ class Mailbox:
     async def drain(self, deadline_s: float) -> None:
         """Give back what was fetched, finish what is in hand, and give that back too if it is not done in time."""
         self._draining.set()
-        for message in self._consumer.stop():
-            await self._settler.settle(message.reply, b"-NAK")
+        await self._settler.settle([message.reply for message in self._consumer.stop()], b"-NAK")
         if self._tasks:
             run, heartbeat = self._tasks
             _, late = await asyncio.wait((run,), timeout=deadline_s)
@@ -97,7 +97,7 @@ class Mailbox:
                 await self._give_back(self._in_hand.values(), delay_s=1.0)
             self._in_hand = {}
 
-    async def _process(self, messages: Sequence[Msg]) -> None:
+    async def _process(self, messages: Sequence[Incoming]) -> None:
         self._in_hand = {message.reply: JetStreamReceipt.deliver(message, self._settler) for message in messages}
         waiting = deque(self._in_hand.values())
         while waiting:
@@ -115,7 +115,7 @@ class Mailbox:
         size = 0
         while waiting and size < PORTION_BYTES:
             delivery = waiting.popleft()
-            if await self._open(delivery):
+            if self._is_ready(delivery) or await self._open(delivery):
                 found.append(delivery)
                 size += len(delivery.body)
         return found
@@ -131,6 +131,14 @@ class Mailbox:
                 await self._give_back(pending)
                 return False
         return True
+
+    def _is_ready(self, delivery: Delivery) -> bool:
+        """Whether there is nothing to do or to doubt before it is handed over, as with nearly all."""
+        return (
+            subjects.is_subject(delivery.subject)
+            and delivery.deliveries <= self.route.max_deliver
+            and not delivery.claimed
+        )
 
     async def _open(self, delivery: Delivery) -> bool:
         """Make it ready to hand over; one that cannot be read, or keeps killing its readers, is put aside."""
@@ -192,9 +200,7 @@ class Mailbox:
                     await self.route.handler(deliveries)
             except Exception as error:  # noqa: BLE001  # judged by the caller: outage, poison or try again
                 return error
-        for delivery in deliveries:
-            if delivery.open:
-                await delivery.ack()
+        await Delivery.ack_all(delivery for delivery in deliveries if delivery.open)
         return None
 
     # ── failures ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -245,8 +251,7 @@ class Mailbox:
             await asyncio.sleep(self.route.ack_wait_s / _HEARTBEATS_PER_WAIT)
             held = frozenset(self._held())
             with suppress(NatsError, OSError):
-                for reply in held & seen:
-                    await self._settler.settle(reply, b"+WPI")
+                await self._settler.settle(list(held & seen), b"+WPI")
             seen = held
 
     def _held(self) -> Iterator[str]:

@@ -24,7 +24,7 @@ from paracle_chassis.rpc import RpcClient, RpcServer
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.topology import ConsumerSpec
 from paracle_domain import subjects
-from paracle_domain.envelope import REPLY_TO, Context, Envelope
+from paracle_domain.envelope import REPLY_TO, TRACEPARENT, Context, Envelope
 from paracle_domain.errors import DeadlineExceeded, Unavailable
 from paracle_domain.messages import JsonObject, Message, Request
 
@@ -132,9 +132,9 @@ class NatsBus(Bus):
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         if messages:
             wires = [await to_wire(message, self._claims) for message in messages]
-            if telemetry.enabled():
+            if (traceparent := telemetry.traceparent()) is not None:
                 for wire in wires:
-                    telemetry.inject(wire.headers)
+                    wire.headers[TRACEPARENT] = traceparent
             await self._publisher.publish(wires)
 
     @override

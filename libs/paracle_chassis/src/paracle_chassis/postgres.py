@@ -99,7 +99,7 @@ class Database:
         try:
             async with asyncio.timeout(2):
                 await self.pool.fetchval("select 1")
-        except (*_AWAY, asyncpg.InterfaceError, TimeoutError) as error:
+        except (*_AWAY, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError) as error:
             raise Unavailable(f"PostgreSQL does not answer: {type(error).__name__}") from error
 
     async def _connect(self) -> asyncpg.Connection[Any]:

@@ -14,15 +14,14 @@ import json
 import logging
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from itertools import batched
-from typing import Final
+from typing import Final, NamedTuple
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from paracle_chassis import frames, provisioning, topology
-from paracle_chassis.bus import Outgoing
+from paracle_chassis.bus import CLAIM_THRESHOLD, Outgoing
 from paracle_chassis.claims import Claims
 from paracle_chassis.link import NO_RESPONDERS, Link, status_of
 from paracle_chassis.topology import StreamSpec
@@ -38,8 +37,7 @@ _WORTH_A_BATCH: Final = 3
 _END: Final = "end"
 
 
-@dataclass(frozen=True, slots=True)
-class Wire:
+class Wire(NamedTuple):
     """A message as it goes over the wire."""
 
     subject: str
@@ -50,7 +48,9 @@ class Wire:
 async def to_wire(message: Outgoing, claims: Claims) -> Wire:
     """`message` as it goes over the wire, a large body put away."""
     headers = message.envelope.headers()
-    body = await claims.check_in(message.message.encode(), headers)
+    body = message.message.encode()
+    if len(body) > CLAIM_THRESHOLD:
+        body = await claims.check_in(body, headers)
     return Wire(message.subject, body, headers)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from typing import Final, NamedTuple, Protocol, override
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple, Protocol, Self, override
 
-from nats.aio.msg import Msg
-
-from paracle_chassis import telemetry
+from paracle_chassis import frames, telemetry
 from paracle_chassis.claims import Claims
 from paracle_chassis.delivery import Delivery, Receipt
+from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import Link
 from paracle_chassis.publisher import Publisher, Wire
 from paracle_chassis.replies import CommandReplies
@@ -72,7 +71,7 @@ class SettlerPort(Protocol):
     def claims(self) -> Fetch: ...
     @property
     def replies(self) -> Answers: ...
-    async def settle(self, reply: str, word: bytes) -> None: ...
+    async def settle(self, replies: Sequence[str], word: bytes) -> None: ...
     async def bury(self, delivery: Delivery, place: Place, error: ParacleError) -> None: ...
 
 
@@ -86,9 +85,10 @@ class Settler:
         self._link = link
         self._publisher = publisher
 
-    async def settle(self, reply: str, word: bytes) -> None:
-        """Say `word` about the message with ack subject `reply`; it is not waited for."""
-        await self._link.client.publish(reply, word)
+    async def settle(self, replies: Sequence[str], word: bytes) -> None:
+        """Say `word` about the messages with these ack subjects; it is not waited for."""
+        if replies:
+            await frames.post(self._link.client, [frames.pub(reply, word) for reply in replies])
 
     async def bury(self, delivery: Delivery, place: Place, error: ParacleError) -> None:
         """Copy `delivery` to the dead letters; the same one twice is one dead letter."""
@@ -124,47 +124,48 @@ def dead_headers(delivery: Delivery, place: Place, error: ParacleError) -> dict[
 class JetStreamReceipt:
     """Settles one message of a stream."""
 
-    __slots__ = ("_delivery", "_place", "_reply", "_settler")
+    __slots__ = ("_delivery", "_place", "_settler", "ack_subject")
 
-    def __init__(self, reply: str, place: Place, settler: SettlerPort) -> None:
-        self._reply = reply
+    def __init__(self, ack_subject: str, place: Place, settler: SettlerPort) -> None:
+        self.ack_subject = ack_subject
         self._place = place
         self._settler = settler
         self._delivery: Delivery | None = None
 
     @classmethod
-    def deliver(cls, message: Msg, settler: SettlerPort) -> Delivery:
+    def deliver(cls, message: Incoming, settler: SettlerPort) -> Delivery:
         """The delivery of `message`."""
         place = place_of(message.reply)
         receipt = cls(message.reply, place, settler)
-        receipt._delivery = Delivery(
-            subject=message.subject,
-            headers=message.headers,
-            body=message.data,
-            receipt=receipt,
+        receipt._delivery = delivery = Delivery(
+            message,
+            receipt,
             deliveries=place.deliveries,
             stream=place.stream,
             stream_seq=place.seq,
             stored_ns=place.stored_ns,
         )
-        return receipt._delivery
+        return delivery
 
     async def ack(self) -> None:
-        await self._settler.settle(self._reply, b"")
+        await self._settler.settle((self.ack_subject,), b"")
+
+    async def ack_with(self, others: Sequence[Self]) -> None:
+        await self._settler.settle([self.ack_subject, *(other.ack_subject for other in others)], b"")
 
     async def nak(self, delay_s: float) -> None:
         word = b"-NAK " + json.dumps({"delay": int(delay_s * _NS)}).encode() if delay_s > 0 else b"-NAK"
-        await self._settler.settle(self._reply, word)
+        await self._settler.settle((self.ack_subject,), word)
 
     async def term(self, error: ParacleError) -> None:
         """Copy it to the dead letters first: in a work queue, `+TERM` deletes it."""
         assert self._delivery is not None
         await self._settler.bury(self._delivery, self._place, error)
-        await self._settler.settle(self._reply, b"+TERM")
+        await self._settler.settle((self.ack_subject,), b"+TERM")
         await self.reply(error)
 
     async def in_progress(self) -> None:
-        await self._settler.settle(self._reply, b"+WPI")
+        await self._settler.settle((self.ack_subject,), b"+WPI")
 
     async def reply(self, answer: Message | JsonObject | ParacleError) -> None:
         assert self._delivery is not None
@@ -177,6 +178,10 @@ class NoReceipt(Receipt):
 
     @override
     async def ack(self) -> None:
+        return None
+
+    @override
+    async def ack_with(self, others: Sequence[Self]) -> None:
         return None
 
     @override

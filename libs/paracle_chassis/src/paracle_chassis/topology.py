@@ -170,10 +170,12 @@ def stream(name: str) -> StreamSpec | None:
     return next((spec for spec in STREAMS if spec.name == name), None)
 
 
+_BY_KIND: Final = {spec.kind: spec for spec in STREAMS}
+
+
 def stream_of_subject(subject: str) -> StreamSpec | None:
     """The stream that keeps what is published on `subject`."""
-    kind = subject.split(".", 4)[3]
-    return next((spec for spec in STREAMS if spec.kind == kind), None)
+    return _BY_KIND.get(subject.split(".", 4)[3])
 
 
 def differing(wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -9,7 +9,7 @@ Source: CloudEvents 1.0.2 and its NATS protocol binding; W3C Trace Context.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, Self
@@ -51,7 +51,14 @@ class Context:
 
     def caused_by(self, message_id: str, correlation_id: str | None = None) -> Context:
         """The context of what follows from the message `message_id`."""
-        return replace(self, causation_id=message_id, correlation_id=correlation_id or self.correlation_id)
+        return Context(  # spelled out, since `replace` takes twice as long and every message needs one
+            self.tenant,
+            self.principal,
+            correlation_id or self.correlation_id,
+            message_id,
+            self.traceparent,
+            self.roles,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ _TAIL_TOKENS: Final[dict[str, range]] = {
     "dlq": range(1, 2),
 }
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_TAILS: Final = "|".join(kind + r"(?:\.[A-Za-z0-9_-]{1,64})" + f"{{{count}}}" for kind, count in _TAIL_TOKENS.items())
+_SUBJECT: Final = re.compile(rf"paracle\.v1\.[A-Za-z0-9_-]{{1,64}}\.(?:{_TAILS})")
 ANY: Final = "*"
 
 
@@ -99,6 +101,11 @@ def _bounds(kind: str) -> str:
 def tenant_of(subject: str) -> str:
     """The tenant token of a subject that this process is subscribed to."""
     return subject.split(".", 3)[2]
+
+
+def is_subject(text: str) -> bool:
+    """Whether `text` is a subject of contract v1: a quicker look than `Subject.parse`, which says what is wrong."""
+    return _SUBJECT.fullmatch(text) is not None
 
 
 def is_token(text: str) -> bool:

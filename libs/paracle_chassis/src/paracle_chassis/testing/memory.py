@@ -10,13 +10,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast, override
-
-from nats.aio.msg import Msg
+from typing import Any, cast, override
 
 from paracle_chassis import codec
 from paracle_chassis.bus import PAYLOAD_LIMIT, Bus, Outgoing
 from paracle_chassis.delivery import Delivery
+from paracle_chassis.inlet import Incoming
 from paracle_chassis.mailbox import Mailbox
 from paracle_chassis.outages import is_outage
 from paracle_chassis.receipts import NoReceipt, Place, dead_headers
@@ -25,11 +24,6 @@ from paracle_domain import subjects
 from paracle_domain.envelope import MSG_ID, REPLY_TO, Context, Envelope
 from paracle_domain.errors import DeadlineExceeded, NotFound, ParacleError, PayloadTooLarge, Unavailable, from_problem
 from paracle_domain.messages import JsonObject, Message, Request
-
-if TYPE_CHECKING:
-    from nats.aio.client import Client
-
-_NO_CLIENT = cast("Client", None)
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -47,12 +41,12 @@ class MemorySource:
     """The messages of one mailbox: ready, or in its hands until they are settled."""
 
     def __init__(self, stream: str, durable: str) -> None:
-        self.buffer: deque[Msg] = deque()
+        self.buffer: deque[Incoming] = deque()
         self._stream = stream
         self._durable = durable
         self._arrived = asyncio.Event()
         self._stopped = False
-        self._held: dict[str, Msg] = {}
+        self._held: dict[str, Incoming] = {}
         self._timers: set[asyncio.TimerHandle] = set()
 
     @property
@@ -62,13 +56,13 @@ class MemorySource:
     def add(self, subject: str, body: bytes, headers: dict[str, str], seq: int, tries: int = 1) -> None:
         """A message of the stream, for the `tries`-th time."""
         reply = f"$JS.ACK.{self._stream}.{self._durable}.{tries}.{seq}.{seq}.{time.time_ns()}.0"
-        self.buffer.append(Msg(_NO_CLIENT, subject, reply, body, headers))
+        self.buffer.append(Incoming(subject, reply, body, headers=headers))
         self._arrived.set()
 
     async def start(self) -> None:
         return None
 
-    async def take(self, limit: int, linger_s: float = 0) -> list[Msg]:  # noqa: ARG002  # the port's signature
+    async def take(self, limit: int, linger_s: float = 0) -> list[Incoming]:  # noqa: ARG002  # the port's signature
         """See `PullConsumer.take`; everything is there at once in memory, so there is nothing to linger for."""
         while not self.buffer and not self._stopped:
             self._arrived.clear()
@@ -77,7 +71,7 @@ class MemorySource:
         self._held.update((message.reply, message) for message in taken)
         return taken
 
-    def stop(self) -> list[Msg]:
+    def stop(self) -> list[Incoming]:
         self._stopped = True
         self._arrived.set()
         for timer in self._timers:
@@ -97,7 +91,7 @@ class MemorySource:
         if word.startswith(b"-NAK") and not self._stopped:
             tokens = reply.split(".")
             tries, seq = int(tokens[4]) + 1, int(tokens[5])
-            again = (message.subject, message.data, message.headers or {}, seq, tries)
+            again = (message.subject, message.data, dict(message.headers), seq, tries)
             # Delays are a matter of the real server; here a second try comes as soon as the loop turns.
             self._timers.add(asyncio.get_running_loop().call_later(0, self.add, *again))
 
@@ -197,10 +191,8 @@ class MemoryBus(Bus):
         for routes in self._routes:
             for route in routes.listens:
                 if matches(route.subject, message.subject):
-                    heard = Delivery(
-                        subject=message.subject, headers=message.envelope.headers(), body=body, receipt=NoReceipt()
-                    )
-                    await route.handler(heard)
+                    heard = Incoming(message.subject, "", body, headers=message.envelope.headers())
+                    await route.handler(Delivery(heard, NoReceipt()))
 
     @override
     async def send(self, subject: str, message: Message, envelope: Envelope, *, timeout_s: float = 10.0) -> JsonObject:
@@ -235,9 +227,10 @@ class MemoryBus(Bus):
 
     # ── what receipts need ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def settle(self, reply: str, word: bytes) -> None:
-        tokens = reply.split(".")
-        self._sources[tokens[2], tokens[3]][1].settle(reply, word)
+    async def settle(self, replies: Sequence[str], word: bytes) -> None:
+        for reply in replies:
+            tokens = reply.split(".")
+            self._sources[tokens[2], tokens[3]][1].settle(reply, word)
 
     async def bury(self, delivery: Delivery, place: Place, error: ParacleError) -> None:
         headers = dead_headers(delivery, place, error)

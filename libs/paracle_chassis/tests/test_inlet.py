@@ -1,0 +1,149 @@
+"""What comes in: frames cut anywhere, headers as anybody may write them, and a connection that breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from typing import Any
+
+import nats
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.errors import ProtocolError
+
+from paracle_chassis.inlet import Incoming, Inlet, read_headers
+from paracle_chassis.testing.eventually import eventually
+
+SUBJECT = "paracle.v1.acme.task.agents"
+
+
+class Client:
+    """Stands for the client behind a parser: what is not diverted comes here."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[Any, ...]] = []
+        self.pings = 0
+
+    async def _process_msg(self, *message: Any) -> None:
+        self.messages.append(message)
+
+    async def _process_ping(self) -> None:
+        self.pings += 1
+
+
+class Subscription:
+    _id = 7
+
+
+def frame(sid: int, reply: bytes, head: bytes, body: bytes) -> bytes:
+    size = len(head) + len(body)
+    words = [SUBJECT.encode(), b"%d" % sid, *([reply] if reply else []), *([b"%d" % len(head)] if head else [])]
+    return b"%b %b %d\r\n%b%b\r\n" % (b"HMSG" if head else b"MSG", b" ".join(words), size, head, body)
+
+
+frames = st.tuples(
+    st.sampled_from([7, 8]),
+    st.sampled_from([b"", b"$JS.ACK.TASKS.a.1.1.1.1.0"]),
+    st.sampled_from([b"", b"NATS/1.0\r\nce-id: 1\r\n\r\n"]),
+    st.binary(max_size=30) | st.sampled_from([b"PING\r\n", b"MSG a 7 3\r\nabc\r\n"]),
+)
+
+
+def collect(inlet: Inlet) -> list[Incoming]:
+    found: list[Incoming] = []
+    inlet.divert(Subscription(), found.append)  # type: ignore[arg-type]
+    return found
+
+
+async def feed(inlet: Inlet, text: bytes, cuts: list[int]) -> None:
+    edges = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
+    for begin, end in pairwise(edges):
+        await inlet.parse(text[begin:end])
+
+
+@given(st.lists(frames, max_size=6), st.lists(st.integers(0, 10_000), max_size=8))
+def test_messages_come_whole_and_in_order_wherever_the_stream_is_cut(sent, cuts) -> None:
+    client = Client()
+    inlet = Inlet(client)  # type: ignore[arg-type]
+    diverted = collect(inlet)
+    text = b"".join(frame(*one) + b"PING\r\n" for one in sent)
+    asyncio.run(feed(inlet, text, cuts))
+    assert [(each.reply.encode(), each.head, each.data) for each in diverted] == [
+        one[1:] for one in sent if one[0] == 7
+    ]
+    assert client.messages == [(8, SUBJECT.encode(), one[1], one[3], one[2]) for one in sent if one[0] == 8]
+    assert client.pings == len(sent)
+    assert all(each.subject == SUBJECT for each in diverted)
+
+
+async def test_what_came_in_part_is_forgotten_with_its_connection() -> None:
+    inlet = Inlet(Client())  # type: ignore[arg-type]
+    diverted = collect(inlet)
+    await inlet.parse(frame(7, b"", b"", b"lost")[:-4])
+    inlet.reset()
+    await inlet.parse(frame(7, b"", b"", b"found"))
+    assert [each.data for each in diverted] == [b"found"]
+
+
+async def test_what_follows_a_reset_in_the_same_breath_is_not_kept_for_the_next_connection() -> None:
+    inlet = Inlet(Client())  # type: ignore[arg-type]
+    diverted: list[bytes] = []
+
+    def hear(message: Incoming) -> None:
+        diverted.append(message.data)
+        inlet.reset()
+
+    inlet.divert(Subscription(), hear)  # type: ignore[arg-type]
+    await inlet.parse(frame(7, b"", b"", b"last") + frame(7, b"", b"", b"cut off")[:-3])
+    await inlet.parse(frame(7, b"", b"", b"first"))
+    assert diverted == [b"last", b"first"]
+
+
+@pytest.mark.parametrize("text", [b"MSG a x 3\r\nabc\r\n", b"HMSG a 7\r\n", b"nonsense\r\n", b"\r\n"])
+async def test_nonsense_makes_the_client_connect_anew(text: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        await Inlet(Client()).parse(text)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("head", "wanted"),
+    [
+        (b"NATS/1.0\r\nce-id: 1\r\nWho:Ada \r\nempty:\r\nno colon\r\n\r\n", {"ce-id": "1", "Who": "Ada", "empty": ""}),
+        (b"NATS/1.0 503\r\n\r\n", {"Status": "503"}),
+        (b"NATS/1.0 404 No Messages\r\n\r\n", {"Status": "404", "Description": "No Messages"}),
+        (
+            b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 9\r\n\r\n",
+            {"Nats-Last-Consumer": "9", "Status": "100", "Description": "Idle Heartbeat"},
+        ),
+        (b"NATS/1.0\r\nname: \xff\xc3\xa9\r\n\r\n", {"name": "\ufffdé"}),
+        (b"", {}),
+    ],
+)
+def test_headers_are_read_as_they_are_meant(head: bytes, wanted: dict[str, str]) -> None:
+    assert read_headers(head) == wanted
+
+
+@pytest.mark.connected
+async def test_a_diverted_subscription_hears_what_others_publish_and_no_other_is_disturbed(nats_url: str) -> None:
+    client = await nats.connect(nats_url)
+    inlet = Inlet.on(client)
+    found: list[Incoming] = []
+    diverted, plain = await client.subscribe("inlet.a.*"), await client.subscribe("inlet.b")
+    inlet.divert(diverted, found.append)
+    large = b"x" * 500_000
+    await client.publish("inlet.a.1", b"one", headers={"ce-id": "1"})
+    await client.publish("inlet.a.2", large, "reply.to")
+    await client.publish("inlet.b", b"two", headers={"who": "Ada"})
+    message = await plain.next_msg(5)
+    await eventually(lambda: len(found) == 2)
+    assert (message.data, message.headers) == (b"two", {"who": "Ada"})
+    assert [(each.subject, each.reply, each.data) for each in found] == [
+        ("inlet.a.1", "", b"one"),
+        ("inlet.a.2", "reply.to", large),
+    ]
+    assert found[0].headers == {"ce-id": "1"}
+    inlet.forget(diverted)
+    await client.publish("inlet.a.3", b"three")
+    assert (await diverted.next_msg(5)).data == b"three"
+    await client.close()
