@@ -5,7 +5,7 @@ from api_fakes import AT, RUN
 
 from paracle_domain.audit import AuditPage, GetAudit, GetUsage, UsageReport
 from paracle_domain.errors import Unavailable
-from paracle_domain.ids import is_id
+from paracle_domain.ids import derive_id, is_id
 from paracle_domain.inference.usage import Usage
 from paracle_domain.registry import (
     Applied,
@@ -19,14 +19,23 @@ from paracle_domain.registry import (
     SpecView,
 )
 from paracle_domain.run.commands import (
+    ApprovalPage,
+    ApprovalView,
     CancelRun,
+    DecideApproval,
+    ForkRun,
+    GetApproval,
     GetRun,
+    ListApprovals,
     ListRuns,
+    PauseRun,
+    ResumeRun,
     RunAccepted,
     RunPage,
     RunStatus,
     RunSummary,
     RunView,
+    SignalRun,
 )
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -127,6 +136,84 @@ async def test_a_run_is_cancelled(client, world):
     response = await client.post(f"/v1/runs/{RUN}/cancel", json={"reason": "wrong mails"})
     assert (response.status_code, response.json()["status"]) == (202, "cancelling")
     assert world.bus.commanded[0][0] == CancelRun(run_id=RUN, reason="wrong mails")
+
+
+@pytest.mark.parametrize(("verb", "kind"), [("pause", PauseRun), ("resume", ResumeRun)])
+async def test_a_run_is_paused_and_resumed(client, world, verb, kind):
+    world.bus.answers[kind] = RunAccepted(run_id=RUN, status=RunStatus.PAUSED, created=False)
+    assert (await client.post(f"/v1/runs/{RUN}/{verb}", json={"reason": "audit"})).status_code == 202
+    assert (await client.post(f"/v1/runs/{RUN}/{verb}")).json()["status"] == "paused"
+    assert [told for told, _, _ in world.bus.commanded] == [kind(run_id=RUN, reason="audit"), kind(run_id=RUN)]
+
+
+async def test_a_run_is_signalled_once_a_key(client, world):
+    world.bus.answers[SignalRun] = RunAccepted(run_id=RUN, status=RunStatus.RUNNING, created=False)
+    path, key = f"/v1/runs/{RUN}/signals/paid", {"Idempotency-Key": "p-1"}
+    for headers in (key, key, {}, {}):
+        assert (await client.post(path, json={"payload": [12]}, headers=headers)).status_code == 202
+    assert {told.encode() for told, _, _ in world.bus.commanded} == {
+        SignalRun(run_id=RUN, signal="paid", payload=[12]).encode()
+    }
+    first, second, third, fourth = (envelope.id for _, envelope, _ in world.bus.commanded)
+    assert first == second
+    assert len({first, third, fourth}) == 3
+    assert (await client.post(f"/v1/runs/{RUN}/signals/No%20way")).json()["path"] == "path.name"
+
+
+async def test_a_run_is_forked(client, world):
+    world.bus.answers[ForkRun] = lambda told: RunAccepted(run_id=told.new_run_id, status=RunStatus.RUNNING)
+    body = {"from_step": "pay", "revision": 2, "input": {"a": 1}, "labels": {"x": "y"}}
+    first, again = [
+        await client.post(f"/v1/runs/{RUN}/fork", json=body, headers={"Idempotency-Key": "k"}) for _ in range(2)
+    ]
+    assert first.json()["run_id"] == again.json()["run_id"] != RUN
+    assert first.headers["location"] == f"/v1/runs/{first.json()['run_id']}"
+    told = world.bus.commanded[0][0]
+    assert told == ForkRun(run_id=RUN, new_run_id=first.json()["run_id"], **body)
+    assert (await client.post(f"/v1/runs/{RUN}/fork", json={})).json()["path"] == "from_step"
+
+
+def an_approval():
+    return ApprovalView(
+        approval_id=derive_id("apr", RUN, "ok"), run_id=RUN, workflow="w", step="ok", status="open", ask="Refund?",
+        action={"amount": 12}, digest="sha256:1", requested_by="ann", asked_at=AT,
+    )  # fmt: skip
+
+
+async def test_approvals_are_listed_and_shown(client, world):
+    view = an_approval()
+    world.bus.answers |= {ListApprovals: ApprovalPage(approvals=(view,)), GetApproval: view}
+    query = f"status=open&run_id={RUN}&workflow=w&approver=finance&mine=true&limit=3&cursor=c"
+    listed = await client.get(f"/v1/approvals?{query}")
+    assert ApprovalPage.model_validate(listed.json()).approvals == (view,)
+    assert ApprovalView.model_validate((await client.get(f"/v1/approvals/{view.approval_id}")).json()) == view
+    assert [question for question, _ in world.bus.asked] == [
+        ListApprovals(status="open", run_id=RUN, workflow="w", approver="finance", mine=True, limit=3, cursor="c"),
+        GetApproval(approval_id=view.approval_id),
+    ]
+
+
+async def test_a_decision_is_the_same_message_however_often_it_is_sent(client, world):
+    view = an_approval()
+    world.bus.answers[DecideApproval] = RunAccepted(run_id=RUN, status=RunStatus.RUNNING, created=False)
+    path = f"/v1/approvals/{view.approval_id}/decision"
+    yes = {"decision": "approve", "digest": "sha256:1", "reason": "fine"}
+    for body in (yes, yes, yes | {"decision": "reject"}, yes | {"digest": "sha256:2"}):
+        assert (await client.post(path, json=body)).status_code == 202
+    assert world.bus.commanded[0][0] == DecideApproval(approval_id=view.approval_id, **yes)
+    first, second, third, fourth = (envelope.id for _, envelope, _ in world.bus.commanded)
+    assert first == second
+    assert len({first, third, fourth}) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [({"decision": "approve"}, "digest"), ({"decision": "perhaps", "digest": "d"}, "decision"), ({}, "decision")],
+)
+async def test_a_decision_names_what_it_is_of(client, world, body, path):
+    response = await client.post(f"/v1/approvals/{an_approval().approval_id}/decision", json=body)
+    assert (response.status_code, response.json()["path"]) == (422, path)
+    assert world.bus.commanded == []
 
 
 async def test_usage_and_audit(client, world):

@@ -12,7 +12,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from paracle_api_gateway.problems import Problem
-from paracle_api_gateway.routes.runs import CancelRequest, InvokeRequest, RunRequest
+from paracle_api_gateway.routes.approvals import DecisionRequest
+from paracle_api_gateway.routes.run_orders import CancelRequest, ForkRequest, ReasonRequest, SignalRequest
+from paracle_api_gateway.routes.runs import InvokeRequest, RunRequest
 
 _REF: Final = "#/components/schemas/{model}"
 _TAGS: Final = (
@@ -21,7 +23,17 @@ _TAGS: Final = (
     ("tools", "Tools."),
     ("workflows", "Workflows, and starting runs of them."),
     ("runs", "Executions of workflows: durable, numbered event by event, accounted for."),
+    ("approvals", "What people are asked before runs go on, and what they decide."),
     ("health", "For whoever supervises the process."),
+)
+_BODIES: Final = (
+    RunRequest,
+    InvokeRequest,
+    CancelRequest,
+    ReasonRequest,
+    SignalRequest,
+    ForkRequest,
+    DecisionRequest,
 )
 SNAPSHOT: Final = Path(__file__).parents[2] / "openapi.json"
 
@@ -39,7 +51,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
             separate_input_output_schemas=False,
         )
-        own = [(model, "validation") for model in (Problem, RunRequest, InvokeRequest, CancelRequest)]
+        own = [(model, "validation") for model in (Problem, *_BODIES)]
         _, schemas = models_json_schema(own, ref_template=_REF)  # type: ignore[arg-type]  # a list of literals
         known = found.setdefault("components", {}).setdefault("schemas", {})
         known.update(schemas["$defs"])
