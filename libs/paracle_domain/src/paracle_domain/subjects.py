@@ -55,7 +55,9 @@ _TAIL_TOKENS: Final[dict[str, range]] = {
     "dlq": range(1, 2),
 }
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_TAILS: Final = "|".join(kind + r"(?:\.[A-Za-z0-9_-]{1,64})" + f"{{{count}}}" for kind, count in _TAIL_TOKENS.items())
+_TAILS: Final = "|".join(
+    rf"{kind}(?:\.[A-Za-z0-9_-]{{1,64}}){{{least[0]},{least[-1]}}}" for kind, least in _TAIL_TOKENS.items()
+)
 _SUBJECT: Final = re.compile(rf"paracle\.v1\.[A-Za-z0-9_-]{{1,64}}\.(?:{_TAILS})")
 ANY: Final = "*"
 
