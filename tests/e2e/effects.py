@@ -22,11 +22,14 @@ class EffectCall:
 
 
 class EffectServer:
-    """Listens on a free port of the loopback interface while it is entered; remembers every call."""
+    """Listens on a free port of the loopback interface while it is entered; remembers every call that it obeyed.
+
+    It is too busy for the first `busy` calls (an argument) of a step, which therefore have no effect.
+    """
 
     def __init__(self) -> None:
         self._calls: list[EffectCall] = []
-        handler = type("Handler", (_Handler,), {"calls": self._calls})
+        handler = type("Handler", (_Handler,), {"calls": self._calls, "refused": Counter()})
         self._server = _Server(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
@@ -66,12 +69,21 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     calls: ClassVar[list[EffectCall]]
+    refused: ClassVar[Counter[tuple[str, str]]]
 
     def do_POST(self) -> None:
         body: Any = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.calls.append(EffectCall(self.headers.get(HEADER), str(body["run"]), str(body["step"])))
-        answer = json.dumps({"done": body["step"]}).encode()
-        self.send_response(200)
+        run, step = str(body["run"]), str(body["step"])
+        if self.refused[run, step] < body.get("busy", 0):
+            self.refused[run, step] += 1
+            self._answer(429, {"error": "busy"})
+            return
+        self.calls.append(EffectCall(self.headers.get(HEADER), run, step))
+        self._answer(200, {"done": step})
+
+    def _answer(self, status: int, value: dict[str, str]) -> None:
+        answer = json.dumps(value).encode()
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()

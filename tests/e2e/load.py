@@ -29,8 +29,8 @@ _names = itertools.count(1)
 def manifests(effects_port: int) -> str:
     """Chains of tool steps whose calls are counted, some of which may never be repeated; and a slow triage."""
     documents = [
-        _tool("count", "idempotent", effects_port),
-        _tool("count_once", "at_most_once", effects_port),
+        counting_tool("count", "idempotent", effects_port),
+        counting_tool("count_once", "at_most_once", effects_port),
         _chain("chain", "count"),
         _chain("chain-once", "count_once"),
         {
@@ -65,8 +65,8 @@ def slow_triage() -> str:
     return yaml.safe_dump_all(documents)
 
 
-def _tool(name: str, effect: str, port: int) -> dict[str, Any]:
-    texts = {"run": {"type": "string"}, "step": {"type": "string"}}
+def counting_tool(name: str, effect: str, port: int) -> dict[str, Any]:
+    texts = {"run": {"type": "string"}, "step": {"type": "string"}, "busy": {"type": "integer"}}
     return {
         "kind": "Tool",
         "metadata": {"name": name},

@@ -144,7 +144,7 @@ def run[S: ServiceSettings](create_app: Callable[[S], Service], settings: type[S
 
     The settings class is that of `create_app`'s first parameter, unless `settings` says otherwise.
     """
-    kind = settings or _settings_of(create_app)
+    kind = settings or settings_of(create_app)
     found = load_settings(kind)
     name = kind.__module__.partition(".")[0].removeprefix("paracle_")
     json_logs.configure(name, found.log_level)
@@ -169,7 +169,8 @@ def _report(error: Exception) -> None:
         _log.critical("stopped by an unexpected error", exc_info=error)
 
 
-def _settings_of(create_app: Callable[..., Service]) -> type[Any]:
+def settings_of(create_app: Callable[..., Service]) -> type[Any]:
+    """The settings class that `create_app` takes."""
     first = next(iter(signature(create_app).parameters))
     kind = get_type_hints(create_app).get(first)
     if not (isinstance(kind, type) and issubclass(kind, ServiceSettings)):
