@@ -14,9 +14,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from paracle_domain.ids import derive_id
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Message
-from paracle_domain.run.commands import RunStatus, RunSummary, RunView, StepStatus, StepView
+from paracle_domain.run.commands import ApprovalView, RunStatus, RunSummary, RunView, StepStatus, StepView
 
 RUN = "run_01JDXXXXXXXXXXXXXXXXXXXXXX".replace("X", "A")
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -142,6 +143,26 @@ def whole_run() -> tuple[EventRecord, ...]:
         record(5, "step.completed", step="report", attempt=1, output={"title": "All well"}, usage=used),
         record(6, "run.completed", output={"title": "All well", "count": 2}, usage=used),
     )
+
+
+def approval(**more: Any) -> ApprovalView:
+    """A refund that somebody is asked for."""
+    given = {
+        "approval_id": derive_id("apr", RUN, "ok"),
+        "run_id": RUN,
+        "workflow": "refund",
+        "step": "ok",
+        "status": "open",
+        "ask": "Refund 12 EUR?",
+        "action": {"amount": 12, "to": "Zoë"},
+        "digest": "sha256:abc",
+        "roles": ("finance",),
+        "requested_by": "ann",
+        "asked_at": START,
+        "expires_at": START + timedelta(hours=1),
+        **more,
+    }
+    return ApprovalView.model_validate(given)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -22,7 +23,14 @@ from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.audit import ModelUsage, UsageReport
 from paracle_domain.inference.usage import Usage
 from paracle_domain.registry import Ancestor, Applied, AppliedSpec, Explanation, SpecList, SpecView, Touched
-from paracle_domain.run.commands import RunAccepted, RunPage, RunStatus
+from paracle_domain.run.commands import ApprovalPage, RunAccepted, RunPage, RunStatus
+
+
+class Terminal(io.StringIO):
+    """Standard input with a person before it."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 class Result(NamedTuple):
@@ -267,6 +275,100 @@ def test_cancel(paracle: Callable[..., Result], api: Any, make: Any) -> None:
     assert api.asked[-1].json == {"reason": "enough"}
     api.on(f"POST /v1/runs/{make.RUN}/cancel", make.problem("illegal_transition", 409, "it has ended"))
     assert paracle("runs", "cancel", make.RUN) == (1, "", "error: it has ended\n")
+
+
+def test_orders_to_a_run(paracle: Callable[..., Result], api: Any, make: Any, tmp_path: Path) -> None:
+    for verb in ("pause", "resume", "signals/paid", "fork"):
+        api.on(f"POST /v1/runs/{make.RUN}/{verb}", RunAccepted(run_id=make.RUN, status=RunStatus.RUNNING))
+    said = f"{make.RUN} is running\n"
+    (tmp_path / "paid.json").write_text('[12, "EUR"]')
+    for command in (
+        ("pause", "--reason", "audit"),
+        ("resume",),
+        ("signal", "paid", "-p", "amount:=12", "-p", "by=card", "--key", "k"),
+        ("signal", "paid", "--payload", "@paid.json"),
+        ("signal", "paid"),
+        ("fork", "--from", "pay"),
+        ("fork", "--from", "pay", "--revision", "2", "-i", "a=1", "-l", "x=y", "--key", "k"),
+    ):
+        assert paracle("runs", command[0], make.RUN, *command[1:]) == (0, said, "")
+    assert [asked.json for asked in api.asked] == [
+        {"reason": "audit"},
+        {"reason": ""},
+        {"payload": {"amount": 12, "by": "card"}},
+        {"payload": [12, "EUR"]},
+        {"payload": None},
+        {"from_step": "pay"},
+        {"from_step": "pay", "revision": 2, "input": {"a": "1"}, "labels": {"x": "y"}},
+    ]
+    assert [api.asked[n].headers["idempotency-key"] for n in (2, 6)] == ["k", "k"]
+    assert paracle("runs", "signal", make.RUN, "paid", "-p", "what").err.startswith("error: --payload: ")
+
+
+def test_approvals_are_listed(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+    one = make.approval(quorum=2, decisions=[{"principal": "bob", "decision": "approve", "at": make.START}])
+    api.on("GET /v1/approvals", ApprovalPage(approvals=(one,), next_cursor="next"))
+    options = ("--status", "open", "--run", make.RUN, "--workflow", "refund", "--approver", "finance", "--mine")
+    shown = paracle("approvals", *options).out
+    for part in (one.approval_id, "open (1 of 2)", "Refund 12 EUR?", "role finance", "more: --cursor next"):
+        assert part in shown
+    assert paracle("approvals", "ls", *options).out == shown
+    assert api.asked[0].query == api.asked[1].query
+    assert api.asked[0].query["mine"] == "true"
+    api.on("GET /v1/approvals", ApprovalPage(approvals=()))
+    assert paracle("approvals").out == "no approvals\n"
+    assert json.loads(paracle("approvals", "-o", "json").out)["approvals"] == []
+
+
+def test_an_approval_is_shown_with_its_exact_action(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+    told = {"principal": "bob", "decision": "reject", "reason": "not ours\x1b[2J", "at": make.START}
+    one = make.approval(decisions=[told], roles=(), escalated=True, action={"a\x1b": ["x" * 300]})
+    api.on(f"GET /v1/approvals/{one.approval_id}", one)
+    shown = paracle("approvals", "show", one.approval_id).out
+    for part in ("Refund 12 EUR?", "of anybody, after an escalation", "by bob: not ours", "sha256:abc", "x" * 300):
+        assert part in shown
+    assert "\x1b" not in shown
+    assert json.loads(paracle("approvals", "show", one.approval_id, "-o", "json").out)["digest"] == "sha256:abc"
+
+
+@pytest.mark.parametrize("decision", ["approve", "reject"])
+def test_a_person_confirms_what_was_shown(
+    paracle: Callable[..., Result], api: Any, make: Any, monkeypatch: pytest.MonkeyPatch, decision: str
+) -> None:
+    one, ended = make.approval(), make.approval(status="approved")
+    path = f"/v1/approvals/{one.approval_id}"
+    api.on(f"GET {path}", one, ended)
+    api.on(f"POST {path}/decision", RunAccepted(run_id=make.RUN, status=RunStatus.RUNNING))
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    result = paracle("approvals", decision, one.approval_id, "--reason", "checked")
+    assert result.code == 0
+    assert '"to": "Zoë"' in result.out
+    assert f"{decision.capitalize()} exactly this?" in result.out
+    assert result.out.endswith(f"{one.approval_id} is approved; run {make.RUN}\n")
+    assert api.asked[1].json == {"decision": decision, "digest": "sha256:abc", "reason": "checked"}
+
+
+def test_a_person_who_says_no_decides_nothing(
+    paracle: Callable[..., Result], api: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make.approval()
+    api.on(f"GET /v1/approvals/{one.approval_id}", one)
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    assert paracle("approvals", "approve", one.approval_id).code == 1
+    assert [asked.method for asked in api.asked] == ["GET"]
+
+
+def test_a_script_names_what_it_decides_on(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+    one = make.approval()
+    path = f"/v1/approvals/{one.approval_id}"
+    api.on(f"GET {path}", one)
+    api.on(f"POST {path}/decision", RunAccepted(run_id=make.RUN, status=RunStatus.RUNNING))
+    refused = paracle("approvals", "approve", one.approval_id)
+    assert (refused.code, refused.err[:16]) == (1, "error: --digest:")
+    assert api.asked == []
+    told = paracle("approvals", "approve", one.approval_id, "--digest", "sha256:seen", "-o", "json")
+    assert json.loads(told.out)["status"] == "open"
+    assert api.asked[0].json == {"decision": "approve", "digest": "sha256:seen", "reason": ""}
 
 
 def test_nobody_there(paracle: Callable[..., Result]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from paracle_client import AsyncClient, Client, wire
 from paracle_domain.errors import (
+    Conflict,
     DeadlineExceeded,
     InternalError,
     InvalidInput,
@@ -22,7 +23,7 @@ from paracle_domain.errors import (
 )
 from paracle_domain.machine import EventRecord
 from paracle_domain.registry import Applied, AppliedSpec
-from paracle_domain.run.commands import RunAccepted, RunEvents, RunPage, RunStatus
+from paracle_domain.run.commands import ApprovalPage, ApprovalStatus, RunAccepted, RunEvents, RunPage, RunStatus
 
 
 class Sync:
@@ -120,6 +121,46 @@ def test_questions(api: Any, connect: Any, make: Any) -> None:
     api.on(f"POST /v1/runs/{make.RUN}/cancel", RunAccepted(run_id=make.RUN, status=RunStatus.CANCELLING))
     assert client.cancel(make.RUN, "enough").status is RunStatus.CANCELLING
     assert api.asked[-1].json == {"reason": "enough"}
+
+
+def test_orders_to_a_run(api: Any, connect: Any, make: Any) -> None:
+    accepted = RunAccepted(run_id=make.RUN, status=RunStatus.PAUSED)
+    for verb in ("pause", "resume", "signals/paid", "fork"):
+        api.on(f"POST /v1/runs/{make.RUN}/{verb}", accepted)
+    client = connect()
+    assert client.pause(make.RUN, "audit") == client.resume(make.RUN) == accepted
+    assert client.signal(make.RUN, "paid", {"amount": 12}) == accepted
+    assert client.fork(make.RUN, "pay", revision=2, value={"a": 1}, labels={"x": "y"}) == accepted
+    client.signal(make.RUN, "paid", idempotency_key="mine")
+    client.fork(make.RUN, "pay", idempotency_key="mine")
+    assert [asked.json for asked in api.asked] == [
+        {"reason": "audit"},
+        {"reason": ""},
+        {"payload": {"amount": 12}},
+        {"from_step": "pay", "revision": 2, "input": {"a": 1}, "labels": {"x": "y"}},
+        {"payload": None},
+        {"from_step": "pay"},
+    ]
+    keys = [asked.headers.get("idempotency-key", "") for asked in api.asked]
+    assert (keys[2][:4], keys[3][:4], keys[4], keys[5]) == ("msg_", "run_", "mine", "mine")
+
+
+def test_approvals(api: Any, connect: Any, make: Any) -> None:
+    one = make.approval()
+    path = f"/v1/approvals/{one.approval_id}"
+    api.on("GET /v1/approvals", ApprovalPage(approvals=(one,)))
+    api.on(f"GET {path}", one)
+    api.on(f"POST {path}/decision", make.problem("conflict", 409, "it is something else by now"))
+    client = connect()
+    query = {"run_id": make.RUN, "workflow": "refund", "approver": "finance", "cursor": "c"}
+    assert client.approvals(status=ApprovalStatus.OPEN, mine=True, limit=3, **query).approvals == (one,)
+    assert client.approvals().approvals == (one,)
+    assert api.asked[0].query == query | {"status": "open", "mine": "true", "limit": "3"}
+    assert api.asked[1].query == {"limit": "50"}
+    assert client.get_approval(one.approval_id) == one
+    with pytest.raises(Conflict, match="something else"):
+        client.decide(one.approval_id, "approve", digest=one.digest, reason="fine")
+    assert api.asked[-1].json == {"decision": "approve", "digest": "sha256:abc", "reason": "fine"}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,16 @@ from paracle_domain.errors import ParacleError
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Message
 from paracle_domain.registry import Applied, Explanation, RevisionList, SpecList, SpecView
-from paracle_domain.run.commands import RunAccepted, RunPage, RunStatus, RunView
+from paracle_domain.run.commands import (
+    ApprovalPage,
+    ApprovalStatus,
+    ApprovalView,
+    RunAccepted,
+    RunPage,
+    RunStatus,
+    RunView,
+    Verdict,
+)
 
 
 class AsyncClient:
@@ -122,6 +131,36 @@ class AsyncClient:
         """Stop a run: from the answer on, nothing new of it begins."""
         return await self._ask(calls.cancel(run_id, reason))
 
+    async def pause(self, run_id: str, reason: str = "") -> RunAccepted:
+        """Start nothing new of a run until it is resumed; what runs goes on."""
+        return await self._ask(calls.pause(run_id, reason))
+
+    async def resume(self, run_id: str, reason: str = "") -> RunAccepted:
+        """Go on with a paused run."""
+        return await self._ask(calls.resume(run_id, reason))
+
+    async def signal(
+        self, run_id: str, name: str, payload: JsonValue = None, *, idempotency_key: str | None = None
+    ) -> RunAccepted:
+        """Tell a run what a `wait` step of it waits for, or will; the same key is one signal."""
+        return await self._ask(calls.signal(run_id, name, payload, idempotency_key))
+
+    async def fork(
+        self,
+        run_id: str,
+        from_step: str,
+        *,
+        revision: int | None = None,
+        value: JsonValue = None,
+        labels: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> RunAccepted:
+        """Start a new run that keeps a run's results, but for `from_step` and all that depends on it.
+
+        What is not given (the workflow's `revision`, the input `value`, `labels`) is the old run's.
+        """
+        return await self._ask(calls.fork(run_id, from_step, revision, value, labels, idempotency_key))
+
     async def usage(self, run_id: str) -> UsageReport:
         """Tokens and cost of a run so far, by model, agent and step."""
         return await self._ask(calls.usage(run_id))
@@ -147,6 +186,30 @@ class AsyncClient:
             If Paracle cannot be reached for a minute while following.
         """
         return self._follow(run_id, after) if follow else self._events_so_far(run_id, after)
+
+    # Approvals
+
+    async def approvals(
+        self,
+        *,
+        status: ApprovalStatus | None = None,
+        run_id: str | None = None,
+        workflow: str | None = None,
+        approver: str | None = None,
+        mine: bool = False,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> ApprovalPage:
+        """Approvals, open ones first, then the newest; `mine`: only those that whoever asks may decide now."""
+        return await self._ask(calls.list_approvals(status, run_id, workflow, approver, limit, cursor, mine=mine))
+
+    async def get_approval(self, approval_id: str) -> ApprovalView:
+        """What exactly is asked, of whom, and what was decided."""
+        return await self._ask(calls.get_approval(approval_id))
+
+    async def decide(self, approval_id: str, decision: Verdict, *, digest: str, reason: str = "") -> RunAccepted:
+        """Approve or reject what `digest` stands for: the one of the approval that was looked at."""
+        return await self._ask(calls.decide(approval_id, decision, digest, reason))
 
     # How it is done
 

@@ -13,7 +13,17 @@ from paracle_domain.audit import AuditPage, UsageReport
 from paracle_domain.ids import new_id
 from paracle_domain.messages import Message
 from paracle_domain.registry import Applied, Explanation, RevisionList, SpecList, SpecView
-from paracle_domain.run.commands import RunAccepted, RunEvents, RunPage, RunStatus, RunView
+from paracle_domain.run.commands import (
+    ApprovalPage,
+    ApprovalStatus,
+    ApprovalView,
+    RunAccepted,
+    RunEvents,
+    RunPage,
+    RunStatus,
+    RunView,
+    Verdict,
+)
 
 type Plural = Literal["agents", "tools", "workflows"]
 
@@ -22,7 +32,7 @@ PLURALS: Final[tuple[Plural, ...]] = ("agents", "tools", "workflows")
 
 @dataclass(frozen=True, slots=True)
 class Call[R: Message]:
-    """One request. All of them may be sent again: starts carry an idempotency key."""
+    """One request. All of them may be sent again: starts, forks and signals carry an idempotency key."""
 
     method: str
     path: str
@@ -91,6 +101,62 @@ def events(run_id: str, after: int) -> Call[RunEvents]:
 
 def cancel(run_id: str, reason: str) -> Call[RunAccepted]:
     return Call("POST", f"/v1/runs/{_part(run_id)}/cancel", RunAccepted, json={"reason": reason})
+
+
+def pause(run_id: str, reason: str) -> Call[RunAccepted]:
+    return Call("POST", f"/v1/runs/{_part(run_id)}/pause", RunAccepted, json={"reason": reason})
+
+
+def resume(run_id: str, reason: str) -> Call[RunAccepted]:
+    return Call("POST", f"/v1/runs/{_part(run_id)}/resume", RunAccepted, json={"reason": reason})
+
+
+def signal(run_id: str, name: str, payload: JsonValue, key: str | None) -> Call[RunAccepted]:
+    path = f"/v1/runs/{_part(run_id)}/signals/{_part(name)}"
+    return Call("POST", path, RunAccepted, headers={"idempotency-key": key or new_id("msg")}, json={"payload": payload})
+
+
+def fork(
+    run_id: str,
+    from_step: str,
+    revision: int | None,
+    value: JsonValue,
+    labels: Mapping[str, str] | None,
+    key: str | None,
+) -> Call[RunAccepted]:
+    body = {"from_step": from_step, "revision": revision, "input": value, "labels": labels and dict(labels)}
+    return _start(f"/v1/runs/{_part(run_id)}/fork", body, key)
+
+
+def list_approvals(
+    status: ApprovalStatus | None,
+    run_id: str | None,
+    workflow: str | None,
+    approver: str | None,
+    limit: int,
+    cursor: str | None,
+    *,
+    mine: bool,
+) -> Call[ApprovalPage]:
+    params = {
+        "status": status and status.value,
+        "run_id": run_id,
+        "workflow": workflow,
+        "approver": approver,
+        "mine": "true" if mine else None,
+        "limit": limit,
+        "cursor": cursor,
+    }
+    return Call("GET", "/v1/approvals", ApprovalPage, params)
+
+
+def get_approval(approval_id: str) -> Call[ApprovalView]:
+    return Call("GET", f"/v1/approvals/{_part(approval_id)}", ApprovalView)
+
+
+def decide(approval_id: str, decision: Verdict, digest: str, reason: str) -> Call[RunAccepted]:
+    body = {"decision": decision, "digest": digest, "reason": reason}
+    return Call("POST", f"/v1/approvals/{_part(approval_id)}/decision", RunAccepted, json=body)
 
 
 def usage(run_id: str) -> Call[UsageReport]:

@@ -17,7 +17,16 @@ from paracle_domain.errors import ParacleError
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Message
 from paracle_domain.registry import Applied, Explanation, RevisionList, SpecList, SpecView
-from paracle_domain.run.commands import RunAccepted, RunPage, RunStatus, RunView
+from paracle_domain.run.commands import (
+    ApprovalPage,
+    ApprovalStatus,
+    ApprovalView,
+    RunAccepted,
+    RunPage,
+    RunStatus,
+    RunView,
+    Verdict,
+)
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
@@ -123,6 +132,36 @@ class Client:
         """Stop a run: from the answer on, nothing new of it begins."""
         return self._ask(calls.cancel(run_id, reason))
 
+    def pause(self, run_id: str, reason: str = "") -> RunAccepted:
+        """Start nothing new of a run until it is resumed; what runs goes on."""
+        return self._ask(calls.pause(run_id, reason))
+
+    def resume(self, run_id: str, reason: str = "") -> RunAccepted:
+        """Go on with a paused run."""
+        return self._ask(calls.resume(run_id, reason))
+
+    def signal(
+        self, run_id: str, name: str, payload: JsonValue = None, *, idempotency_key: str | None = None
+    ) -> RunAccepted:
+        """Tell a run what a `wait` step of it waits for, or will; the same key is one signal."""
+        return self._ask(calls.signal(run_id, name, payload, idempotency_key))
+
+    def fork(
+        self,
+        run_id: str,
+        from_step: str,
+        *,
+        revision: int | None = None,
+        value: JsonValue = None,
+        labels: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> RunAccepted:
+        """Start a new run that keeps a run's results, but for `from_step` and all that depends on it.
+
+        What is not given (the workflow's `revision`, the input `value`, `labels`) is the old run's.
+        """
+        return self._ask(calls.fork(run_id, from_step, revision, value, labels, idempotency_key))
+
     def usage(self, run_id: str) -> UsageReport:
         """Tokens and cost of a run so far, by model, agent and step."""
         return self._ask(calls.usage(run_id))
@@ -148,6 +187,30 @@ class Client:
             If Paracle cannot be reached for a minute while following.
         """
         return self._follow(run_id, after) if follow else self._events_so_far(run_id, after)
+
+    # Approvals
+
+    def approvals(
+        self,
+        *,
+        status: ApprovalStatus | None = None,
+        run_id: str | None = None,
+        workflow: str | None = None,
+        approver: str | None = None,
+        mine: bool = False,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> ApprovalPage:
+        """Approvals, open ones first, then the newest; `mine`: only those that whoever asks may decide now."""
+        return self._ask(calls.list_approvals(status, run_id, workflow, approver, limit, cursor, mine=mine))
+
+    def get_approval(self, approval_id: str) -> ApprovalView:
+        """What exactly is asked, of whom, and what was decided."""
+        return self._ask(calls.get_approval(approval_id))
+
+    def decide(self, approval_id: str, decision: Verdict, *, digest: str, reason: str = "") -> RunAccepted:
+        """Approve or reject what `digest` stands for: the one of the approval that was looked at."""
+        return self._ask(calls.decide(approval_id, decision, digest, reason))
 
     # How it is done
 

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "runs": "runs_commands",
     "events": "look_commands",
     "cancel": "runs_commands",
+    "approvals": "approvals_commands",
     "demo": "demo",
 }
 

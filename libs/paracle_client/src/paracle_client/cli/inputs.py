@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
+import typer
 from pydantic import JsonValue
 
 from paracle_domain.errors import Finding, InvalidInput, MalformedMessage, NotFound, ParacleError, quote
@@ -20,9 +21,19 @@ _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 _JOINED: Final = "manifests"
 _PLACE: Final = re.compile(rf"\b{_JOINED}(?:#(?P<document>\d+)|:(?P<line>\d+):(?P<column>\d+))")
 
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option("--input", "-i", help="key=text, key:=JSON, key=@file or @file.json for all of it; may be repeated"),
+]
+LabelOption = Annotated[list[str] | None, typer.Option("--label", "-l", help="key=value; may be repeated")]
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", help="idempotency key: the same key starts the run once, however often it is sent"),
+]
 
-def parse_input(items: Sequence[str]) -> JsonValue:
-    """The input that `--input` options give.
+
+def parse_input(items: Sequence[str], option: str = "--input") -> JsonValue:
+    """The input that `--input` options (or others like it, `option`) give.
 
     `key=text`, `key:=JSON`, `key=@file` (a file's text), `key:=@file` (a file's JSON) each set a field; a lone
     `@file` is the whole input as JSON.
@@ -31,21 +42,21 @@ def parse_input(items: Sequence[str]) -> JsonValue:
         return _json(read_text(Path(items[0][1:])), items[0][1:])
     fields: JsonObject = {}
     for item in items:
-        key, value = _field(item)
+        key, value = _field(item, option)
         if key in fields:
-            raise InvalidInput(f"{key!r} is given twice; give it once", path="--input")
+            raise InvalidInput(f"{key!r} is given twice; give it once", path=option)
         fields[key] = value
     return fields
 
 
-def _field(item: str) -> tuple[str, JsonValue]:
+def _field(item: str, option: str) -> tuple[str, JsonValue]:
     found = re.match(r"(?P<key>[^=:@][^=:]*)(?P<json>:?)=(?P<value>.*)", item, re.DOTALL)
     if found is None:
         message = f"{quote(item)} is none of key=text, key:=JSON, key=@file and @file.json"
-        raise InvalidInput(message, path="--input")
+        raise InvalidInput(message, path=option)
     key, value = found["key"], found["value"]
     text = read_text(Path(value[1:])) if value.startswith("@") else value
-    return key, _json(text, f"--input {key}") if found["json"] else text
+    return key, _json(text, f"{option} {key}") if found["json"] else text
 
 
 def _json(text: str, where: str) -> JsonValue:

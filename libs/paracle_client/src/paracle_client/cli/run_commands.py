@@ -18,7 +18,7 @@ from paracle_client.cli.following import (
     settled_usage,
     wait,
 )
-from paracle_client.cli.inputs import parse_input, parse_labels
+from paracle_client.cli.inputs import InputOption, KeyOption, LabelOption, parse_input, parse_labels
 from paracle_client.cli.report import print_value
 from paracle_client.cli.stack_commands import say
 from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json
@@ -26,16 +26,6 @@ from paracle_client.display import totals
 from paracle_domain.errors import InvalidInput
 
 app = typer.Typer()
-
-InputOption = Annotated[
-    list[str] | None,
-    typer.Option("--input", "-i", help="key=text, key:=JSON, key=@file or @file.json for all of it; may be repeated"),
-]
-LabelOption = Annotated[list[str] | None, typer.Option("--label", "-l", help="key=value; may be repeated")]
-KeyOption = Annotated[
-    str | None,
-    typer.Option("--key", help="idempotency key: the same key starts the run once, however often it is sent"),
-]
 
 
 @app.command(epilog="Example: paracle run triage --input folder=examples/triage/mails --watch")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from paracle_client.cli.inputs import InputOption, KeyOption, LabelOption, parse_input, parse_labels
 from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
 from paracle_client.display import duration
 from paracle_domain.run.commands import RunAccepted, RunStatus, RunSummary
@@ -18,6 +19,7 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="id of a run")]
 WorkflowOption = Annotated[str | None, typer.Option(help="only runs of this workflow")]
 StatusOption = Annotated[RunStatus | None, typer.Option(help="only runs that stand so")]
 LimitOption = Annotated[int, typer.Option(min=1, max=500, help="at most so many")]
+ReasonOption = Annotated[str, typer.Option(help="kept in the run's history")]
 CursorOption = Annotated[str | None, typer.Option(help="`next_cursor` of the page before")]
 
 
@@ -75,10 +77,75 @@ def cancel(
     """Stop a run: from the answer on, no new step, model call or tool call of it begins."""
     with connect(url) as client:
         accepted = client.cancel(run_id, reason)
-    _print_accepted(accepted, output)
+    print_accepted(accepted, output)
 
 
-def _print_accepted(accepted: RunAccepted, output: Output) -> None:
+@runs.command(epilog='Example: paracle runs pause run_01J… --reason "looking into it"')
+def pause(
+    run_id: RunArgument,
+    reason: ReasonOption = "",
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """Start nothing new of a run until it is resumed; what runs goes on."""
+    with connect(url) as client:
+        accepted = client.pause(run_id, reason)
+    print_accepted(accepted, output)
+
+
+@runs.command(epilog="Example: paracle runs resume run_01J…")
+def resume(
+    run_id: RunArgument,
+    reason: ReasonOption = "",
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """Go on with a paused run."""
+    with connect(url) as client:
+        accepted = client.resume(run_id, reason)
+    print_accepted(accepted, output)
+
+
+@runs.command(epilog="Example: paracle runs signal run_01J… paid --payload amount:=12 --key payment-4711")
+def signal(
+    run_id: RunArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="name of the signal")],
+    payload: Annotated[
+        list[str] | None,
+        typer.Option("--payload", "-p", help="as --input of `paracle run`: key=text, key:=JSON, @file.json"),
+    ] = None,
+    key: Annotated[str | None, typer.Option("--key", help="idempotency key: the same key is one signal")] = None,
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """Tell a run what a `wait` step of it waits for, or will: a signal that comes early is kept."""
+    given = parse_input(payload, "--payload") if payload else None
+    with connect(url) as client:
+        accepted = client.signal(run_id, name, given, idempotency_key=key)
+    print_accepted(accepted, output)
+
+
+@runs.command(epilog="Example: paracle runs fork run_01J… --from pay --revision 3")
+def fork(
+    run_id: RunArgument,
+    from_step: Annotated[str, typer.Option("--from", metavar="STEP", help="it and all that depends on it run anew")],
+    inputs: InputOption = None,
+    labels: LabelOption = None,
+    revision: Annotated[int | None, typer.Option(min=1, help="of the workflow; else as pinned")] = None,
+    key: KeyOption = None,
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """Start a new run that keeps the results of another one, but for a step and all that depends on it."""
+    value = parse_input(inputs) if inputs else None
+    named = parse_labels(labels) if labels else None
+    with connect(url) as client:
+        accepted = client.fork(run_id, from_step, revision=revision, value=value, labels=named, idempotency_key=key)
+    print_accepted(accepted, output)
+
+
+def print_accepted(accepted: RunAccepted, output: Output) -> None:
+    """What became of an order to a run."""
     if output is Output.JSON:
         print_json(accepted)
     else:
