@@ -12,7 +12,7 @@ from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.contracts.bus import mailbox, note
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.sample import Note
-from paracle_domain import subjects
+from paracle_domain import dead_letters, subjects
 from paracle_domain.envelope import CE_ID
 from paracle_domain.errors import Conflict
 from paracle_embedded import NatsServer
@@ -122,10 +122,10 @@ async def test_a_dead_letter_keeps_the_message_and_says_why(serve):
     assert Note.decode(found.data) == Note(text="exactly this", number=7)
     assert found.subject == "paracle.v1.acme.dlq.testing"
     assert found.headers[CE_ID] == "note-7"
-    assert found.headers[receipts.DEAD_SUBJECT] == "paracle.v1.acme.task.agents"
-    assert found.headers[receipts.DEAD_CODE] == "conflict"
-    assert found.headers[receipts.DEAD_REASON] == "not this one"
-    assert found.headers[receipts.DEAD_TRIES] == "1"
+    assert found.headers[dead_letters.DEAD_SUBJECT] == "paracle.v1.acme.task.agents"
+    assert found.headers[dead_letters.DEAD_CODE] == "conflict"
+    assert found.headers[dead_letters.DEAD_REASON] == "not this one"
+    assert found.headers[dead_letters.DEAD_TRIES] == "1"
     await emptied(bus)
 
 
@@ -163,7 +163,7 @@ async def test_what_is_no_message_of_the_contract_is_a_dead_letter(serve):
     await bus.publish([])
     await bus.client.publish("paracle.v1.acme.task.agents", b"\xff not json")
     found = await eventually_dead(bus)
-    assert found.headers[receipts.DEAD_CODE] == "malformed_message"
+    assert found.headers[dead_letters.DEAD_CODE] == "malformed_message"
     assert found.data == b"\xff not json"
 
 
@@ -282,7 +282,7 @@ async def test_a_claim_whose_payload_is_gone_is_a_dead_letter(serve):
     await bus.client.jsm().purge_stream("OBJ_paracle-claims")
     await serve(mailbox(recorder))
     found = await eventually_dead(bus)
-    assert "no longer in the object store" in found.headers[receipts.DEAD_REASON]
+    assert "no longer in the object store" in found.headers[dead_letters.DEAD_REASON]
     assert recorder.seen == []
 
 

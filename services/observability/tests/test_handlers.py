@@ -12,9 +12,12 @@ from paracle_chassis.provisioning import ensure_stream
 from paracle_chassis.routes import Routes
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.sample import Note
 from paracle_domain import subjects
 from paracle_domain.audit import GetAudit, GetUsage
+from paracle_domain.dead_letters import DeadLetterFilter, DropDeadLetter, ListDeadLetters, RedriveDeadLetter
 from paracle_domain.envelope import Context
+from paracle_domain.errors import Conflict
 from paracle_domain.run.commands import GetRunEvents, RunEvents
 from paracle_domain.task.messages import GetTaskEvents, TaskEvents
 from paracle_observability.app import create_app
@@ -107,3 +110,72 @@ async def test_events_that_were_never_published_are_fetched_from_their_owners(
     assert (await bus.call(GetUsage(run_id=RUN), CALL)).total.model_calls == 2
     await other.drain(1)
     await other.close()
+
+
+async def test_a_dead_letter_outlives_its_stream_and_its_object_and_is_redriven(
+    bus: NatsBus, service, settings: ServiceSettings
+):
+    """A large body, so that it travels by claim check; what it is redriven from is observability's own."""
+    refusing = True
+    seen: list[tuple[str, str]] = []
+
+    async def handle(batch) -> None:
+        if refusing:
+            raise Conflict("not welcome")
+        seen.extend((delivery.envelope.id, delivery.decode(Note).text) for delivery in batch)
+
+    worker = NatsBus("testing", settings)
+    await worker.open()
+    table = Routes("testing")
+    table.mailbox(stream=subjects.TASKS, durable="testing", filter="paracle.v1.*.task.agents", handler=handle)
+    await worker.serve(table)
+    text = "x" * 500_000
+    context = Context("default", "bob", correlation_id=RUN)
+    poison = outgoing(subjects.task("default", "agents"), Note(text=text), context, source="test", id="note-1")
+    await bus.publish([poison])
+
+    async def letters():
+        return (await bus.call(ListDeadLetters(which=DeadLetterFilter(run_id=RUN)), CALL)).letters
+
+    (letter,) = await eventually(letters)
+    assert (letter.code, letter.message_id, letter.size > len(text)) == ("conflict", "note-1", True)
+    jetstream = bus.client.jsm()
+    assert (await jetstream.stream_info(subjects.DEADLETTERS)).state.messages == 1
+    await jetstream.purge_stream("OBJ_paracle-claims")
+    refusing = False
+    done = await bus.call(RedriveDeadLetter(id=letter.id), CALL)
+    assert done.settled == (letter.id,)
+    await eventually(lambda: seen == [("note-1", text)])
+    assert await letters() == ()
+    assert (await jetstream.stream_info(subjects.DEADLETTERS)).state.messages == 0
+
+    async def audited():
+        return [one for one in (await bus.call(GetAudit(run_id=RUN), CALL)).events if one.event.id == letter.id]
+
+    (event,) = await eventually(audited)
+    assert (event.event.type, event.principal) == ("dead_letter.redriven", "alice")
+    await worker.drain(1)
+    await worker.close()
+
+
+async def test_a_letter_of_a_stream_that_was_made_anew_takes_no_other_with_it(bus: NatsBus, service):
+    async def bury(key: str):
+        subject = subjects.dlq("default", "testing")
+        await bus.client.publish(subject, key.encode(), headers={"Nats-Msg-Id": key})
+
+    async def letters():
+        return (await bus.call(ListDeadLetters(), CALL)).letters
+
+    jetstream = bus.client.jsm()
+    await bury("one")
+    (old,) = await eventually(letters)
+    await jetstream.purge_stream(subjects.DEADLETTERS)
+    await jetstream.delete_stream(subjects.DEADLETTERS)
+
+    async def taken_in():
+        await bury("two")
+        return len(await letters()) == 2
+
+    await eventually(taken_in, within_s=20)
+    await bus.call(DropDeadLetter(id=old.id, reason="old"), CALL)
+    assert (await jetstream.stream_info(subjects.DEADLETTERS)).state.messages == 1

@@ -7,6 +7,7 @@ from typing import Protocol, Self, override
 
 from paracle_chassis.inlet import Incoming
 from paracle_domain import subjects
+from paracle_domain.dead_letters import DEAD_TOLD
 from paracle_domain.envelope import CLAIM, Envelope
 from paracle_domain.errors import ParacleError
 from paracle_domain.messages import JsonObject, Message
@@ -167,10 +168,14 @@ class Delivery:
             self.settled = True
             await self.receipt.nak(delay_s)
 
-    async def term(self, error: ParacleError) -> None:
-        """Move it to the dead letters, with `error` as the reason."""
+    async def term(self, error: ParacleError, *, told: bool = False) -> None:
+        """Move it to the dead letters, with `error` as the reason; `told`: its run learns of the failure otherwise."""
         if not self.settled:
             self.settled = True
+            if told:
+                message = self._message
+                headers = {**message.headers, DEAD_TOLD: "true"}
+                self._message = Incoming(message.subject, message.reply, message.data, headers=headers)
             await self.receipt.term(error)
 
     async def in_progress(self) -> None:

@@ -106,6 +106,15 @@ async def ensure_bucket(client: Client, durability: Durability = PLAIN) -> Chang
     return Change(what, "created")
 
 
+async def delete_message(client: Client, stream: str, seq: int) -> None:
+    """Delete one message of `stream`; nothing happens if it is gone already."""
+    try:
+        await _ask(client, f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
+    except (NotFound, Conflict) as error:  # of a message that is not there the server says 400 or 404
+        if "not found" not in str(error) and "no message" not in str(error):
+            raise
+
+
 async def account_info(client: Client) -> dict[str, Any]:
     """What JetStream says of the account; `Unavailable` until it is up."""
     return await _ask(client, "INFO", None)

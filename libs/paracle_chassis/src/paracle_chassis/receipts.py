@@ -9,30 +9,21 @@ from typing import Final, NamedTuple, Protocol, Self, override
 
 from paracle_chassis import frames, telemetry
 from paracle_chassis.claims import Claims
+from paracle_chassis.dead_letters import dead_headers
 from paracle_chassis.delivery import Delivery, Receipt
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import Link
 from paracle_chassis.publisher import Publisher, Wire
 from paracle_chassis.replies import CommandReplies
 from paracle_domain import subjects
-from paracle_domain.envelope import CLAIM, MSG_ID
-from paracle_domain.errors import ParacleError
+from paracle_domain.errors import MalformedMessage, ParacleError
 from paracle_domain.messages import JsonObject, Message
 from paracle_domain.subjects import DEFAULT_TENANT, is_token
 
 _log = logging.getLogger(__name__)
 
-DEAD_SUBJECT: Final = "paracle-dead-subject"
-DEAD_STREAM: Final = "paracle-dead-stream"
-DEAD_SEQ: Final = "paracle-dead-seq"
-DEAD_CONSUMER: Final = "paracle-dead-consumer"
-DEAD_CODE: Final = "paracle-dead-code"
-DEAD_REASON: Final = "paracle-dead-reason"
-DEAD_TRIES: Final = "paracle-dead-tries"
-_REASON_LIMIT: Final = 1000
 _V1_TOKENS: Final = 9
 _NS: Final = 1_000_000_000
-_SERVERS: Final = "nats-"  # what such headers say is about one publication: its id, its batch, its expectations
 
 
 class Place(NamedTuple):
@@ -94,31 +85,18 @@ class Settler:
         """Copy `delivery` to the dead letters; the same one twice is one dead letter."""
         tenant = delivery.subject.split(".", 3)[2] if delivery.subject.count(".") > 2 else DEFAULT_TENANT
         headers = dead_headers(delivery, place, error)
-        body = await self.claims.check_in(delivery.body, headers)
+        body = await self.claims.check_in(await self._whole(delivery), headers)
         subject = subjects.dlq(tenant if is_token(tenant) else DEFAULT_TENANT, self._service)
         await self._publisher.publish([Wire(subject, body, headers)])
         telemetry.buried(place.consumer, error.code)
         _log.error("message %s of %s is a dead letter now: %s", place.seq, place.stream, error)
 
-
-def dead_headers(delivery: Delivery, place: Place, error: ParacleError) -> dict[str, str]:
-    """The headers of a dead letter: its own, and what became of it."""
-    kept = {
-        name: value
-        for name, value in delivery.headers.items()
-        if not name.lower().startswith(_SERVERS) and name.lower() != CLAIM
-    }
-    return {
-        **kept,
-        MSG_ID: f"{place.stream}.{place.seq}.{place.stored_ns}.{place.consumer}",
-        DEAD_SUBJECT: delivery.subject,
-        DEAD_STREAM: place.stream,
-        DEAD_SEQ: str(place.seq),
-        DEAD_CONSUMER: place.consumer,
-        DEAD_CODE: error.code,
-        DEAD_REASON: " ".join(str(error).split())[:_REASON_LIMIT],
-        DEAD_TRIES: str(place.deliveries),
-    }
+    async def _whole(self, delivery: Delivery) -> bytes:
+        """Its body; one that was put away and not fetched yet must not stay where it is kept for days only."""
+        try:
+            return delivery.body or await self.claims.check_out(b"", delivery.headers)
+        except MalformedMessage:
+            return b""  # it is gone, and perhaps that is why
 
 
 class JetStreamReceipt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import quote
@@ -10,6 +10,7 @@ from urllib.parse import quote
 from pydantic import JsonValue
 
 from paracle_domain.audit import AuditPage, UsageReport
+from paracle_domain.dead_letters import DeadLetterFilter, DeadLetterPage, DeadLettersSettled, DeadLetterView
 from paracle_domain.ids import new_id
 from paracle_domain.messages import Message
 from paracle_domain.registry import Applied, Explanation, RevisionList, SpecList, SpecView
@@ -165,6 +166,47 @@ def usage(run_id: str) -> Call[UsageReport]:
 
 def audit(run_id: str, after: int) -> Call[AuditPage]:
     return Call("GET", f"/v1/runs/{_part(run_id)}/audit", AuditPage, {"after": after})
+
+
+def list_dead_letters(which: DeadLetterFilter, limit: int, cursor: str | None) -> Call[DeadLetterPage]:
+    return Call("GET", "/v1/dead-letters", DeadLetterPage, {**_chosen(which), "limit": limit, "cursor": cursor})
+
+
+def get_dead_letter(id: str) -> Call[DeadLetterView]:
+    return Call("GET", f"/v1/dead-letters/{_part(id)}", DeadLetterView)
+
+
+def redrive(id: str) -> Call[DeadLettersSettled]:
+    return Call("POST", f"/v1/dead-letters/{_part(id)}/redrive", DeadLettersSettled)
+
+
+def drop(id: str, reason: str) -> Call[DeadLettersSettled]:
+    return Call("POST", f"/v1/dead-letters/{_part(id)}/drop", DeadLettersSettled, json={"reason": reason})
+
+
+def settle_all(
+    which: DeadLetterFilter, reason: str | None, before: DeadLettersSettled | None
+) -> Call[DeadLettersSettled]:
+    """Redrive, or with a `reason` drop, what fits; `before` is the answer to the last such call, to go on from."""
+    body = {**_chosen(which), "all": which == DeadLetterFilter()}
+    if before is not None and before.until is not None:
+        body |= {"until": before.until.isoformat(), "after": before.after}
+    if reason is not None:
+        body["reason"] = reason
+    verb = "redrive" if reason is None else "drop"
+    return Call("POST", f"/v1/dead-letters/{verb}", DeadLettersSettled, json=body)
+
+
+def together(parts: Sequence[DeadLettersSettled]) -> DeadLettersSettled:
+    """The answers to several calls as one."""
+    return DeadLettersSettled(
+        settled=tuple(letter for part in parts for letter in part.settled),
+        refused=tuple(refusal for part in parts for refusal in part.refused),
+    )
+
+
+def _chosen(which: DeadLetterFilter) -> dict[str, Any]:
+    return which.model_dump(mode="json", exclude_none=True)
 
 
 def _part(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -13,6 +14,7 @@ from pydantic import JsonValue
 from paracle_client import calls, wire
 from paracle_client.calls import Call, Plural
 from paracle_domain.audit import AuditPage, UsageReport
+from paracle_domain.dead_letters import DeadLetterFilter, DeadLetterPage, DeadLettersSettled, DeadLetterView
 from paracle_domain.errors import ParacleError
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Message
@@ -212,7 +214,41 @@ class Client:
         """Approve or reject what `digest` stands for: the one of the approval that was looked at."""
         return self._ask(calls.decide(approval_id, decision, digest, reason))
 
+    # Dead letters
+
+    def dead_letters(
+        self, which: DeadLetterFilter | None = None, *, limit: int = 50, cursor: str | None = None
+    ) -> DeadLetterPage:
+        """Messages that could not be handled (those that fit `which`), newest first."""
+        return self._ask(calls.list_dead_letters(which or DeadLetterFilter(), limit, cursor))
+
+    def dead_letter(self, letter_id: str) -> DeadLetterView:
+        """One of them, whole."""
+        return self._ask(calls.get_dead_letter(letter_id))
+
+    def redrive(self, letter_id: str) -> DeadLettersSettled:
+        """Publish it again where it was published first."""
+        return self._ask(calls.redrive(letter_id))
+
+    def redrive_all(self, which: DeadLetterFilter) -> DeadLettersSettled:
+        """Publish all again that fit, oldest first; those that come to be meanwhile are left."""
+        return self._settle_all(which, None)
+
+    def drop(self, letter_id: str, reason: str) -> DeadLettersSettled:
+        """Give it up for good; the audit log keeps who did, and why."""
+        return self._ask(calls.drop(letter_id, reason))
+
+    def drop_all(self, which: DeadLetterFilter, reason: str) -> DeadLettersSettled:
+        """Give up all that fit."""
+        return self._settle_all(which, reason)
+
     # How it is done
+
+    def _settle_all(self, which: DeadLetterFilter, reason: str | None) -> DeadLettersSettled:
+        parts: deque[DeadLettersSettled] = deque()
+        while not parts or parts[-1].more:
+            parts.append(self._ask(calls.settle_all(which, reason, parts[-1] if parts else None)))
+        return calls.together(parts)
 
     def _events_so_far(self, run_id: str, after: int) -> Iterator[EventRecord]:
         cursor = wire.Cursor(after)

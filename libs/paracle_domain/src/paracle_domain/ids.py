@@ -15,13 +15,14 @@ from pydantic import StringConstraints
 from ulid import ULID
 from ulid.base32 import decode, encode
 
-type IdKind = Literal["run", "task", "call", "eff", "msg", "evt", "ses", "tok", "wrk", "apr"]
+type IdKind = Literal["run", "task", "call", "eff", "msg", "evt", "ses", "tok", "wrk", "apr", "dead"]
 
 KINDS: Final[frozenset[str]] = frozenset(get_args(IdKind.__value__))
 _SHAPE: Final = re.compile(r"[a-z]{3,4}_[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 RunId = Annotated[str, StringConstraints(pattern=r"^run_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
 ApprovalId = Annotated[str, StringConstraints(pattern=r"^apr_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
+DeadLetterId = Annotated[str, StringConstraints(pattern=r"^dead_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
 TaskId = Annotated[str, StringConstraints(pattern=r"^task_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
 
 

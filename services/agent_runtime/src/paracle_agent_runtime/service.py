@@ -330,7 +330,7 @@ class Runtime:
             return
         reason = InternalError(f"task {task.task_id} broke {tries} times: {type(error).__name__}; see the log")
         for delivery in entry.deliveries:
-            await self._quietly(delivery.term(reason))
+            await self._quietly(delivery.term(reason, told=True))
         self._finish(entry, failed(task, reason))
 
     async def _give_back(self, entry: Entry, delay_s: float) -> None:

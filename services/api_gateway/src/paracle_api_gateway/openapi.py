@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from paracle_api_gateway.problems import Problem
+from paracle_api_gateway.routes import dead_letters
 from paracle_api_gateway.routes.approvals import DecisionRequest
 from paracle_api_gateway.routes.run_orders import CancelRequest, ForkRequest, ReasonRequest, SignalRequest
 from paracle_api_gateway.routes.runs import InvokeRequest, RunRequest
@@ -24,6 +25,7 @@ _TAGS: Final = (
     ("workflows", "Workflows, and starting runs of them."),
     ("runs", "Executions of workflows: durable, numbered event by event, accounted for."),
     ("approvals", "What people are asked before runs go on, and what they decide."),
+    ("dead letters", "Messages that could not be handled: why, and what is to become of them."),
     ("health", "For whoever supervises the process."),
 )
 _BODIES: Final = (
@@ -34,6 +36,7 @@ _BODIES: Final = (
     SignalRequest,
     ForkRequest,
     DecisionRequest,
+    *dead_letters.BODIES,
 )
 SNAPSHOT: Final = Path(__file__).parents[2] / "openapi.json"
 

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from paracle_chassis.app import Service
 from paracle_chassis.background import Background
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
+from paracle_observability.adapters.nats import NatsStreamCopies
 from paracle_observability.adapters.owners import OrchestratorRuns, RuntimeTasks
 from paracle_observability.adapters.postgres import PostgresEventLog
+from paracle_observability.adapters.shelf import PostgresShelf
+from paracle_observability.dead_letters import DeadLetters
 from paracle_observability.handlers import routes
 from paracle_observability.service import Observability
 from paracle_observability.settings import Settings
+
+_EXPIRY_EVERY_S: Final = 3600.0
 
 
 def create_app(settings: Settings) -> Service:
     """The service over NATS and PostgreSQL."""
     bus = NatsBus("observability", settings)
     database = Database(settings, "paracle_observability")
-    events = PostgresEventLog(database.pool, Queries.load("paracle_observability"))
+    queries = Queries.load("paracle_observability")
+    events = PostgresEventLog(database.pool, queries)
+    dead_letters = DeadLetters(PostgresShelf(database.pool, queries), NatsStreamCopies(bus.link), bus)
     observability = Observability(events, {"run": OrchestratorRuns(bus), "task": RuntimeTasks(bus)})
     sweeps = Background(
         "sweeps", partial(observability.sweep, settings.sweep_quiet_s), every_s=settings.sweep_interval_s
     )
+    expiry = Background("expiry", partial(dead_letters.expire, settings.dead_letters_keep_s), every_s=_EXPIRY_EVERY_S)
     return Service(
         "observability",
         settings,
         bus=bus,
-        routes=routes(observability, batch=settings.store_batch, linger_s=settings.store_linger_s),
-        resources=[database, sweeps],
-        checks={"postgres": database.check, "sweeps": sweeps.check},
+        routes=routes(observability, dead_letters, batch=settings.store_batch, linger_s=settings.store_linger_s),
+        resources=[database, sweeps, expiry],
+        checks={"postgres": database.check, "sweeps": sweeps.check, "expiry": expiry.check},
     )

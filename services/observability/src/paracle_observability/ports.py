@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
+from paracle_chassis.dead_letters import Letter
 from paracle_domain.audit import StoredEvent
+from paracle_domain.dead_letters import DeadLetter, DeadLetterFilter
 from paracle_domain.machine import EventRecord
 from paracle_observability.projections import EventRow, Spent, UsageRow
 
@@ -82,4 +85,48 @@ class History(Protocol):
         NotFound
             If there is no such entity.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a dead letter stands among all in time."""
+
+    at: datetime
+    id: str
+
+
+class Shelf(Protocol):
+    """Dead letters, by tenant. Its implementations pass one contract suite."""
+
+    async def keep(self, letters: Sequence[Letter]) -> int:
+        """Keep `letters`; how many are new. One that is here, or was and is settled, changes nothing."""
+        ...
+
+    async def newest(self, tenant: str, which: DeadLetterFilter, before: Place | None, limit: int) -> list[DeadLetter]:
+        """Those that fit, newest first, from `before` on."""
+        ...
+
+    async def oldest(self, tenant: str, which: DeadLetterFilter, after: Place | None, limit: int) -> list[DeadLetter]:
+        """Those that fit, oldest first, from `after` on."""
+        ...
+
+    async def get(self, tenant: str, id: str) -> Letter | None:
+        """One, whole."""
+        ...
+
+    async def remove(self, tenant: str, id: str, event: EventRow) -> bool:
+        """Take one away and put `event` into the audit log, both or neither; whether it was there."""
+        ...
+
+    async def older(self, before: datetime, limit: int) -> list[tuple[str, str]]:
+        """Tenant and id of those that were given up before `before`, oldest first."""
+        ...
+
+
+class StreamCopies(Protocol):
+    """The stream of dead letters, where each stays as long as it is on the shelf."""
+
+    async def delete(self, letter: Letter) -> None:
+        """Delete the copy of `letter`; nothing happens if it is gone."""
         ...

@@ -93,3 +93,40 @@ returning h.tenant, h.entity, h.id, h.stored, h.last_seq, h.checks,
 -- name: count_gaps
 select coalesce(sum(last_seq - stored), 0)::bigint as missing, count(*)::bigint as histories
   from history where stored < last_seq
+
+-- name: keep_dead_letters
+-- One that was settled already may be delivered once more; it does not come back from that.
+insert into dead_letter (tenant, id, at, service, code, run_id, place, told, about, headers, body)
+select l.tenant, l.id, l.at, l.service, l.code, l.run_id, l.place, l.told, l.about::json, l.headers::json, l.body
+  from unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::bigint[],
+              $8::boolean[], $9::text[], $10::text[], $11::bytea[])
+       as l(tenant, id, at, service, code, run_id, place, told, about, headers, body)
+ where not exists (select from event e
+                    where e.tenant = l.tenant and e.entity = 'dead_letter' and e.id = l.id and e.seq = 1)
+on conflict do nothing
+
+-- name: newest_dead_letters
+-- $2-$6: the filter; $7 and $8: the place of the last one of the page before.
+select about::text as about from dead_letter
+ where tenant = $1
+   and ($2::text is null or service = $2) and ($3::text is null or code = $3) and ($4::text is null or run_id = $4)
+   and ($5::timestamptz is null or at >= $5) and ($6::timestamptz is null or at < $6)
+   and ($7::timestamptz is null or (at, id) < ($7, $8::text))
+ order by at desc, id desc limit $9
+
+-- name: oldest_dead_letters
+select about::text as about from dead_letter
+ where tenant = $1
+   and ($2::text is null or service = $2) and ($3::text is null or code = $3) and ($4::text is null or run_id = $4)
+   and ($5::timestamptz is null or at >= $5) and ($6::timestamptz is null or at < $6)
+   and ($7::timestamptz is null or (at, id) > ($7, $8::text))
+ order by at, id limit $9
+
+-- name: get_dead_letter
+select about::text as about, headers::text as headers, body, place, told from dead_letter where tenant = $1 and id = $2
+
+-- name: remove_dead_letter
+delete from dead_letter where tenant = $1 and id = $2 returning id
+
+-- name: expired_dead_letters
+select tenant, id from dead_letter where at < $1 order by at limit $2

@@ -25,3 +25,9 @@ class Settings(ServiceSettings):
         title="Quiet time",
         description="Seconds that an incomplete history must be silent before its owner is asked for the rest.",
     )
+    dead_letters_keep_s: float = Field(
+        90 * 86_400.0,
+        gt=0,
+        title="Dead letters",
+        description="Seconds after which a dead letter that nobody redrives or drops is given up.",
+    )

@@ -10,6 +10,10 @@ STORED: Final = Counter("paracle.observability.events.stored", "Events stored fo
 KNOWN: Final = Counter("paracle.observability.events.known", "Events that were there already.", "{event}")
 REFUSED: Final = Counter("paracle.observability.events.refused", "Messages that are no events.", "{event}")
 UNCOUNTED: Final = Counter("paracle.observability.events.uncounted", "Events whose usage is unreadable.", "{event}")
+BURIED: Final = Counter("paracle.observability.dead_letters.kept", "Dead letters kept for the first time.", "{letter}")
+SETTLED: Final = Counter(
+    "paracle.observability.dead_letters.settled", "Dead letters redriven, dropped or expired.", "{letter}"
+)
 MENDED: Final = Counter("paracle.observability.events.mended", "Missing events fetched from their owner.", "{event}")
 MISSING: Final = Histogram(
     "paracle.observability.events.missing", "Events known to be missing, at every sweep.", "{event}"

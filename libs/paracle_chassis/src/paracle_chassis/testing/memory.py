@@ -14,11 +14,12 @@ from typing import Any, cast, override
 
 from paracle_chassis import codec
 from paracle_chassis.bus import PAYLOAD_LIMIT, Bus, Outgoing
+from paracle_chassis.dead_letters import dead_headers
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.mailbox import Mailbox
 from paracle_chassis.outages import is_outage
-from paracle_chassis.receipts import NoReceipt, Place, dead_headers
+from paracle_chassis.receipts import NoReceipt, Place
 from paracle_chassis.routes import MailboxRoute, Routes, RpcRoute
 from paracle_domain import subjects
 from paracle_domain.envelope import MSG_ID, REPLY_TO, Context, Envelope
@@ -238,6 +239,7 @@ class MemoryBus(Bus):
             self._ids.add((subjects.DEADLETTERS, headers[MSG_ID]))
             subject = subjects.dlq(delivery.tenant, self._services[place.consumer])
             self.dead.append((subject, delivery.body, headers))
+            self._put(subjects.DEADLETTERS, subject, delivery.body, headers)
 
     async def answer(self, delivery: Delivery, answer: Message | JsonObject | ParacleError) -> None:
         waiting = self._waiting.get(delivery.envelope.reply_to or "")

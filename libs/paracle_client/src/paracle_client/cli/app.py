@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "events": "look_commands",
     "cancel": "runs_commands",
     "approvals": "approvals_commands",
+    "dlq": "dlq_commands",
     "demo": "demo",
 }
 

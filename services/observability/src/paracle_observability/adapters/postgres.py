@@ -32,9 +32,8 @@ class PostgresEventLog:
 
     async def store(self, rows: Sequence[EventRow], spent: Sequence[Spent]) -> int:
         """See `EventLog.store`."""
-        columns = [[read(row) for row in rows] for read in _COLUMNS]
         used = json.dumps([_spent(item) for item in spent])
-        return int(await self._pool.fetchval(self._sql["store"], *columns, used))
+        return int(await self._pool.fetchval(self._sql["store"], *columns_of(rows), used))
 
     async def of_run(self, tenant: str, run_id: str, after: int, limit: int) -> list[StoredEvent]:
         """See `EventLog.of_run`."""
@@ -63,6 +62,11 @@ class PostgresEventLog:
         row = await self._pool.fetchrow(self._sql["count_gaps"])
         assert row is not None
         return Gaps(**row)
+
+
+def columns_of(rows: Sequence[EventRow]) -> list[list[Any]]:
+    """The first arguments of the query `store`."""
+    return [[read(row) for row in rows] for read in _COLUMNS]
 
 
 def _spent(item: Spent) -> dict[str, Any]:
