@@ -38,9 +38,13 @@ class Reply:
 class Asked:
     method: str
     path: str
-    query: dict[str, str]
+    queries: dict[str, list[str]]
     headers: dict[str, str]
     body: bytes
+
+    @property
+    def query(self) -> dict[str, str]:
+        return {key: values[0] for key, values in self.queries.items()}
 
     @property
     def json(self) -> Any:
@@ -79,9 +83,8 @@ class FakeApi:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         parts = urlsplit(request.path)
         body = request.rfile.read(int(request.headers.get("content-length") or 0))
-        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         headers = {key.lower(): value for key, value in request.headers.items()}
-        self.asked.append(Asked(request.command, parts.path, query, headers, body))
+        self.asked.append(Asked(request.command, parts.path, parse_qs(parts.query), headers, body))
         replies = self._replies.get(f"{request.command} {parts.path}") or [problem("not_found", 404, "no such path")]
         reply = replies.pop(0) if len(replies) > 1 else replies[0]
         request.send_response(reply.status)

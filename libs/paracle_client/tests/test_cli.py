@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.audit import ModelUsage, UsageReport
 from paracle_domain.inference.usage import Usage
 from paracle_domain.registry import Ancestor, Applied, AppliedSpec, Explanation, SpecList, SpecView, Touched
-from paracle_domain.run.commands import ApprovalPage, RunAccepted, RunPage, RunStatus
+from paracle_domain.run.commands import ApprovalPage, RunAccepted, RunPage, RunsAccepted, RunStatus
 
 
 class Terminal(io.StringIO):
@@ -248,6 +249,69 @@ def test_runs_ls_is_runs(paracle: Callable[..., Result], api: Any, make: Any) ->
     assert paracle("runs", *options).out == paracle("runs", "ls", *options).out
     first, second = (asked.query for asked in api.asked)
     assert first == second == {"workflow": "triage", "status": "failed", "limit": "7", "cursor": "c"}
+
+
+def test_runs_are_chosen_by_all_that_is_given(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+    api.on("GET /v1/runs", RunPage(runs=()))
+    more = ("--since", "2h", "--until", "2030-01-02T03:04:05+01:00", "--parent", make.RUN)
+    paracle("runs", "ls", "--status", "failed", "--status", "paused", "-l", "a=b:c", "-l", "d=e", *more)
+    asked = api.asked[-1].queries
+    assert (asked["status"], asked["label"], asked["parent"]) == (["failed", "paused"], ["a:b:c", "d:e"], [make.RUN])
+    assert asked["created_before"] == ["2030-01-02T02:04:05+00:00"]
+    ago = datetime.now(UTC) - datetime.fromisoformat(asked["created_after"][0])
+    assert timedelta(hours=2) <= ago < timedelta(hours=3)
+    assert paracle("runs", "--since", "tomorrow").err.startswith("error: --since: 'tomorrow' is no time")
+
+
+def test_a_search_that_rests_is_gone_on_with(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+    run = make.view().run
+    api.on(
+        "GET /v1/runs", RunPage(runs=(run,), next_cursor="a"), RunPage(runs=(), next_cursor="b"), RunPage(runs=(run,))
+    )
+    assert len(json.loads(paracle("runs", "-o", "json", "--limit", "3").out)["runs"]) == 2
+    assert [asked.query.get("cursor") for asked in api.asked] == [None, "a", "b"]
+
+
+def test_many_runs_are_cancelled(paracle: Callable[..., Result], api: Any) -> None:
+    api.on("POST /v1/runs/cancel", RunsAccepted(count=1_234))
+    assert paracle("runs", "cancel", "--workflow", "w", "--label", "a=b").out == "told 1,234 runs to cancel\n"
+    assert api.asked[-1].json == {
+        "filter": {"workflow": "w", "statuses": [], "labels": {"a": "b"}},
+        "reason": "cancelled by request",
+        "dry_run": False,
+    }
+    assert paracle("runs", "cancel", "--status", "queued", "--dry-run").out == "would cancel 1,234 runs\n"
+    assert api.asked[-1].json["dry_run"] is True
+    assert json.loads(paracle("cancel", "--workflow", "w", "-o", "json").out) == {"count": 1_234}
+
+
+@pytest.mark.parametrize(("said", "code", "orders"), [("y\n", 0, 2), ("n\n", 1, 1)])
+def test_a_person_is_asked_before_many_runs_are_cancelled(
+    paracle: Callable[..., Result], api: Any, monkeypatch: pytest.MonkeyPatch, said: str, code: int, orders: int
+) -> None:
+    api.on("POST /v1/runs/cancel", RunsAccepted(count=1))
+    monkeypatch.setattr(sys, "stdin", Terminal(said))
+    result = paracle("runs", "cancel", "--workflow", "w")
+    assert result.code == code
+    assert "cancel 1 run?" in result.err
+    assert [asked.json["dry_run"] for asked in api.asked] == [True, False][:orders]
+    assert paracle("runs", "cancel", "--workflow", "w", "--yes").out == "told 1 run to cancel\n"
+
+
+def test_many_runs_are_resumed(paracle: Callable[..., Result], api: Any) -> None:
+    api.on("POST /v1/runs/resume", RunsAccepted(count=2))
+    assert paracle("runs", "resume", "--workflow", "w", "--reason", "mended").out == "told 2 runs to resume\n"
+    assert (api.asked[-1].json["filter"]["workflow"], api.asked[-1].json["reason"]) == ("w", "mended")
+
+
+@pytest.mark.parametrize("verb", ["cancel", "resume"])
+@pytest.mark.parametrize("options", [(), ("run_1", "--workflow", "w")])
+def test_it_must_be_clear_which_runs_are_meant(
+    paracle: Callable[..., Result], api: Any, verb: str, options: tuple[str, ...]
+) -> None:
+    result = paracle("runs", verb, *options)
+    assert (result.code, api.asked) == (1, [])
+    assert result.err.startswith("error: RUN: give one run's id, or options")
 
 
 def test_the_environment_says_who_asks(

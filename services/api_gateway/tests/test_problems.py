@@ -77,7 +77,9 @@ async def test_wrong_methods_name_the_right_ones(client):
     [
         ("/v1/runs?limit=0", "query.limit"),
         ("/v1/runs?limit=many", "query.limit"),
-        ("/v1/runs?status=lost", "query.status"),
+        ("/v1/runs?status=failed&status=lost", "query.status[1]"),
+        ("/v1/runs?created_after=2026-01-01T00:00:00", "query.created_after"),
+        ("/v1/runs?parent=nope", "query.parent"),
         ("/v1/agents/NOPE", "path.name"),
         ("/v1/agents/a?revision=0", "query.revision"),
         ("/v1/runs/nope", "path.run_id"),
@@ -88,6 +90,13 @@ async def test_bad_parameters_name_themselves_and_reach_no_service(client, world
     body = problem(await client.get(target), 422, "invalid_input")
     assert body["path"] == path
     assert body["problems"][0]["path"] == path
+    assert world.bus.asked == []
+
+
+@pytest.mark.parametrize("given", ["label=team", "label=team:a&label=team:b", f"label=team:{'x' * 201}"])
+async def test_bad_labels_are_named(client, world, given):
+    body = problem(await client.get(f"/v1/runs?{given}"), 422, "invalid_input")
+    assert body["path"] == "query.label"
     assert world.bus.asked == []
 
 

@@ -1,5 +1,7 @@
 """What each route asks of whom, and what it answers."""
 
+from datetime import UTC, datetime
+
 import pytest
 from api_fakes import AT, RUN
 
@@ -22,6 +24,7 @@ from paracle_domain.run.commands import (
     ApprovalPage,
     ApprovalView,
     CancelRun,
+    CancelRuns,
     DecideApproval,
     ForkRun,
     GetApproval,
@@ -30,8 +33,11 @@ from paracle_domain.run.commands import (
     ListRuns,
     PauseRun,
     ResumeRun,
+    ResumeRuns,
     RunAccepted,
+    RunFilter,
     RunPage,
+    RunsAccepted,
     RunStatus,
     RunSummary,
     RunView,
@@ -123,12 +129,39 @@ def a_run():
 async def test_runs_are_listed_and_shown(client, world):
     view = a_run()
     world.bus.answers |= {ListRuns: RunPage(runs=(view.run,), next_cursor="n"), GetRun: view}
-    listed = await client.get("/v1/runs?workflow=w&status=running&limit=3&cursor=c")
+    asked = "workflow=w&status=running&status=paused&label=team:a:b&label=x:y&created_after=2026-01-02T03:04:05Z"
+    listed = await client.get(f"/v1/runs?{asked}&created_before=2026-01-03T00:00:00Z&parent={RUN}&limit=3&cursor=c")
     assert RunPage.model_validate(listed.json()).next_cursor == "n"
     shown = (await client.get(f"/v1/runs/{RUN}")).json()
     assert RunView.model_validate(shown) == view
     assert shown["usage"]["cost_usd"] is None
-    assert world.bus.asked[0][0] == ListRuns(workflow="w", status=RunStatus.RUNNING, limit=3, cursor="c")
+    assert world.bus.asked[0][0] == ListRuns(
+        workflow="w",
+        statuses=(RunStatus.RUNNING, RunStatus.PAUSED),
+        labels={"team": "a:b", "x": "y"},
+        created_after=AT,
+        created_before=datetime(2026, 1, 3, tzinfo=UTC),
+        parent=RUN,
+        limit=3,
+        cursor="c",
+    )
+
+
+@pytest.mark.parametrize(("verb", "kind"), [("cancel", CancelRuns), ("resume", ResumeRuns)])
+async def test_many_runs_are_told_at_once(client, world, verb, kind):
+    world.bus.answers[kind] = RunsAccepted(count=3)
+    wanted = {"workflow": "w", "labels": {"a": "b"}}
+    response = await client.post(f"/v1/runs/{verb}", json={"filter": wanted, "reason": "r", "dry_run": True})
+    assert (response.status_code, response.json()) == (200, {"count": 3})
+    [(command, _, subject)] = world.bus.commanded
+    assert command == kind(filter=RunFilter(workflow="w", labels={"a": "b"}), reason="r", dry_run=True)
+    assert subject == f"paracle.v1.default.cmd.orchestrator.{verb}_runs"
+
+
+async def test_many_runs_must_be_named(client, world):
+    response = await client.post("/v1/runs/cancel", json={})
+    assert (response.status_code, response.json()["path"]) == (422, "filter")
+    assert world.bus.commanded == []
 
 
 async def test_a_run_is_cancelled(client, world):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from approvals_memory import ApprovalsInMemory
+from runs_memory import RunsInMemory
 
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.delivery import Delivery
@@ -22,9 +23,10 @@ from paracle_domain.errors import NotFound, ParacleError, Unavailable
 from paracle_domain.messages import Command, JsonObject, Message, Request
 from paracle_domain.plan import Plan, PlannedWorkflow
 from paracle_domain.registry import PlanAnswer, ResolvePlan
-from paracle_domain.run.commands import CancelRun, RunFilter, RunPage, StartRun
+from paracle_domain.run.commands import CancelRun, StartRun
 from paracle_domain.task.messages import Task, TaskResult, TaskStatus
 from paracle_domain.workflow.spec import WorkflowSpec
+from paracle_orchestrator.bulk import BulkOrders
 from paracle_orchestrator.host import RunHost
 from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.service import Orchestrator
@@ -82,6 +84,7 @@ class Receipt:
 
     answers: list[Any] = field(default_factory=list)
     acked: int = 0
+    beats: int = 0
     parked: list[ParacleError] = field(default_factory=list)
 
     async def ack(self) -> None:
@@ -97,7 +100,7 @@ class Receipt:
         self.parked.append(error)
 
     async def in_progress(self) -> None:
-        raise AssertionError("the orchestrator leaves that to the mailbox")
+        self.beats += 1
 
     async def reply(self, answer: Any) -> None:
         self.answers.append(answer)
@@ -116,13 +119,6 @@ class PlanShelf:
         return self.plans.get((tenant, digest))
 
 
-class NoIndex:
-    """A `RunIndex` of nothing: lists are the adapter's, tested on PostgreSQL."""
-
-    async def page(self, tenant: str, wanted: RunFilter, limit: int, cursor: str | None = None) -> RunPage:
-        return RunPage(runs=())
-
-
 class Desk:
     """A replica of the orchestrator, the store and bus that it shares with others, and a clock."""
 
@@ -134,7 +130,9 @@ class Desk:
         self.approvals: ApprovalsInMemory = other.approvals if other else ApprovalsInMemory()
         self.plans = Plans(self.shelf, self.bus)
         self.host = RunHost(self.store, self.plans, self.bus, lambda: self.now, cached=cached)
-        self.service = Orchestrator(self.host, self.plans, self.store, NoIndex(), self.approvals)
+        index = RunsInMemory(self.store)
+        self.bulk = BulkOrders(index, self.host)
+        self.service = Orchestrator(self.host, self.plans, self.store, index, self.approvals, self.bulk)
         self.ticker = Ticker(self.store, self.host, self.bus, lambda: self.now)
 
     def knows(self, name: str, plan: Plan) -> None:
@@ -144,6 +142,7 @@ class Desk:
         receipt = Receipt()
         delivery = self.command(command, receipt, **more)
         await self.service.obey([delivery])
+        await self.bulk.idle()
         return receipt
 
     def command(self, command: Command, receipt: Receipt, *, key: str = "msg-1", **more: Any) -> Delivery:

@@ -5,26 +5,47 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from runs_memory import RunsInMemory
 
 from paracle_chassis import migrations
-from paracle_chassis.event_store import Append, Page, PostgresEventStore
+from paracle_chassis.event_store import Append, EventStore, Page, PostgresEventStore
 from paracle_chassis.postgres import Queries, create_pool
 from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.testing.memory_store import MemoryEventStore
 from paracle_domain.errors import InvalidInput
 from paracle_domain.ids import new_id
 from paracle_domain.run.commands import RunFilter, RunStatus, RunSummary
 from paracle_orchestrator.adapters.postgres import RUN_TABLES
 from paracle_orchestrator.adapters.run_index import PostgresRunIndex
+from paracle_orchestrator.ports import RunIndex
 
-pytestmark = pytest.mark.connected
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 PARENT = new_id("run")
 LABELS: tuple[dict[str, str], ...] = ({}, {"a": "1"}, {"a": "2"}, {"a": "1", "b": "1"}, {"b": "1", "c": "="})
 STATUSES = (RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.COMPLETED, RunStatus.FAILED)
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A store of runs, and the list of what is in it; `resting` is the list of something that rests at once."""
+
+    store: EventStore
+    index: RunIndex
+    resting: RunIndex
+
+
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.connected)])
+def shelf(request: pytest.FixtureRequest) -> Shelf:
+    if request.param == "memory":
+        memory = MemoryEventStore()
+        return Shelf(memory, RunsInMemory(memory), RunsInMemory(memory))
+    pool = request.getfixturevalue("pool")
+    return Shelf(PostgresEventStore(pool, RUN_TABLES), index_of(pool), index_of(pool, most_sifted=2))
 
 
 @pytest.fixture
@@ -57,8 +78,8 @@ def begun(number: int, *, tenant: str = "acme", status: str = "running", **facts
     return Append(new_id("run"), tenant, 0, (page,), status, facts=known | facts)
 
 
-async def put(pool: Any, runs: Sequence[Append]) -> list[str]:
-    assert not await PostgresEventStore(pool, RUN_TABLES).append(runs)
+async def put(store: EventStore, runs: Sequence[Append]) -> list[str]:
+    assert not await store.append(runs)
     return [run.id for run in runs]
 
 
@@ -68,7 +89,7 @@ def ended(run: Append, status: str) -> Append:
     return Append(run.id, run.tenant, 1, (Page(2, "d", at, (b'{"type":"y"}',)),), status, finished_at=at)
 
 
-async def every_page(index: PostgresRunIndex, wanted: RunFilter, limit: int = 3) -> list[RunSummary]:
+async def every_page(index: RunIndex, wanted: RunFilter, limit: int = 3) -> list[RunSummary]:
     found: list[RunSummary] = []
     cursor = None
     while True:
@@ -79,17 +100,17 @@ async def every_page(index: PostgresRunIndex, wanted: RunFilter, limit: int = 3)
             return found
 
 
-async def test_runs_are_listed_newest_first_page_by_page(pool: Any) -> None:
-    ids = await put(pool, [begun(n, labels='{"a":"b"}', priority=3, forked_from=PARENT) for n in range(5)])
-    await put(pool, [begun(n, tenant="evil", labels='{"a":"b"}') for n in range(2)])
+async def test_runs_are_listed_newest_first_page_by_page(shelf: Shelf) -> None:
+    ids = await put(shelf.store, [begun(n, labels='{"a":"b"}', priority=3, forked_from=PARENT) for n in range(5)])
+    await put(shelf.store, [begun(n, tenant="evil", labels='{"a":"b"}') for n in range(2)])
     found: list[RunSummary] = []
     for wanted in (RunFilter(), RunFilter(labels={"a": "b"}), RunFilter(workflow="w")):
-        found = await every_page(index_of(pool), wanted, limit=2)
+        found = await every_page(shelf.index, wanted, limit=2)
         assert [run.run_id for run in found] == ids[::-1]
     assert (found[-1].labels, found[-1].priority, found[-1].forked_from) == ({"a": "b"}, 3, PARENT)
 
 
-async def test_any_filter_finds_what_a_look_at_every_run_finds(pool: Any) -> None:
+async def test_any_filter_finds_what_a_look_at_every_run_finds(shelf: Shelf) -> None:
     chance = random.Random(7)
     runs = [
         begun(
@@ -100,12 +121,11 @@ async def test_any_filter_finds_what_a_look_at_every_run_finds(pool: Any) -> Non
         )
         for n in range(60)
     ]
-    await put(pool, runs)
+    await put(shelf.store, runs)
     statuses = {run.id: chance.choice(STATUSES) for run in runs}
-    store = PostgresEventStore(pool, RUN_TABLES)
-    assert not await store.append([ended(run, statuses[run.id]) for run in runs])
+    assert not await shelf.store.append([ended(run, statuses[run.id]) for run in runs])
     newest = sorted(runs, key=lambda run: (run.pages[0].at, run.id), reverse=True)
-    for index in (index_of(pool), index_of(pool, most_sifted=2)):
+    for index in (shelf.index, shelf.resting):
         for _ in range(150):
             wanted = _some_filter(chance)
             expected = [run.id for run in newest if _meets(run, statuses[run.id], wanted)]
@@ -136,21 +156,23 @@ def _meets(run: Append, status: RunStatus, wanted: RunFilter) -> bool:
     )
 
 
+@pytest.mark.connected
 async def test_labels_follow_their_run(pool: Any) -> None:
-    run = begun(1, labels='{"a":"1","b":"2"}')
-    await put(pool, [run, begun(2)])
+    run, store = begun(1, labels='{"a":"1","b":"2"}'), PostgresEventStore(pool, RUN_TABLES)
+    await put(store, [run, begun(2)])
     assert await pool.fetchval("select count(*) from run_labels where status = 'running'") == 2
-    await PostgresEventStore(pool, RUN_TABLES).append([ended(run, "failed")])
+    await store.append([ended(run, "failed")])
     assert await pool.fetchval("select count(*) from run_labels where status = 'failed'") == 2
     await pool.execute("delete from runs")
     assert await pool.fetchval("select count(*) from run_labels") == 0
 
 
+@pytest.mark.connected
 async def test_what_happens_to_a_run_leaves_its_list_entries_alone(pool: Any) -> None:
     """A page of events that does not change the status is an update in place, however many runs there are."""
     store = PostgresEventStore(pool, RUN_TABLES)
     runs = [begun(n, labels='{"a":"1"}') for n in range(200)]
-    await put(pool, runs)
+    await put(store, runs)
     for seq in range(2, 7):
         pages = [(run, Page(seq, f"c{seq}", AT, (b'{"type":"y"}',))) for run in runs]
         assert not await store.append([Append(run.id, "acme", seq - 1, (page,), "running") for run, page in pages])
@@ -162,6 +184,7 @@ async def test_what_happens_to_a_run_leaves_its_list_entries_alone(pool: Any) ->
     assert moved["n_tup_upd"] == moved["n_tup_hot_upd"] == 1_000
 
 
+@pytest.mark.connected
 @pytest.mark.parametrize("cursor", ["x", "eA==", "é"])
 async def test_a_made_up_cursor_is_refused(pool: Any, cursor: str) -> None:
     with pytest.raises(InvalidInput, match="is no cursor"):

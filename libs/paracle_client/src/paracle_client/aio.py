@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -25,7 +26,9 @@ from paracle_domain.run.commands import (
     ApprovalStatus,
     ApprovalView,
     RunAccepted,
+    RunFilter,
     RunPage,
+    RunsAccepted,
     RunStatus,
     RunView,
     Verdict,
@@ -122,12 +125,27 @@ class AsyncClient:
         self,
         *,
         workflow: str | None = None,
-        status: RunStatus | None = None,
+        status: RunStatus | Sequence[RunStatus] | None = None,
+        labels: Mapping[str, str] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        parent: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> RunPage:
-        """Runs, newest first."""
-        return await self._ask(calls.list_runs(workflow, status, limit, cursor))
+        """Runs that meet all that is given, newest first: in one of the statuses, with all of the labels.
+
+        A page may be short and still have a `next_cursor`, since a long search rests after a while.
+        """
+        wanted = RunFilter(
+            workflow=workflow,
+            statuses=calls.statuses(status),
+            labels=dict(labels or {}),
+            created_after=created_after,
+            created_before=created_before,
+            parent=parent,
+        )
+        return await self._ask(calls.list_runs(wanted, limit, cursor))
 
     async def cancel(self, run_id: str, reason: str = "cancelled by request") -> RunAccepted:
         """Stop a run: from the answer on, nothing new of it begins."""
@@ -162,6 +180,16 @@ class AsyncClient:
         What is not given (the workflow's `revision`, the input `value`, `labels`) is the old run's.
         """
         return await self._ask(calls.fork(run_id, from_step, revision, value, labels, idempotency_key))
+
+    async def cancel_runs(
+        self, wanted: RunFilter, reason: str = "cancelled by request", *, dry_run: bool = False
+    ) -> RunsAccepted:
+        """Stop all runs that `wanted` finds, which must name something; how many those are."""
+        return await self._ask(calls.cancel_runs(wanted, reason, dry_run=dry_run))
+
+    async def resume_runs(self, wanted: RunFilter, reason: str = "", *, dry_run: bool = False) -> RunsAccepted:
+        """Go on with all paused runs that `wanted` finds, which must name something; how many those are."""
+        return await self._ask(calls.resume_runs(wanted, reason, dry_run=dry_run))
 
     async def usage(self, run_id: str) -> UsageReport:
         """Tokens and cost of a run so far, by model, agent and step."""

@@ -20,7 +20,9 @@ from paracle_domain.run.commands import (
     ApprovalView,
     RunAccepted,
     RunEvents,
+    RunFilter,
     RunPage,
+    RunsAccepted,
     RunStatus,
     RunView,
     Verdict,
@@ -91,9 +93,38 @@ def get_run(run_id: str) -> Call[RunView]:
     return Call("GET", f"/v1/runs/{_part(run_id)}", RunView)
 
 
-def list_runs(workflow: str | None, status: RunStatus | None, limit: int, cursor: str | None) -> Call[RunPage]:
-    params = {"workflow": workflow, "status": status and status.value, "limit": limit, "cursor": cursor}
+def statuses(given: RunStatus | Sequence[RunStatus] | None) -> tuple[RunStatus, ...]:
+    """One status, several, or none."""
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, RunStatus) else tuple(given)
+
+
+def list_runs(wanted: RunFilter, limit: int, cursor: str | None) -> Call[RunPage]:
+    params = {
+        "workflow": wanted.workflow,
+        "status": [status.value for status in wanted.statuses] or None,
+        "label": [f"{key}:{value}" for key, value in wanted.labels.items()] or None,
+        "created_after": wanted.created_after and wanted.created_after.isoformat(),
+        "created_before": wanted.created_before and wanted.created_before.isoformat(),
+        "parent": wanted.parent,
+        "limit": limit,
+        "cursor": cursor,
+    }
     return Call("GET", "/v1/runs", RunPage, params)
+
+
+def cancel_runs(wanted: RunFilter, reason: str, *, dry_run: bool) -> Call[RunsAccepted]:
+    return _order_many("cancel", wanted, reason, dry_run=dry_run)
+
+
+def resume_runs(wanted: RunFilter, reason: str, *, dry_run: bool) -> Call[RunsAccepted]:
+    return _order_many("resume", wanted, reason, dry_run=dry_run)
+
+
+def _order_many(verb: str, wanted: RunFilter, reason: str, *, dry_run: bool) -> Call[RunsAccepted]:
+    body = {"filter": wanted.model_dump(mode="json", exclude_none=True), "reason": reason, "dry_run": dry_run}
+    return Call("POST", f"/v1/runs/{verb}", RunsAccepted, json=body)
 
 
 def events(run_id: str, after: int) -> Call[RunEvents]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
@@ -24,7 +25,9 @@ from paracle_domain.run.commands import (
     ApprovalStatus,
     ApprovalView,
     RunAccepted,
+    RunFilter,
     RunPage,
+    RunsAccepted,
     RunStatus,
     RunView,
     Verdict,
@@ -123,12 +126,27 @@ class Client:
         self,
         *,
         workflow: str | None = None,
-        status: RunStatus | None = None,
+        status: RunStatus | Sequence[RunStatus] | None = None,
+        labels: Mapping[str, str] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        parent: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> RunPage:
-        """Runs, newest first."""
-        return self._ask(calls.list_runs(workflow, status, limit, cursor))
+        """Runs that meet all that is given, newest first: in one of the statuses, with all of the labels.
+
+        A page may be short and still have a `next_cursor`, since a long search rests after a while.
+        """
+        wanted = RunFilter(
+            workflow=workflow,
+            statuses=calls.statuses(status),
+            labels=dict(labels or {}),
+            created_after=created_after,
+            created_before=created_before,
+            parent=parent,
+        )
+        return self._ask(calls.list_runs(wanted, limit, cursor))
 
     def cancel(self, run_id: str, reason: str = "cancelled by request") -> RunAccepted:
         """Stop a run: from the answer on, nothing new of it begins."""
@@ -163,6 +181,16 @@ class Client:
         What is not given (the workflow's `revision`, the input `value`, `labels`) is the old run's.
         """
         return self._ask(calls.fork(run_id, from_step, revision, value, labels, idempotency_key))
+
+    def cancel_runs(
+        self, wanted: RunFilter, reason: str = "cancelled by request", *, dry_run: bool = False
+    ) -> RunsAccepted:
+        """Stop all runs that `wanted` finds, which must name something; how many those are."""
+        return self._ask(calls.cancel_runs(wanted, reason, dry_run=dry_run))
+
+    def resume_runs(self, wanted: RunFilter, reason: str = "", *, dry_run: bool = False) -> RunsAccepted:
+        """Go on with all paused runs that `wanted` finds, which must name something; how many those are."""
+        return self._ask(calls.resume_runs(wanted, reason, dry_run=dry_run))
 
     def usage(self, run_id: str) -> UsageReport:
         """Tokens and cost of a run so far, by model, agent and step."""

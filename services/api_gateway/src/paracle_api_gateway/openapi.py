@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from paracle_api_gateway.problems import Problem
 from paracle_api_gateway.routes import dead_letters
 from paracle_api_gateway.routes.approvals import DecisionRequest
+from paracle_api_gateway.routes.many_runs import CancelManyRequest, ResumeManyRequest
 from paracle_api_gateway.routes.run_orders import CancelRequest, ForkRequest, ReasonRequest, SignalRequest
 from paracle_api_gateway.routes.runs import InvokeRequest, RunRequest
 
@@ -37,6 +38,8 @@ _BODIES: Final = (
     ForkRequest,
     DecisionRequest,
     *dead_letters.BODIES,
+    CancelManyRequest,
+    ResumeManyRequest,
 )
 SNAPSHOT: Final = Path(__file__).parents[2] / "openapi.json"
 

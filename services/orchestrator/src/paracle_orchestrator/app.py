@@ -10,6 +10,7 @@ from paracle_chassis.postgres import Database, Queries
 from paracle_orchestrator.adapters.approvals import PostgresApprovals
 from paracle_orchestrator.adapters.postgres import RUN_TABLES, PostgresPlanStore
 from paracle_orchestrator.adapters.run_index import PostgresRunIndex
+from paracle_orchestrator.bulk import BulkOrders
 from paracle_orchestrator.handlers import routes
 from paracle_orchestrator.host import RunHost
 from paracle_orchestrator.plans import Plans
@@ -30,7 +31,8 @@ def create_app(
     plans = Plans(PostgresPlanStore(database.pool, queries), bus)
     host = RunHost(store, plans, bus, utc_now, cached=settings.cached_runs)
     index, approvals = PostgresRunIndex(database.pool, queries), PostgresApprovals(database.pool, queries)
-    orchestrator = Orchestrator(host, plans, store, index, approvals)
+    bulk = BulkOrders(index, host)
+    orchestrator = Orchestrator(host, plans, store, index, approvals, bulk)
     ticks = Background(
         "ticks", Ticker(store, host, bus, utc_now).round, every_s=LOOK_EVERY_S, late_s=RETRY.total_seconds()
     )
@@ -39,6 +41,6 @@ def create_app(
         settings,
         bus=bus,
         routes=routes(orchestrator, settings),
-        resources=[database, ticks],
+        resources=[database, ticks, bulk],
         checks={"postgres": database.check, "ticks": ticks.check},
     )

@@ -68,7 +68,7 @@ class Orders:
         except ParacleError as error:
             if error.retryable:
                 raise
-            await _refuse(delivery, error)
+            await refuse(delivery, error)
             return None
 
 
@@ -135,11 +135,11 @@ async def answer(order: Order, handled: Handled) -> None:
     entry = handled.entries.get(mail.run_id)
     foreign = entry is not None and entry.tenant != mail.context.tenant
     if entry is None or (foreign and mail.facts is None):
-        await _refuse(order.delivery, NotFound(f"there is no run {quote(mail.run_id)}", path="run_id"))
+        await refuse(order.delivery, NotFound(f"there is no run {quote(mail.run_id)}", path="run_id"))
         return
     if mail.facts is not None and (foreign or entry.facts["request"] != mail.facts["request"]):
         taken = f"run {mail.run_id} exists already, from another request; choose another id, or send the same request"
-        await _refuse(order.delivery, Conflict(taken, path="run_id"))
+        await refuse(order.delivery, Conflict(taken, path="run_id"))
         return
     created = mail.run_id in handled.begun
     await order.delivery.reply(RunAccepted(run_id=mail.run_id, status=entry.state.status, created=created))
@@ -156,7 +156,7 @@ async def leave(batch: Sequence[Delivery], read: Sequence[Read]) -> None:
     raise failure
 
 
-async def _refuse(delivery: Delivery, error: ParacleError) -> None:
+async def refuse(delivery: Delivery, error: ParacleError) -> None:
     """Tell whoever sent the command; if he cannot be known, also park it where somebody will look.
 
     Parking answers too. Answering twice would leave an answer behind for the next one who sends the same.

@@ -26,6 +26,7 @@ from paracle_domain.run.commands import (
 )
 from paracle_domain.run.inbox import Tick
 from paracle_domain.task.messages import TaskResult
+from paracle_orchestrator.bulk import BulkOrders, is_bulk
 from paracle_orchestrator.host import Entry, Mail, RunHost, records_of
 from paracle_orchestrator.orders import Order, Orders, answer, leave, mail_of
 from paracle_orchestrator.plans import Plans
@@ -37,19 +38,32 @@ from paracle_orchestrator.views import view_of
 class Orchestrator:
     """Everything that can be asked of runs."""
 
-    def __init__(self, host: RunHost, plans: Plans, store: EventStore, index: RunIndex, approvals: Approvals) -> None:
+    def __init__(
+        self,
+        host: RunHost,
+        plans: Plans,
+        store: EventStore,
+        index: RunIndex,
+        approvals: Approvals,
+        bulk: BulkOrders,
+    ) -> None:
         self._host = host
         self._plans = plans
         self._orders = Orders(plans)
         self._store = store
         self._index = index
         self._approvals = approvals
+        self._bulk = bulk
 
     async def obey(self, batch: Sequence[Delivery]) -> None:
         """Commands on `cmd.orchestrator.*`: each is answered once what it led to is committed.
 
-        Starts need the registry. While it is away they are left to the mailbox, and nothing else waits for them.
+        Starts need the registry. While it is away they are left to the mailbox, and nothing else waits for them. Orders
+        to many runs take their time, and are carried out beside.
         """
+        for delivery in filter(is_bulk, batch):
+            self._bulk.take(delivery)
+        batch = [delivery for delivery in batch if delivery.open]
         read = await self._orders.read(batch)
         orders = [order for order in read if isinstance(order, Order)]
         handled = await self._host.handle([order.mail for order in orders])

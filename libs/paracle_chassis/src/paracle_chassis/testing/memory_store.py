@@ -10,16 +10,16 @@ from paracle_chassis.event_store import Append, Due, Loaded, Page, Wake
 
 
 class MemoryEventStore:
-    """Actors in a dictionary. `writes` counts the appends that wrote something."""
+    """Actors in a dictionary, `actors`. `writes` counts the appends that wrote something."""
 
     def __init__(self) -> None:
-        self._actors: dict[str, Loaded] = {}
+        self.actors: dict[str, Loaded] = {}
         self.writes = 0
 
     async def load(self, ids: Collection[str], after: Mapping[str, int] | None = None) -> dict[str, Loaded]:
         """See `EventStore.load`."""
         seen = after or {}
-        found = {name: self._actors[name] for name in ids if name in self._actors}
+        found = {name: self.actors[name] for name in ids if name in self.actors}
         return {
             name: replace(actor, pages=tuple(page for page in actor.pages if page.first_seq > seen.get(name, 0)))
             for name, actor in found.items()
@@ -27,7 +27,7 @@ class MemoryEventStore:
 
     async def read(self, id: str, after: int, limit: int) -> list[Page]:  # the field's name
         """See `EventStore.read`."""
-        actor = self._actors.get(id)
+        actor = self.actors.get(id)
         return [page for page in actor.pages if page.last_seq > after][: limit + 1] if actor else []
 
     async def append(self, appends: Sequence[Append]) -> set[str]:
@@ -40,14 +40,14 @@ class MemoryEventStore:
         return lost
 
     def _expected(self, item: Append) -> bool:
-        actor = self._actors.get(item.id)
+        actor = self.actors.get(item.id)
         if actor is None:
             return item.expected == 0
         return item.expected > 0 and (actor.version, actor.tenant) == (item.expected, item.tenant)
 
     def _write(self, item: Append) -> None:
-        before = self._actors.get(item.id)
-        self._actors[item.id] = Loaded(
+        before = self.actors.get(item.id)
+        self.actors[item.id] = Loaded(
             id=item.id,
             tenant=item.tenant,
             version=item.version,
@@ -61,15 +61,15 @@ class MemoryEventStore:
 
     async def claim_due(self, now: datetime, again_at: datetime, limit: int) -> list[Due]:
         """See `EventStore.claim_due`."""
-        waiting = [(actor.wake_at, actor) for actor in self._actors.values() if actor.wake_at is not None]
+        waiting = [(actor.wake_at, actor) for actor in self.actors.values() if actor.wake_at is not None]
         due = sorted(((at, actor) for at, actor in waiting if at <= now), key=lambda item: item[0])[:limit]
         for _, actor in due:
-            self._actors[actor.id] = replace(actor, wake_at=again_at)
+            self.actors[actor.id] = replace(actor, wake_at=again_at)
         return [Due(actor.id, actor.tenant) for _, actor in due]
 
     async def reschedule(self, wakes: Sequence[Wake]) -> None:
         """See `EventStore.reschedule`."""
         for wake in wakes:
-            actor = self._actors.get(wake.id)
+            actor = self.actors.get(wake.id)
             if actor is not None and actor.version == wake.version:
-                self._actors[wake.id] = replace(actor, wake_at=wake.at)
+                self.actors[wake.id] = replace(actor, wake_at=wake.at)

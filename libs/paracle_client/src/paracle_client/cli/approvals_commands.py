@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from paracle_client.cli.runs_commands import CursorOption, LimitOption, WorkflowOption
+from paracle_client.cli.filters import WorkflowOption
+from paracle_client.cli.runs_commands import CursorOption, LimitOption
 from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
 from paracle_client.client import Client
 from paracle_client.plain import safe, safe_json

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
+from paracle_client.cli.filters import (
+    LabelsOption,
+    ParentOption,
+    SinceOption,
+    StatusOption,
+    UntilOption,
+    WorkflowOption,
+    filter_of,
+)
 from paracle_client.cli.inputs import InputOption, KeyOption, LabelOption, parse_input, parse_labels
+from paracle_client.cli.many import DryRunOption, YesOption, order_many, require_one_or_many
 from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
+from paracle_client.client import Client
 from paracle_client.display import duration
-from paracle_domain.run.commands import RunAccepted, RunStatus, RunSummary
+from paracle_domain.run.commands import RunAccepted, RunFilter, RunPage, RunSummary
 
 app = typer.Typer()
 runs = typer.Typer(epilog="Example: paracle runs --workflow triage --status failed")
 app.add_typer(runs, name="runs")
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="id of a run")]
-WorkflowOption = Annotated[str | None, typer.Option(help="only runs of this workflow")]
-StatusOption = Annotated[RunStatus | None, typer.Option(help="only runs that stand so")]
+OneRunArgument = Annotated[str | None, typer.Argument(metavar="[RUN]", help="id of a run; or say below which ones")]
 LimitOption = Annotated[int, typer.Option(min=1, max=500, help="at most so many")]
 ReasonOption = Annotated[str, typer.Option(help="kept in the run's history")]
 CursorOption = Annotated[str | None, typer.Option(help="`next_cursor` of the page before")]
@@ -28,6 +39,10 @@ def _runs(
     context: typer.Context,
     workflow: WorkflowOption = None,
     status: StatusOption = None,
+    label: LabelsOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    parent: ParentOption = None,
     limit: LimitOption = 20,
     cursor: CursorOption = None,
     output: OutputOption = Output.TABLE,
@@ -35,21 +50,26 @@ def _runs(
 ) -> None:
     """List runs, newest first (as `ls`), and look after those that were started."""
     if context.invoked_subcommand is None:
-        ls(workflow, status, limit, cursor, output, url)
+        ls(workflow, status, label, since, until, parent, limit, cursor, output, url)
 
 
-@runs.command(epilog="Example: paracle runs ls --workflow triage --status failed")
+@runs.command(epilog="Example: paracle runs ls --workflow triage --status failed --label team=support --since 2h")
 def ls(
     workflow: WorkflowOption = None,
     status: StatusOption = None,
+    label: LabelsOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    parent: ParentOption = None,
     limit: LimitOption = 20,
     cursor: CursorOption = None,
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
     """List runs, newest first."""
+    wanted = filter_of(workflow, status, label, since, until, parent)
     with connect(url) as client:
-        page = client.runs(workflow=workflow, status=status, limit=limit, cursor=cursor)
+        page = _page(client, wanted, limit, cursor)
     if output is Output.JSON:
         print_json(page)
         return
@@ -57,6 +77,25 @@ def ls(
     print_table(["RUN", "WORKFLOW", "STATUS", "STARTED", "TOOK", "LABELS"], rows, empty="no runs")
     if page.next_cursor is not None:
         console().print(f"more: --cursor {page.next_cursor}", style="dim", markup=False, soft_wrap=True)
+
+
+def _page(client: Client, wanted: RunFilter, limit: int, cursor: str | None) -> RunPage:
+    """A full page, if there are so many runs: a search that rests is gone on with."""
+    found: tuple[RunSummary, ...] = ()
+    while True:
+        page = client.runs(
+            workflow=wanted.workflow,
+            status=wanted.statuses,
+            labels=wanted.labels,
+            created_after=wanted.created_after,
+            created_before=wanted.created_before,
+            parent=wanted.parent,
+            limit=limit - len(found),
+            cursor=cursor,
+        )
+        found, cursor = (*found, *page.runs), page.next_cursor
+        if cursor is None or len(found) == limit:
+            return RunPage(runs=found, next_cursor=cursor)
 
 
 def _run_row(one: RunSummary) -> tuple[object, ...]:
@@ -67,17 +106,29 @@ def _run_row(one: RunSummary) -> tuple[object, ...]:
 
 
 @app.command(epilog='Example: paracle cancel run_01J… --reason "wrong folder"')
-@runs.command(epilog='Example: paracle runs cancel run_01J… --reason "wrong folder"')
+@runs.command(epilog="Example: paracle runs cancel run_01J…   |   paracle runs cancel --workflow triage --label team=x")
 def cancel(
-    run_id: RunArgument,
-    reason: Annotated[str, typer.Option(help="kept in the run's history")] = "cancelled by request",
+    run_id: OneRunArgument = None,
+    reason: ReasonOption = "cancelled by request",
+    workflow: WorkflowOption = None,
+    status: StatusOption = None,
+    label: LabelsOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    parent: ParentOption = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
-    """Stop a run: from the answer on, no new step, model call or tool call of it begins."""
+    """Stop a run, or all that match: from the answer on, no new step, model call or tool call of them begins."""
+    wanted = filter_of(workflow, status, label, since, until, parent)
+    require_one_or_many(run_id, wanted)
     with connect(url) as client:
-        accepted = client.cancel(run_id, reason)
-    print_accepted(accepted, output)
+        if run_id is not None:
+            print_accepted(client.cancel(run_id, reason), output)
+        else:
+            order_many("cancel", partial(client.cancel_runs, wanted, reason), dry_run=dry_run, yes=yes, output=output)
 
 
 @runs.command(epilog='Example: paracle runs pause run_01J… --reason "looking into it"')
@@ -93,17 +144,29 @@ def pause(
     print_accepted(accepted, output)
 
 
-@runs.command(epilog="Example: paracle runs resume run_01J…")
+@runs.command(epilog="Example: paracle runs resume run_01J…   |   paracle runs resume --workflow triage --since 2h")
 def resume(
-    run_id: RunArgument,
+    run_id: OneRunArgument = None,
     reason: ReasonOption = "",
+    workflow: WorkflowOption = None,
+    status: StatusOption = None,
+    label: LabelsOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    parent: ParentOption = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
-    """Go on with a paused run."""
+    """Go on with a paused run, or with all paused ones that match."""
+    wanted = filter_of(workflow, status, label, since, until, parent)
+    require_one_or_many(run_id, wanted)
     with connect(url) as client:
-        accepted = client.resume(run_id, reason)
-    print_accepted(accepted, output)
+        if run_id is not None:
+            print_accepted(client.resume(run_id, reason), output)
+        else:
+            order_many("resume", partial(client.resume_runs, wanted, reason), dry_run=dry_run, yes=yes, output=output)
 
 
 @runs.command(epilog="Example: paracle runs signal run_01J… paid --payload amount:=12 --key payment-4711")

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from paracle_api_gateway.routes import approvals, dead_letters, docs, events, health, manifests, run_orders, runs, specs
+from paracle_api_gateway.routes import (
+    approvals,
+    dead_letters,
+    docs,
+    events,
+    health,
+    manifests,
+    many_runs,
+    run_orders,
+    runs,
+    specs,
+)
 
 
 def install(app: FastAPI) -> None:
     """All routes of the API."""
-    for module in (manifests, specs, runs, run_orders, approvals, events, dead_letters, health, docs):
+    for module in (manifests, specs, many_runs, runs, run_orders, approvals, events, dead_letters, health, docs):
         app.include_router(module.router())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Header, Path, Request, Response
-from pydantic import BaseModel, StringConstraints
+from pydantic import BaseModel
 
 from paracle_chassis.bus import Bus
 from paracle_domain.envelope import Context
@@ -29,7 +29,6 @@ RunPath = Annotated[
         examples=["run_01JDZ7T6C4W2V9M3N5K8Q0XHRB"],
     ),
 ]
-LabelText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 IdempotencyKey = Annotated[
     str | None,
     Header(

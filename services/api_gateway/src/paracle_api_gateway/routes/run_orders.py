@@ -15,7 +15,6 @@ from paracle_api_gateway.routes.common import (
     MAX_NUMBER,
     NAME_PATTERN,
     IdempotencyKey,
-    LabelText,
     RunPath,
     TheBus,
     answer,
@@ -25,6 +24,7 @@ from paracle_api_gateway.routes.common import (
 )
 from paracle_domain.ids import id_from_key
 from paracle_domain.run.commands import CancelRun, ForkRun, PauseRun, ResumeRun, RunAccepted, SignalRun
+from paracle_domain.run.labels import Labels
 
 SignalPath = Annotated[str, Path(pattern=NAME_PATTERN, description="Name of the signal.", examples=["paid"])]
 
@@ -72,9 +72,7 @@ class ForkRequest(BaseModel):
     from_step: str = Field(min_length=1, max_length=63, description="It and all that depends on it run anew.")
     revision: int | None = Field(default=None, ge=1, le=MAX_NUMBER, description="The old run's plan if absent.")
     input: JsonValue = Field(default=None, description="The old run's if absent.")
-    labels: dict[LabelText, LabelText] | None = Field(
-        default=None, max_length=50, description="The old run's if absent."
-    )
+    labels: Labels | None = Field(default=None, description="The old run's if absent.")
 
 
 def router() -> APIRouter:

@@ -14,9 +14,7 @@ from paracle_api_gateway.routes.common import (
     LOCATED,
     MAX_NUMBER,
     MAX_POSITION,
-    NAME_PATTERN,
     IdempotencyKey,
-    LabelText,
     NamePath,
     RunPath,
     TheBus,
@@ -31,13 +29,11 @@ from paracle_domain.envelope import Context
 from paracle_domain.run.commands import (
     GetRun,
     GetRunEvents,
-    ListRuns,
     RunAccepted,
-    RunPage,
-    RunStatus,
     RunView,
     StartRun,
 )
+from paracle_domain.run.labels import Labels
 
 
 class InvokeRequest(BaseModel):
@@ -46,7 +42,7 @@ class InvokeRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     input: JsonValue = Field(default_factory=dict, examples=[{"text": "My invoice is wrong."}])
-    labels: dict[LabelText, LabelText] = Field(default={}, max_length=50, examples=[{"team": "support"}])
+    labels: Labels = Field(default={}, examples=[{"team": "support"}])
 
 
 class RunRequest(InvokeRequest):
@@ -59,13 +55,6 @@ def router() -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["runs"])
     _starts(routes)
-    routes.get(
-        "/v1/runs",
-        operation_id="list_runs",
-        summary="List runs",
-        response_model=RunPage,
-        responses=documented(422),
-    )(list_runs)
     routes.get(
         "/v1/runs/{run_id}",
         operation_id="get_run",
@@ -133,18 +122,6 @@ async def invoke_agent(
 async def _start(request: Request, call: Context, bus: Bus, command: StartRun) -> Response:
     accepted = RunAccepted.model_validate(await order(request, call, bus, command, id=command.run_id))
     return answer(accepted, 202, {"Location": f"/v1/runs/{accepted.run_id}"})
-
-
-async def list_runs(
-    call: Caller,
-    bus: TheBus,
-    workflow: Annotated[str | None, Query(pattern=NAME_PATTERN, description="Only runs of this workflow.")] = None,
-    status: Annotated[RunStatus | None, Query(description="Only runs that stand so.")] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
-) -> Response:
-    """Runs, newest first."""
-    return answer(await bus.call(ListRuns(workflow=workflow, status=status, limit=limit, cursor=cursor), call))
 
 
 async def get_run(run_id: RunPath, call: Caller, bus: TheBus) -> Response:

@@ -1,0 +1,67 @@
+"""Which runs a command is for: the options that say so, the same for all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+import typer
+
+from paracle_client.cli.inputs import parse_labels
+from paracle_domain.errors import InvalidInput, quote
+from paracle_domain.run.commands import RunFilter, RunStatus
+
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+WorkflowOption = Annotated[str | None, typer.Option(help="only runs of this workflow")]
+StatusOption = Annotated[
+    list[RunStatus] | None, typer.Option(help="only runs that stand so; repeated: in one of these ways")
+]
+LabelsOption = Annotated[
+    list[str] | None, typer.Option("--label", "-l", help="key=value: only runs with that label; repeated: with all")
+]
+SinceOption = Annotated[
+    str | None, typer.Option(help="only runs started then or later: 90s, 30m, 2h, 7d ago, or an ISO time")
+]
+UntilOption = Annotated[str | None, typer.Option(help="only runs started earlier than that; as --since")]
+ParentOption = Annotated[str | None, typer.Option(metavar="RUN", help="only children of this run")]
+
+
+def filter_of(
+    workflow: str | None,
+    statuses: Sequence[RunStatus] | None,
+    labels: Sequence[str] | None,
+    since: str | None,
+    until: str | None,
+    parent: str | None,
+) -> RunFilter:
+    """The filter that the options give."""
+    now = datetime.now(UTC)
+    return RunFilter(
+        workflow=workflow,
+        statuses=tuple(statuses or ()),
+        labels=parse_labels(labels or []),
+        created_after=None if since is None else parse_time(since, now, "--since"),
+        created_before=None if until is None else parse_time(until, now, "--until"),
+        parent=parent,
+    )
+
+
+def parse_time(text: str, now: datetime, option: str) -> datetime:
+    """The time that `text` says: so long before `now`, or an ISO time, here if it names no zone.
+
+    Raises
+    ------
+    InvalidInput
+        If it is neither; it says what `option` takes.
+    """
+    ago = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    if ago is not None:
+        return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        message = f"{quote(text)} is no time; give 90s, 30m, 2h, 7d, or one like 2026-11-26T09:30"
+        raise InvalidInput(message, path=option) from error
