@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from run_driver import BROKEN, FLAKY, Driver, plan, result_of
 
 from paracle_domain.run.commands import StepStatus
-from paracle_domain.run.directives import DispatchTask, StopTask
+from paracle_domain.run.directives import DispatchTask, RunDirective, StopTask
 from paracle_domain.run.events import decode_event
+from paracle_domain.run.folding import evolve
 from paracle_domain.run.machine import RunMachine
-from paracle_domain.run.state import RunState, evolve
+from paracle_domain.run.state import RunState
 from paracle_domain.task.messages import TaskResult, TaskStatus
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"
@@ -78,12 +79,13 @@ class World:
         else:
             self.driver.tick(self._choose.choice([1, 5, 31]))
 
-    def _carry_out(self, directive: DispatchTask | StopTask) -> None:
+    def _carry_out(self, directive: RunDirective) -> None:
         if isinstance(directive, StopTask):
             command = directive.command
             task = self.driver.task(command.step)
             self.mailbox.append(result_of(task, TaskStatus.CANCELLED))
             return
+        assert isinstance(directive, DispatchTask)
         task = directive.task
         self.started.append(task.task_id)
         key = f"{task.step}.{task.attempt}"
@@ -138,7 +140,7 @@ def test_every_run_ends_once_and_keeps_the_rules(
     assert len(ends) == 1
     assert run.events[-1] is ends[0]
     assert run.state.seq == len(run.events)
-    assert not run.state.open
+    assert not run.state.table.open
     _check_order(steps, run)
     _check_success(run)
 

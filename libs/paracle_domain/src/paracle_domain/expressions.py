@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,6 +32,8 @@ FUEL: Final = 100_000
 MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024
 STEP_FIELDS: Final = frozenset({"output", "status", "error"})
 ROOTS: Final = frozenset({"input", "steps", "run"})
+LOCALS: Final = frozenset({"item", "index", "iteration", "last", "output"})
+"""Names that only some expressions see: those of a map's or loop's work."""
 _STEPS: Final = frozenset({"steps"})
 _FUEL_STEP_CHARS: Final = 1_024
 _MAX_DEPTH: Final = 200
@@ -62,15 +64,38 @@ def evaluate(template: JsonValue, scope: Mapping[str, Any]) -> JsonValue:
         If an expression does not parse, names something absent, runs out of fuel, or gives too much or no JSON value.
         Its `path` leads to the string within `template`.
     """
+    return compiled(template)(scope)
+
+
+type Evaluator = Callable[[Mapping[str, Any]], JsonValue]
+
+
+def compiled(template: JsonValue) -> Evaluator:
+    """`template` made ready to be evaluated often, see `evaluate`; parts without code are given as they are.
+
+    Raises
+    ------
+    ExpressionFailed
+        If an expression does not parse.
+    """
+    if not any(True for _ in texts(template)):
+        return lambda _: template
     match template:
         case str():
-            return _evaluate_text(template, scope) if "{" in template else template
+            return _compiled_text(template)
         case dict():
-            return {key: _below(key, value, scope) for key, value in template.items()}
-        case list():
-            return [_below(index, value, scope) for index, value in enumerate(template)]
+            fields = [(key, compiled(value)) for key, value in template.items()]
+            return lambda scope: {key: _below(key, part, scope) for key, part in fields}
         case _:
-            return template
+            items = [compiled(value) for value in cast("list[JsonValue]", template)]
+            return lambda scope: [_below(index, part, scope) for index, part in enumerate(items)]
+
+
+def _compiled_text(text: str) -> Evaluator:
+    template = read(text)
+    if template.expression is None:
+        return lambda scope: render(text, scope)
+    return lambda scope: _value(template, scope)
 
 
 def truth(expression: str, scope: Mapping[str, Any]) -> bool:
@@ -150,7 +175,7 @@ def read(text: str) -> Template:
     names = _undeclared(text)
     first = codes[0] if codes else None
     whole = first is not None and not first.block and not text[: first.start].strip() and not text[first.end :].strip()
-    found = [(path, code) for code in codes for path in paths(code, ROOTS)]
+    found = [(path, code) for code in codes for path in paths(code, ROOTS | LOCALS)]
     free = not any(code.block or guarded(code.tokens) for code in codes)
     return Template(
         source=text,
@@ -183,21 +208,14 @@ def render(template: str, scope: Mapping[str, Any]) -> str:
     return str(_run(found, scope, native=False))
 
 
-def _below(part: str | int, template: JsonValue, scope: Mapping[str, Any]) -> JsonValue:
+def _below(part: str | int, evaluator: Evaluator, scope: Mapping[str, Any]) -> JsonValue:
     try:
-        return evaluate(template, scope)
+        return evaluator(scope)
     except ExpressionFailed as error:
         step = f"[{part}]" if isinstance(part, int) else part
         rest = error.path or ""
         error.path = step + (rest if not rest or rest.startswith("[") else f".{rest}")
         raise
-
-
-def _evaluate_text(text: str, scope: Mapping[str, Any]) -> JsonValue:
-    if not has_code(text):
-        return text
-    template = read(text)
-    return render(text, scope) if template.expression is None else _value(template, scope)
 
 
 def _value(template: Template, scope: Mapping[str, Any]) -> JsonValue:

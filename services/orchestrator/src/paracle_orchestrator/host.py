@@ -24,16 +24,17 @@ from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import Conflict
 from paracle_domain.machine import EventRecord, encode_record
 from paracle_domain.messages import Encoded
-from paracle_domain.run.directives import DispatchTask, RunDirective, StopTask
+from paracle_domain.run.directives import RunDirective, ShowApproval
 from paracle_domain.run.events import RunEvent, decode_event
+from paracle_domain.run.folding import evolve
 from paracle_domain.run.inbox import Begin, RunMessage, Tick
 from paracle_domain.run.machine import RunMachine
-from paracle_domain.run.state import RunState, evolve
+from paracle_domain.run.state import RunState
 from paracle_orchestrator import telemetry
+from paracle_orchestrator.outgoing import SOURCE, message_of
 from paracle_orchestrator.plans import Pinned, Plans
 from paracle_orchestrator.ports import Clock
 
-SOURCE: Final = "paracle/orchestrator"
 _ROUNDS: Final = 20
 
 log = logging.getLogger(__name__)
@@ -199,7 +200,7 @@ class RunHost:
                 turn.repeats.append(mail)
             turn.state, turn.wake_at = made.state, made.wake_at
             context = mail.context.caused_by(mail.cause, entry.id)
-            turn.outbox.extend(_directive(entry.tenant, directive, context) for directive in made.directives)
+            turn.outbox.extend(_directives(entry.tenant, made.directives, context))
         return turn
 
     @staticmethod
@@ -298,7 +299,7 @@ def _said_again(turn: _Turn, page: Page, mail: Mail) -> list[Outgoing]:
     again = entry.machine.again(turn.state, events)
     return [
         *_records(entry, page, [event.type for event in events], mail.context),
-        *(_directive(entry.tenant, directive, context) for directive in again),
+        *_directives(entry.tenant, again, context),
     ]
 
 
@@ -351,11 +352,7 @@ def _records(entry: Entry, page: Page, types: Sequence[str], context: Context) -
     ]
 
 
-def _directive(tenant: str, directive: RunDirective, context: Context) -> Outgoing:
-    match directive:
-        case DispatchTask(task=task, pool=pool):
-            envelope = Envelope.wrap(task.type_name, SOURCE, context, id=directive.message_id)
-            return Outgoing(subjects.task(tenant, pool), task, envelope)
-        case StopTask(command=command):
-            envelope = Envelope.wrap(command.type_name, SOURCE, context, id=directive.message_id)
-            return Outgoing(subjects.cmd(tenant, command.service, command.verb), command, envelope)
+def _directives(tenant: str, directives: Iterable[RunDirective], context: Context) -> Iterable[Outgoing]:
+    return (
+        message_of(tenant, directive, context) for directive in directives if not isinstance(directive, ShowApproval)
+    )

@@ -16,7 +16,8 @@ from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.messages import Message
 from paracle_orchestrator import telemetry
-from paracle_orchestrator.host import SOURCE, RunHost
+from paracle_orchestrator.host import RunHost
+from paracle_orchestrator.outgoing import SOURCE
 from paracle_orchestrator.ports import Clock
 
 RETRY: Final = timedelta(seconds=10)

@@ -98,5 +98,4 @@ class PublishEvent:
         return f"{self.record.id}.emit.{self.record.seq}"
 
 
-type RunDirective = DispatchTask | StopTask
-type ComingDirective = RunDirective | StartChild | CancelChild | TellParent | ShowApproval | PublishEvent
+type RunDirective = DispatchTask | StopTask | StartChild | CancelChild | TellParent | ShowApproval | PublishEvent

@@ -115,6 +115,7 @@ class StepOpened(Message, type_name="step.opened"):
 
     type: Literal["step.opened"] = "step.opened"
     step: str
+    kind: Literal["map", "loop"]
     count: int
     deadline_at: datetime | None = None
 
@@ -326,15 +327,28 @@ class RunTimedOut(Message, type_name="run.timed_out"):
 
 type RunEvent = (
     RunStarted
+    | RunAdmitted
+    | RunPaused
+    | RunResumed
+    | SignalReceived
+    | StepKept
     | StepStarted
+    | StepOpened
+    | StepWaiting
+    | StepEmitted
+    | ApprovalAsked
+    | ApprovalDecided
+    | ApprovalEscalated
     | StepCompleted
     | StepRetrying
+    | StepFailing
     | StepFailed
     | StepTimedOut
     | StepSkipped
     | StepCancelled
     | RunCancelling
     | RunFailing
+    | RunCompensating
     | RunCompleted
     | RunDegraded
     | RunFailed

@@ -91,5 +91,4 @@ class Tick:
     """The time at which the run wanted to be woken has come."""
 
 
-type RunMessage = Begin | TaskResult | Cancel | Tick
-type ComingMessage = RunMessage | Pause | Resume | Admit | Signal | Decide | ChildEnded
+type RunMessage = Begin | TaskResult | Cancel | Tick | Pause | Resume | Admit | Signal | Decide | ChildEnded

@@ -2,62 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, assert_never
+from typing import Literal, override
 
 from pydantic import JsonValue
 
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.inference.usage import NOTHING, Usage
-from paracle_domain.run.commands import RunStatus, StepStatus
-from paracle_domain.run.events import (
-    RunCancelled,
-    RunCancelling,
-    RunCompleted,
-    RunDegraded,
-    RunEvent,
-    RunFailed,
-    RunFailing,
-    RunStarted,
-    RunTimedOut,
-    StepCancelled,
-    StepCompleted,
-    StepFailed,
-    StepRetrying,
-    StepSkipped,
-    StepStarted,
-    StepTimedOut,
-)
+from paracle_domain.run.commands import TERMINAL_STEP, Decision, RunStatus, StepStatus
+from paracle_domain.run.events import ApprovalAsked, ApprovalEscalated, RunStarted, SignalReceived
+from paracle_domain.run.places import place_of
+from paracle_domain.run.table import Table
 from paracle_domain.workflow.graph import Graph
 
 type Outcome = Literal["failed", "timed_out", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
-class StepState:
-    """A step that has begun, or has ended without beginning. Steps without one are pending.
-
-    `attempt_at` is when the running attempt started; `due_at` its deadline, or the time at which the next one starts.
-    """
-
-    status: StepStatus
-    attempt: int = 0
-    task_id: str | None = None
-    started_at: datetime | None = None
-    attempt_at: datetime | None = None
-    finished_at: datetime | None = None
-    due_at: datetime | None = None
-    input: JsonValue = None
-    output: JsonValue = None
-    error: ErrorInfo | None = None
-    usage: Usage = NOTHING
-
-
-@dataclass(frozen=True, slots=True)
 class Ending:
-    """Why nothing new starts any more, and since when."""
+    """Why nothing new starts any more (of a run, or of a map or loop), and since when."""
 
     outcome: Outcome
     since: datetime
@@ -65,28 +30,142 @@ class Ending:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The items of a map, or the iterations of a loop; `next` is the first that has not begun.
+
+    `memo` holds what the list of a map was evaluated to: it follows from the run, so it is no part of its state.
+    """
+
+    kind: Literal["map", "loop"]
+    items: Table[StepState]
+    next: int = 0
+    ending: Ending | None = None
+    degraded: bool = False
+    memo: list[list[JsonValue]] = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def hungry(self) -> bool:
+        """Whether there is something to start of it, if there is room."""
+        if self.ending is not None or self.next >= self.items.count:
+            return False
+        return self.kind == "map" or self.items.open == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a step waits for."""
+
+    until: datetime | None
+    signal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An approval: what was asked, of whom after all, and what was decided so far."""
+
+    asked: ApprovalAsked
+    decisions: tuple[Decision, ...] = ()
+    escalation: ApprovalEscalated | None = None
+
+    @property
+    def approvers(self) -> ApprovalAsked | ApprovalEscalated:
+        return self.escalation or self.asked
+
+    @property
+    def expires_at(self) -> datetime | None:
+        return self.approvers.expires_at
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """A step that has begun, or has ended without beginning; so are items, iterations and compensations.
+
+    `attempt_at` is when the running attempt started; `due_at` its deadline, or the time at which the next one starts.
+    `deadline_at` is that of a step which does no work itself. `place` counts the run's events up to the end of it.
+    """
+
+    status: StepStatus
+    attempt: int = 0
+    task_id: str | None = None
+    child_run_id: str | None = None
+    started_at: datetime | None = None
+    attempt_at: datetime | None = None
+    finished_at: datetime | None = None
+    due_at: datetime | None = None
+    deadline_at: datetime | None = None
+    input: JsonValue = None
+    output: JsonValue = None
+    error: ErrorInfo | None = None
+    usage: Usage = NOTHING
+    degraded: bool = False
+    kept: bool = False
+    place: int = 0
+    detail: Parts | Waiting | Asked | None = None
+    compensation: StepState | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in TERMINAL_STEP
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """The compensations of a run that has failed or was cancelled: `done` of `steps` have ended."""
+
+    steps: tuple[str, ...]
+    done: int = 0
+    failed: tuple[str, ...] = ()
+
+    @property
+    def current(self) -> str | None:
+        """The step that is being undone, or is to be next."""
+        return self.steps[self.done] if self.done < len(self.steps) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What most runs never have: apart, so that a decision copies it with one reference.
+
+    `signals` are those that no step has taken yet, `heard` the ids of all that came; `approvals` maps ids to steps.
+    """
+
+    paused: bool = False
+    signals: tuple[SignalReceived, ...] = ()
+    heard: frozenset[str] = frozenset()
+    approvals: Mapping[str, str] = field(default_factory=dict)
+    emitted: int = 0
+    undo: Undo | None = None
+
+
+_PLAIN = Aside()
+
+
 @dataclass(slots=True)
 class RunState:
     """Fold of a run's events over the graph of its plan. Treat it as immutable: `evolve` gives a new one.
 
-    `waiting_for` counts, for each pending step with needs, those that are not satisfied yet; `open` are the steps that
-    run or wait. They spare a look at every step after each event.
+    `table` holds the steps by their place in the graph's order; `flying` counts what is at work (or waits for its next
+    attempt), `hungry` names the maps and loops that have something to start.
     """
 
     graph: Graph
+    table: Table[StepState]
     seq: int = 0
     started: RunStarted | None = None
     status: RunStatus = RunStatus.QUEUED
     created_at: datetime | None = None
     finished_at: datetime | None = None
-    steps: dict[str, StepState] = field(default_factory=dict)
-    waiting_for: dict[str, int] = field(default_factory=dict)
-    open: dict[str, None] = field(default_factory=dict)
+    deadline_at: datetime | None = None
+    queued: bool = False
+    flying: int = 0
+    hungry: tuple[str, ...] = ()
     ending: Ending | None = None
-    tolerated: tuple[str, ...] = ()
     output: JsonValue = None
     error: ErrorInfo | None = None
     usage: Usage = NOTHING
+    aside: Aside = _PLAIN
+    token: object = field(default=None, compare=False, repr=False)
 
     @property
     def terminal(self) -> bool:
@@ -106,143 +185,80 @@ class RunState:
             raise ValueError(message)
         return self.started
 
+    @property
+    def steps(self) -> Steps:
+        """Steps that have begun, or have ended without beginning, by name."""
+        return Steps(self)
+
+    @property
+    def tolerated(self) -> tuple[str, ...]:
+        """Steps that failed, in part or as a whole, as the workflow allows."""
+        return tuple(name for name, step in self.steps.items() if step.degraded)
+
+    def find(self, path: str) -> StepState | None:
+        """The step, item, iteration or compensation at `path`, if it has begun."""
+        index = self.graph.index.get(path)
+        if index is not None:
+            return self.table.entry(index)
+        place = place_of(path)
+        owner = self.steps.get(place.step) if place is not None else None
+        if place is None or owner is None:
+            return None
+        if place.part is None:
+            return owner.compensation
+        parts = owner.detail
+        if not isinstance(parts, Parts) or place.part >= parts.items.count:
+            return None
+        return parts.items.entry(place.part)
+
     def draft(self) -> RunState:
         """A copy that can be changed in place without touching this one."""
         return RunState(  # spelled out, since `replace` takes eight times as long and every decision needs a draft
             self.graph,
+            self.table,
             self.seq,
             self.started,
             self.status,
             self.created_at,
             self.finished_at,
-            self.steps.copy(),
-            self.waiting_for.copy(),
-            self.open.copy(),
+            self.deadline_at,
+            self.queued,
+            self.flying,
+            self.hungry,
             self.ending,
-            self.tolerated,
             self.output,
             self.error,
             self.usage,
+            self.aside,
+            object(),
         )
 
 
-def evolve(state: RunState, events: Iterable[RunEvent], at: datetime) -> RunState:
-    """The state after `events`, which happened at `at`."""
-    draft = state.draft()
-    for event in events:
-        apply(draft, event, at)
-    return draft
+class Steps(Mapping[str, StepState]):
+    """The steps of a run by name; those that have not begun are not there."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+
+    @override
+    def __getitem__(self, name: str) -> StepState:
+        found = self._state.table.entry(self._state.graph.index[name])
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        table = self._state.table
+        return (name for place, name in enumerate(self._state.graph.order) if table.entry(place) is not None)
+
+    @override
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
-def apply(draft: RunState, event: RunEvent, at: datetime) -> None:
-    """Change `draft` as `event` says."""
-    draft.seq += 1
-    match event:
-        case RunStarted():
-            _begin(draft, event, at)
-        case StepStarted():
-            _start(draft, event, at)
-        case StepCompleted():
-            _end(draft, event.step, StepStatus.COMPLETED, at, usage=event.usage, output=event.output)
-        case StepRetrying():
-            _retry(draft, event)
-        case StepFailed():
-            _fail(draft, event, StepStatus.FAILED, at)
-        case StepTimedOut():
-            _fail(draft, event, StepStatus.TIMED_OUT, at)
-        case StepSkipped():
-            _end(draft, event.step, StepStatus.SKIPPED, at)
-        case StepCancelled():
-            _end(draft, event.step, StepStatus.CANCELLED, at, usage=event.usage)
-        case RunCancelling():
-            draft.status = RunStatus.CANCELLING
-            draft.ending = Ending("cancelled", at, reason=event.reason)
-        case RunFailing():
-            draft.ending = Ending(event.outcome, at, error=event.error)
-        case RunCompleted() | RunDegraded() | RunFailed() | RunCancelled() | RunTimedOut():
-            _finish(draft, event, at)
-        case _ as unreachable:
-            assert_never(unreachable)
-
-
-def _begin(draft: RunState, event: RunStarted, at: datetime) -> None:
-    draft.started = event
-    draft.status = RunStatus.RUNNING
-    draft.created_at = at
-    draft.waiting_for = {step: len(needs) for step, needs in draft.graph.needs.items() if needs}
-
-
-def _start(draft: RunState, event: StepStarted, at: datetime) -> None:
-    before = draft.steps.get(event.step)
-    draft.steps[event.step] = StepState(
-        StepStatus.RUNNING,
-        attempt=event.attempt,
-        task_id=event.task_id,
-        started_at=before.started_at if before else at,
-        attempt_at=at,
-        due_at=event.deadline_at,
-        input=event.input,
-        usage=before.usage if before else NOTHING,
-    )
-    draft.open[event.step] = None
-
-
-def _retry(draft: RunState, event: StepRetrying) -> None:
-    step = draft.steps[event.step]
-    draft.steps[event.step] = replace(
-        step, status=StepStatus.WAITING, due_at=event.due_at, error=event.error, usage=step.usage + event.usage
-    )
-    draft.usage += event.usage
-
-
-def _fail(draft: RunState, event: StepFailed | StepTimedOut, status: StepStatus, at: datetime) -> None:
-    _end(draft, event.step, status, at, usage=event.usage, error=event.error, unlock=event.tolerated)
-    if event.tolerated:
-        draft.tolerated = (*draft.tolerated, event.step)
-
-
-def _end(
-    draft: RunState,
-    name: str,
-    status: StepStatus,
-    at: datetime,
-    *,
-    usage: Usage = NOTHING,
-    output: JsonValue = None,
-    error: ErrorInfo | None = None,
-    unlock: bool = True,
-) -> None:
-    before = draft.steps.get(name) or StepState(status)
-    draft.steps[name] = StepState(
-        status,
-        attempt=before.attempt,
-        task_id=before.task_id,
-        started_at=before.started_at,
-        finished_at=at,
-        input=before.input,
-        output=output,
-        error=error,
-        usage=before.usage + usage,
-    )
-    draft.usage += usage
-    draft.open.pop(name, None)
-    draft.waiting_for.pop(name, None)
-    if unlock and status is not StepStatus.CANCELLED:
-        for dependent in draft.graph.dependents[name]:
-            draft.waiting_for[dependent] -= 1
-
-
-def _finish(
-    draft: RunState, event: RunCompleted | RunDegraded | RunFailed | RunCancelled | RunTimedOut, at: datetime
-) -> None:
-    draft.finished_at = at
-    draft.status = RunStatus(event.type.removeprefix("run."))
-    match event:
-        case RunCompleted() | RunDegraded():
-            draft.output = event.output
-        case RunFailed() | RunTimedOut():
-            draft.error = event.error
-        case RunCancelled():
-            pass
-        case _ as unreachable:
-            assert_never(unreachable)
+def blank(graph: Graph) -> RunState:
+    """A run of which nothing has happened yet."""
+    return RunState(graph, Table.of(len(graph.needs[name]) for name in graph.order))

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.run.commands import StepStatus
-from paracle_domain.run.events import RunCancelling, RunEvent, RunFailing, RunStarted, StepRetrying, StepStarted
-from paracle_domain.run.state import Ending, RunState
+from paracle_domain.run.events import (
+    ApprovalAsked,
+    ApprovalEscalated,
+    RunAdmitted,
+    RunCancelling,
+    RunEvent,
+    RunFailing,
+    RunStarted,
+    StepCompleted,
+    StepFailing,
+    StepOpened,
+    StepRetrying,
+    StepStarted,
+    StepWaiting,
+)
+from paracle_domain.run.state import Asked, Ending, Parts, RunState, StepState, Waiting
 from paracle_domain.workflow.spec import Backoff, RetrySpec
 
 REDISPATCH: Final = timedelta(seconds=15)
@@ -49,14 +63,57 @@ def retry_delay(retry: RetrySpec, attempt: int, key: str, error: ErrorInfo) -> t
 def next_wake(state: RunState, now: datetime) -> datetime | None:
     """When a run that has not ended wants its next `Tick`: a full look at everything that is open."""
     if state.ending is not None:
-        return _next_press(state.ending, now) if state.open else None
-    wakes = [state.started.deadline_at if state.started else None]
-    for name in state.open:
-        step = state.steps[name]
-        wakes.append(step.due_at)
-        if step.status is StepStatus.RUNNING and step.attempt_at is not None:
-            wakes.append(step.attempt_at + repeats(now - step.attempt_at)[1])
+        return _next_press(state.ending, now) if state.table.open else _undo_wake(state, now)
+    held = state.aside.paused
+    wakes = [state.deadline_at]
+    for place in state.table.open_places():
+        step = state.table.entry(place)
+        if step is not None:
+            wakes.extend(_wakes(step, now, held=held))
     return soonest(wakes)
+
+
+def _wakes(step: StepState, now: datetime, *, held: bool) -> Iterator[datetime | None]:
+    """When an open step wants to be looked at; `held`: next attempts wait until the run is resumed."""
+    match step.detail:
+        case Parts(ending=None) as parts:
+            yield step.deadline_at
+            for place in parts.items.open_places():
+                part = parts.items.entry(place)
+                if part is not None:
+                    yield from _wakes_of_work(part, now, held=held)
+        case Parts(ending=ending):
+            assert ending is not None
+            yield _next_press(ending, now)
+        case Waiting(until=until):
+            yield until
+            yield step.deadline_at
+        case Asked() as approval:
+            yield approval.expires_at
+            yield step.deadline_at
+            yield _next_repeat(step, now)
+        case None:
+            yield from _wakes_of_work(step, now, held=held)
+
+
+def _wakes_of_work(step: StepState, now: datetime, *, held: bool) -> Iterator[datetime | None]:
+    if step.status is StepStatus.RUNNING:
+        yield step.due_at
+        yield _next_repeat(step, now)
+    elif not held:
+        yield step.due_at
+
+
+def _next_repeat(step: StepState, now: datetime) -> datetime | None:
+    return None if step.attempt_at is None else step.attempt_at + repeats(now - step.attempt_at)[1]
+
+
+def _undo_wake(state: RunState, now: datetime) -> datetime | None:
+    """When what is being undone wants to be looked at."""
+    undo = state.aside.undo
+    name = undo.current if undo is not None else None
+    step = state.steps[name].compensation if name is not None else None
+    return None if step is None else soonest(_wakes_of_work(step, now, held=False))
 
 
 def repeats(silence: timedelta) -> tuple[int, timedelta]:
@@ -78,19 +135,31 @@ def presses(ending: Ending, now: datetime) -> int:
 
 
 def _next_press(ending: Ending, now: datetime) -> datetime:
-    return ending.since + min((presses(ending, now) + 1) * STOP_AGAIN, STOP_GRACE)
+    """Soon within the grace; after it there are only child runs left to wait for, and those end by themselves."""
+    silence = now - ending.since
+    if silence < STOP_GRACE:
+        return ending.since + min((presses(ending, now) + 1) * STOP_AGAIN, STOP_GRACE)
+    return ending.since + repeats(silence)[1]
 
 
 def wake_of(event: RunEvent, now: datetime) -> datetime | None:
     """The wake-up that a new event asks for."""
     match event:
-        case RunStarted():
-            return event.deadline_at
         case StepStarted():
             return soonest((event.deadline_at, now + REDISPATCH))
+        case StepCompleted():
+            return None
+        case RunStarted() | RunAdmitted() | StepOpened():
+            return event.deadline_at
         case StepRetrying():
             return event.due_at
-        case RunCancelling() | RunFailing():
+        case StepWaiting():
+            return soonest((event.until, event.deadline_at))
+        case ApprovalAsked():
+            return soonest((event.expires_at, event.deadline_at, now + REDISPATCH))
+        case ApprovalEscalated():
+            return event.expires_at
+        case RunCancelling() | RunFailing() | StepFailing():
             return now + STOP_AGAIN
         case _:
             return None

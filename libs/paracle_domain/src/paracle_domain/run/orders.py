@@ -1,0 +1,247 @@
+"""What those who work for a run are told: tasks, child runs, orders to stop, the answer to a parent.
+
+Everything here follows from a run's state, so it can be said again at any time, and is the same then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Literal, assert_never
+
+from paracle_domain.ids import derive_id
+from paracle_domain.machine import EventRecord
+from paracle_domain.plan import Plan
+from paracle_domain.run.commands import ApprovalStatus, ApprovalView, Parent, RunStatus, StepStatus
+from paracle_domain.run.directives import (
+    CancelChild,
+    DispatchTask,
+    PublishEvent,
+    RunDirective,
+    ShowApproval,
+    StartChild,
+    StopTask,
+    TellParent,
+)
+from paracle_domain.run.events import StepEmitted, StepStarted
+from paracle_domain.run.messages import ChildCancel, ChildEnded, ChildStart
+from paracle_domain.run.places import COMPENSATE, part_path
+from paracle_domain.run.state import Asked, Parts, RunState, StepState
+from paracle_domain.run.timing import soonest
+from paracle_domain.task.messages import CancelTask, Task
+from paracle_domain.workflow.spec import WorkSpec
+
+
+def task_id_of(run_id: str, path: str, attempt: int) -> str:
+    return derive_id("task", run_id, path, attempt)
+
+
+def child_id_of(run_id: str, path: str, attempt: int) -> str:
+    return derive_id("run", run_id, path, attempt)
+
+
+def approval_id_of(run_id: str, path: str) -> str:
+    return derive_id("apr", run_id, path)
+
+
+def order(plan: Plan, state: RunState, event: StepStarted, again: int = 0) -> RunDirective:
+    """Hand out the attempt that `event` began."""
+    match event.target_kind:
+        case "workflow":
+            return StartChild(_child_start(plan, state, event), again)
+        case "agent" | "tool":
+            return DispatchTask(_task(state, event, event.target_kind), again)
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def order_again(plan: Plan, state: RunState, path: str, step: StepState, work: WorkSpec, again: int) -> RunDirective:
+    """Hand out once more what runs at `path`."""
+    return order(plan, state, _started(path, step, work), again)
+
+
+def _started(path: str, step: StepState, work: WorkSpec) -> StepStarted:
+    return StepStarted(
+        step=path,
+        attempt=step.attempt,
+        task_id=step.task_id,
+        child_run_id=step.child_run_id,
+        target_kind=work.target_kind,
+        target=work.target,
+        input=step.input,
+        deadline_at=step.due_at,
+    )
+
+
+def _task(state: RunState, event: StepStarted, kind: Literal["agent", "tool"]) -> Task:
+    """The task that `event` handed out. Its effect scope leaves out the attempt: effects are keyed by path."""
+    started = state.started_event
+    return Task(
+        task_id=event.task_id or task_id_of(started.run_id, event.step, event.attempt),
+        run_id=started.run_id,
+        step=event.step,
+        attempt=event.attempt,
+        plan=started.plan,
+        target_kind=kind,
+        target=event.target,
+        input=event.input,
+        effect_scope=event.step,
+        deadline_at=_deadline(state, event),
+    )
+
+
+def _deadline(state: RunState, event: StepStarted) -> datetime | None:
+    """The attempt's, its map's or loop's, or the run's: what comes first. Undoing has only its own."""
+    path = event.step
+    if path.endswith(COMPENSATE):
+        return event.deadline_at
+    if not path.endswith("]"):
+        return soonest((event.deadline_at, state.deadline_at))
+    owner = state.steps[path.partition("[")[0]]
+    return soonest((event.deadline_at, owner.deadline_at, state.deadline_at))
+
+
+def _child_start(plan: Plan, state: RunState, event: StepStarted) -> ChildStart:
+    started = state.started_event
+    above = started.parent
+    return ChildStart(
+        run_id=event.child_run_id or child_id_of(started.run_id, event.step, event.attempt),
+        parent=Parent(
+            run_id=started.run_id,
+            step=event.step,
+            attempt=event.attempt,
+            root_run_id=above.root_run_id if above else started.run_id,
+            depth=above.depth + 1 if above else 1,
+        ),
+        workflow=event.target,
+        plan=plan.children[event.target].digest,
+        input=event.input,
+        principal=started.principal,
+        labels=started.labels,
+        priority=started.priority,
+        deadline_at=_deadline(state, event),
+    )
+
+
+def stop(
+    plan: Plan, state: RunState, path: str, step: StepState, work: WorkSpec, reason: str, again: int = 0
+) -> RunDirective:
+    """Tell what runs at `path` to stop."""
+    if work.target_kind == "workflow":
+        start = _child_start(plan, state, _started(path, step, work))
+        return CancelChild(ChildCancel(start=start, reason=reason), again)
+    run_id = state.started_event.run_id
+    task_id = step.task_id or task_id_of(run_id, path, step.attempt)
+    return StopTask(CancelTask(task_id=task_id, run_id=run_id, step=path, attempt=step.attempt, reason=reason), again)
+
+
+def at_work(state: RunState) -> Iterator[tuple[str, str, StepState]]:
+    """What runs, or waits for its next attempt: the step, its path or that of a part of it, and its state."""
+    names = state.graph.order
+    for place in state.table.open_places():
+        name, step = names[place], state.table.entry(place)
+        assert step is not None
+        if isinstance(step.detail, Parts):
+            yield from ((name, path, part) for path, part in parts_at_work(name, step.detail))
+        elif step.detail is None:
+            yield name, name, step
+
+
+def parts_at_work(name: str, parts: Parts) -> Iterator[tuple[str, StepState]]:
+    """Items or iterations that run, or wait for their next attempt, by path."""
+    for place in parts.items.open_places():
+        part = parts.items.entry(place)
+        assert part is not None
+        yield part_path(name, place), part
+
+
+def tell_parent(state: RunState, again: str = "") -> TellParent:
+    """Tell the parent how this run, which has ended, did."""
+    started = state.started_event
+    assert started.parent is not None
+    return TellParent(
+        ChildEnded(
+            run_id=started.parent.run_id,
+            step=started.parent.step,
+            attempt=started.parent.attempt,
+            child_run_id=started.run_id,
+            status=state.status,
+            output=state.output,
+            error=state.error,
+            usage=state.usage,
+        ),
+        again,
+    )
+
+
+def publish(state: RunState, event: StepEmitted, at: datetime) -> PublishEvent:
+    """Publish what an `emit` step says."""
+    started = state.started_event
+    return PublishEvent(
+        EventRecord(
+            entity="emit",
+            id=started.run_id,
+            seq=event.number,
+            type=event.event,
+            at=at,
+            correlation_id=started.run_id,
+            data={"workflow": started.workflow, "step": event.step, "data": event.data},
+        )
+    )
+
+
+def show_approval(state: RunState, name: str) -> ShowApproval:
+    """Show the approval of step `name` as it stands."""
+    step = state.steps[name]
+    detail = step.detail
+    assert isinstance(detail, Asked)
+    assert step.started_at is not None
+    asked, approvers, started = detail.asked, detail.approvers, state.started_event
+    view = ApprovalView(
+        approval_id=asked.approval_id,
+        run_id=started.run_id,
+        workflow=started.workflow,
+        step=name,
+        status=_approval_status(step),
+        ask=asked.ask,
+        action=asked.action,
+        digest=asked.digest,
+        principals=approvers.principals,
+        roles=approvers.roles,
+        quorum=asked.quorum,
+        own=asked.own,
+        requested_by=started.principal,
+        asked_at=step.started_at,
+        expires_at=approvers.expires_at,
+        escalated=detail.escalation is not None,
+        decisions=detail.decisions,
+        decided_at=step.finished_at,
+    )
+    return ShowApproval(view, state.seq)
+
+
+def _approval_status(step: StepState) -> ApprovalStatus:
+    match step.status:
+        case StepStatus.WAITING:
+            return ApprovalStatus.OPEN
+        case StepStatus.COMPLETED:
+            return ApprovalStatus.APPROVED
+        case _ if step.error is not None and step.error.code == "approval_rejected":
+            return ApprovalStatus.REJECTED
+        case _ if step.error is not None and step.error.code == "approval_expired":
+            return ApprovalStatus.EXPIRED
+        case _:
+            return ApprovalStatus.VOID
+
+
+def child_outcome(status: RunStatus) -> Literal["completed", "failed", "timed_out", "cancelled"]:
+    """What the end of a child run is for the step that started it."""
+    match status:
+        case RunStatus.COMPLETED | RunStatus.DEGRADED:
+            return "completed"
+        case RunStatus.TIMED_OUT:
+            return "timed_out"
+        case RunStatus.CANCELLED:
+            return "cancelled"
+        case _:
+            return "failed"
