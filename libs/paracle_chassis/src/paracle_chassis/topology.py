@@ -1,6 +1,6 @@
 """Which streams, consumers and buckets there are: as data. `provision` makes them so, mailboxes mend their own.
 
-Durability. What users publish (COMMANDS) and what failed (DEADLETTERS) is on disk before anybody is told that it is
+Durability. What users publish (COMMANDS, INTAKE) and what failed (DEADLETTERS) is on disk before anybody is told that it is
 kept. TASKS, RESULTS and EVENTS say again what PostgreSQL holds, so on a single server they are written behind
 (`persist_mode: async`): a crash of nats-server costs a delay, until tasks are handed out again and observability has
 fetched the events that it misses. `Durability(relaxed=False)` writes them through, as a cluster (`replicas=3`) always
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from paracle_domain import subjects
-from paracle_domain.subjects import CLAIMS_BUCKET, COMMANDS, DEADLETTERS, EVENTS, OUTPUT, RESULTS, TASKS
+from paracle_domain.subjects import CLAIMS_BUCKET, COMMANDS, DEADLETTERS, EVENTS, INTAKE, OUTPUT, RESULTS, TASKS
 
 __all__ = ["CLAIMS_BUCKET", "CLAIMS_TTL_S", "CONSUMERS", "STREAMS", "ConsumerSpec", "StreamSpec"]
 
@@ -151,6 +151,13 @@ STREAMS: Final[Sequence[StreamSpec]] = (
     ),
     StreamSpec(OUTPUT, "out", memory=True, max_age_s=600, description="Token deltas, for ten minutes."),
     StreamSpec(
+        INTAKE,
+        "in",
+        work_queue=True,
+        atomic=True,
+        description="Messages of users, on topics of theirs, until triggers have looked at them.",
+    ),
+    StreamSpec(
         DEADLETTERS, "dlq", max_age_s=90 * _DAY_S, duplicate_window_s=3600, description="What could not be handled."
     ),
 )
@@ -159,6 +166,8 @@ _ALL: Final = f"{subjects.PREFIX}.*"
 CONSUMERS: Final[Sequence[ConsumerSpec]] = (
     ConsumerSpec(COMMANDS, "orchestrator", f"{_ALL}.cmd.orchestrator.*", ack_wait_s=5.0),
     ConsumerSpec(RESULTS, "orchestrator", f"{_ALL}.result.*", ack_wait_s=5.0),
+    ConsumerSpec(INTAKE, "orchestrator", f"{_ALL}.in.>", ack_wait_s=5.0),
+    ConsumerSpec(EVENTS, "orchestrator", f"{_ALL}.evt.trigger.*.revised", ack_wait_s=5.0),
     ConsumerSpec(COMMANDS, "agent_runtime", f"{_ALL}.cmd.agent_runtime.*", ack_wait_s=5.0),
     ConsumerSpec(TASKS, "agent_runtime", f"{_ALL}.task.agents", ack_wait_s=8.0, max_ack_pending=20_000),
     ConsumerSpec(EVENTS, "observability", f"{_ALL}.evt.>"),

@@ -10,6 +10,7 @@ from paracle_chassis.postgres import Database, Queries
 from paracle_orchestrator.adapters.approvals import PostgresApprovals
 from paracle_orchestrator.adapters.postgres import RUN_TABLES, PostgresPlanStore
 from paracle_orchestrator.adapters.run_index import PostgresRunIndex
+from paracle_orchestrator.adapters.trigger_store import PostgresTriggerStore
 from paracle_orchestrator.bulk import BulkOrders
 from paracle_orchestrator.handlers import routes
 from paracle_orchestrator.host import RunHost
@@ -18,6 +19,7 @@ from paracle_orchestrator.ports import utc_now
 from paracle_orchestrator.service import Orchestrator
 from paracle_orchestrator.settings import OrchestratorSettings
 from paracle_orchestrator.ticks import LOOK_EVERY_S, RETRY, Ticker
+from paracle_orchestrator.triggers import Watch
 
 
 def create_app(
@@ -36,11 +38,12 @@ def create_app(
     ticks = Background(
         "ticks", Ticker(store, host, bus, utc_now).round, every_s=LOOK_EVERY_S, late_s=RETRY.total_seconds()
     )
+    watch = Watch.over(PostgresTriggerStore(database.pool, queries), bus, utc_now)
     return Service(
         "orchestrator",
         settings,
         bus=bus,
-        routes=routes(orchestrator, settings),
-        resources=[database, ticks, bulk],
+        routes=routes(orchestrator, watch, settings),
+        resources=[database, ticks, bulk, *watch.rounds],
         checks={"postgres": database.check, "ticks": ticks.check},
     )

@@ -7,21 +7,24 @@ from typing import Final
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
 from paracle_domain.run.commands import GetApproval, GetPlan, GetRun, GetRunEvents, ListApprovals, ListRuns
+from paracle_domain.trigger.commands import GetTrigger, ListTriggers
+from paracle_orchestrator.obeying import Obeying
 from paracle_orchestrator.service import Orchestrator
 from paracle_orchestrator.settings import OrchestratorSettings
+from paracle_orchestrator.triggers import Watch
 
 TAKEOVER_S: Final = 5.0
 """How long what a replica had in hand waits for the next one when it is killed, or hangs."""
 
 
-def routes(orchestrator: Orchestrator, settings: OrchestratorSettings) -> Routes:
+def routes(orchestrator: Orchestrator, watch: Watch, settings: OrchestratorSettings) -> Routes:
     """The routing table."""
     table = Routes("orchestrator")
     table.mailbox(
         stream=subjects.COMMANDS,
         durable="orchestrator",
         filter=subjects.cmd(subjects.ANY, "orchestrator", subjects.ANY),
-        handler=orchestrator.obey,
+        handler=Obeying(orchestrator, watch.triggers).obey,
         batch=settings.batch,
         ack_wait_s=TAKEOVER_S,
     )
@@ -33,10 +36,27 @@ def routes(orchestrator: Orchestrator, settings: OrchestratorSettings) -> Routes
         batch=settings.batch,
         ack_wait_s=TAKEOVER_S,
     )
+    table.mailbox(
+        stream=subjects.INTAKE,
+        durable="orchestrator",
+        filter=subjects.intake(subjects.ANY, ">"),
+        handler=watch.intake.take_in,
+        batch=settings.batch,
+        ack_wait_s=TAKEOVER_S,
+    )
+    table.mailbox(
+        stream=subjects.EVENTS,
+        durable="orchestrator",
+        filter=subjects.evt(subjects.ANY, "trigger", subjects.ANY, "revised"),
+        handler=watch.follower.take_in,
+        ack_wait_s=TAKEOVER_S,
+    )
     table.rpc(GetRun, orchestrator.get_run)
     table.rpc(ListRuns, orchestrator.list_runs)
     table.rpc(GetRunEvents, orchestrator.get_run_events)
     table.rpc(GetPlan, orchestrator.get_plan)
     table.rpc(GetApproval, orchestrator.get_approval)
     table.rpc(ListApprovals, orchestrator.list_approvals)
+    table.rpc(GetTrigger, watch.triggers.get_trigger)
+    table.rpc(ListTriggers, watch.triggers.list_triggers)
     return table

@@ -120,3 +120,177 @@ select document::text
    and ($8::boolean is null or (open, asked_at, id) < ($8, $9::timestamptz, $10::text))
  order by open desc, asked_at desc, id desc
  limit $11;
+
+-- name: trigger_version
+select version from trigger_tenants where tenant = $1;
+
+-- name: put_trigger_version
+-- Never back: of two replicas that follow at once, the slower one has nothing to add.
+insert into trigger_tenants as t (tenant, version, checked_at) values ($1, $2, $3)
+    on conflict (tenant) do update
+   set version = greatest(t.version, excluded.version), checked_at = greatest(t.checked_at, excluded.checked_at);
+
+-- name: unchecked_tenants
+update trigger_tenants t
+   set checked_at = $1
+  from (select tenant from trigger_tenants
+         where checked_at < $2 order by checked_at limit $3 for update skip locked) old
+ where t.tenant = old.tenant
+returning t.tenant;
+
+-- name: lock_trigger
+select * from triggers where tenant = $1 and name = $2 for update;
+
+-- name: get_trigger
+select * from triggers where tenant = $1 and name = $2 and not deleted;
+
+-- name: list_triggers
+select * from triggers where tenant = $1 and name > $2 and not deleted order by name limit $3;
+
+-- name: triggers_on_messages
+select * from triggers where tenant = any($1::text[]) and on_messages and not deleted order by tenant, name;
+
+-- name: put_trigger
+insert into triggers as t (tenant, name, revision, deleted, spec, on_messages, cursor, due_at, paused, paused_by,
+                           paused_at, paused_reason, commands, problem, skipped, dropped, failed)
+values ($1, $2, $3, $4, $5::text::json, $6, $7, $8, $9, $10, $11, $12, $13::text::json, $14, $15, $16, $17)
+    on conflict (tenant, name) do update
+   set revision = excluded.revision, deleted = excluded.deleted, spec = excluded.spec,
+       on_messages = excluded.on_messages, cursor = excluded.cursor, due_at = excluded.due_at,
+       paused = excluded.paused, paused_by = excluded.paused_by, paused_at = excluded.paused_at,
+       paused_reason = excluded.paused_reason, commands = excluded.commands, problem = excluded.problem,
+       skipped = excluded.skipped, dropped = excluded.dropped, failed = excluded.failed;
+
+-- name: forget_trigger
+-- One that was deleted and is applied again begins anew.
+delete from triggers where tenant = $1 and name = $2 and deleted;
+
+-- name: due_triggers
+-- Each is looked at by one replica at a time; what another one has in hand is left to it.
+select * from triggers where due_at <= $1 and not deleted order by due_at limit $2 for update skip locked;
+
+-- name: soonest_trigger
+select min(due_at) from triggers where due_at is not null;
+
+-- name: open_starts
+-- Starts whose runs may be under way, and whether they are: a run that was forgotten has ended.
+select s.tenant, s.trigger, s.run_id,
+       s.status = 'pending' or (r.id is not null and r.finished_at is null) as under_way
+  from trigger_starts s
+  join unnest($1::text[], $2::text[]) as asked (tenant, trigger) using (tenant, trigger)
+  left join runs r on r.id = s.run_id
+ where s.open
+ order by s.at, s.scheduled_at;
+
+-- name: close_starts
+update trigger_starts set open = false where run_id = any($1::text[]);
+
+-- name: add_start
+insert into trigger_starts
+       (run_id, tenant, trigger, cause, at, scheduled_at, command, cancels, status, error, retry_at, open)
+values ($1, $2, $3, $4, $5, $6, $7::text::json, $8, $9, $10::text::json, $11, $9 = 'pending')
+    on conflict do nothing
+returning run_id;
+
+-- name: get_start
+select * from trigger_starts where run_id = $1;
+
+-- name: count_failed
+update triggers set failed = failed + 1 where tenant = $1 and name = $2;
+
+-- name: claim_starts
+-- Those of a schedule in order: one whose forerunner is still pending waits for it.
+update trigger_starts s
+   set retry_at = $2
+  from (select run_id from trigger_starts p
+         where retry_at <= $1
+           and not exists (select from trigger_starts e
+                            where e.tenant = p.tenant and e.trigger = p.trigger and e.retry_at is not null
+                              and e.scheduled_at < p.scheduled_at)
+         order by retry_at limit $3 for update skip locked) due
+ where s.run_id = due.run_id
+returning s.*;
+
+-- name: settle_start
+-- Counted once, whoever settles it.
+with settled as (
+    update trigger_starts
+       set status = $2, error = $3::text::json, retry_at = null, open = open and $2 = 'started'
+     where run_id = $1 and status = 'pending'
+    returning tenant, trigger, at
+)
+update triggers t
+   set fired = fired + ($2 = 'started')::int, failed = failed + ($2 = 'failed')::int,
+       last_at = case when $2 = 'started' then greatest(t.last_at, settled.at) else t.last_at end
+  from settled
+ where t.tenant = settled.tenant and t.name = settled.trigger;
+
+-- name: take_keys
+-- A key is free, or expired, or has been this run's since the message came before.
+insert into trigger_keys as k (tenant, trigger, key, run_id, expires_at)
+select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[]) as new (a, b, c, d, e)
+ order by a, b, c
+    on conflict (tenant, trigger, key) do update set run_id = excluded.run_id, expires_at = excluded.expires_at
+ where k.expires_at <= $6 or k.run_id = excluded.run_id
+returning run_id;
+
+-- name: release_keys
+delete from trigger_keys k
+ using unnest($1::text[], $2::text[], $3::text[], $4::text[]) as refused (tenant, trigger, key, run_id)
+ where (k.tenant, k.trigger, k.key, k.run_id) = (refused.tenant, refused.trigger, refused.key, refused.run_id);
+
+-- name: record_starts
+-- Starts of messages, and what else became of messages. A start that is recorded again is not counted again. Triggers
+-- are locked in one order, so that replicas wait for each other rather than die.
+with given as (
+    select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[])
+        as new (run_id, tenant, trigger, cause, at, status, error)
+), counted as (
+    select * from unnest($8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::bigint[])
+        as new (tenant, trigger, dropped, duplicates, failed)
+), locked as (
+    select tenant, name from triggers
+     where (tenant, name) in (select tenant, trigger from given union select tenant, trigger from counted)
+     order by tenant, name for update
+), fresh as (
+    insert into trigger_starts (run_id, tenant, trigger, cause, at, cancels, status, error, open)
+    select run_id, tenant, trigger, cause, at, '{}', status, error::json, false from given
+     where (select count(*) from locked) >= 0
+        on conflict do nothing
+    returning tenant, trigger, at, status
+), together as (
+    select tenant, trigger, sum(fired) as fired, sum(failed) as failed, sum(dropped) as dropped,
+           sum(duplicates) as duplicates, max(at) as at
+      from (select tenant, trigger, (status = 'started')::int as fired, (status = 'failed')::int as failed,
+                   0 as dropped, 0 as duplicates, case when status = 'started' then at end as at
+              from fresh
+            union all
+            select tenant, trigger, 0, failed, dropped, duplicates, null from counted) every
+     group by tenant, trigger
+)
+update triggers t
+   set fired = t.fired + n.fired, failed = t.failed + n.failed, dropped = t.dropped + n.dropped,
+       duplicates = t.duplicates + n.duplicates, last_at = greatest(t.last_at, n.at)
+  from together n
+ where t.tenant = n.tenant and t.name = n.trigger;
+
+-- name: last_starts
+select s.*, r.status as run_status
+  from trigger_starts s left join runs r on r.id = s.run_id
+ where s.tenant = $1 and s.trigger = $2
+ order by s.at desc, s.scheduled_at desc nulls last, s.run_id desc
+ limit $3;
+
+-- name: forget_keys
+delete from trigger_keys where (tenant, trigger, key) in
+    (select tenant, trigger, key from trigger_keys where expires_at <= $1 order by expires_at limit $2);
+
+-- name: forget_starts
+-- All but the last $1 of each trigger; what may be under way stays.
+delete from trigger_starts where run_id in (
+    select old.run_id
+      from triggers t
+     cross join lateral (select run_id, open, status from trigger_starts s
+                          where s.tenant = t.tenant and s.trigger = t.name
+                          order by at desc offset $1 limit $2) old
+     where not old.open and old.status <> 'pending');

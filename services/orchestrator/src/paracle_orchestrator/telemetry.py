@@ -14,3 +14,4 @@ CONFLICTS: Final = Counter("paracle.orchestrator.conflicts", "Runs that another 
 REPEATS: Final = Counter("paracle.orchestrator.repeats", "Messages that changed nothing.", "{message}")
 TICKS: Final = Counter("paracle.orchestrator.ticks", "Runs woken at their time.", "{run}")
 COMMITTED: Final = Histogram("paracle.orchestrator.commit.runs", "Runs moved on in one commit.", "{run}")
+TRIGGERED: Final = Counter("paracle.orchestrator.triggers.starts", "Starts by triggers, by cause and outcome.", "{run}")

@@ -1,0 +1,51 @@
+"""The parts of the trigger machinery, put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+from paracle_chassis.background import Background
+from paracle_chassis.bus import Bus
+from paracle_orchestrator.ports import Clock
+from paracle_orchestrator.triggers.following import CHECK, Follower
+from paracle_orchestrator.triggers.intake import Intake
+from paracle_orchestrator.triggers.ports import TriggerStore
+from paracle_orchestrator.triggers.schedules import LOOK_EVERY_S, Schedules
+from paracle_orchestrator.triggers.service import Triggers
+from paracle_orchestrator.triggers.starter import Starter
+
+_TIDY_EVERY_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What a replica needs for triggers; `rounds` are what it does again and again."""
+
+    triggers: Triggers
+    intake: Intake
+    follower: Follower
+    schedules: Schedules
+    rounds: tuple[Background, ...]
+
+    @classmethod
+    def over(cls, store: TriggerStore, bus: Bus, clock: Clock) -> Self:
+        """The machinery over a store and a bus."""
+        follower = Follower(store, bus, clock)
+        starter = Starter(store, bus, clock)
+        schedules = Schedules(store, starter, clock)
+
+        async def tidy() -> None:
+            await store.tidy(clock())
+
+        return cls(
+            Triggers(store, follower, starter, bus, clock),
+            Intake(store, follower, starter, clock),
+            follower,
+            schedules,
+            (
+                Background("schedules", schedules.round, every_s=LOOK_EVERY_S),
+                Background("following triggers", follower.round, every_s=CHECK.total_seconds()),
+                Background("tidying triggers", tidy, every_s=_TIDY_EVERY_S),
+            ),
+        )
