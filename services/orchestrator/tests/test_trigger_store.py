@@ -18,11 +18,14 @@ from paracle_chassis.postgres import Queries, create_pool
 from paracle_chassis.settings import ServiceSettings
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import id_from_key
+from paracle_domain.plan import Plan, PlannedWorkflow
 from paracle_domain.registry import TriggerChange
 from paracle_domain.run.commands import RunStatus, StartRun
 from paracle_domain.trigger.commands import Cause, FireStatus, TriggerCounts
+from paracle_domain.workflow.spec import WorkflowSpec
 from paracle_orchestrator.adapters.postgres import RUN_TABLES
 from paracle_orchestrator.adapters.trigger_store import KEPT_STARTS, PostgresTriggerStore
+from paracle_orchestrator.facts import facts_of
 from paracle_orchestrator.triggers.learning import learn
 from paracle_orchestrator.triggers.ports import Decided, MessageKey, Start, Trigger, TriggerStore
 
@@ -30,6 +33,8 @@ AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MINUTELY = {"workflow": "w", "input": {"é": "{{ trigger.name }}\n"}, "schedule": {"cron": "* * * * *"}}
 ORDERS = {"workflow": "w", "subject": {"topic": "orders.*"}}
 KEY = ("acme", "t")
+SPEC = WorkflowSpec.model_validate({"steps": [{"id": "a", "tool": "t"}]})
+PLAN = Plan.pin(PlannedWorkflow(name="w", revision=1, spec=SPEC), {}, {})
 
 
 @dataclass
@@ -43,9 +48,7 @@ class World:
         if isinstance(self.store, MemoryTriggerStore):
             self.store.runs[run_id] = status
             return
-        facts = {
-            "workflow": "w", "revision": 1, "plan": "p", "principal": "trigger:t", "request": "r", "labels": "{}",
-        }  # fmt: skip
+        facts = facts_of(PLAN, principal="trigger:t", request="r", labels={})
         events = PostgresEventStore(self.pool, RUN_TABLES)
         loaded = await events.load([run_id])
         seq = loaded[run_id].version if run_id in loaded else 0

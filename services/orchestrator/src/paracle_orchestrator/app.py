@@ -44,6 +44,6 @@ def create_app(
         settings,
         bus=bus,
         routes=routes(orchestrator, watch, settings),
-        resources=[database, ticks, bulk, *watch.rounds],
-        checks={"postgres": database.check, "ticks": ticks.check},
+        resources=[database, ticks, bulk, *watch.rounds.values()],
+        checks={"postgres": database.check, "ticks": ticks.check, "schedules": watch.rounds["schedules"].check},
     )

@@ -106,7 +106,8 @@ class MemoryTriggerStore:
 
     async def claim_pending(self, now: datetime, until: datetime, limit: int) -> Sequence[Start]:
         pending = [row for row in self.starts.values() if row.retry_at is not None]
-        due = [row for row in pending if row.retry_at <= now and not any(earlier(other, row) for other in pending)]
+        ready = [row for row in pending if row.retry_at is not None and row.retry_at <= now]
+        due = [row for row in ready if not any(earlier(other, row) for other in pending)]
         for row in due[:limit]:
             row.retry_at = until
         return [row.start for row in due[:limit]]

@@ -17,7 +17,6 @@ from pydantic import JsonValue
 from paracle_chassis.delivery import Delivery
 from paracle_domain.errors import (
     DeadlineExceeded,
-    Finding,
     InvalidInput,
     MalformedMessage,
     ParacleError,
@@ -210,10 +209,7 @@ def _read(delivery: Delivery) -> JsonValue:
 
 
 def _reason(errors: Sequence[tuple[str, ParacleError]]) -> ParacleError:
-    """Why a message is a dead letter."""
-    if len(errors) == 1:
-        name, error = errors[0]
-        prefix = f"trigger {name!r}: " if name else ""
-        return type(error)(f"{prefix}{error.message}", path=error.path)
-    findings = [Finding(path=f"Trigger/{name}", message=error.message) for name, error in errors]
-    return InvalidInput.many("some triggers could not take this message", findings)
+    """Why a message is a dead letter: what each trigger that could not take it says."""
+    told = [f"trigger {name!r}: {error.message}" if name else error.message for name, error in errors]
+    kind = type(errors[0][1]) if len(errors) == 1 else InvalidInput
+    return kind("; ".join(told), path=errors[0][1].path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -26,7 +27,7 @@ class Watch:
     intake: Intake
     follower: Follower
     schedules: Schedules
-    rounds: tuple[Background, ...]
+    rounds: Mapping[str, Background]
 
     @classmethod
     def over(cls, store: TriggerStore, bus: Bus, clock: Clock) -> Self:
@@ -43,9 +44,9 @@ class Watch:
             Intake(store, follower, starter, clock),
             follower,
             schedules,
-            (
-                Background("schedules", schedules.round, every_s=LOOK_EVERY_S),
-                Background("following triggers", follower.round, every_s=CHECK.total_seconds()),
-                Background("tidying triggers", tidy, every_s=_TIDY_EVERY_S),
-            ),
+            {
+                "schedules": Background("schedules", schedules.round, every_s=LOOK_EVERY_S),
+                "following": Background("following triggers", follower.round, every_s=CHECK.total_seconds()),
+                "tidying": Background("tidying triggers", tidy, every_s=_TIDY_EVERY_S),
+            },
         )
