@@ -116,9 +116,10 @@ class Load:
         started = await asyncio.gather(*(self.client.start_run(workflow, {"run": name}) for name in names))
         return {accepted.run_id: name for accepted, name in zip(started, names, strict=True)}
 
-    async def saw(self, _: Msg) -> None:
-        """A step completed."""
-        self._completed += 1
+    async def saw(self, message: Msg) -> None:
+        """Something happened to a run, perhaps the completion of a step."""
+        told = EventRecord.model_validate_json(message.data).each()
+        self._completed += sum(event.type == "step.completed" for event in told)
         self._progress.set()
 
     async def progress(self, steps: int) -> None:
@@ -193,7 +194,7 @@ async def loaded(system: System) -> AsyncIterator[Load]:
     try:
         async with system.client() as client:
             load = Load(system, client)
-            await watcher.subscribe("paracle.v1.default.evt.run.*.step_completed", cb=load.saw)
+            await watcher.subscribe("paracle.v1.default.evt.run.*.*", cb=load.saw)
             await watcher.flush()
             yield load
     finally:

@@ -34,7 +34,7 @@ from paracle_domain.errors import (
 )
 from paracle_domain.ids import KINDS, derive_id, id_from_key, is_id, new_id, ulid_time_ms
 from paracle_domain.inference.usage import Usage
-from paracle_domain.machine import Decision, EventRecord, encode_record, fold
+from paracle_domain.machine import Decision, EarlierEvent, EventRecord, encode_page, fold
 from paracle_domain.messages import CATALOG, Command, Encoded, Message, Request
 from paracle_domain.plan import Plan, digest_of
 from paracle_domain.run.commands import CancelRun, GetRun, RunStatus, RunView, StartRun, StepStatus
@@ -335,18 +335,29 @@ class TestRecords:
     @given(cause=st.text(), seq=st.integers(1, 10**6))
     def test_an_assembled_record_is_a_record(self, cause: str, seq: int) -> None:
         at = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
-        body = encode_record("run", "run_1", seq, "step.completed", at, cause, "run_1", b'{"type":"step.completed"}')
-        record = EventRecord.model_validate_json(body)
-        assert record == EventRecord(
-            entity="run",
-            id="run_1",
-            seq=seq,
-            type="step.completed",
-            at=at,
-            cause=cause,
-            correlation_id="run_1",
-            data={"type": "step.completed"},
+        alone = encode_page("run", "run_1", seq, [("run.started", b"{}")], at=at, cause=cause, correlation_id="run_1")
+        first = EventRecord(
+            entity="run", id="run_1", seq=seq, type="run.started", at=at, cause=cause, correlation_id="run_1"
         )
+        assert EventRecord.model_validate_json(alone) == first
+
+    @given(cause=st.text(), first=st.integers(1, 10**6), more=st.integers(0, 3))
+    def test_events_decided_together_are_one_record(self, cause: str, first: int, more: int) -> None:
+        at = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+        events = [(f"step.{number}", b'{"n":%d}' % number) for number in range(more + 1)]
+        body = encode_page("run", "run_1", first, events, at=at, cause=cause, correlation_id="run_1")
+        record = EventRecord.model_validate_json(body)
+        assert (record.seq, record.type, record.data) == (first + more, f"step.{more}", {"n": more})
+        assert record.earlier == tuple(
+            EarlierEvent(seq=first + number, type=f"step.{number}", data={"n": number}) for number in range(more)
+        )
+        assert [(one.seq, one.type, one.data, one.earlier) for one in record.each()] == [
+            (first + number, f"step.{number}", {"n": number}, ()) for number in range(more + 1)
+        ]
+        assert {(one.id, one.at, one.cause, one.correlation_id) for one in record.each()} == {
+            ("run_1", at, cause, "run_1")
+        }
+        assert EventRecord.together(record.each()) == record
 
     def test_what_has_no_id_of_its_own_is_told_apart_by_tenant_and_entity(self) -> None:
         def message_id(tenant: str, entity: str, id: str) -> str:

@@ -41,8 +41,8 @@ class Observer:
         self.results += [delivery.decode(TaskResult) for delivery in batch]
 
     async def event(self, delivery: Delivery) -> None:
-        record = delivery.decode(EventRecord)
-        self.events[record.message_id("default")] = record
+        for event in delivery.decode(EventRecord).each():
+            self.events[event.message_id("default")] = event
 
     def routes(self) -> Routes:
         table = Routes("observer")

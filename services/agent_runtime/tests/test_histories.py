@@ -31,7 +31,7 @@ async def bus() -> Any:
 
 def published(bus: MemoryBus, task_id: str) -> list[EventRecord]:
     records = [item.message for item in bus.published if isinstance(item.message, EventRecord)]
-    return [record for record in records if record.id == task_id]
+    return [event for record in records if record.id == task_id for event in record.each()]
 
 
 async def test_a_history_is_what_was_published_from_any_cursor(bus: MemoryBus) -> None:

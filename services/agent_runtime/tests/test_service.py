@@ -68,7 +68,7 @@ class Stage(World):
 
     def events(self, of: Task) -> list[EventRecord]:
         records = [m.message for m in self.bus.published if isinstance(m.message, EventRecord)]
-        return [record for record in records if record.id == of.task_id]
+        return [event for record in records if record.id == of.task_id for event in record.each()]
 
     async def do(self, *tasks: Task) -> list[TaskResult]:
         await self.bus.publish([sent(each) for each in tasks])

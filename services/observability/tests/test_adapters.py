@@ -9,6 +9,7 @@ from observability_samples import OTHER_RUN, OTHER_TASK, RUN, TASK, Event, recor
 
 from paracle_chassis.postgres import Database, Queries
 from paracle_domain.envelope import PRINCIPAL
+from paracle_domain.machine import EventRecord
 from paracle_observability.adapters.postgres import PostgresEventLog
 from paracle_observability.ports import EventLog, Gaps
 from paracle_observability.projections import EventRow, spending, usage_report
@@ -51,6 +52,20 @@ async def test_a_page_goes_on_where_the_last_one_ended(log: EventLog):
     assert [item.event.seq for item in [*first, *second]] == [1, 2, 3, 4, 5]
 
 
+async def test_events_that_came_together_are_told_one_by_one(log: EventLog):
+    told = [record(seq) for seq in range(1, 8)]
+    for first, last in ((0, 3), (3, 4), (4, 7)):
+        assert await store(log, EventRecord.together(told[first:last])) == last - first
+        assert await store(log, EventRecord.together(told[first:last])) == 0
+    found = await log.of_run("default", RUN, 0, 10)
+    assert [item.event for item in found] == told
+    assert [item.position for item in found] == sorted({item.position for item in found})
+    for after in range(7):
+        for limit in range(1, 8):
+            page = await log.of_entity("default", "run", RUN, found[after].position, limit)
+            assert page == found[after + 1 : after + 1 + limit]
+
+
 async def test_a_run_has_its_own_events_and_those_of_its_tasks(log: EventLog):
     await store(
         log,
@@ -79,7 +94,7 @@ async def test_tenants_are_apart(log: EventLog):
 
 async def test_a_model_call_is_counted_once_however_often_it_comes(log: EventLog):
     for _ in range(3):
-        await store(log, replied(1), replied(2), tool_returned(3))
+        await store(log, replied(1), EventRecord.together([replied(2), tool_returned(3)]))
     total = (await report(log)).total
     assert (total.model_calls, total.tool_calls, total.input_tokens) == (2, 1, 200)
     assert total.cost_usd == Decimal("0.02")
@@ -124,6 +139,16 @@ async def test_a_run_that_has_not_ended_is_suspected_after_its_last_event(log: E
     await store(log, record(1), record(2), record(1, "task.completed", entity="task", id=TASK))
     found = await log.suspects(0, 10)
     assert [(suspect.id, suspect.first_missing) for suspect in found] == [(RUN, 3)]
+
+
+async def test_a_gap_between_messages_of_several_events_is_seen(log: EventLog):
+    await store(log, EventRecord.together([record(1), record(2)]))
+    await store(log, EventRecord.together([record(5), record(6), record(7, "run.completed")]))
+    [suspect] = await log.suspects(0, 10)
+    assert (suspect.first_missing, suspect.missing, suspect.last_seq) == (3, 2, 7)
+    await store(log, EventRecord.together([record(3), record(4)]))
+    assert await log.suspects(0, 10) == []
+    assert await log.gaps() == Gaps(missing=0, histories=0)
 
 
 async def test_what_is_not_quiet_yet_is_left_alone(log: EventLog):

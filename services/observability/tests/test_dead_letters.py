@@ -78,7 +78,7 @@ def letter(number: int, *, tenant: str = "default", body: bytes = b"{}", **about
 def audit(kept: Letter) -> EventRow:
     from paracle_observability.dead_letters import _record
 
-    return EventRow.of(kept.tenant, _record(kept.about, "dropped", "ann", "why not", AT), "ann")
+    return EventRow.of(kept.tenant, [_record(kept.about, "dropped", "ann", "why not", AT)], "ann")
 
 
 # ── every shelf ──────────────────────────────────────────────────────────────────────────────────────────────────────

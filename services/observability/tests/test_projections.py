@@ -10,8 +10,9 @@ from observability_samples import RUN, TASK, Event, record, replied, tool_return
 
 from paracle_domain.errors import MalformedMessage
 from paracle_domain.inference.usage import Usage
+from paracle_domain.machine import EventRecord
 from paracle_domain.task.events import ModelReplied
-from paracle_observability.projections import EventRow, UsageRow, _Reply, spending, usage_report
+from paracle_observability.projections import EventRow, UsageRow, _Reply, messages, spending, usage_report
 
 
 def read(event: Event) -> EventRow:
@@ -27,9 +28,18 @@ def test_an_event_is_kept_as_it_was_published():
 
 
 def test_a_fetched_event_gets_the_row_that_a_received_one_has():
-    told = record(3)
-    received, fetched = read(Event(told)), EventRow.of("default", told, "alice")
-    assert fetched == received
+    told = [record(3), record(4), record(5, "run.completed")]
+    assert EventRow.of("default", told[:1], "alice") == read(Event(told[0]))
+    row = EventRow.of("default", told, "alice")
+    assert row == read(Event(EventRecord.together(told)))
+    assert (row.first_seq, row.seq, row.events, row.type) == (3, 5, 3, "run.completed")
+
+
+def test_events_are_together_again_as_they_were_decided():
+    causes = ["start", "start", "result", None, None, "result"]
+    told = [record(seq).model_copy(update={"cause": cause}) for seq, cause in enumerate(causes, 1)]
+    assert [[one.seq for one in found] for found in messages(told)] == [[1, 2], [3], [4], [5], [6]]
+    assert messages([]) == []
 
 
 @pytest.mark.parametrize(
@@ -42,6 +52,8 @@ def test_a_fetched_event_gets_the_row_that_a_received_one_has():
         b'{"entity":"run"}',
         record(0).encode(),
         record(2**63).encode(),
+        EventRecord.together([record(1), record(3)]).encode(),
+        EventRecord.together([record(0), record(1)]).encode(),
         record(1, "a\x00b").encode(),
     ],
 )
@@ -62,9 +74,16 @@ def test_a_run_id_is_that_of_the_run_or_of_what_it_caused():
 
 
 def test_only_model_and_tool_calls_of_tasks_are_spending():
-    rows = [read(Event(told)) for told in (record(1), replied(1), tool_returned(2), record(2, "task.model_replied"))]
+    together = EventRecord.together([replied(3, model="big"), tool_returned(4), record(5, entity="task", id=TASK)])
+    other = record(2, "task.model_replied")
+    rows = [read(Event(told)) for told in (record(1), replied(1), tool_returned(2), together, other)]
     spent, unread = spending(rows)
-    assert [(item.seq, item.model, item.usage.tool_calls) for item in spent] == [(1, "small", 0), (2, "", 1)]
+    assert [(item.row, item.seq, item.model, item.usage.tool_calls) for item in spent] == [
+        (1, 1, "small", 0),
+        (2, 2, "", 1),
+        (5, 3, "big", 0),
+        (5, 4, "", 1),
+    ]
     assert unread == []
 
 

@@ -8,7 +8,9 @@ from observability_samples import OTHER_RUN, RUN, TASK, Event, ScriptedHistories
 from paracle_domain.audit import GetAudit, GetUsage
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Unavailable
+from paracle_domain.machine import EventRecord
 from paracle_observability.ports import EventLog
+from paracle_observability.projections import messages
 from paracle_observability.service import SUSPECTS, Observability
 
 CALL = Context(tenant="default")
@@ -73,6 +75,24 @@ async def test_lost_events_of_a_run_are_fetched(
     truth.asked.clear()
     await observability.sweep(0)
     assert truth.asked == []  # it is complete, so nobody is asked again
+
+
+@pytest.mark.parametrize("lost", [{0}, {1, 2}, {3}, {0, 1, 2, 3}])
+async def test_lost_messages_of_several_events_are_fetched_as_they_were(
+    observability: Observability, log: EventLog, truth: ScriptedHistories, lost: set[int]
+):
+    sizes = (2, 1, 3, 3)
+    causes = [f"msg_{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    history = [event.model_copy(update={"cause": cause}) for event, cause in zip(HISTORY, causes, strict=True)]
+    sent = [Event(EventRecord.together(together)) for together in messages(history)]
+    await observability.store([event for number, event in enumerate(sent) if number not in lost])
+    await observability.store([Event(record(1, "run.started", id=OTHER_RUN, run=OTHER_RUN))])
+    truth.histories |= {RUN: history, OTHER_RUN: []}
+    await observability.sweep(0)
+    if len(lost) < len(sent):
+        assert await stored(log) == list(range(1, 10))
+    await observability.store(sent)  # late, but as they were
+    assert await stored(log) == list(range(1, 10))
 
 
 async def test_a_whole_run_is_left_alone(observability: Observability, truth: ScriptedHistories):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ from paracle_chassis.testing.memory_store import MemoryEventStore
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import NotFound, ParacleError, Unavailable
+from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Command, JsonObject, Message, Request
 from paracle_domain.plan import Plan, PlannedWorkflow
 from paracle_domain.registry import PlanAnswer, ResolvePlan
@@ -218,7 +218,8 @@ def tasks(outbox: Sequence[Outgoing]) -> list[Task]:
 
 
 def events(outbox: Sequence[Outgoing]) -> list[dict[str, Any]]:
-    return [json.loads(item.message.encode()) for item in outbox if ".evt." in item.subject]
+    told = [EventRecord.model_validate_json(item.message.encode()) for item in outbox if ".evt." in item.subject]
+    return [one.model_dump(mode="json", exclude_none=True) for record in told for one in record.each()]
 
 
 @pytest.fixture

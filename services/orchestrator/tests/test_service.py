@@ -64,9 +64,10 @@ async def test_a_run_lives_from_its_start_to_its_end(desk: Any, tools: Any) -> N
 async def test_events_are_numbered_from_one_and_carry_their_cause(desk: Any, tools: Any) -> None:
     run_id = await desk.start(key="my-key")
     found = [item for item in desk.bus.take() if ".evt." in item.subject]
-    assert [item.envelope.id for item in found] == [f"{run_id}.1", f"{run_id}.2"]
-    assert found[0].subject == subjects.evt("acme", "run", run_id, "run_started")
+    assert [item.envelope.id for item in found] == [f"{run_id}.2"]
+    assert found[0].subject == subjects.evt("acme", "run", run_id, "step_started")
     first = tools.events(found)[0]
+    assert (first["seq"], first["type"]) == (1, "run.started")
     assert first["cause"] == "my-key"
     assert first["correlation_id"] == run_id
 

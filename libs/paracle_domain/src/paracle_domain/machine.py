@@ -8,13 +8,16 @@ A state is a fold of its events, so replaying them gives it again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydantic import Field
+
 from paracle_domain.envelope import rfc3339
 from paracle_domain.ids import is_id
-from paracle_domain.messages import JsonObject, Message
+from paracle_domain.messages import JsonObject, Message, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +31,19 @@ class Decision[E, D]:
     directives: tuple[D, ...] = ()
 
 
+class EarlierEvent(Value):
+    """An event that was kept together with a later one, which tells of it."""
+
+    seq: int
+    type: str
+    data: JsonObject = {}
+
+
 class EventRecord(Message, type_name="event"):
     """One event of an actor's history, as it is published and streamed.
 
-    `seq` counts an actor's events from 1 without a gap.
+    `seq` counts an actor's events from 1 without a gap. Events that were decided together are published as one message:
+    that of the last of them, in which `earlier` are those before it, in order. They have its time, cause and story.
     """
 
     entity: str
@@ -42,6 +54,20 @@ class EventRecord(Message, type_name="event"):
     cause: str | None = None
     correlation_id: str | None = None
     data: JsonObject = {}
+    earlier: tuple[EarlierEvent, ...] = Field(default=(), exclude_if=operator.not_)
+
+    @classmethod
+    def together(cls, records: Sequence[EventRecord]) -> EventRecord:
+        """One record for `records`, which were decided together and follow one another."""
+        *before, last = records
+        earlier = tuple(EarlierEvent(seq=one.seq, type=one.type, data=one.data) for one in before)
+        return last.model_copy(update={"earlier": earlier})
+
+    def each(self) -> tuple[EventRecord, ...]:
+        """Every event that it tells of, as a record of its own, in order."""
+        alone = self.model_copy(update={"earlier": ()})
+        before = (alone.model_copy(update={"seq": one.seq, "type": one.type, "data": one.data}) for one in self.earlier)
+        return (*before, alone)
 
     def message_id(self, tenant: str) -> str:
         """The id that it is published under: `{id}.{seq}` for what has an id of its own (runs, tasks).
@@ -52,19 +78,33 @@ class EventRecord(Message, type_name="event"):
         return own if is_id(self.id) else f"{tenant}.{self.entity}.{own}"
 
 
-def encode_record(
-    entity: str, actor_id: str, seq: int, type_name: str, at: datetime, cause: str, correlation_id: str, event: bytes
+def encode_page(
+    entity: str,
+    actor_id: str,
+    first_seq: int,
+    events: Sequence[tuple[str, bytes]],
+    *,
+    at: datetime,
+    cause: str,
+    correlation_id: str,
 ) -> bytes:
-    """The body of an `EventRecord` around a stored event, assembled without parsing the event.
+    """The body of the `EventRecord` that tells of `events`: types and JSON, numbered from `first_seq`.
 
-    Histories hold events as JSON, and every one of them is published: this is the hot path.
+    Histories hold events as JSON, and all of them are published: this is the hot path, so nothing is parsed.
     """
+    *before, (last_type, last) = events
     head = (
-        f'{{"entity":"{entity}","id":"{actor_id}","seq":{seq},"type":"{type_name}",'
+        f'{{"entity":"{entity}","id":"{actor_id}","seq":{first_seq + len(before)},"type":"{last_type}",'
         f'"at":"{rfc3339(at)}","cause":{json.dumps(cause)},'
         f'"correlation_id":"{correlation_id}","data":'
+    ).encode()
+    if not before:
+        return b"%b%b}" % (head, last)
+    earlier = b",".join(
+        b'{"seq":%d,"type":"%b","data":%b}' % (seq, type_name.encode(), body)
+        for seq, (type_name, body) in enumerate(before, first_seq)
     )
-    return b"%b%b}" % (head.encode(), event)
+    return b'%b%b,"earlier":[%b]}' % (head, last, earlier)
 
 
 def fold[S, E](evolve: Callable[[S, E], S], state: S, events: Iterable[E]) -> S:

@@ -306,11 +306,12 @@ def facts_of(task: Task, worker: str | None) -> JsonObject:
 
 
 def records_of(task: Task, page: Page, events: Sequence[TaskEvent], context: Context) -> list[Outgoing]:
-    """The events of `page` as they are published."""
-    return [
-        record_message(event_record(task.task_id, task.run_id, event, seq=seq, at=page.at, cause=page.cause), context)
+    """The events of `page` as they are published: in one message."""
+    records = [
+        event_record(task.task_id, task.run_id, event, seq=seq, at=page.at, cause=page.cause)
         for seq, event in enumerate(events, start=page.first_seq)
     ]
+    return [record_message(EventRecord.together(records), context)]
 
 
 def record_message(record: EventRecord, context: Context) -> Outgoing:

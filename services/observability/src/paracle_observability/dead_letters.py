@@ -154,7 +154,7 @@ class DeadLetters:
             await self._bus.publish([_gone(letter.tenant, about.run_id, about)])
         await self._copies.delete(letter)
         record = _record(about, what, call.principal, why, self._clock())
-        event = EventRow.of(letter.tenant, record, call.principal)
+        event = EventRow.of(letter.tenant, (record,), call.principal)
         if not await self._shelf.remove(letter.tenant, about.id, event):
             raise NotFound(f"dead letter {about.id} was settled by somebody else meanwhile", path="id")
         telemetry.SETTLED.add(1, {"how": what})

@@ -47,9 +47,9 @@ class EventLog(Protocol):
     """Every event once, with what is projected from it. Its implementations pass one contract suite."""
 
     async def store(self, rows: Sequence[EventRow], spent: Sequence[Spent]) -> int:
-        """Keep `rows` and count `spent`, all or nothing; events that are there already change nothing.
+        """Keep `rows` and count `spent`, all or nothing; rows that are there already change nothing.
 
-        Returns how many were new. Keys are distinct within `rows`.
+        Returns how many events were new. Keys are distinct within `rows`.
         """
         ...
 

@@ -1,12 +1,12 @@
 """What an event is to the audit log, and what is projected from it. Pure: bytes in, rows out.
 
-Most events are only kept: all that is read of them is their head, and the body is stored as it came. Only the few
-types in `_SPENDING` are decoded whole.
+A row is a message: the events that were decided together. Most are only kept: all that is read of them is their head,
+and the body is stored as it came. Only what holds one of the few types in `_SPENDING` is decoded whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
 
 from paracle_domain import subjects
-from paracle_domain.audit import ModelUsage, NamedUsage, UsageReport
+from paracle_domain.audit import ModelUsage, NamedUsage, StoredEvent, UsageReport
 from paracle_domain.errors import MalformedMessage, from_validation
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
@@ -32,6 +32,16 @@ _BIGINT_MAX: Final = 2**63 - 1
 type EventKey = tuple[str, str, str, int]
 
 
+_PLACES: Final = 2**20
+"""Events that have their place in a row's position: more than any message has room for."""
+
+
+class Earlier(Value):
+    """What is read of an event that another one tells of."""
+
+    seq: int
+
+
 class Head(Value):
     """What is read of every event."""
 
@@ -41,15 +51,27 @@ class Head(Value):
     type: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
     at: AwareDatetime
     correlation_id: Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")] | None = None
+    earlier: tuple[Earlier, ...] = ()
+
+    @property
+    def first_seq(self) -> int:
+        return self.earlier[0].seq if self.earlier else self.seq
+
+    @property
+    def numbered(self) -> bool:
+        """Whether its events follow one another."""
+        seqs = [event.seq for event in self.earlier]
+        return seqs == list(range(self.seq - len(seqs), self.seq)) and self.first_seq > 0
 
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """An event as it is stored; `body` is the record as it was published."""
+    """Events `first_seq` to `seq` as they are stored; `body` is the record as published, `type` that of `seq`."""
 
     tenant: str
     entity: str
     id: str
+    first_seq: int
     seq: int
     type: str
     subject: str
@@ -60,12 +82,17 @@ class EventRow:
 
     @property
     def key(self) -> EventKey:
-        """What makes it this event: publishing it again gives the same."""
+        """What makes it this message: publishing it again gives the same."""
         return (self.tenant, self.entity, self.id, self.seq)
+
+    @property
+    def events(self) -> int:
+        """How many there are in it."""
+        return self.seq - self.first_seq + 1
 
     @classmethod
     def read(cls, subject: str, principal: str, body: bytes) -> Self:
-        """The row of a published event.
+        """The row of a published message.
 
         Raises
         ------
@@ -80,6 +107,7 @@ class EventRow:
             tenant=tokens[2],
             entity=head.entity,
             id=head.id,
+            first_seq=head.first_seq,
             seq=head.seq,
             type=head.type,
             subject=subject,
@@ -90,14 +118,16 @@ class EventRow:
         )
 
     @classmethod
-    def of(cls, tenant: str, record: EventRecord, principal: str) -> Self:
-        """The row of an event that was fetched from its owner since it never came by itself."""
+    def of(cls, tenant: str, records: Sequence[EventRecord], principal: str) -> Self:
+        """The row of events that were fetched from their owner since their message never came by itself."""
+        record = EventRecord.together(records)
         token = record.type.replace(".", "_")
         body = record.encode()
         return cls(
             tenant=tenant,
             entity=record.entity,
             id=record.id,
+            first_seq=records[0].seq,
             seq=record.seq,
             type=record.type,
             subject=subjects.evt(tenant, record.entity, record.id, token),
@@ -108,12 +138,40 @@ class EventRow:
         )
 
 
+def messages(records: Iterable[EventRecord]) -> list[list[EventRecord]]:
+    """`records` as they were published: those that were decided together, together."""
+    found: list[list[EventRecord]] = []
+    for record in records:
+        before = found[-1][-1] if found else None
+        if before is not None and record.cause is not None and (before.cause, before.at) == (record.cause, record.at):
+            found[-1].append(record)
+        else:
+            found.append([record])
+    return found
+
+
+def stored(position: int, subject: str, principal: str, body: str) -> Iterator[StoredEvent]:
+    """The events in the row at `position`. Each has a position of its own, in the order of rows and then of events."""
+    for place, event in enumerate(EventRecord.model_validate_json(body).each()):
+        yield StoredEvent(
+            position=position * _PLACES + place, subject=subject, principal=principal, time=event.at, event=event
+        )
+
+
+def row_of(position: int) -> int:
+    """The position of the row that holds the event at `position`."""
+    return position // _PLACES
+
+
 def _head(body: bytes) -> Head:
     try:
-        return Head.model_validate_json(body)
+        head = Head.model_validate_json(body)
     except ValidationError as error:
         wrong = from_validation(error, "event")
         raise MalformedMessage(wrong.message, path=wrong.path, problems=wrong.problems) from error
+    if not head.numbered:
+        raise MalformedMessage("event: those that it tells of are not numbered one by one", path="earlier")
+    return head
 
 
 def _run_of(head: Head) -> str | None:
@@ -129,11 +187,15 @@ def _text(body: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What one event says was used. `provider` and `model` are empty for tool calls."""
+    """What event `seq` of a task says was used. `provider` and `model` are empty for tool calls.
+
+    `row` is the number of the last event in its row.
+    """
 
     tenant: str
     run_id: str
     task_id: str
+    row: int
     seq: int
     usage: Usage
     provider: str = ""
@@ -143,8 +205,8 @@ class Spent:
 
     @property
     def key(self) -> EventKey:
-        """The event that says so."""
-        return (self.tenant, "task", self.task_id, self.seq)
+        """The row that says so."""
+        return (self.tenant, "task", self.task_id, self.row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,18 +232,21 @@ def spending(rows: Iterable[EventRow]) -> tuple[list[Spent], list[tuple[EventRow
     spent: list[Spent] = []
     unread: list[tuple[EventRow, ValidationError]] = []
     for row in rows:
-        read = _SPENDING.get(row.type) if row.entity == "task" else None
-        if read is None or row.run_id is None:
+        if row.entity != "task" or row.run_id is None or not any(kind in row.body for kind in _SPENDING):
             continue
-        try:
-            spent.append(read(row, row.run_id))
-        except ValidationError as error:
-            unread.append((row, error))
+        for event in EventRecord.model_validate_json(row.body).each():
+            read = _SPENDING.get(event.type)
+            if read is None:
+                continue
+            try:
+                spent.append(read(row, event, row.run_id))
+            except ValidationError as error:
+                unread.append((row, error))
     return spent, unread
 
 
 class _Reply(Value):
-    """What counts of a `ModelReplied`; what the model said is not even parsed into objects."""
+    """What counts of a `ModelReplied`."""
 
     usage: Usage
     provider: str
@@ -190,17 +255,14 @@ class _Reply(Value):
     step: str | None = None
 
 
-class _Replied(Value):
-    data: _Reply
-
-
-def _model_call(row: EventRow, run_id: str) -> Spent:
-    said = _Replied.model_validate_json(row.body).data
+def _model_call(row: EventRow, event: EventRecord, run_id: str) -> Spent:
+    said = _Reply.model_validate(event.data)
     return Spent(
         row.tenant,
         run_id,
         row.id,
         row.seq,
+        event.seq,
         said.usage.model_copy(update={"model_calls": 1, "tool_calls": 0}),
         said.provider,
         said.model,
@@ -209,11 +271,11 @@ def _model_call(row: EventRow, run_id: str) -> Spent:
     )
 
 
-def _tool_call(row: EventRow, run_id: str) -> Spent:
-    return Spent(row.tenant, run_id, row.id, row.seq, Usage(tool_calls=1))
+def _tool_call(row: EventRow, event: EventRecord, run_id: str) -> Spent:
+    return Spent(row.tenant, run_id, row.id, row.seq, event.seq, Usage(tool_calls=1))
 
 
-_SPENDING: Final[Mapping[str, Callable[[EventRow, str], Spent]]] = {
+_SPENDING: Final[Mapping[str, Callable[[EventRow, EventRecord, str], Spent]]] = {
     "task.model_replied": _model_call,
     "task.tool_returned": _tool_call,
 }

@@ -1,24 +1,24 @@
 -- name: store
 -- A batch of events and what is projected from them, in one statement: one round trip and one commit.
--- $1-$10 are the columns of events; $11 is a JSON array of what events say was used.
+-- $1-$11 are the columns of events; $12 is a JSON array of what events say was used.
 -- Writers take turns (the lock ends with the statement), so positions become visible in their order: a reader who
 -- goes on after the last position that it saw misses nothing, and the sweeper counts each event once.
 -- What an event says was used counts if the event was new.
 with turn as materialized (
     select pg_advisory_xact_lock(7203001)
 ), fresh as (
-    insert into event (tenant, entity, id, seq, type, subject, run_id, principal, time, body)
-    select e.* from turn, unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[],
-                                 $7::text[], $8::text[], $9::timestamptz[], $10::text[]) as e
+    insert into event (tenant, entity, id, first_seq, seq, type, subject, run_id, principal, time, body)
+    select e.* from turn, unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::text[],
+                                 $8::text[], $9::text[], $10::timestamptz[], $11::text[]) as e
     on conflict do nothing
-    returning tenant, entity, id, seq
+    returning tenant, entity, id, first_seq, seq
 ), spent as (
     select s.*
-      from json_to_recordset($11::text::json)
-           as s(tenant text, task_id text, seq bigint, run_id text, provider text, model text, agent text, step text,
+      from json_to_recordset($12::text::json)
+           as s(tenant text, task_id text, "row" bigint, run_id text, provider text, model text, agent text, step text,
                 model_calls bigint, tool_calls bigint, input_tokens bigint, output_tokens bigint,
                 cached_tokens bigint, reasoning_tokens bigint, cost_usd numeric)
-      join fresh f on f.tenant = s.tenant and f.entity = 'task' and f.id = s.task_id and f.seq = s.seq
+      join fresh f on f.tenant = s.tenant and f.entity = 'task' and f.id = s.task_id and f.seq = s.row
 ), counted as (
     insert into usage as u (tenant, run_id, task_id, provider, model, agent, step, model_calls, tool_calls,
                             input_tokens, output_tokens, cached_tokens, reasoning_tokens, known_cost_usd, unpriced_calls)
@@ -36,15 +36,15 @@ with turn as materialized (
         known_cost_usd = u.known_cost_usd + excluded.known_cost_usd,
         unpriced_calls = u.unpriced_calls + excluded.unpriced_calls
 )
-select count(*) from fresh
+select coalesce(sum(seq - first_seq + 1), 0) from fresh
 
 -- name: audit_of_run
-select position, subject, principal, time, body from event
- where tenant = $1 and run_id = $2 and position > $3 order by position limit $4
+select position, subject, principal, body from event
+ where tenant = $1 and run_id = $2 and position >= $3 order by position limit $4
 
 -- name: audit_of_entity
-select position, subject, principal, time, body from event
- where tenant = $1 and entity = $2 and id = $3 and position > $4 order by position limit $5
+select position, subject, principal, body from event
+ where tenant = $1 and entity = $2 and id = $3 and position >= $4 order by position limit $5
 
 -- name: usage_of_run
 select task_id, provider, model, agent, step, model_calls, tool_calls, input_tokens, output_tokens, cached_tokens,
@@ -58,13 +58,13 @@ select task_id, provider, model, agent, step, model_calls, tool_calls, input_tok
 with mark as (
     select position from sweep for update
 ), new as (
-    select e.tenant, e.entity, e.id, e.seq, e.type, e.position
+    select e.tenant, e.entity, e.id, e.first_seq, e.seq, e.type, e.position
       from event e where e.position > (select position from mark)
 ), moved as (
     update sweep set position = greatest(sweep.position, (select coalesce(max(position), 0) from new))
 )
 insert into history as h (tenant, entity, id, stored, last_seq, closed, touched_at, check_at)
-select tenant, entity, id, count(*), max(seq), bool_or(type = any($1::text[])), now(), now() + $2::interval
+select tenant, entity, id, sum(seq - first_seq + 1), max(seq), bool_or(type = any($1::text[])), now(), now() + $2::interval
   from new group by tenant, entity, id
 on conflict (tenant, entity, id) do update set
     stored = h.stored + excluded.stored,
@@ -86,9 +86,9 @@ update history h
  where h.tenant = due.tenant and h.entity = due.entity and h.id = due.id
 returning h.tenant, h.entity, h.id, h.stored, h.last_seq, h.checks,
     (select coalesce(min(g.expected), h.last_seq + 1)
-       from (select seq, row_number() over (order by seq) as expected from event e
+       from (select first_seq, lag(seq, 1, 0::bigint) over (order by seq) + 1 as expected from event e
               where e.tenant = h.tenant and e.entity = h.entity and e.id = h.id) as g
-      where g.seq <> g.expected) as first_missing
+      where g.first_seq <> g.expected) as first_missing
 
 -- name: count_gaps
 select coalesce(sum(last_seq - stored), 0)::bigint as missing, count(*)::bigint as histories

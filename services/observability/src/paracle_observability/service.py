@@ -9,9 +9,10 @@ from typing import Final, Protocol
 from paracle_domain.audit import AuditPage, GetAudit, GetUsage, UsageReport
 from paracle_domain.envelope import ANONYMOUS, PRINCIPAL, Context, Envelope
 from paracle_domain.errors import MalformedMessage, NotFound, ParacleError
+from paracle_domain.machine import EventRecord
 from paracle_observability import telemetry
 from paracle_observability.ports import EventLog, History, Suspect
-from paracle_observability.projections import EventKey, EventRow, spending, usage_report
+from paracle_observability.projections import EventKey, EventRow, messages, spending, usage_report
 
 SUSPECTS: Final = 100
 
@@ -101,14 +102,17 @@ class Observability:
             log.warning("fetched events that were never received", extra=_told(suspect) | {"mended": mended})
 
     async def _fetch(self, suspect: Suspect, owner: History) -> int:
-        """Store the entity's events from the first missing one on, page by page."""
+        """Store the entity's events from the first missing one on, as they would have come: message by message."""
         after, mended, more = suspect.first_missing - 1, 0, True
+        waiting: list[EventRecord] = []
         while more:
             records, more = await owner.after(suspect.tenant, suspect.id, after)
-            if not records:
-                break
-            mended += await self._keep([EventRow.of(suspect.tenant, record, ANONYMOUS) for record in records])
-            after = records[-1].seq
+            more = more and bool(records)
+            waiting += records
+            whole = messages(waiting)
+            waiting = whole.pop() if more else []  # the last one may go on in the next answer
+            mended += await self._keep([EventRow.of(suspect.tenant, found, ANONYMOUS) for found in whole])
+            after = records[-1].seq if records else after
         return mended
 
     async def _keep(self, rows: Sequence[EventRow]) -> int:
@@ -123,7 +127,7 @@ class Observability:
             )
         new = await self._events.store(rows, spent)
         telemetry.STORED.add(new)
-        telemetry.KNOWN.add(len(rows) - new)
+        telemetry.KNOWN.add(sum(row.events for row in rows) - new)
         return new
 
 

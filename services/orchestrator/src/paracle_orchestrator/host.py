@@ -22,7 +22,7 @@ from paracle_chassis.event_store import Append, EventStore, Loaded, Page, Wake
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import Conflict
-from paracle_domain.machine import EventRecord, encode_record
+from paracle_domain.machine import EventRecord, encode_page
 from paracle_domain.messages import Encoded
 from paracle_domain.run.directives import RunDirective, ShowApproval
 from paracle_domain.run.events import RunEvent, decode_event
@@ -207,7 +207,7 @@ class RunHost:
     def _note(turn: _Turn, mail: Mail, events: Sequence[RunEvent], now: datetime) -> None:
         page = Page(turn.state.seq + 1, mail.cause, now, tuple(event.encode() for event in events))
         turn.pages.append(page)
-        turn.outbox.extend(_records(turn.entry, page, [event.type for event in events], mail.context))
+        turn.outbox.append(_record_of_page(turn.entry, page, [event.type for event in events], mail.context))
 
     async def _commit(self, turns: Sequence[_Turn]) -> set[str]:
         """Append what was decided; the runs that somebody else had moved on meanwhile."""
@@ -298,7 +298,7 @@ def _said_again(turn: _Turn, page: Page, mail: Mail) -> list[Outgoing]:
     context = mail.context.caused_by(mail.cause, entry.id)
     again = entry.machine.again(turn.state, events)
     return [
-        *_records(entry, page, [event.type for event in events], mail.context),
+        _record_of_page(entry, page, [event.type for event in events], mail.context),
         *_directives(entry.tenant, again, context),
     ]
 
@@ -339,17 +339,14 @@ def _append(turn: _Turn) -> Append:
     )
 
 
-def _records(entry: Entry, page: Page, types: Sequence[str], context: Context) -> list[Outgoing]:
-    """The events of `page`, ready to be published."""
-    followed = context.caused_by(page.cause, entry.id)
-    return [
-        Outgoing(
-            subjects.evt(entry.tenant, "run", entry.id, type_name.replace(".", "_")),
-            Encoded(encode_record("run", entry.id, seq, type_name, page.at, page.cause, entry.id, body)),
-            Envelope(f"{entry.id}.{seq}", type_name, SOURCE, followed, page.at),
-        )
-        for seq, (type_name, body) in enumerate(zip(types, page.events, strict=True), start=page.first_seq)
-    ]
+def _record_of_page(entry: Entry, page: Page, types: Sequence[str], context: Context) -> Outgoing:
+    """The events of `page` as one message, on the subject of the last of them."""
+    events = list(zip(types, page.events, strict=True))
+    body = encode_page("run", entry.id, page.first_seq, events, at=page.at, cause=page.cause, correlation_id=entry.id)
+    envelope = Envelope(
+        f"{entry.id}.{page.last_seq}", types[-1], SOURCE, context.caused_by(page.cause, entry.id), page.at
+    )
+    return Outgoing(subjects.evt(entry.tenant, "run", entry.id, types[-1].replace(".", "_")), Encoded(body), envelope)
 
 
 def _directives(tenant: str, directives: Iterable[RunDirective], context: Context) -> Iterable[Outgoing]:

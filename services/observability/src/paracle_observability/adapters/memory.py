@@ -9,9 +9,8 @@ from decimal import Decimal
 
 from paracle_domain.audit import StoredEvent
 from paracle_domain.inference.usage import Usage
-from paracle_domain.machine import EventRecord
 from paracle_observability.ports import Gaps, Suspect
-from paracle_observability.projections import ENDS, LAST, EventKey, EventRow, Spent, UsageRow
+from paracle_observability.projections import ENDS, LAST, EventKey, EventRow, Spent, UsageRow, stored
 
 _LONGEST_WAIT_S = 3600.0
 
@@ -41,7 +40,7 @@ class MemoryEventLog:
             if row.key in fresh:
                 self.rows[row.key] = (len(self.rows) + 1, row)
         self.spent.extend(item for item in spent if item.key in fresh)
-        return len(fresh)
+        return sum(row.events for row in rows if row.key in fresh)
 
     async def of_run(self, tenant: str, run_id: str, after: int, limit: int) -> list[StoredEvent]:
         """See `EventLog.of_run`."""
@@ -52,8 +51,9 @@ class MemoryEventLog:
         return self._page(lambda row: row.key[:3] == (tenant, entity, entity_id), after, limit)
 
     def _page(self, wanted: Callable[[EventRow], bool], after: int, limit: int) -> list[StoredEvent]:
-        found = (item for item in self.rows.values() if item[0] > after and wanted(item[1]))
-        return [_stored(position, row) for position, row in found][:limit]
+        rows = ((position, row) for position, row in self.rows.values() if wanted(row))
+        events = [event for position, row in rows for event in stored(position, row.subject, row.principal, row.body)]
+        return [event for event in events if event.position > after][:limit]
 
     async def usage(self, tenant: str, run_id: str) -> list[UsageRow]:
         """See `EventLog.usage`."""
@@ -81,7 +81,8 @@ class MemoryEventLog:
     def _all_suspects(self) -> list[Suspect]:
         histories: dict[tuple[str, str, str], dict[int, str]] = {}
         for _, row in self.rows.values():
-            histories.setdefault((row.tenant, row.entity, row.id), {})[row.seq] = row.type
+            types = histories.setdefault((row.tenant, row.entity, row.id), {})
+            types |= dict.fromkeys(range(row.first_seq, row.seq), "") | {row.seq: row.type}
         found = []
         for (tenant, entity, name), types in histories.items():
             ended = entity not in ENDS or any(kind in LAST for kind in types.values())
@@ -94,11 +95,6 @@ class MemoryEventLog:
         """See `EventLog.gaps`."""
         missing = [suspect.missing for suspect in self._all_suspects() if suspect.missing]
         return Gaps(sum(missing), len(missing))
-
-
-def _stored(position: int, row: EventRow) -> StoredEvent:
-    event = EventRecord.model_validate_json(row.body)
-    return StoredEvent(position=position, subject=row.subject, principal=row.principal, time=row.time, event=event)
 
 
 def _usage_row(items: Sequence[Spent]) -> UsageRow:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from itertools import chain, islice
 from operator import attrgetter
 from typing import Any, Final
 
@@ -13,13 +14,12 @@ import asyncpg
 from paracle_chassis.postgres import Queries
 from paracle_domain.audit import StoredEvent
 from paracle_domain.inference.usage import Usage
-from paracle_domain.machine import EventRecord
 from paracle_observability.ports import Gaps, Suspect
-from paracle_observability.projections import LAST, EventRow, Spent, UsageRow
+from paracle_observability.projections import LAST, EventRow, Spent, UsageRow, row_of, stored
 
 _COLUMNS: Final = tuple(
     attrgetter(name)
-    for name in ("tenant", "entity", "id", "seq", "type", "subject", "run_id", "principal", "time", "body")
+    for name in ("tenant", "entity", "id", "first_seq", "seq", "type", "subject", "run_id", "principal", "time", "body")
 )
 
 
@@ -37,13 +37,13 @@ class PostgresEventLog:
 
     async def of_run(self, tenant: str, run_id: str, after: int, limit: int) -> list[StoredEvent]:
         """See `EventLog.of_run`."""
-        rows = await self._pool.fetch(self._sql["audit_of_run"], tenant, run_id, after, limit)
-        return [_stored(row) for row in rows]
+        rows = await self._pool.fetch(self._sql["audit_of_run"], tenant, run_id, row_of(after), limit + 1)
+        return _events(rows, after, limit)
 
     async def of_entity(self, tenant: str, entity: str, entity_id: str, after: int, limit: int) -> list[StoredEvent]:
         """See `EventLog.of_entity`."""
-        rows = await self._pool.fetch(self._sql["audit_of_entity"], tenant, entity, entity_id, after, limit)
-        return [_stored(row) for row in rows]
+        rows = await self._pool.fetch(self._sql["audit_of_entity"], tenant, entity, entity_id, row_of(after), limit + 1)
+        return _events(rows, after, limit)
 
     async def usage(self, tenant: str, run_id: str) -> list[UsageRow]:
         """See `EventLog.usage`."""
@@ -74,7 +74,7 @@ def _spent(item: Spent) -> dict[str, Any]:
         "tenant": item.tenant,
         "run_id": item.run_id,
         "task_id": item.task_id,
-        "seq": item.seq,
+        "row": item.row,
         "provider": item.provider,
         "model": item.model,
         "agent": item.agent,
@@ -83,14 +83,10 @@ def _spent(item: Spent) -> dict[str, Any]:
     }
 
 
-def _stored(row: asyncpg.Record) -> StoredEvent:
-    return StoredEvent(
-        position=row["position"],
-        subject=row["subject"],
-        principal=row["principal"],
-        time=row["time"],
-        event=EventRecord.model_validate_json(row["body"]),
-    )
+def _events(rows: Iterable[asyncpg.Record], after: int, limit: int) -> list[StoredEvent]:
+    """The first `limit` events of `rows` after position `after`; some of the first row may be before it."""
+    events = chain.from_iterable(stored(*row) for row in rows)
+    return list(islice((event for event in events if event.position > after), limit))
 
 
 def _usage(row: asyncpg.Record) -> UsageRow:
