@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from approvals_memory import ApprovalsInMemory
 from runs_memory import RunsInMemory
+from stuck_memory import StuckInMemory
 
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.delivery import Delivery
@@ -30,6 +31,7 @@ from paracle_orchestrator.bulk import BulkOrders
 from paracle_orchestrator.host import RunHost
 from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.service import Orchestrator
+from paracle_orchestrator.stuck import StuckRuns
 from paracle_orchestrator.ticks import Ticker
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -132,7 +134,9 @@ class Desk:
         self.host = RunHost(self.store, self.plans, self.bus, lambda: self.now, cached=cached)
         index = RunsInMemory(self.store)
         self.bulk = BulkOrders(index, self.host)
-        self.service = Orchestrator(self.host, self.plans, self.store, index, self.approvals, self.bulk)
+        self.stuck_index: StuckInMemory = other.stuck_index if other else StuckInMemory(self.store)
+        self.stuck = StuckRuns(self.stuck_index, self.bus, lambda: self.now)
+        self.service = Orchestrator(self.host, self.plans, self.store, index, self.approvals, self.bulk, self.stuck)
         self.ticker = Ticker(self.store, self.host, self.bus, lambda: self.now)
 
     def knows(self, name: str, plan: Plan) -> None:

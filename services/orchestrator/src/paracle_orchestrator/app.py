@@ -10,6 +10,7 @@ from paracle_chassis.postgres import Database, Queries
 from paracle_orchestrator.adapters.approvals import PostgresApprovals
 from paracle_orchestrator.adapters.postgres import RUN_TABLES, PostgresPlanStore
 from paracle_orchestrator.adapters.run_index import PostgresRunIndex
+from paracle_orchestrator.adapters.stuck import PostgresStuckIndex
 from paracle_orchestrator.adapters.trigger_store import PostgresTriggerStore
 from paracle_orchestrator.bulk import BulkOrders
 from paracle_orchestrator.handlers import routes
@@ -18,6 +19,7 @@ from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.ports import utc_now
 from paracle_orchestrator.service import Orchestrator
 from paracle_orchestrator.settings import OrchestratorSettings
+from paracle_orchestrator.stuck import StuckRuns
 from paracle_orchestrator.ticks import LOOK_EVERY_S, RETRY, Ticker
 from paracle_orchestrator.triggers import Watch
 
@@ -34,7 +36,8 @@ def create_app(
     host = RunHost(store, plans, bus, utc_now, cached=settings.cached_runs)
     index, approvals = PostgresRunIndex(database.pool, queries), PostgresApprovals(database.pool, queries)
     bulk = BulkOrders(index, host)
-    orchestrator = Orchestrator(host, plans, store, index, approvals, bulk)
+    stuck = StuckRuns(PostgresStuckIndex(database.pool, queries), bus, utc_now)
+    orchestrator = Orchestrator(host, plans, store, index, approvals, bulk, stuck)
     ticks = Background(
         "ticks", Ticker(store, host, bus, utc_now).round, every_s=LOOK_EVERY_S, late_s=RETRY.total_seconds()
     )
@@ -43,7 +46,7 @@ def create_app(
         "orchestrator",
         settings,
         bus=bus,
-        routes=routes(orchestrator, watch, settings),
+        routes=routes(orchestrator, watch, stuck, settings),
         resources=[database, ticks, bulk, *watch.rounds.values()],
         checks={"postgres": database.check, "ticks": ticks.check, "schedules": watch.rounds["schedules"].check},
     )

@@ -133,11 +133,19 @@ class BulkOrders:
             page = await self._index.page(context.tenant, wanted, PAGE, cursor)
             count += len(page.runs)
             if page.runs and not order.command.dry_run:
-                await self._host.handle([_mail(delivery, run.run_id, order, context) for run in page.runs])
+                mail = [_mail(delivery, run.run_id, order, context) for run in page.runs]
+                count -= _left((await self._host.handle(mail)).broken)
             if page.next_cursor is None:
                 return count
             cursor = page.next_cursor
             await delivery.in_progress()
+
+
+def _left(broken: Mapping[str, Exception]) -> int:
+    """How many runs cannot be told anything; the others are, and their number says that it was not all."""
+    for run_id, error in broken.items():
+        log.error("run %s cannot be told of an order to many runs", run_id, exc_info=error)
+    return len(broken)
 
 
 def _given_by(wanted: RunFilter, time: datetime) -> RunFilter:

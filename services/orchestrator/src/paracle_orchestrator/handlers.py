@@ -11,13 +11,14 @@ from paracle_domain.trigger.commands import GetTrigger, ListTriggers
 from paracle_orchestrator.obeying import Obeying
 from paracle_orchestrator.service import Orchestrator
 from paracle_orchestrator.settings import OrchestratorSettings
+from paracle_orchestrator.stuck import StuckRuns
 from paracle_orchestrator.triggers import Watch
 
 TAKEOVER_S: Final = 5.0
 """How long what a replica had in hand waits for the next one when it is killed, or hangs."""
 
 
-def routes(orchestrator: Orchestrator, watch: Watch, settings: OrchestratorSettings) -> Routes:
+def routes(orchestrator: Orchestrator, watch: Watch, stuck: StuckRuns, settings: OrchestratorSettings) -> Routes:
     """The routing table."""
     table = Routes("orchestrator")
     table.mailbox(
@@ -49,6 +50,13 @@ def routes(orchestrator: Orchestrator, watch: Watch, settings: OrchestratorSetti
         durable="orchestrator",
         filter=subjects.evt(subjects.ANY, "trigger", subjects.ANY, "revised"),
         handler=watch.follower.take_in,
+        ack_wait_s=TAKEOVER_S,
+    )
+    table.mailbox(
+        stream=subjects.DEADLETTERS,
+        durable="orchestrator",
+        filter=subjects.dlq(subjects.ANY, subjects.ANY),
+        handler=stuck.mark,
         ack_wait_s=TAKEOVER_S,
     )
     table.rpc(GetRun, orchestrator.get_run)

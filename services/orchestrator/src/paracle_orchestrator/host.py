@@ -17,6 +17,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
+from paracle_chassis import outages
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.event_store import Append, EventStore, Loaded, Page, Wake
 from paracle_domain import subjects
@@ -89,10 +90,14 @@ class _Turn:
 
 @dataclass(slots=True)
 class Handled:
-    """What became of a batch: the runs that its mail was for, and which of them it began."""
+    """What became of a batch: the runs that its mail was for, and which of them it began.
+
+    `broken`: runs that cannot be read, or decided upon, and why. Nothing happened to them, and their mail is to fail.
+    """
 
     entries: dict[str, Entry] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
+    broken: dict[str, Exception] = field(default_factory=dict)
 
     def note(self, turns: Iterable[_Turn]) -> None:
         for turn in turns:
@@ -117,7 +122,7 @@ class RunHost:
         """Do what `mail` says; on return it is committed and published.
 
         Mail of one run is handled in the order given, but for its start, which comes first. Mail for a run that is not
-        there, or not its tenant's, does nothing.
+        there, or not its tenant's, does nothing. A run that breaks holds up no other (`Handled.broken`).
 
         Raises
         ------
@@ -128,8 +133,8 @@ class RunHost:
         handled = Handled()
         sure: set[str] = set()
         for _ in range(_ROUNDS):
-            entries = await self._entries_for(waiting, sure)
-            turns = [self._decide(entry, waiting[run_id]) for run_id, entry in entries.items()]
+            entries = await self._entries_for(waiting, sure, handled.broken)
+            turns = self._decide_all(entries, waiting, handled.broken)
             again = {turn.entry.id for turn in turns if turn.idle and turn.entry.id not in sure}
             again |= await self._commit([turn for turn in turns if turn.pages and turn.entry.id not in again])
             kept = [turn for turn in turns if turn.entry.id not in again]
@@ -137,15 +142,21 @@ class RunHost:
             handled.note(kept)
             if not again:
                 return handled
-            waiting = {run_id: waiting[run_id] for run_id in again}
-            sure = set(await self._load(again))
+            sure = set(await self._load(again, handled.broken))
+            waiting = {run_id: waiting[run_id] for run_id in again if run_id not in handled.broken}
         raise Conflict(f"{len(waiting)} runs changed {_ROUNDS} times while they were being changed; try again")
 
     async def read(self, run_id: str) -> Entry | None:
         """The run as it is stored now."""
-        return (await self._load([run_id])).get(run_id)
+        broken: dict[str, Exception] = {}
+        found = (await self._load([run_id], broken)).get(run_id)
+        if run_id in broken:
+            raise broken[run_id]
+        return found
 
-    async def _entries_for(self, waiting: Mapping[str, Sequence[Mail]], sure: set[str]) -> dict[str, Entry]:
+    async def _entries_for(
+        self, waiting: Mapping[str, Sequence[Mail]], sure: set[str], broken: dict[str, Exception]
+    ) -> dict[str, Entry]:
         """Entries of the runs with mail: from the cache, from the store (these are `sure`), or new for a `Begin`."""
         found: dict[str, Entry] = {}
         missing: list[str] = []
@@ -158,20 +169,28 @@ class RunHost:
             else:
                 missing.append(run_id)
         if missing:
-            found |= await self._load(missing)
+            found |= await self._load(missing, broken)
             sure.update(missing)
             for run_id in missing:
                 first = waiting[run_id][0]
-                if run_id not in found and isinstance(first.message, Begin):
+                if run_id not in found and run_id not in broken and isinstance(first.message, Begin):
                     found[run_id] = _fresh(first)
         return found
 
-    async def _load(self, run_ids: Iterable[str]) -> dict[str, Entry]:
-        """Entries as they are stored, read on from what is cached."""
+    async def _load(self, run_ids: Iterable[str], broken: dict[str, Exception]) -> dict[str, Entry]:
+        """Entries as they are stored, read on from what is cached; those that cannot be read are `broken`."""
         ids = list(run_ids)
         known = {run_id: entry for run_id in ids if (entry := self._entries.get(run_id))}
         loaded = await self._store.load(ids, {run_id: entry.state.seq for run_id, entry in known.items()})
-        return {run_id: await self._catch_up(known.get(run_id), row) for run_id, row in loaded.items()}
+        found: dict[str, Entry] = {}
+        for run_id, row in loaded.items():
+            try:
+                found[run_id] = await self._catch_up(known.get(run_id), row)
+            except Exception as error:  # a history that cannot be read holds up no other; an outage holds up all
+                if outages.is_outage(error):
+                    raise
+                broken[run_id] = error
+        return found
 
     async def _catch_up(self, known: Entry | None, row: Loaded) -> Entry:
         if known is None:
@@ -183,6 +202,17 @@ class RunHost:
         entry = Entry(row.id, row.tenant, known.machine, state, row.facts, row.wake_at)
         self._remember(entry)
         return entry
+
+    def _decide_all(
+        self, entries: Mapping[str, Entry], waiting: Mapping[str, Sequence[Mail]], broken: dict[str, Exception]
+    ) -> list[_Turn]:
+        turns: list[_Turn] = []
+        for run_id, entry in entries.items():
+            try:
+                turns.append(self._decide(entry, waiting[run_id]))
+            except Exception as error:  # noqa: BLE001  # a run that cannot be decided upon holds up no other
+                broken[run_id] = error
+        return turns
 
     def _decide(self, entry: Entry, mails: Sequence[Mail]) -> _Turn:
         turn = _Turn(entry, entry.state, entry.wake_at)

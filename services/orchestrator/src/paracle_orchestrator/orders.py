@@ -145,15 +145,23 @@ async def answer(order: Order, handled: Handled) -> None:
     await order.delivery.reply(RunAccepted(run_id=mail.run_id, status=entry.state.status, created=created))
 
 
-async def leave(batch: Sequence[Delivery], read: Sequence[Read]) -> None:
-    """If some of `batch` could not be read now, settle the others and raise why: those are the mailbox's."""
-    failure = next((found for found in read if isinstance(found, BaseException)), None)
+async def leave(batch: Sequence[Delivery], read: Sequence[Read], broken: Mapping[str, Exception]) -> None:
+    """If some of `batch` could not be read now, or their runs are broken, settle the others and raise why.
+
+    What is left is the mailbox's.
+    """
+    left = [_failure(found, broken) for found in read]
+    failure = next((error for error in left if error is not None), None)
     if failure is None:
         return
-    for delivery, found in zip(batch, read, strict=True):
-        if not isinstance(found, BaseException):
+    for delivery, error in zip(batch, left, strict=True):
+        if error is None:
             await delivery.ack()
     raise failure
+
+
+def _failure(read: Read, broken: Mapping[str, Exception]) -> BaseException | None:
+    return broken.get(read.mail.run_id) if isinstance(read, Order) else read
 
 
 async def refuse(delivery: Delivery, error: ParacleError) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from paracle_domain.envelope import Context
 from paracle_domain.plan import Plan
-from paracle_domain.run.commands import ApprovalPage, ApprovalView, ListApprovals, RunFilter, RunPage
+from paracle_domain.run.commands import ApprovalPage, ApprovalView, ListApprovals, RunFilter, RunPage, Stuck
 
 type Clock = Callable[[], datetime]
 
@@ -83,4 +83,36 @@ class Approvals(Protocol):
         InvalidInput
             If its `cursor` is none of a page's.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A dead letter that a run waits for. `stops_ticks`: it was a tick, and further ones would fare no better."""
+
+    tenant: str
+    run_id: str
+    dead_letter: str
+    code: str
+    reason: str
+    since: datetime
+    stops_ticks: bool = False
+
+
+class StuckIndex(Protocol):
+    """Dead letters that runs wait for."""
+
+    async def mark(self, marks: Sequence[Mark]) -> list[Mark]:
+        """Keep `marks` of runs that are there and have not ended; those that are kept and not released.
+
+        A letter that was released before it was marked (its readers are not equally fast) stays so.
+        """
+        ...
+
+    async def release(self, letters: Sequence[tuple[str, str, str]], now: datetime) -> list[Mark]:
+        """Forget letters (tenant, run, id); those marks that were there. Ticks that they stopped start at `now`."""
+        ...
+
+    async def of(self, tenant: str, run_ids: Sequence[str]) -> dict[str, Stuck]:
+        """What those of the runs wait for that have not ended."""
         ...

@@ -294,3 +294,56 @@ delete from trigger_starts where run_id in (
                           where s.tenant = t.tenant and s.trigger = t.name
                           order by at desc offset $1 limit $2) old
      where not old.open and old.status <> 'pending');
+
+-- name: stuck_places
+-- Runs with dead letters are few, so their places are found first. $7 the parent, or null.
+select r.created_at, r.id
+  from runs r
+ where r.id in (select run_id from stuck where tenant = $1 and not released)
+   and r.tenant = $1 and r.finished_at is null and r.status = any($2::text[]) and ($7::text is null or r.parent = $7)
+   and r.created_at >= $3::timestamptz and (r.created_at, r.id) < ($4::timestamptz, $5::text)
+ order by r.created_at desc, r.id desc limit $6
+
+-- name: mark_stuck
+-- Of runs that are there and go on. A tick that came to nothing is the last for now.
+with given as (
+    select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::boolean[])
+           as g(tenant, run_id, dead_letter, code, reason, since, stops_ticks)
+), marked as (
+    insert into stuck (tenant, run_id, dead_letter, code, reason, since, stops_ticks)
+    select g.tenant, g.run_id, g.dead_letter, g.code, g.reason, g.since, g.stops_ticks
+      from given g join runs r on r.id = g.run_id and r.tenant = g.tenant and r.finished_at is null
+    on conflict (tenant, dead_letter) do nothing
+    returning run_id, stops_ticks
+)
+update runs set wake_at = null
+ where finished_at is null and id in (select run_id from marked where stops_ticks)
+
+-- name: marked
+select tenant, run_id, dead_letter, code, reason, since, stops_ticks
+  from stuck join unnest($1::text[], $2::text[]) as g(tenant, dead_letter) using (tenant, dead_letter)
+ where not released
+
+-- name: release_stuck
+-- A letter may be gone before it is marked here, so what was released is remembered for a while.
+with given as (
+    select * from unnest($1::text[], $2::text[], $3::text[]) as g(tenant, run_id, dead_letter)
+), was as (
+    select s.* from stuck s join given g using (tenant, run_id, dead_letter) where not s.released for update of s
+), kept as (
+    insert into stuck (tenant, run_id, dead_letter, code, reason, since, stops_ticks, released)
+    select tenant, run_id, dead_letter, '', '', $4, false, true from given
+    on conflict (tenant, dead_letter) do update set released = true
+), woken as (
+    update runs set wake_at = $4
+     where wake_at is null and finished_at is null and id in (select run_id from was where stops_ticks)
+), old as (
+    delete from stuck where released and since < $4::timestamptz - interval '30 days'
+)
+select tenant, run_id, dead_letter, code, reason, since, stops_ticks from was
+
+-- name: stuck_of
+select distinct on (s.run_id) s.run_id, s.dead_letter, s.code, s.since, count(*) over (partition by s.run_id) as letters
+  from stuck s join runs r on r.id = s.run_id and r.tenant = s.tenant
+ where s.tenant = $1 and s.run_id = any($2::text[]) and not s.released and r.finished_at is null
+ order by s.run_id, s.since, s.dead_letter;

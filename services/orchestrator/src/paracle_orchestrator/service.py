@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from paracle_chassis import outages
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.event_store import EventStore
+from paracle_domain.dead_letters import LetterGone
 from paracle_domain.envelope import Context
-from paracle_domain.errors import MalformedMessage, NotFound, ParacleError, quote
+from paracle_domain.errors import InternalError, MalformedMessage, NotFound, ParacleError, quote
 from paracle_domain.ids import is_id
 from paracle_domain.plan import Plan
 from paracle_domain.run.commands import (
@@ -27,10 +29,11 @@ from paracle_domain.run.commands import (
 from paracle_domain.run.inbox import Tick
 from paracle_domain.task.messages import TaskResult
 from paracle_orchestrator.bulk import BulkOrders, is_bulk
-from paracle_orchestrator.host import Entry, Mail, RunHost, records_of
+from paracle_orchestrator.host import Entry, Handled, Mail, RunHost, records_of
 from paracle_orchestrator.orders import Order, Orders, answer, leave, mail_of
 from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.ports import Approvals, RunIndex
+from paracle_orchestrator.stuck import StuckRuns
 from paracle_orchestrator.ticks import RunTick
 from paracle_orchestrator.views import view_of
 
@@ -46,6 +49,7 @@ class Orchestrator:
         index: RunIndex,
         approvals: Approvals,
         bulk: BulkOrders,
+        stuck: StuckRuns,
     ) -> None:
         self._host = host
         self._plans = plans
@@ -54,6 +58,7 @@ class Orchestrator:
         self._index = index
         self._approvals = approvals
         self._bulk = bulk
+        self._stuck = stuck
 
     async def obey(self, batch: Sequence[Delivery]) -> None:
         """Commands on `cmd.orchestrator.*`: each is answered once what it led to is committed.
@@ -68,28 +73,53 @@ class Orchestrator:
         orders = [order for order in read if isinstance(order, Order)]
         handled = await self._host.handle([order.mail for order in orders])
         for order in orders:
-            await answer(order, handled)
-        await leave(batch, read)
+            if order.mail.run_id not in handled.broken:
+                await answer(order, handled)
+        await leave(batch, read, handled.broken)
 
     async def take_in(self, batch: Sequence[Delivery]) -> None:
-        """What comes for runs on `result.*`: results of tasks, and ticks."""
+        """What comes for runs on `result.*`: results of tasks, ticks, and that a dead letter is gone."""
         mail: list[Mail] = []
+        taken: list[Delivery] = []
+        gone: list[tuple[str, LetterGone]] = []
         for delivery in batch:
             item = _result_mail(delivery)
-            if isinstance(item, ParacleError):
-                await delivery.term(item)
-            else:
+            if isinstance(item, Mail):
                 mail.append(item)
-        await self._host.handle(mail)
+                taken.append(delivery)
+            elif isinstance(item, LetterGone):
+                gone.append((delivery.tenant, item))
+            else:
+                await delivery.term(item)
+        if gone:
+            await self._stuck.release(gone)
+        handled = await self._host.handle(mail)
+        if handled.broken:
+            await _leave_broken(batch, zip(taken, mail, strict=True), handled)
 
     async def get_run(self, request: GetRun, call: Context) -> RunView:
-        return view_of(await self._entry(request.run_id, call))
+        """A run. One that cannot be read, because of a bug or a damaged history, says at least where to look."""
+        try:
+            view = view_of(await self._entry(request.run_id, call))
+        except Exception as error:  # an outage or a refusal is what it is
+            stuck = None if _is_plain(error) else await self._stuck.of_run(call.tenant, request.run_id)
+            if stuck is None:
+                raise
+            broken = (
+                f"run {request.run_id} cannot be read; `paracle dlq show {stuck.dead_letter}` says where it stopped"
+            )
+            raise InternalError(broken) from error
+        if view.run.status.terminal:
+            return view
+        stuck = await self._stuck.of_run(call.tenant, request.run_id)
+        return view.model_copy(update={"run": view.run.model_copy(update={"stuck": stuck})})
 
     async def list_runs(self, request: ListRuns, call: Context) -> RunPage:
         wanted = RunFilter.model_validate(request.model_dump(exclude={"status", "limit", "cursor"}))
         if request.status is not None:
             wanted = wanted.model_copy(update={"statuses": (request.status, *request.statuses)})
-        return await self._index.page(call.tenant, wanted, request.limit, request.cursor)
+        page = await self._index.page(call.tenant, wanted, request.limit, request.cursor)
+        return await self._stuck.shown(call.tenant, page)
 
     async def get_run_events(self, request: GetRunEvents, call: Context) -> RunEvents:
         entry = await self._entry(request.run_id, call)
@@ -118,7 +148,7 @@ class Orchestrator:
         return entry
 
 
-def _result_mail(delivery: Delivery) -> Mail | ParacleError:
+def _result_mail(delivery: Delivery) -> Mail | LetterGone | ParacleError:
     kind = delivery.envelope.type
     try:
         if kind == RunTick.type_name:
@@ -126,6 +156,22 @@ def _result_mail(delivery: Delivery) -> Mail | ParacleError:
         if kind in {TaskResult.type_name, "result"} or is_id(kind, "run"):
             result = delivery.decode(TaskResult)
             return mail_of(delivery, result.run_id, result)
+        if kind == LetterGone.type_name:
+            return delivery.decode(LetterGone)
     except ParacleError as error:
         return error
     return MalformedMessage(f"a message of type {quote(kind)} is nothing that a run understands; it is parked")
+
+
+async def _leave_broken(batch: Sequence[Delivery], mails: Iterable[tuple[Delivery, Mail]], handled: Handled) -> None:
+    """Settle what is done, and raise why the rest is not: its runs broke, and it is the mailbox's."""
+    left = {id(delivery) for delivery, mail in mails if mail.run_id in handled.broken}
+    for delivery in batch:
+        if id(delivery) not in left:
+            await delivery.ack()
+    raise next(iter(handled.broken.values()))
+
+
+def _is_plain(error: Exception) -> bool:
+    """Whether it is a refusal or an outage, rather than a run that broke."""
+    return outages.is_outage(error) or (isinstance(error, ParacleError) and not isinstance(error, InternalError))

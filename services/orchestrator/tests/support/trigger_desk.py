@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from approvals_memory import ApprovalsInMemory
+from stuck_memory import StuckInMemory
 from trigger_memory import MemoryTriggerStore
 
 from paracle_chassis.bus import Outgoing
@@ -38,6 +39,7 @@ from paracle_orchestrator.host import RunHost
 from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.service import Orchestrator
 from paracle_orchestrator.settings import OrchestratorSettings
+from paracle_orchestrator.stuck import StuckRuns
 from paracle_orchestrator.triggers import Watch
 
 EPOCH = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -143,9 +145,10 @@ class TriggerDesk:
         plans = Plans(Shelf(), self.bus)
         host = RunHost(self.events, plans, self.bus, lambda: self.now, cached=100)
         index = NoIndex()
-        runs = Orchestrator(host, plans, self.events, index, ApprovalsInMemory(), BulkOrders(index, host))
+        stuck = StuckRuns(StuckInMemory(self.events), self.bus, lambda: self.now)
+        runs = Orchestrator(host, plans, self.events, index, ApprovalsInMemory(), BulkOrders(index, host), stuck)
         await self.bus.serve(self.registry.routes())
-        await self.bus.serve(routes(runs, self.watch, OrchestratorSettings()))
+        await self.bus.serve(routes(runs, self.watch, stuck, OrchestratorSettings()))
 
     # ── the registry ─────────────────────────────────────────────────────────────────────────────────────────────
 

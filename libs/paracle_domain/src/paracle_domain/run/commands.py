@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field, JsonValue
 
 from paracle_domain.errors import ErrorInfo
-from paracle_domain.ids import ApprovalId, RunId
+from paracle_domain.ids import ApprovalId, DeadLetterId, RunId
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Command, Given, Message, Request, Value
@@ -167,6 +167,7 @@ class RunFilter(Value):
     created_after: AwareDatetime | None = Field(default=None, description="created then or later")
     created_before: AwareDatetime | None = Field(default=None, description="created earlier than that")
     parent: RunId | None = None
+    stuck: bool = Field(default=False, description="only runs with a message that could not be handled")
 
 
 class CancelRuns(Command, service="orchestrator", verb="cancel_runs"):
@@ -223,6 +224,18 @@ class StepView(Value):
     parts: tuple[StepView, ...] = Field(default=(), description="items or iterations, as many as were asked for")
 
 
+class Stuck(Value):
+    """Why a run may not get on: a message for it could not be handled, and waits among the dead letters.
+
+    `dead_letter` is the one that was given up first, `letters` how many there are. A run that has ended is not stuck.
+    """
+
+    dead_letter: DeadLetterId
+    code: str
+    since: datetime
+    letters: int = 1
+
+
 class RunSummary(Value):
     """A run in a list."""
 
@@ -237,6 +250,7 @@ class RunSummary(Value):
     priority: int = 0
     parent: RunId | None = None
     forked_from: RunId | None = None
+    stuck: Stuck | None = None
 
 
 class RunView(Message, type_name="run.view"):
@@ -290,6 +304,7 @@ class ListRuns(Request[RunPage], service="orchestrator", method="list_runs", ans
     created_after: AwareDatetime | None = Field(default=None, description="created then or later")
     created_before: AwareDatetime | None = Field(default=None, description="created earlier than that")
     parent: RunId | None = None
+    stuck: bool = Field(default=False, description="only runs with a message that could not be handled")
     limit: int = Field(default=50, ge=1, le=500)
     cursor: str | None = None
 

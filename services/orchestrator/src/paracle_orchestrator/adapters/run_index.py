@@ -62,7 +62,7 @@ class _Search:
     """The index to look in (a query of places and its own arguments), and how many places to look at at first."""
 
     places: str
-    arguments: tuple[str, ...]
+    arguments: tuple[str | None, ...]
     size: int
 
 
@@ -88,6 +88,9 @@ class PostgresRunIndex:
 
     async def _search(self, tenant: str, wanted: RunFilter, first: int) -> _Search:
         sifting = min(max(first, _FIRST_SIFTED), self._most_sifted)
+        if wanted.stuck:
+            sifts = wanted.workflow is not None or wanted.labels
+            return _Search("stuck_places", (wanted.parent,), sifting if sifts else first)
         if wanted.parent is not None:
             sifts = wanted.workflow is not None or wanted.labels
             return _Search("child_places", (wanted.parent,), sifting if sifts else first)
