@@ -25,6 +25,7 @@ from paracle_domain.audit import ModelUsage, UsageReport
 from paracle_domain.inference.usage import Usage
 from paracle_domain.registry import Ancestor, Applied, AppliedSpec, Explanation, SpecList, SpecView, Touched
 from paracle_domain.run.commands import ApprovalPage, RunAccepted, RunPage, RunsAccepted, RunStatus
+from paracle_domain.run.diff import Difference, Pins, RunsDiff
 
 
 class Terminal(io.StringIO):
@@ -296,6 +297,49 @@ def test_a_person_is_asked_before_many_runs_are_cancelled(
     assert "cancel 1 run?" in result.err
     assert [asked.json["dry_run"] for asked in api.asked] == [True, False][:orders]
     assert paracle("runs", "cancel", "--workflow", "w", "--yes").out == "told 1 run to cancel\n"
+
+
+def test_runs_that_differ_and_runs_that_do_not(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+    old, new = (Pins(run_id=make.RUN, workflow="w", revision=n, plan=f"sha256:{n}", contract="1.0") for n in (1, 2))
+    agent = {"part": "agent a", "left_revision": 3, "right_revision": 4}
+    found = (
+        Difference(part="workflow", left_revision=1, right_revision=1, path="spec.x", change="added", right=None),
+        Difference(**agent, path="revision", change="changed", left=3, right=4),
+        Difference(**agent, path="spec.instructions", change="changed", left="Be kind.", right="y" * 300),
+        Difference(part="contract", path="contract", change="changed", left="0.9", right="1.0"),
+        Difference(part="tool t", left_revision=1, path="", change="removed"),
+        Difference(part="tool u", right_revision=2, path="", change="added"),
+    )
+    path = f"GET /v1/runs/{make.RUN}/diff"
+    api.on(path, RunsDiff(left=old, right=new, same=False, differences=found))
+    result = paracle("runs", "diff", make.RUN, make.RUN)
+    assert result.code == 1
+    assert result.out.splitlines() == [
+        f"- {make.RUN}  w (revision 1)  sha256:1",
+        f"+ {make.RUN}  w (revision 2)  sha256:2",
+        "",
+        "workflow (revision 1)",
+        "  + spec.x",
+        "      + null",
+        "",
+        "agent a (revision 3 → 4)",
+        "  ~ spec.instructions",
+        '      - "Be kind."',
+        f'      + "{"y" * 198}…',
+        "",
+        "contract",
+        "  ~ contract",
+        '      - "0.9"',
+        '      + "1.0"',
+        "",
+        "tool t (revision 1, removed)",
+        "",
+        "tool u (revision 2, added)",
+    ]
+    api.on(path, RunsDiff(left=old, right=old, same=True))
+    same = paracle("runs", "diff", make.RUN, make.RUN)
+    assert (same.code, same.out.splitlines()[2:]) == (0, ["both pinned the same plan"])
+    assert json.loads(paracle("runs", "diff", make.RUN, make.RUN, "--json").out)["same"] is True
 
 
 def test_many_runs_are_resumed(paracle: Callable[..., Result], api: Any) -> None:

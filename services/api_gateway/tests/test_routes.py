@@ -43,6 +43,7 @@ from paracle_domain.run.commands import (
     RunView,
     SignalRun,
 )
+from paracle_domain.run.diff import DiffRuns, Pins, RunsDiff
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -156,6 +157,14 @@ async def test_many_runs_are_told_at_once(client, world, verb, kind):
     [(command, _, subject)] = world.bus.commanded
     assert command == kind(filter=RunFilter(workflow="w", labels={"a": "b"}), reason="r", dry_run=True)
     assert subject == f"paracle.v1.default.cmd.orchestrator.{verb}_runs"
+
+
+async def test_runs_are_compared(client, world):
+    pins = Pins(run_id=RUN, workflow="w", revision=1, plan="d", contract="1.0")
+    world.bus.answers[DiffRuns] = RunsDiff(left=pins, right=pins, same=True)
+    assert (await client.get(f"/v1/runs/{RUN}/diff?with={RUN}")).json()["same"] is True
+    assert world.bus.asked[0][0] == DiffRuns(left=RUN, right=RUN)
+    assert (await client.get(f"/v1/runs/{RUN}/diff")).status_code == 422
 
 
 async def test_many_runs_must_be_named(client, world):

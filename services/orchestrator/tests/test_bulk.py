@@ -14,13 +14,15 @@ from paracle_domain.run.commands import (
     CancelRuns,
     GetRun,
     ListRuns,
+    ResumeRuns,
     RunFilter,
     RunsAccepted,
     RunStatus,
     StartRun,
 )
+from paracle_domain.run.inbox import Pause
 from paracle_orchestrator import bulk
-from paracle_orchestrator.host import Handled
+from paracle_orchestrator.host import Handled, Mail
 
 CALL = Context("acme")
 ODD = RunFilter(labels={"odd": "yes"})
@@ -53,6 +55,16 @@ async def test_every_run_of_the_filter_is_cancelled_and_no_other(desk: Any) -> N
     assert await cancelled(desk) == set(ids[1::2])
     events = (await desk.store.load([ids[1]]))[ids[1]].pages
     assert events[-1].cause == f"bulk.{ids[1]}"
+
+
+async def test_paused_runs_are_resumed(desk: Any) -> None:
+    ids = await start(desk, 4)
+    pauses = [Mail(run_id, f"pause-{run_id}", Pause("ada"), CALL) for run_id in ids[:3]]
+    await desk.host.handle(pauses)
+    receipt = await desk.order(ResumeRuns(filter=RunFilter(workflow="w"), reason="mended"), key="bulk")
+    assert receipt.answers == [RunsAccepted(count=3)]
+    page = await desk.service.list_runs(ListRuns(status=RunStatus.RUNNING), CALL)
+    assert {run.run_id for run in page.runs} == set(ids)
 
 
 async def test_the_same_order_again_changes_nothing(desk: Any, tools: Any) -> None:

@@ -33,6 +33,7 @@ from paracle_domain.run.commands import (
     StartRun,
     StepStatus,
 )
+from paracle_domain.run.diff import DiffRuns
 from paracle_domain.task.messages import CancelTask, TaskStatus
 from paracle_orchestrator.orders import MAX_INPUT_BYTES, run_id_for
 from paracle_orchestrator.ticks import RunTick
@@ -438,3 +439,16 @@ def test_run_ids_follow_from_the_command() -> None:
     assert ulid_time_ms(run_id_for("t", "order-7", 1_000_000_000)) == 0
     assert run_id_for("t", "order-7", 1) == run_id_for("t", "order-7", 2)
     assert run_id_for("t", "order-7", 1) != run_id_for("u", "order-7", 1)
+
+
+async def test_the_pins_of_two_runs_are_compared(desk: Any, tools: Any) -> None:
+    first = await desk.start(key="one")
+    desk.knows("w", tools.plan_of({"id": "a", "timeout_s": 3}))
+    second = await desk.start(key="two")
+    found = await desk.service.diff_runs(DiffRuns(left=first, right=second), CALL)
+    assert (found.same, found.left.run_id, found.right.run_id) == (False, first, second)
+    assert "spec.steps.a.timeout_s" in [one.path for one in found.differences]
+    assert (await desk.service.diff_runs(DiffRuns(left=first, right=first), CALL)).same
+    with pytest.raises(NotFound) as refused:
+        await desk.service.diff_runs(DiffRuns(left=first, right=new_id("run")), CALL)
+    assert refused.value.path == "right"

@@ -33,6 +33,7 @@ from paracle_domain.run.commands import (
     RunView,
     Verdict,
 )
+from paracle_domain.run.diff import RunsDiff
 
 
 class AsyncClient:
@@ -190,6 +191,10 @@ class AsyncClient:
     async def resume_runs(self, wanted: RunFilter, reason: str = "", *, dry_run: bool = False) -> RunsAccepted:
         """Go on with all paused runs that `wanted` finds, which must name something; how many those are."""
         return await self._ask(calls.resume_runs(wanted, reason, dry_run=dry_run))
+
+    async def diff_runs(self, left: str, right: str) -> RunsDiff:
+        """What differs between what two runs pinned: workflow, agents, tools, children and contract, by path."""
+        return await self._ask(calls.diff_runs(left, right))
 
     async def usage(self, run_id: str) -> UsageReport:
         """Tokens and cost of a run so far, by model, agent and step."""

@@ -27,6 +27,7 @@ from paracle_domain.run.commands import (
     RunView,
     Verdict,
 )
+from paracle_domain.run.diff import RunsDiff
 
 type Plural = Literal["agents", "tools", "workflows"]
 
@@ -120,6 +121,10 @@ def cancel_runs(wanted: RunFilter, reason: str, *, dry_run: bool) -> Call[RunsAc
 
 def resume_runs(wanted: RunFilter, reason: str, *, dry_run: bool) -> Call[RunsAccepted]:
     return _order_many("resume", wanted, reason, dry_run=dry_run)
+
+
+def diff_runs(left: str, right: str) -> Call[RunsDiff]:
+    return Call("GET", f"/v1/runs/{_part(left)}/diff", RunsDiff, {"with": right})
 
 
 def _order_many(verb: str, wanted: RunFilter, reason: str, *, dry_run: bool) -> Call[RunsAccepted]:

@@ -32,6 +32,7 @@ from paracle_domain.run.commands import (
     RunView,
     Verdict,
 )
+from paracle_domain.run.diff import RunsDiff
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
@@ -191,6 +192,10 @@ class Client:
     def resume_runs(self, wanted: RunFilter, reason: str = "", *, dry_run: bool = False) -> RunsAccepted:
         """Go on with all paused runs that `wanted` finds, which must name something; how many those are."""
         return self._ask(calls.resume_runs(wanted, reason, dry_run=dry_run))
+
+    def diff_runs(self, left: str, right: str) -> RunsDiff:
+        """What differs between what two runs pinned: workflow, agents, tools, children and contract, by path."""
+        return self._ask(calls.diff_runs(left, right))
 
     def usage(self, run_id: str) -> UsageReport:
         """Tokens and cost of a run so far, by model, agent and step."""

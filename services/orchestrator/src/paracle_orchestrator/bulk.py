@@ -30,7 +30,7 @@ from paracle_domain.run.commands import (
     RunsAccepted,
     RunStatus,
 )
-from paracle_domain.run.inbox import Cancel, RunMessage
+from paracle_domain.run.inbox import Cancel, Resume, RunMessage
 from paracle_orchestrator.host import Mail, RunHost
 from paracle_orchestrator.orders import refuse
 from paracle_orchestrator.ports import RunIndex
@@ -65,8 +65,15 @@ def _cancels(delivery: Delivery) -> _Order:
     )
 
 
+def _resumes(delivery: Delivery) -> _Order:
+    command = delivery.decode(ResumeRuns)
+    principal = delivery.envelope.context.principal
+    return _Order(command, (RunStatus.PAUSED,), lambda _: Resume(principal, command.reason))
+
+
 _READERS: Final[Mapping[str, Callable[[Delivery], _Order]]] = {
     CancelRuns.verb: _cancels,
+    ResumeRuns.verb: _resumes,
 }
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
 from paracle_domain.run.commands import GetApproval, GetPlan, GetRun, GetRunEvents, ListApprovals, ListRuns
+from paracle_domain.run.diff import DiffRuns
 from paracle_domain.trigger.commands import GetTrigger, ListTriggers
 from paracle_orchestrator.obeying import Obeying
 from paracle_orchestrator.service import Orchestrator
@@ -63,6 +64,7 @@ def routes(orchestrator: Orchestrator, watch: Watch, stuck: StuckRuns, settings:
     table.rpc(ListRuns, orchestrator.list_runs)
     table.rpc(GetRunEvents, orchestrator.get_run_events)
     table.rpc(GetPlan, orchestrator.get_plan)
+    table.rpc(DiffRuns, orchestrator.diff_runs)
     table.rpc(GetApproval, orchestrator.get_approval)
     table.rpc(ListApprovals, orchestrator.list_approvals)
     table.rpc(GetTrigger, watch.triggers.get_trigger)

@@ -26,6 +26,7 @@ from paracle_domain.run.commands import (
     RunPage,
     RunView,
 )
+from paracle_domain.run.diff import DiffRuns, RunsDiff, differences
 from paracle_domain.run.inbox import Tick
 from paracle_domain.task.messages import TaskResult
 from paracle_orchestrator.bulk import BulkOrders, is_bulk
@@ -35,7 +36,7 @@ from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.ports import Approvals, RunIndex
 from paracle_orchestrator.stuck import StuckRuns
 from paracle_orchestrator.ticks import RunTick
-from paracle_orchestrator.views import view_of
+from paracle_orchestrator.views import pins_of, view_of
 
 
 class Orchestrator:
@@ -141,10 +142,17 @@ class Orchestrator:
     async def list_approvals(self, request: ListApprovals, call: Context) -> ApprovalPage:
         return await self._approvals.page(request, call)
 
-    async def _entry(self, run_id: str, call: Context) -> Entry:
+    async def diff_runs(self, request: DiffRuns, call: Context) -> RunsDiff:
+        left = await self._entry(request.left, call, "left")
+        right = await self._entry(request.right, call, "right")
+        found = differences(left.machine.plan, right.machine.plan)
+        same = left.machine.plan.digest == right.machine.plan.digest
+        return RunsDiff(left=pins_of(left), right=pins_of(right), same=same, differences=found)
+
+    async def _entry(self, run_id: str, call: Context, path: str = "run_id") -> Entry:
         entry = await self._host.read(run_id)
         if entry is None or entry.tenant != call.tenant:
-            raise NotFound(f"there is no run {quote(run_id)}; `paracle runs` lists those there are", path="run_id")
+            raise NotFound(f"there is no run {quote(run_id)}; `paracle runs` lists those there are", path=path)
         return entry
 
 

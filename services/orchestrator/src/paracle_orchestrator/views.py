@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paracle_domain.run.commands import RunSummary, RunView, StepStatus, StepView
+from paracle_domain.run.diff import Pins
 from paracle_domain.run.state import RunState, StepState
 from paracle_orchestrator.host import Entry
 
@@ -24,6 +25,18 @@ def summary_of(entry: Entry) -> RunSummary:
         priority=facts["priority"],
         parent=facts["parent"],
         forked_from=facts["forked_from"],
+    )
+
+
+def pins_of(entry: Entry) -> Pins:
+    """What a run pinned."""
+    plan = entry.machine.plan
+    return Pins(
+        run_id=entry.id,
+        workflow=plan.workflow.name,
+        revision=plan.workflow.revision,
+        plan=plan.digest,
+        contract=plan.contract,
     )
 
 

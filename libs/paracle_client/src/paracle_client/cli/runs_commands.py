@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from paracle_client.cli.diffs import EXIT_DIFFERENT, diff_lines
 from paracle_client.cli.filters import (
     LabelsOption,
     ParentOption,
@@ -205,6 +206,26 @@ def fork(
     with connect(url) as client:
         accepted = client.fork(run_id, from_step, revision=revision, value=value, labels=named, idempotency_key=key)
     print_accepted(accepted, output)
+
+
+@runs.command(epilog="Example: paracle runs diff run_01JA… run_01JB…")
+def diff(
+    left: Annotated[str, typer.Argument(metavar="RUN", help="id of a run")],
+    right: Annotated[str, typer.Argument(metavar="RUN", help="id of another one")],
+    as_json: Annotated[bool, typer.Option("--json", help="as -o json")] = False,
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """Show what differs between what two runs pinned; exit 0 if nothing does, 1 if something does."""
+    with connect(url) as client:
+        found = client.diff_runs(left, right)
+    if as_json or output is Output.JSON:
+        print_json(found)
+    else:
+        for line in diff_lines(found):
+            console().print(line, markup=False, highlight=False, soft_wrap=True)
+    if not found.same:
+        raise typer.Exit(EXIT_DIFFERENT)
 
 
 def print_accepted(accepted: RunAccepted, output: Output) -> None:

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 from paracle_api_gateway.auth import Caller
 from paracle_api_gateway.bodies import read_json
 from paracle_api_gateway.problems import documented
-from paracle_api_gateway.routes.common import NAME_PATTERN, RUN_PATTERN, TheBus, answer, body_of
+from paracle_api_gateway.routes.common import NAME_PATTERN, RUN_PATTERN, RunPath, TheBus, answer, body_of
 from paracle_chassis.bus import Bus
 from paracle_domain.envelope import Context
 from paracle_domain.errors import InvalidInput, from_validation, quote
@@ -23,6 +23,7 @@ from paracle_domain.run.commands import (
     RunsAccepted,
     RunStatus,
 )
+from paracle_domain.run.diff import DiffRuns, RunsDiff
 from paracle_domain.run.labels import Labels
 
 BULK_TIMEOUT_S: Final = 60.0
@@ -88,6 +89,13 @@ def router() -> APIRouter:
         responses=documented(400, 413, 415, 422),
         openapi_extra=body_of(ResumeManyRequest),
     )(resume_runs)
+    routes.get(
+        "/v1/runs/{run_id}/diff",
+        operation_id="diff_runs",
+        summary="What differs between the pins of two runs",
+        response_model=RunsDiff,
+        responses=documented(404, 422),
+    )(diff_runs)
     return routes
 
 
@@ -143,6 +151,16 @@ async def resume_runs(request: Request, call: Caller, bus: TheBus) -> Response:
     asked = await read_json(request, ResumeManyRequest)
     command = ResumeRuns(filter=asked.filter, reason=asked.reason, dry_run=asked.dry_run)
     return await _order(bus, call, command)
+
+
+async def diff_runs(
+    run_id: RunPath,
+    call: Caller,
+    bus: TheBus,
+    other: Annotated[str, Query(alias="with", pattern=RUN_PATTERN, description="Id of the run on the right.")],
+) -> Response:
+    """Where the plans that two runs pinned differ (workflow, agents, tools, children, contract), by path."""
+    return answer(await bus.call(DiffRuns(left=run_id, right=other), call))
 
 
 async def _order(bus: Bus, call: Context, command: CancelRuns | ResumeRuns) -> Response:
