@@ -6,6 +6,7 @@ import json
 import threading
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Self, override
 
@@ -14,11 +15,12 @@ HEADER = "Idempotency-Key"
 
 @dataclass(frozen=True, slots=True)
 class EffectCall:
-    """One request that arrived: its key, and what was asked for."""
+    """One request that arrived: its key, what was asked for, and when."""
 
     key: str | None
     run: str
     step: str
+    at: datetime
 
 
 class EffectServer:
@@ -72,13 +74,14 @@ class _Handler(BaseHTTPRequestHandler):
     refused: ClassVar[Counter[tuple[str, str]]]
 
     def do_POST(self) -> None:
+        at = datetime.now(UTC)
         body: Any = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         run, step = str(body["run"]), str(body["step"])
         if self.refused[run, step] < body.get("busy", 0):
             self.refused[run, step] += 1
             self._answer(429, {"error": "busy"})
             return
-        self.calls.append(EffectCall(self.headers.get(HEADER), run, step))
+        self.calls.append(EffectCall(self.headers.get(HEADER), run, step, at))
         self._answer(200, {"done": step})
 
     def _answer(self, status: int, value: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,7 @@ class System:
         }
         self._extra = {one.name: dict(everywhere) for one in SERVICES}
         self._extra["provider_gateway"] |= self._providers()
+        self._extra["api_gateway"] |= {"PARACLE_API_TRUST_IDENTITY": "true"}
         self._root = root / ".paracle"
         self.stack = self._stack({})
 
@@ -119,15 +120,18 @@ def triage_text() -> str:
     return "\n---\n".join(path.read_text(encoding="utf-8") for path in sorted(TRIAGE.glob("*.yaml")))
 
 
-def paracle(*arguments: str, cwd: Path = ROOT, url: str | None = None) -> subprocess.CompletedProcess[str]:
+def paracle(
+    *arguments: str, cwd: Path = ROOT, url: str | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """The command line, as a process of its own, with a bound on its time; `url` is what it talks to."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PARACLE_")}
+    known = {name: value for name, value in os.environ.items() if not name.startswith("PARACLE_")}
     if url is not None:
-        environment["PARACLE_URL"] = url
+        known["PARACLE_URL"] = url
+    known |= environment or {}
     return subprocess.run(
         [PARACLE, *arguments],
         cwd=cwd,
-        env=environment | {"COLUMNS": "120", "PYTHONWARNINGS": "default"},
+        env=known | {"COLUMNS": "120", "PYTHONWARNINGS": "default"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -26,7 +26,7 @@ from paracle_domain.plan import Plan, PlannedWorkflow
 from paracle_domain.registry import PlanAnswer, ResolvePlan
 from paracle_domain.run.commands import CancelRun, StartRun
 from paracle_domain.task.messages import Task, TaskResult, TaskStatus
-from paracle_domain.workflow.spec import WorkflowSpec
+from paracle_domain.workflow.spec import KINDS, WorkflowSpec
 from paracle_orchestrator.bulk import BulkOrders
 from paracle_orchestrator.host import RunHost
 from paracle_orchestrator.plans import Plans
@@ -38,10 +38,11 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def plan_of(*steps: dict[str, Any], **spec: Any) -> Plan:
-    full = [{"tool": "t", **step} for step in steps]
-    return Plan.pin(
-        PlannedWorkflow(name="w", revision=1, spec=WorkflowSpec.model_validate({"steps": full, **spec})), {}, {}
-    )
+    """A plan of `steps`, which call a tool if they do not say what they do; `children` are its child workflows."""
+    children = spec.pop("children", {})
+    full = [step if set(KINDS) & set(step) else {"tool": "t", **step} for step in steps]
+    parsed = WorkflowSpec.model_validate({"steps": full, **spec})
+    return Plan.pin(PlannedWorkflow(name="w", revision=1, spec=parsed), {}, {}, children)
 
 
 class FakeBus(Bus):
@@ -131,7 +132,7 @@ class Desk:
         self.now = EPOCH
         self.approvals: ApprovalsInMemory = other.approvals if other else ApprovalsInMemory()
         self.plans = Plans(self.shelf, self.bus)
-        self.host = RunHost(self.store, self.plans, self.bus, lambda: self.now, cached=cached)
+        self.host = RunHost(self.store, self.plans, self.approvals, self.bus, lambda: self.now, cached=cached)
         index = RunsInMemory(self.store)
         self.bulk = BulkOrders(index, self.host)
         self.stuck_index: StuckInMemory = other.stuck_index if other else StuckInMemory(self.store)
@@ -173,6 +174,23 @@ class Desk:
             [delivery(subject, result.encode(), Receipt(), key=key, type_name="task.result", deliveries=again)]
         )
 
+    async def deliver(self, outbox: Sequence[Outgoing], *, deliveries: int = 1) -> None:
+        """Bring what runs tell one another to them."""
+        await self.service.take_in(
+            [
+                delivery(
+                    item.subject,
+                    item.message.encode(),
+                    Receipt(),
+                    key=item.envelope.id,
+                    type_name=item.envelope.type,
+                    deliveries=deliveries,
+                )
+                for item in outbox
+                if ".result." in item.subject
+            ]
+        )
+
     async def tick(self, seconds: float) -> int:
         """Let time pass, wake who is due, and deliver the ticks."""
         self.now += timedelta(seconds=seconds)
@@ -201,8 +219,11 @@ def delivery(
     type_name: str = "",
     deliveries: int = 1,
     reply: bool = True,
+    by: str = "",
+    roles: str = "",
 ) -> Delivery:
-    headers = {"ce-type": type_name} if type_name else {}
+    given = {"ce-type": type_name, "paracle-principal": by, "paracle-roles": roles}
+    headers = {name: value for name, value in given.items() if value}
     if key is not None:
         headers["Nats-Msg-Id"] = key
     if reply:
@@ -248,6 +269,8 @@ def tools() -> Any:
         tasks = staticmethod(tasks)
         events = staticmethod(events)
         receipt = Receipt
+        failed = TaskStatus.FAILED
+        cancelled = TaskStatus.CANCELLED
         desk = Desk
         delivery = staticmethod(delivery)
 

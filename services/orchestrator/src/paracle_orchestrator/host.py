@@ -22,21 +22,28 @@ from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.event_store import Append, EventStore, Loaded, Page, Wake
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
-from paracle_domain.errors import Conflict
+from paracle_domain.errors import Conflict, ParacleError
 from paracle_domain.machine import EventRecord, encode_page
 from paracle_domain.messages import Encoded
 from paracle_domain.run.directives import RunDirective, ShowApproval
 from paracle_domain.run.events import RunEvent, decode_event
 from paracle_domain.run.folding import evolve
-from paracle_domain.run.inbox import Begin, RunMessage, Tick
+from paracle_domain.run.inbox import Begin, Decide, Pause, Resume, RunMessage, Signal, Tick
 from paracle_domain.run.machine import RunMachine
 from paracle_domain.run.state import RunState
 from paracle_orchestrator import telemetry
 from paracle_orchestrator.outgoing import SOURCE, message_of
 from paracle_orchestrator.plans import Pinned, Plans
-from paracle_orchestrator.ports import Clock
+from paracle_orchestrator.ports import Approvals, Clock, Shown
 
 _ROUNDS: Final = 20
+_OBEYED: Final[Mapping[type[object], str]] = {
+    Pause: "run.paused",
+    Resume: "run.resumed",
+    Signal: "signal.received",
+    Decide: "approval.decided",
+}
+"""What happens to a run that does as it is told. Ids of messages are their senders' choice, and may be used twice."""
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +87,18 @@ class _Turn:
     wake_at: datetime | None
     pages: list[Page] = field(default_factory=list)
     outbox: list[Outgoing] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
     repeats: list[Mail] = field(default_factory=list)
+    refused: dict[str, ParacleError] = field(default_factory=dict)
+
+    def carry_out(self, directives: Iterable[RunDirective], context: Context) -> None:
+        """Take in what is to be done once the turn is committed."""
+        tenant = self.entry.tenant
+        for directive in directives:
+            if isinstance(directive, ShowApproval):
+                self.shown.append(Shown(tenant, directive.approval, directive.version))
+            else:
+                self.outbox.append(message_of(tenant, directive, context))
 
     @property
     def idle(self) -> bool:
@@ -90,13 +108,14 @@ class _Turn:
 
 @dataclass(slots=True)
 class Handled:
-    """What became of a batch: the runs that its mail was for, and which of them it began.
+    """What became of a batch: the runs that its mail was for, which of them it began, and what they would not do.
 
     `broken`: runs that cannot be read, or decided upon, and why. Nothing happened to them, and their mail is to fail.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
+    refused: dict[tuple[str, str], ParacleError] = field(default_factory=dict)
     broken: dict[str, Exception] = field(default_factory=dict)
 
     def note(self, turns: Iterable[_Turn]) -> None:
@@ -104,14 +123,22 @@ class Handled:
             self.entries[turn.entry.id] = replace(turn.entry, state=turn.state, wake_at=turn.wake_at)
             if turn.pages and turn.entry.state.seq == 0:
                 self.begun.add(turn.entry.id)
+            self.refused |= {(turn.entry.id, cause): error for cause, error in turn.refused.items()}
+
+    def refusal(self, mail: Mail) -> ParacleError | None:
+        """Why the run would not do what `mail` said, if so."""
+        return self.refused.get((mail.run_id, mail.cause))
 
 
 class RunHost:
     """Runs in hand: a bounded cache of states over the event store."""
 
-    def __init__(self, store: EventStore, plans: Plans, bus: Bus, clock: Clock, *, cached: int) -> None:
+    def __init__(
+        self, store: EventStore, plans: Plans, approvals: Approvals, bus: Bus, clock: Clock, *, cached: int
+    ) -> None:
         self._store = store
         self._plans = plans
+        self._approvals = approvals
         self._bus = bus
         self._clock = clock
         self._cached = cached
@@ -220,17 +247,15 @@ class RunHost:
         for mail in mails:
             if mail.context.tenant != entry.tenant:
                 continue  # a run is nobody's but its tenant's: for others it is not there
-            if isinstance(mail.message, Begin) and turn.state.started is not None:
-                turn.repeats.append(mail)
-                continue
+            if (refusal := entry.machine.objection(turn.state, mail.message)) is not None:
+                turn.refused[mail.cause] = refusal
             made = entry.machine.decide(turn.state, mail.message, now, turn.wake_at)
             if made.events:
                 self._note(turn, mail, made.events, now)
             else:
                 turn.repeats.append(mail)
             turn.state, turn.wake_at = made.state, made.wake_at
-            context = mail.context.caused_by(mail.cause, entry.id)
-            turn.outbox.extend(_directives(entry.tenant, made.directives, context))
+            turn.carry_out(made.directives, mail.context.caused_by(mail.cause, entry.id))
         return turn
 
     @staticmethod
@@ -264,9 +289,10 @@ class RunHost:
     async def _publish(self, turns: Sequence[_Turn]) -> None:
         """Send out what was committed, and once more what earlier deliveries of the same mail had caused."""
         await self._reschedule([turn for turn in turns if not turn.pages and turn.wake_at != turn.entry.wake_at])
-        outbox = [message for turn in turns for message in turn.outbox]
-        outbox.extend(await self._caused_before(turns))
-        if outbox:
+        await self._say_again(turns)
+        if shown := [one for turn in turns for one in turn.shown]:
+            await self._approvals.show(shown)
+        if outbox := [message for turn in turns for message in turn.outbox]:
             await self._bus.publish(outbox)
 
     async def _reschedule(self, turns: Sequence[_Turn]) -> None:
@@ -279,21 +305,18 @@ class RunHost:
             if known is not None and known.state.seq == turn.state.seq:
                 known.wake_at = turn.wake_at
 
-    async def _caused_before(self, turns: Sequence[_Turn]) -> list[Outgoing]:
+    async def _say_again(self, turns: Sequence[_Turn]) -> None:
+        """Add to `turns` what mail that was handled before led to then. What was obeyed then is not refused now."""
         repeating = [(turn, mails) for turn in turns if (mails := [mail for mail in turn.repeats if mail.may_repeat])]
         if not repeating:
-            return []
+            return
         telemetry.REPEATS.add(sum(len(mails) for _, mails in repeating))
         loaded = await self._store.load({turn.entry.id for turn, _ in repeating})
-        return [
-            message
-            for turn, mails in repeating
-            if turn.entry.id in loaded
-            for mail in mails
-            for page in loaded[turn.entry.id].pages
-            if page.cause == mail.cause
-            for message in _said_again(turn, page, mail)
-        ]
+        for turn, mails in repeating:
+            pages = {page.cause: page for page in loaded[turn.entry.id].pages} if turn.entry.id in loaded else {}
+            for mail in mails:
+                if (page := pages.get(mail.cause)) is not None:
+                    _say_again(turn, page, mail)
 
     def _remember(self, entry: Entry) -> None:
         self._entries[entry.id] = entry
@@ -322,15 +345,13 @@ def _record(run_id: str, page: Page, seq: int, event: RunEvent) -> EventRecord:
     )
 
 
-def _said_again(turn: _Turn, page: Page, mail: Mail) -> list[Outgoing]:
+def _say_again(turn: _Turn, page: Page, mail: Mail) -> None:
     """What `mail` led to when it came first: the events of `page`, and those of its directives that still matter."""
     entry, events = turn.entry, [decode_event(event) for event in page.events]
-    context = mail.context.caused_by(mail.cause, entry.id)
-    again = entry.machine.again(turn.state, events)
-    return [
-        _record_of_page(entry, page, [event.type for event in events], mail.context),
-        *_directives(entry.tenant, again, context),
-    ]
+    if any(event.type == _OBEYED.get(type(mail.message)) for event in events):
+        turn.refused.pop(mail.cause, None)
+    turn.outbox.append(_record_of_page(entry, page, [event.type for event in events], mail.context))
+    turn.carry_out(entry.machine.again(turn.state, events), mail.context.caused_by(mail.cause, entry.id))
 
 
 def _count(before: RunState, after: RunState) -> None:
@@ -377,9 +398,3 @@ def _record_of_page(entry: Entry, page: Page, types: Sequence[str], context: Con
         f"{entry.id}.{page.last_seq}", types[-1], SOURCE, context.caused_by(page.cause, entry.id), page.at
     )
     return Outgoing(subjects.evt(entry.tenant, "run", entry.id, types[-1].replace(".", "_")), Encoded(body), envelope)
-
-
-def _directives(tenant: str, directives: Iterable[RunDirective], context: Context) -> Iterable[Outgoing]:
-    return (
-        message_of(tenant, directive, context) for directive in directives if not isinstance(directive, ShowApproval)
-    )

@@ -21,11 +21,23 @@ from paracle_domain.errors import (
     quote,
 )
 from paracle_domain.ids import derive_id, id_from_key, is_id
-from paracle_domain.run.commands import CancelRun, RunAccepted, StartRun
-from paracle_domain.run.inbox import Begin, Cancel, RunMessage
+from paracle_domain.messages import Command
+from paracle_domain.run.commands import (
+    CancelRun,
+    DecideApproval,
+    ForkRun,
+    PauseRun,
+    ResumeRun,
+    RunAccepted,
+    SignalRun,
+    StartRun,
+)
+from paracle_domain.run.forking import kept_steps
+from paracle_domain.run.inbox import Begin, Cancel, Decide, Pause, Resume, RunMessage, Signal
 from paracle_orchestrator.facts import facts_of
-from paracle_orchestrator.host import Handled, Mail
+from paracle_orchestrator.host import Entry, Handled, Mail, RunHost
 from paracle_orchestrator.plans import Pinned, PlanBatch, Plans
+from paracle_orchestrator.ports import Approvals
 
 MAX_INPUT_BYTES: Final = 4 * 1024 * 1024
 
@@ -45,11 +57,18 @@ type Read = Order | BaseException | None
 class Orders:
     """Reads commands. Starts need the registry; while it is away, they cannot be read."""
 
-    def __init__(self, plans: Plans) -> None:
+    def __init__(self, host: RunHost, plans: Plans, approvals: Approvals) -> None:
+        self._host = host
         self._plans = plans
+        self._approvals = approvals
         self._readers: Mapping[str, Callable[[Delivery, PlanBatch], Awaitable[Mail]]] = {
             StartRun.verb: _start,
+            ForkRun.verb: self._fork,
             CancelRun.verb: _cancel,
+            PauseRun.verb: _pause,
+            ResumeRun.verb: _resume,
+            SignalRun.verb: _signal,
+            DecideApproval.verb: self._decide,
         }
 
     async def read(self, batch: Sequence[Delivery]) -> list[Read]:
@@ -71,17 +90,72 @@ class Orders:
             await refuse(delivery, error)
             return None
 
+    async def _fork(self, delivery: Delivery, plans: PlanBatch) -> Mail:
+        command = delivery.decode(ForkRun)
+        _check_size(delivery, "input")
+        context = delivery.envelope.context
+        old = await self._host.read(command.run_id)
+        if old is None or old.tenant != context.tenant:
+            raise no_run(command.run_id)
+        pinned = await self._plan_of_fork(old, command, context, plans)
+        begun = old.state.started_event
+        start = StartRun(
+            workflow=begun.workflow,
+            input=begun.input if command.input is None else command.input,
+            labels=begun.labels if command.labels is None else command.labels,
+            priority=begun.priority,
+        )
+        pinned.check_input(start.input)
+        kept = kept_steps(old.state, pinned.machine.graph, command.from_step)
+        run_id = command.new_run_id or run_id_for(context.tenant, delivery.envelope.id, delivery.stored_ns)
+        begin = Begin(run_id, context.tenant, context.principal, start, forked_from=old.id, kept=kept)
+        facts = facts_of(
+            pinned.plan,
+            principal=context.principal,
+            request=request_digest(command, besides="new_run_id"),
+            labels=start.labels,
+            priority=start.priority,
+            forked_from=old.id,
+        )
+        return mail_of(delivery, run_id, begin, pinned=pinned, facts=facts)
+
+    async def _plan_of_fork(self, old: Entry, command: ForkRun, context: Context, plans: PlanBatch) -> Pinned:
+        """What the old run pinned, or the asked-for revision of its workflow."""
+        whole, bracket, _ = command.from_step.partition("[")
+        if bracket:
+            message = f"a fork starts from a whole step: {quote(whole)}, not a part of it"
+            raise InvalidInput(message, path="from_step")
+        if command.revision is None:
+            return await self._plans.get(context.tenant, old.facts["plan"])
+        if old.facts["revision"] == 0:
+            message = f"run {old.id} is of an agent, not of a workflow; fork it without a revision"
+            raise InvalidInput(message, path="revision")
+        return await plans.resolve(StartRun(workflow=old.facts["workflow"], revision=command.revision), context)
+
+    async def _decide(self, delivery: Delivery, _: PlanBatch) -> Mail:
+        command, context = delivery.decode(DecideApproval), delivery.envelope.context
+        run_id = command.run_id
+        if run_id is None:
+            found = await self._approvals.get(context.tenant, command.approval_id)
+            if found is None:
+                raise no_approval(command.approval_id)
+            run_id = found.run_id
+        message = Decide(
+            context.principal,
+            context.roles,
+            command.approval_id,
+            command.digest,
+            command.decision,
+            command.reason,
+        )
+        return mail_of(delivery, run_id, message)
+
 
 async def _start(delivery: Delivery, plans: PlanBatch) -> Mail:
     command = delivery.decode(StartRun)
     if (command.workflow is None) == (command.agent is None):
         raise InvalidInput("give exactly one of workflow and agent", path="workflow")
-    if len(delivery.body) > MAX_INPUT_BYTES:
-        raise PayloadTooLarge(
-            f"a start command may have {MAX_INPUT_BYTES:,} bytes, and this one has {len(delivery.body):,}; "
-            "put large data where a tool can read it, and pass its place",
-            path="input",
-        )
+    _check_size(delivery, "input")
     context = delivery.envelope.context
     pinned = await plans.resolve(command, context)
     pinned.check_input(command.input)
@@ -93,6 +167,45 @@ async def _start(delivery: Delivery, plans: PlanBatch) -> Mail:
 async def _cancel(delivery: Delivery, _: PlanBatch) -> Mail:
     command = delivery.decode(CancelRun)
     return mail_of(delivery, command.run_id, Cancel(delivery.envelope.context.principal, command))
+
+
+async def _pause(delivery: Delivery, _: PlanBatch) -> Mail:
+    command = delivery.decode(PauseRun)
+    return mail_of(delivery, command.run_id, Pause(delivery.envelope.context.principal, command.reason))
+
+
+async def _resume(delivery: Delivery, _: PlanBatch) -> Mail:
+    command = delivery.decode(ResumeRun)
+    return mail_of(delivery, command.run_id, Resume(delivery.envelope.context.principal, command.reason))
+
+
+async def _signal(delivery: Delivery, _: PlanBatch) -> Mail:
+    command, envelope = delivery.decode(SignalRun), delivery.envelope
+    _check_size(delivery, "payload")
+    signal = Signal(envelope.id, command.signal, command.payload, envelope.context.principal)
+    return mail_of(delivery, command.run_id, signal)
+
+
+def _check_size(delivery: Delivery, path: str) -> None:
+    """Raise `PayloadTooLarge` if a command brings more than a history should hold."""
+    size = len(delivery.body)
+    if size > MAX_INPUT_BYTES:
+        raise PayloadTooLarge(
+            f"a command may have {MAX_INPUT_BYTES:,} bytes, and this one has {size:,}; "
+            "put large data where a tool can read it, and pass its place",
+            path=path,
+        )
+
+
+def no_run(run_id: str, path: str = "run_id") -> NotFound:
+    """There is no such run for whoever asks."""
+    return NotFound(f"there is no run {quote(run_id)}; `paracle runs` lists those there are", path=path)
+
+
+def no_approval(approval_id: str) -> NotFound:
+    """There is no such approval for whoever asks."""
+    message = f"there is no approval {quote(approval_id)}; `paracle approvals` lists those there are"
+    return NotFound(message, path="approval_id")
 
 
 def mail_of(delivery: Delivery, run_id: str, message: RunMessage, **more: Any) -> Mail:
@@ -123,9 +236,9 @@ def _facts(command: StartRun, pinned: Pinned, context: Context) -> Mapping[str, 
     )
 
 
-def request_digest(command: StartRun) -> str:
-    """What makes two start commands the same request: all but the run's id, whatever the order of keys."""
-    wanted = command.model_dump(mode="json", exclude={"run_id"})
+def request_digest(command: Command, *, besides: str = "run_id") -> str:
+    """What makes two commands the same request: all `besides` the new run's id, whatever the order of keys."""
+    wanted = command.model_dump(mode="json", exclude={besides})
     return sha256(json.dumps(wanted, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -135,13 +248,16 @@ async def answer(order: Order, handled: Handled) -> None:
     entry = handled.entries.get(mail.run_id)
     foreign = entry is not None and entry.tenant != mail.context.tenant
     if entry is None or (foreign and mail.facts is None):
-        await refuse(order.delivery, NotFound(f"there is no run {quote(mail.run_id)}", path="run_id"))
+        await refuse(order.delivery, no_run(mail.run_id))
+        return
+    if (refusal := handled.refusal(mail)) is not None:
+        await refuse(order.delivery, refusal)
         return
     if mail.facts is not None and (foreign or entry.facts["request"] != mail.facts["request"]):
         taken = f"run {mail.run_id} exists already, from another request; choose another id, or send the same request"
         await refuse(order.delivery, Conflict(taken, path="run_id"))
         return
-    created = mail.run_id in handled.begun
+    created = mail.facts is not None and mail.run_id in handled.begun
     await order.delivery.reply(RunAccepted(run_id=mail.run_id, status=entry.state.status, created=created))
 
 

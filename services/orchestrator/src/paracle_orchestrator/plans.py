@@ -98,7 +98,8 @@ class Plans:
             raise Unavailable(f"the registry does not answer: {error.message}") from error
         if answer.plan is None:
             return await self.get(context.tenant, answer.digest)
-        await self._store.put(context.tenant, answer.plan)
+        for plan in answer.plan.family():
+            await self._store.put(context.tenant, plan)
         _remember(self._newest, target, answer.digest)
         return self._keep(context.tenant, answer.plan)
 

@@ -9,8 +9,7 @@ from paracle_chassis.delivery import Delivery
 from paracle_chassis.event_store import EventStore
 from paracle_domain.dead_letters import LetterGone
 from paracle_domain.envelope import Context
-from paracle_domain.errors import InternalError, MalformedMessage, NotFound, ParacleError, quote
-from paracle_domain.ids import is_id
+from paracle_domain.errors import InternalError, ParacleError
 from paracle_domain.plan import Plan
 from paracle_domain.run.commands import (
     ApprovalPage,
@@ -27,15 +26,13 @@ from paracle_domain.run.commands import (
     RunView,
 )
 from paracle_domain.run.diff import DiffRuns, RunsDiff, differences
-from paracle_domain.run.inbox import Tick
-from paracle_domain.task.messages import TaskResult
 from paracle_orchestrator.bulk import BulkOrders, is_bulk
 from paracle_orchestrator.host import Entry, Handled, Mail, RunHost, records_of
-from paracle_orchestrator.orders import Order, Orders, answer, leave, mail_of
+from paracle_orchestrator.orders import Order, Orders, answer, leave, no_approval, no_run
 from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.ports import Approvals, RunIndex
+from paracle_orchestrator.results import read_result
 from paracle_orchestrator.stuck import StuckRuns
-from paracle_orchestrator.ticks import RunTick
 from paracle_orchestrator.views import pins_of, view_of
 
 
@@ -54,7 +51,7 @@ class Orchestrator:
     ) -> None:
         self._host = host
         self._plans = plans
-        self._orders = Orders(plans)
+        self._orders = Orders(host, plans, approvals)
         self._store = store
         self._index = index
         self._approvals = approvals
@@ -79,19 +76,23 @@ class Orchestrator:
         await leave(batch, read, handled.broken)
 
     async def take_in(self, batch: Sequence[Delivery]) -> None:
-        """What comes for runs on `result.*`: results of tasks, ticks, and that a dead letter is gone."""
+        """What comes for runs on `result.*`: results, ticks, what other runs say, and that dead letters are gone."""
         mail: list[Mail] = []
         taken: list[Delivery] = []
         gone: list[tuple[str, LetterGone]] = []
         for delivery in batch:
-            item = _result_mail(delivery)
-            if isinstance(item, Mail):
-                mail.append(item)
-                taken.append(delivery)
-            elif isinstance(item, LetterGone):
+            try:
+                item = await read_result(delivery, self._plans)
+            except ParacleError as error:
+                if error.retryable:
+                    raise
+                await delivery.term(error)
+                continue
+            if isinstance(item, LetterGone):
                 gone.append((delivery.tenant, item))
             else:
-                await delivery.term(item)
+                mail.append(item)
+                taken.append(delivery)
         if gone:
             await self._stuck.release(gone)
         handled = await self._host.handle(mail)
@@ -135,8 +136,7 @@ class Orchestrator:
     async def get_approval(self, request: GetApproval, call: Context) -> ApprovalView:
         found = await self._approvals.get(call.tenant, request.approval_id)
         if found is None:
-            unknown = f"there is no approval {quote(request.approval_id)}; `paracle approvals` lists those there are"
-            raise NotFound(unknown, path="approval_id")
+            raise no_approval(request.approval_id)
         return found
 
     async def list_approvals(self, request: ListApprovals, call: Context) -> ApprovalPage:
@@ -152,23 +152,8 @@ class Orchestrator:
     async def _entry(self, run_id: str, call: Context, path: str = "run_id") -> Entry:
         entry = await self._host.read(run_id)
         if entry is None or entry.tenant != call.tenant:
-            raise NotFound(f"there is no run {quote(run_id)}; `paracle runs` lists those there are", path=path)
+            raise no_run(run_id, path)
         return entry
-
-
-def _result_mail(delivery: Delivery) -> Mail | LetterGone | ParacleError:
-    kind = delivery.envelope.type
-    try:
-        if kind == RunTick.type_name:
-            return mail_of(delivery, delivery.decode(RunTick).run_id, Tick())
-        if kind in {TaskResult.type_name, "result"} or is_id(kind, "run"):
-            result = delivery.decode(TaskResult)
-            return mail_of(delivery, result.run_id, result)
-        if kind == LetterGone.type_name:
-            return delivery.decode(LetterGone)
-    except ParacleError as error:
-        return error
-    return MalformedMessage(f"a message of type {quote(kind)} is nothing that a run understands; it is parked")
 
 
 async def _leave_broken(batch: Sequence[Delivery], mails: Iterable[tuple[Delivery, Mail]], handled: Handled) -> None:

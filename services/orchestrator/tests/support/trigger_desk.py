@@ -142,11 +142,10 @@ class TriggerDesk:
         return Watch.over(self.store, self.bus, lambda: self.now)
 
     async def open(self) -> None:
-        plans = Plans(Shelf(), self.bus)
-        host = RunHost(self.events, plans, self.bus, lambda: self.now, cached=100)
-        index = NoIndex()
+        plans, index, approvals = Plans(Shelf(), self.bus), NoIndex(), ApprovalsInMemory()
+        host = RunHost(self.events, plans, approvals, self.bus, lambda: self.now, cached=100)
         stuck = StuckRuns(StuckInMemory(self.events), self.bus, lambda: self.now)
-        runs = Orchestrator(host, plans, self.events, index, ApprovalsInMemory(), BulkOrders(index, host), stuck)
+        runs = Orchestrator(host, plans, self.events, index, approvals, BulkOrders(index, host), stuck)
         await self.bus.serve(self.registry.routes())
         await self.bus.serve(routes(runs, self.watch, stuck, OrchestratorSettings()))
 

@@ -1,0 +1,77 @@
+"""What comes for runs on `result.*`: results of tasks, ticks, and what other runs tell them, read into mail."""
+
+from __future__ import annotations
+
+from paracle_chassis.delivery import Delivery
+from paracle_domain.dead_letters import LetterGone
+from paracle_domain.errors import ErrorInfo, InputInvalid, MalformedMessage, quote
+from paracle_domain.ids import is_id
+from paracle_domain.run.commands import StartRun
+from paracle_domain.run.inbox import Begin, Tick
+from paracle_domain.run.messages import ChildCancel, ChildEnded, ChildStart
+from paracle_domain.task.messages import TaskResult
+from paracle_orchestrator.facts import facts_of
+from paracle_orchestrator.host import Mail
+from paracle_orchestrator.orders import mail_of
+from paracle_orchestrator.plans import Plans
+from paracle_orchestrator.ticks import RunTick
+
+
+async def read_result(delivery: Delivery, plans: Plans) -> Mail | LetterGone:
+    """The mail in `delivery`, or that a dead letter of a run is gone.
+
+    Raises
+    ------
+    MalformedMessage
+        If it is nothing that a run understands.
+    NotFound
+        If it starts a run of a plan that nobody pinned.
+    """
+    kind = delivery.envelope.type
+    if kind in {TaskResult.type_name, "result"} or is_id(kind, "run"):
+        result = delivery.decode(TaskResult)
+        return mail_of(delivery, result.run_id, result)
+    if kind == RunTick.type_name:
+        return mail_of(delivery, delivery.decode(RunTick).run_id, Tick())
+    if kind == ChildEnded.type_name:
+        ended = delivery.decode(ChildEnded)
+        return mail_of(delivery, ended.run_id, ended)
+    if kind == ChildStart.type_name:
+        return await _child_mail(delivery, delivery.decode(ChildStart), plans)
+    if kind == ChildCancel.type_name:
+        cancel = delivery.decode(ChildCancel)
+        return await _child_mail(delivery, cancel.start, plans, cancelled=cancel.reason)
+    if kind == LetterGone.type_name:
+        return delivery.decode(LetterGone)
+    raise MalformedMessage(f"a message of type {quote(kind)} is nothing that a run understands; it is parked")
+
+
+async def _child_mail(delivery: Delivery, start: ChildStart, plans: Plans, cancelled: str | None = None) -> Mail:
+    """The start of a child run. One that is cancelled starts too, if it has not yet: so it has ended for good."""
+    tenant = delivery.tenant
+    pinned = await plans.get(tenant, start.plan)
+    refused: ErrorInfo | None = None
+    try:
+        pinned.check_input(start.input)
+    except InputInvalid as error:
+        refused = error.to_info()
+    command = StartRun(workflow=start.workflow, input=start.input, labels=start.labels, priority=start.priority)
+    begin = Begin(
+        start.run_id,
+        tenant,
+        start.principal,
+        command,
+        parent=start.parent,
+        deadline_at=start.deadline_at,
+        refused=refused,
+        cancelled=cancelled,
+    )
+    facts = facts_of(
+        pinned.plan,
+        principal=start.principal,
+        request=start.run_id,
+        labels=start.labels,
+        priority=start.priority,
+        parent=start.parent.run_id,
+    )
+    return mail_of(delivery, start.run_id, begin, pinned=pinned, facts=facts)
