@@ -68,6 +68,9 @@ class FakeApi:
             def do_POST(self) -> None:
                 api.answer(self)
 
+            def do_DELETE(self) -> None:
+                api.answer(self)
+
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 

@@ -62,7 +62,10 @@ async def test_manifests_are_applied_as_they_are(client, world):
     assert question == ApplyManifests(text="kind: Ägent", source="a.yaml", dry_run=True)
 
 
-@pytest.mark.parametrize(("plural", "kind"), [("agents", "Agent"), ("tools", "Tool"), ("workflows", "Workflow")])
+@pytest.mark.parametrize(
+    ("plural", "kind"),
+    [("agents", "Agent"), ("tools", "Tool"), ("workflows", "Workflow"), ("manifests/triggers", "Trigger")],
+)
 async def test_specs_of_each_kind(client, world, plural, kind):
     view = SpecView(
         kind=kind, name="a", revision=3, manifest={"spec": {"x": None}}, digest="d", author="me", created_at=AT

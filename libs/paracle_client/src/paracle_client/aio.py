@@ -34,6 +34,7 @@ from paracle_domain.run.commands import (
     Verdict,
 )
 from paracle_domain.run.diff import RunsDiff
+from paracle_domain.trigger.commands import TriggerPage, TriggerView
 
 
 class AsyncClient:
@@ -77,7 +78,7 @@ class AsyncClient:
         return await self._ask(calls.apply(text, source, dry_run=dry_run))
 
     async def list(self, plural: Plural, *, limit: int = 500, cursor: str | None = None) -> SpecList:
-        """Newest revisions of all `agents`, `tools` or `workflows`, by name."""
+        """Newest revisions of all `agents`, `tools`, `workflows` or `triggers`, by name."""
         return await self._ask(calls.list_specs(plural, limit, cursor))
 
     async def get(self, plural: Plural, name: str, *, revision: int | None = None) -> SpecView:
@@ -87,6 +88,14 @@ class AsyncClient:
     async def revisions(self, plural: Plural, name: str) -> RevisionList:
         """How a manifest came to be what it is, newest first."""
         return await self._ask(calls.revisions(plural, name))
+
+    async def delete(self, plural: Plural, name: str, *, dry_run: bool = False) -> Applied:
+        """Take one manifest out, unless others use it; its revisions are kept."""
+        return await self._ask(calls.delete(plural, name, dry_run=dry_run))
+
+    async def delete_manifests(self, text: str, source: str = "manifest", *, dry_run: bool = False) -> Applied:
+        """Take out all that `text` (YAML) names by kind and name, or nothing of it."""
+        return await self._ask(calls.delete_manifests(text, source, dry_run=dry_run))
 
     async def explain(self, agent: str) -> Explanation:
         """An agent with its inheritance resolved, and which ancestor set each field."""
@@ -273,6 +282,30 @@ class AsyncClient:
     async def drop_all(self, which: DeadLetterFilter, reason: str) -> DeadLettersSettled:
         """Give up all that fit."""
         return await self._settle_all(which, reason)
+
+    # Triggers
+
+    async def triggers(self, *, limit: int = 100, cursor: str | None = None) -> TriggerPage:
+        """Triggers by name, with what they count and when they fire next."""
+        return await self._ask(calls.list_triggers(limit, cursor))
+
+    async def get_trigger(self, name: str) -> TriggerView:
+        """A trigger with its next times and its last runs."""
+        return await self._ask(calls.get_trigger(name))
+
+    async def pause_trigger(self, name: str, reason: str | None = None) -> TriggerView:
+        """Let a trigger start nothing until it is resumed."""
+        return await self._ask(calls.pause_trigger(name, reason))
+
+    async def resume_trigger(self, name: str) -> TriggerView:
+        """Let a paused trigger go on; what it missed meanwhile is not made up for."""
+        return await self._ask(calls.resume_trigger(name))
+
+    async def fire_trigger(
+        self, name: str, message: JsonValue = None, *, idempotency_key: str | None = None
+    ) -> RunAccepted:
+        """Start one run of a trigger now; `message` is what one on messages takes for one."""
+        return await self._ask(calls.fire_trigger(name, message, idempotency_key))
 
     # How it is done
 

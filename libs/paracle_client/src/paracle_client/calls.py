@@ -28,10 +28,11 @@ from paracle_domain.run.commands import (
     Verdict,
 )
 from paracle_domain.run.diff import RunsDiff
+from paracle_domain.trigger.commands import TriggerPage, TriggerView
 
-type Plural = Literal["agents", "tools", "workflows"]
+type Plural = Literal["agents", "tools", "workflows", "triggers"]
 
-PLURALS: Final[tuple[Plural, ...]] = ("agents", "tools", "workflows")
+PLURALS: Final[tuple[Plural, ...]] = ("agents", "tools", "workflows", "triggers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +58,30 @@ def apply(text: str, source: str, *, dry_run: bool) -> Call[Applied]:
     return Call("POST", "/v1/manifests", Applied, params, {"content-type": "application/yaml"}, text=text)
 
 
+def delete(plural: Plural, name: str, *, dry_run: bool) -> Call[Applied]:
+    return Call("DELETE", f"{_manifests(plural)}/{_part(name)}", Applied, {"dry_run": "true" if dry_run else None})
+
+
+def delete_manifests(text: str, source: str, *, dry_run: bool) -> Call[Applied]:
+    params = {"source": source, "dry_run": "true" if dry_run else None}
+    return Call("POST", "/v1/manifests/delete", Applied, params, {"content-type": "application/yaml"}, text=text)
+
+
+def _manifests(plural: Plural) -> str:
+    """Where manifests of a kind are; at `/v1/triggers` stands what triggers do."""
+    return f"/v1/manifests/{plural}" if plural == "triggers" else f"/v1/{plural}"
+
+
 def list_specs(plural: Plural, limit: int, cursor: str | None) -> Call[SpecList]:
-    return Call("GET", f"/v1/{plural}", SpecList, {"limit": limit, "cursor": cursor})
+    return Call("GET", _manifests(plural), SpecList, {"limit": limit, "cursor": cursor})
 
 
 def get_spec(plural: Plural, name: str, revision: int | None) -> Call[SpecView]:
-    return Call("GET", f"/v1/{plural}/{_part(name)}", SpecView, {"revision": revision})
+    return Call("GET", f"{_manifests(plural)}/{_part(name)}", SpecView, {"revision": revision})
 
 
 def revisions(plural: Plural, name: str) -> Call[RevisionList]:
-    return Call("GET", f"/v1/{plural}/{_part(name)}/revisions", RevisionList)
+    return Call("GET", f"{_manifests(plural)}/{_part(name)}/revisions", RevisionList)
 
 
 def explain(agent: str) -> Call[Explanation]:
@@ -194,6 +209,27 @@ def get_approval(approval_id: str) -> Call[ApprovalView]:
 def decide(approval_id: str, decision: Verdict, digest: str, reason: str) -> Call[RunAccepted]:
     body = {"decision": decision, "digest": digest, "reason": reason}
     return Call("POST", f"/v1/approvals/{_part(approval_id)}/decision", RunAccepted, json=body)
+
+
+def list_triggers(limit: int, cursor: str | None) -> Call[TriggerPage]:
+    return Call("GET", "/v1/triggers", TriggerPage, {"limit": limit, "cursor": cursor})
+
+
+def get_trigger(name: str) -> Call[TriggerView]:
+    return Call("GET", f"/v1/triggers/{_part(name)}", TriggerView)
+
+
+def pause_trigger(name: str, reason: str | None) -> Call[TriggerView]:
+    return Call("POST", f"/v1/triggers/{_part(name)}/pause", TriggerView, json={"reason": reason})
+
+
+def resume_trigger(name: str) -> Call[TriggerView]:
+    return Call("POST", f"/v1/triggers/{_part(name)}/resume", TriggerView)
+
+
+def fire_trigger(name: str, message: JsonValue, key: str | None) -> Call[RunAccepted]:
+    path, headers = f"/v1/triggers/{_part(name)}/fire", {"idempotency-key": key or new_id("msg")}
+    return Call("POST", path, RunAccepted, headers=headers, json={"message": message})
 
 
 def usage(run_id: str) -> Call[UsageReport]:

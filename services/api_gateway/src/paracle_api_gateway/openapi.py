@@ -17,13 +17,15 @@ from paracle_api_gateway.routes.approvals import DecisionRequest
 from paracle_api_gateway.routes.many_runs import CancelManyRequest, ResumeManyRequest
 from paracle_api_gateway.routes.run_orders import CancelRequest, ForkRequest, ReasonRequest, SignalRequest
 from paracle_api_gateway.routes.runs import InvokeRequest, RunRequest
+from paracle_api_gateway.routes.triggers import FireRequest, PauseRequest
 
 _REF: Final = "#/components/schemas/{model}"
 _TAGS: Final = (
-    ("manifests", "Putting agents, tools and workflows in."),
+    ("manifests", "Putting agents, tools, workflows and triggers in, and taking them out."),
     ("agents", "Agents, and running a single one."),
     ("tools", "Tools."),
     ("workflows", "Workflows, and starting runs of them."),
+    ("triggers", "What starts runs by itself: schedules and messages."),
     ("runs", "Executions of workflows: durable, numbered event by event, accounted for."),
     ("approvals", "What people are asked before runs go on, and what they decide."),
     ("dead letters", "Messages that could not be handled: why, and what is to become of them."),
@@ -37,6 +39,8 @@ _BODIES: Final = (
     SignalRequest,
     ForkRequest,
     DecisionRequest,
+    PauseRequest,
+    FireRequest,
     *dead_letters.BODIES,
     CancelManyRequest,
     ResumeManyRequest,

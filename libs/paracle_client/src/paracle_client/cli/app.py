@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "status": "stack_commands",
     "provision": "stack_commands",
     "apply": "spec_commands",
+    "delete": "spec_commands",
     "get": "spec_commands",
     "explain": "spec_commands",
     "run": "run_commands",
@@ -29,6 +30,7 @@ COMMANDS: Final = {
     "events": "look_commands",
     "cancel": "runs_commands",
     "approvals": "approvals_commands",
+    "triggers": "triggers_commands",
     "dlq": "dlq_commands",
     "demo": "demo",
 }

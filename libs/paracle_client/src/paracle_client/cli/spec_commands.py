@@ -1,4 +1,4 @@
-"""Commands about agents, tools and workflows: apply, get, explain."""
+"""Commands about manifests: apply, delete, get, explain."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def apply(
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
-    """Put agents, tools and workflows in: all that is given, or nothing if anything of it is wrong."""
+    """Put agents, tools, workflows and triggers in: all that is given, or nothing if anything of it is wrong."""
     with connect(url) as client:
         applied = apply_bundle(client, bundle(files), dry_run=dry_run)
     if output is Output.JSON:
@@ -68,16 +68,51 @@ def show_applied(applied: Applied) -> None:
     print_table(["KIND", "NAME", "REVISION", "CHANGE", "ALSO CHANGES"], rows, empty="nothing")
 
 
+@app.command(epilog="Example: paracle delete trigger nightly   |   paracle delete -f examples/triage")
+def delete(
+    kind: Annotated[str | None, typer.Argument(help="agent, tool, workflow or trigger")] = None,
+    name: Annotated[str | None, typer.Argument(help="which one")] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option("--file", "-f", help="what these manifests name: a file, a folder, or -; may be repeated"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done")] = False,
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """Take manifests out, all or nothing; what others use is refused. Revisions and runs that began are kept."""
+    if bool(files) == (kind is not None):
+        raise InvalidInput("say what to delete: KIND and NAME, or --file", path="KIND")
+    with connect(url) as client:
+        if files:
+            deleted = _delete_bundle(client, bundle(files), dry_run=dry_run)
+        elif kind is not None and name is not None:
+            deleted = client.delete(plural_of(kind), name, dry_run=dry_run)
+        else:
+            raise InvalidInput("say which one to delete", path="NAME")
+    if output is Output.JSON:
+        print_json(deleted)
+    else:
+        show_applied(deleted)
+
+
+def _delete_bundle(client: Client, manifests: Bundle, *, dry_run: bool) -> Applied:
+    try:
+        return client.delete_manifests(manifests.text, manifests.source, dry_run=dry_run)
+    except ParacleError as error:
+        raise manifests.localize(error) from error
+
+
 @app.command(epilog="Example: paracle get agents   |   paracle get workflow triage --revision 2 -o json")
 def get(
-    kind: Annotated[str, typer.Argument(help="agents, tools or workflows")],
+    kind: Annotated[str, typer.Argument(help="agents, tools, workflows or triggers")],
     name: Annotated[str | None, typer.Argument(help="one of them; all if absent")] = None,
     revision: Annotated[int | None, typer.Option(min=1, help="the newest if absent")] = None,
     history: Annotated[bool, typer.Option("--history", help="list its revisions instead")] = False,
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
-    """Show agents, tools or workflows: all of a kind, one manifest, or its history."""
+    """Show agents, tools, workflows or triggers: all of a kind, one manifest, or its history."""
     plural = plural_of(kind)
     with connect(url) as client:
         if name is None:

@@ -8,13 +8,13 @@ from typing import Annotated, Final, Self
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from paracle_domain.messages import Given
+from paracle_domain.run.labels import MOST, LabelText
 from paracle_domain.subjects import MAX_TOPIC_TOKENS
 from paracle_domain.workflow.spec import Name, Seconds, Spec
 
 LONGEST_S: Final = 366 * 86_400
 _PART: Final = r"(?:[A-Za-z0-9_-]{1,64}|\*)"
 
-LabelText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Topic = Annotated[str, StringConstraints(pattern=rf"^(?:>|{_PART}(?:\.{_PART}){{0,{MAX_TOPIC_TOKENS - 1}}}(?:\.>)?)$")]
 
 
@@ -67,7 +67,7 @@ class TriggerSpec(Spec):
     workflow: Name
     revision: int | None = Field(default=None, ge=1, description="of the workflow; the newest if absent")
     input: Given = Field(default_factory=dict, description="of each run; strings may be expressions over `trigger`")
-    labels: dict[LabelText, LabelText] = Field(default={}, max_length=49)
+    labels: dict[LabelText, LabelText] = Field(default={}, max_length=MOST - 1)
     schedule: ScheduleSpec | None = None
     subject: SubjectSpec | None = None
     paused: bool = False

@@ -15,10 +15,23 @@ from paracle_api_gateway.routes import (
     run_orders,
     runs,
     specs,
+    triggers,
 )
 
 
 def install(app: FastAPI) -> None:
     """All routes of the API."""
-    for module in (manifests, specs, many_runs, runs, run_orders, approvals, events, dead_letters, health, docs):
+    for module in (
+        manifests,
+        specs,
+        many_runs,
+        runs,
+        run_orders,
+        approvals,
+        triggers,
+        events,
+        dead_letters,
+        health,
+        docs,
+    ):
         app.include_router(module.router())

@@ -11,6 +11,8 @@ from paracle_api_gateway.auth import Caller
 from paracle_api_gateway.problems import documented
 from paracle_api_gateway.routes.common import MAX_NUMBER, NamePath, TheBus, answer
 from paracle_domain.registry import (
+    Applied,
+    DeleteManifests,
     ExplainAgent,
     Explanation,
     GetSpec,
@@ -18,11 +20,12 @@ from paracle_domain.registry import (
     ListRevisions,
     ListSpecs,
     RevisionList,
+    SpecKey,
     SpecList,
     SpecView,
 )
 
-_KINDS: Final[tuple[Kind, ...]] = ("Agent", "Tool", "Workflow")
+_KINDS: Final[tuple[Kind, ...]] = ("Agent", "Tool", "Workflow", "Trigger")
 type Handler = Callable[..., Awaitable[Response]]
 
 
@@ -44,11 +47,12 @@ def router() -> APIRouter:
 
 def _of_kind(routes: APIRouter, kind: Kind) -> None:
     one = kind.lower()
-    base = f"/v1/{one}s"
+    # What a trigger does is worth more looks than its manifest, and has the shorter path (`triggers.py`).
+    base, manifest = ("/v1/manifests/triggers", "_manifest") if kind == "Trigger" else (f"/v1/{one}s", "")
     routes.get(
         base,
-        operation_id=f"list_{one}s",
-        summary=f"List {one}s",
+        operation_id=f"list_{one}{manifest}s",
+        summary=f"List manifests of {one}s" if manifest else f"List {one}s",
         description=f"The newest revision of every {one}, by name.",
         tags=[f"{one}s"],
         response_model=SpecList,
@@ -56,8 +60,8 @@ def _of_kind(routes: APIRouter, kind: Kind) -> None:
     )(_lister(kind))
     routes.get(
         base + "/{name}",
-        operation_id=f"get_{one}",
-        summary=f"Get one {one}",
+        operation_id=f"get_{one}{manifest}",
+        summary=f"Get the manifest of one {one}" if manifest else f"Get one {one}",
         description="The manifest as it was written: its newest revision, or the one given.",
         tags=[f"{one}s"],
         response_model=SpecView,
@@ -72,6 +76,15 @@ def _of_kind(routes: APIRouter, kind: Kind) -> None:
         response_model=RevisionList,
         responses=documented(404, 422),
     )(_historian(kind))
+    routes.delete(
+        base + "/{name}",
+        operation_id=f"delete_{one}",
+        summary=f"Delete one {one}",
+        description="Take it out, unless others use it. Its revisions are kept, and so are runs that began.",
+        tags=[f"{one}s"],
+        response_model=Applied,
+        responses=documented(404, 422),
+    )(_deleter(kind))
 
 
 def _lister(kind: Kind) -> Handler:
@@ -111,6 +124,20 @@ def _historian(kind: Kind) -> Handler:
         return answer(await bus.call(ListRevisions(kind=kind, name=name, limit=limit, before=before), call))
 
     return list_revisions
+
+
+def _deleter(kind: Kind) -> Handler:
+    async def delete_spec(
+        name: NamePath,
+        call: Caller,
+        bus: TheBus,
+        *,
+        dry_run: Annotated[bool, Query(description="Only say what would be done.")] = False,
+    ) -> Response:
+        question = DeleteManifests(specs=(SpecKey(kind=kind, name=name),), dry_run=dry_run)
+        return answer(await bus.call(question, call))
+
+    return delete_spec
 
 
 async def explain(name: NamePath, call: Caller, bus: TheBus) -> Response:
