@@ -9,6 +9,7 @@ from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_orchestrator.adapters.approvals import PostgresApprovals
 from paracle_orchestrator.adapters.postgres import RUN_TABLES, PostgresPlanStore
+from paracle_orchestrator.adapters.retention import PostgresRetention
 from paracle_orchestrator.adapters.run_index import PostgresRunIndex
 from paracle_orchestrator.adapters.stuck import PostgresStuckIndex
 from paracle_orchestrator.adapters.trigger_store import PostgresTriggerStore
@@ -17,6 +18,7 @@ from paracle_orchestrator.handlers import routes
 from paracle_orchestrator.host import RunHost
 from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.ports import utc_now
+from paracle_orchestrator.retention import Keeping, Purger
 from paracle_orchestrator.service import Orchestrator
 from paracle_orchestrator.settings import OrchestratorSettings
 from paracle_orchestrator.stuck import StuckRuns
@@ -41,12 +43,19 @@ def create_app(
     ticks = Background(
         "ticks", Ticker(store, host, bus, utc_now).round, every_s=LOOK_EVERY_S, late_s=RETRY.total_seconds()
     )
+    keeping = Keeping(settings.run_keep_s, settings.run_keep_s_of, settings.run_keep_least_s)
+    purger = Purger(PostgresRetention(database.pool, queries), keeping, bus, utc_now, every_s=settings.purge_every_s)
+    purges = Background("purges", purger.round, every_s=settings.purge_every_s)
     watch = Watch.over(PostgresTriggerStore(database.pool, queries), bus, utc_now)
     return Service(
         "orchestrator",
         settings,
         bus=bus,
         routes=routes(orchestrator, watch, stuck, settings),
-        resources=[database, ticks, bulk, *watch.rounds.values()],
-        checks={"postgres": database.check, "ticks": ticks.check, "schedules": watch.rounds["schedules"].check},
+        resources=[database, ticks, bulk, purges, *watch.rounds.values()],
+        checks={
+            "postgres": database.check,
+            "ticks": ticks.check,
+            "schedules": watch.rounds["schedules"].check,
+        },
     )

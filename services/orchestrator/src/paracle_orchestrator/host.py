@@ -209,6 +209,10 @@ class RunHost:
         ids = list(run_ids)
         known = {run_id: entry for run_id in ids if (entry := self._entries.get(run_id))}
         loaded = await self._store.load(ids, {run_id: entry.state.seq for run_id, entry in known.items()})
+        if dropped := [name for name, entry in known.items() if _is_gone(entry, loaded.get(name))]:
+            for name in dropped:
+                del self._entries[name], known[name]
+            loaded |= await self._store.load([name for name in dropped if name in loaded])
         found: dict[str, Entry] = {}
         for run_id, row in loaded.items():
             try:
@@ -323,6 +327,11 @@ class RunHost:
         self._entries.move_to_end(entry.id)
         while len(self._entries) > self._cached:
             self._entries.popitem(last=False)
+
+
+def _is_gone(known: Entry, row: Loaded | None) -> bool:
+    """Whether the run that is cached was dropped; its id may have begun another one since."""
+    return row is None or row.created_at != known.state.created_at
 
 
 def records_of(run_id: str, pages: Iterable[Page], *, after: int, limit: int) -> list[EventRecord]:

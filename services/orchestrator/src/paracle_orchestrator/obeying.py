@@ -36,5 +36,6 @@ class Obeying:
                 await delivery.ack()
         if done[0] is None:
             for delivery in rest:
-                await delivery.ack()
+                if not delivery.kept:
+                    await delivery.ack()
         raise failures[0]

@@ -126,7 +126,7 @@ class Orders:
             message = f"a fork starts from a whole step: {quote(whole)}, not a part of it"
             raise InvalidInput(message, path="from_step")
         if command.revision is None:
-            return await self._plans.get(context.tenant, old.facts["plan"])
+            return await self._plans.to_pin(context.tenant, old.facts["plan"])
         if old.facts["revision"] == 0:
             message = f"run {old.id} is of an agent, not of a workflow; fork it without a revision"
             raise InvalidInput(message, path="revision")

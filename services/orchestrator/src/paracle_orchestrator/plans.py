@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
@@ -27,6 +28,8 @@ from paracle_domain.run.machine import RunMachine
 from paracle_orchestrator.ports import PlanStore
 
 _CACHED: Final = 1_000
+# Far less than the time for which a plan that nobody pins is kept after it was last said to be used.
+_ASSURED_S: Final = 3_600.0
 _RESOLVE_TIMEOUT_S: Final = 10.0
 
 
@@ -69,6 +72,7 @@ class Plans:
         self._bus = bus
         self._pinned: OrderedDict[tuple[str, str], Pinned] = OrderedDict()
         self._newest: OrderedDict[_Target, str] = OrderedDict()
+        self._assured: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def batch(self) -> PlanBatch:
         """A resolver for commands that were taken in together: what several of them start is asked for once."""
@@ -97,11 +101,26 @@ class Plans:
         except DeadlineExceeded as error:
             raise Unavailable(f"the registry does not answer: {error.message}") from error
         if answer.plan is None:
-            return await self.get(context.tenant, answer.digest)
-        for plan in answer.plan.family():
-            await self._store.put(context.tenant, plan)
+            return await self.to_pin(context.tenant, answer.digest)
+        await self._assure(context.tenant, answer.plan)
         _remember(self._newest, target, answer.digest)
         return self._keep(context.tenant, answer.plan)
+
+    async def to_pin(self, tenant: str, digest: str) -> Pinned:
+        """As `get`, for a run that is about to pin the plan and is not there yet: the plan will not be dropped."""
+        pinned = await self.get(tenant, digest)
+        await self._assure(tenant, pinned.plan)
+        return pinned
+
+    async def _assure(self, tenant: str, plan: Plan) -> None:
+        """Have `plan` and its children in the store, and known to be used: said now and then, since nobody asks."""
+        now = time.monotonic()
+        said = self._assured.get((tenant, plan.digest))
+        if said is not None and now - said < _ASSURED_S:
+            return
+        for part in plan.family():
+            await self._store.put(tenant, part)
+        _remember(self._assured, (tenant, plan.digest), now)
 
     async def get(self, tenant: str, digest: str) -> Pinned:
         """The pinned plan with `digest`.

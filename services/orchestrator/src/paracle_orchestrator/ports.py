@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -23,7 +23,7 @@ class PlanStore(Protocol):
     """Plans that runs have pinned, kept as long as the runs are."""
 
     async def put(self, tenant: str, plan: Plan) -> None:
-        """Keep `plan`; nothing happens if it is there."""
+        """Keep `plan`, which a run is about to pin; if it is there, it is only known to be used."""
         ...
 
     async def get(self, tenant: str, digest: str) -> Plan | None:
@@ -115,4 +115,48 @@ class StuckIndex(Protocol):
 
     async def of(self, tenant: str, run_ids: Sequence[str]) -> dict[str, Stuck]:
         """What those of the runs wait for that have not ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionPolicy:
+    """Runs of a tenant whose workflows say the same of how long they are kept; `None`: they say nothing."""
+
+    tenant: str
+    keep_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that has ended."""
+
+    id: str
+    events: int
+    finished_at: datetime
+
+
+class Retention(Protocol):
+    """Where ended runs are dropped from."""
+
+    async def policies(self) -> list[RetentionPolicy]:
+        """Every policy that an ended run is under."""
+        ...
+
+    async def purge(
+        self,
+        policy: RetentionPolicy,
+        before: datetime,
+        runs: int,
+        events: int,
+        tell: Callable[[Sequence[Ended]], Awaitable[None]],
+    ) -> int:
+        """Drop runs under `policy` that had ended `before`, longest first, with all that is known of them; how many.
+
+        At most `runs` of them, and not many more than `events` events. `tell` is called before they are gone: if it
+        fails, nothing is dropped. A run whose parent has not ended stays.
+        """
+        ...
+
+    async def forget_plans(self) -> int:
+        """Drop some of the plans that no run pins and none can be about to pin; how many."""
         ...

@@ -1,6 +1,8 @@
 -- name: put_plan
--- The same digest is the same plan, so a second writer has nothing to add.
-insert into plans (tenant, digest, document) values ($1, $2, $3::text::json) on conflict do nothing;
+-- The same digest is the same plan, so a second writer has nothing to add but that it is still used.
+insert into plans as p (tenant, digest, document, family) values ($1, $2, $3::text::json, $4::text[])
+    on conflict (tenant, digest) do update set used_at = now(), family = excluded.family
+ where p.used_at < now() - interval '10 minutes';
 
 -- name: get_plan
 select document::text from plans where tenant = $1 and digest = $2;
@@ -347,3 +349,43 @@ select distinct on (s.run_id) s.run_id, s.dead_letter, s.code, s.since, count(*)
   from stuck s join runs r on r.id = s.run_id and r.tenant = s.tenant
  where s.tenant = $1 and s.run_id = any($2::text[]) and not s.released and r.finished_at is null
  order by s.run_id, s.since, s.dead_letter;
+
+-- name: retention_policies
+-- Every tenant with ended runs, and what their workflows say (null: nothing). One look into the index for each.
+with recursive policy as (
+    (select tenant, coalesce(keep_s, -1) as keep_s from runs
+      where finished_at is not null order by tenant, coalesce(keep_s, -1) limit 1)
+    union all
+    select n.tenant, n.keep_s
+      from policy p cross join lateral (
+           select tenant, coalesce(keep_s, -1) as keep_s from runs
+            where finished_at is not null and (tenant, coalesce(keep_s, -1)) > (p.tenant, p.keep_s)
+            order by tenant, coalesce(keep_s, -1) limit 1) as n
+)
+select tenant, nullif(keep_s, -1) as keep_s from policy;
+
+-- name: runs_due_for_purge
+-- A child stays while its parent has not ended: that might ask again how it ended, and must not begin it anew.
+select id, version, finished_at from runs r
+ where tenant = $1 and coalesce(keep_s, -1) = coalesce($2::float8, -1) and finished_at < $3
+   and not exists (select from runs p where p.id = r.parent and p.finished_at is null)
+ order by finished_at limit $4
+   for update skip locked;
+
+-- name: purge_runs
+-- With all that hangs on them; labels and approvals go by themselves.
+with gone as (
+    delete from runs where id = any($1::text[]) returning id, tenant
+), unstuck as (
+    delete from stuck s using gone where s.tenant = gone.tenant and s.run_id = gone.id
+)
+delete from run_history where id in (select id from gone);
+
+-- name: forget_plans
+-- Plans that no run pins, that no other plan names, and that nobody has been about to pin for $1. $2: how many.
+delete from plans where (tenant, digest) in (
+    select tenant, digest from plans p
+     where used_at < now() - $1::interval
+       and not exists (select from runs r where r.plan = p.digest and r.tenant = p.tenant)
+       and not exists (select from plans o where o.family @> array[p.digest] and o.tenant = p.tenant)
+     limit $2);

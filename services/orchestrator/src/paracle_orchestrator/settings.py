@@ -19,3 +19,23 @@ class OrchestratorSettings(ServiceSettings):
         title="Cached runs",
         description="Runs whose state is kept in memory; others are folded from their history when mail comes.",
     )
+    run_keep_s: float | None = Field(
+        None,
+        ge=0,
+        title="Retention",
+        description="Seconds that ended runs are kept, where their workflow does not say it; for ever, if not set.",
+    )
+    run_keep_s_of: dict[str, float | None] = Field(
+        {},
+        title="Retention of tenants",
+        description='The same for single tenants, as JSON: {"acme": 86400, "archive": null}; null is for ever.',
+    )
+    run_keep_least_s: float = Field(
+        600.0,
+        ge=0,
+        title="Least retention",
+        description="Seconds that every ended run is kept, whatever anybody says: until what is under way has settled.",
+    )
+    purge_every_s: float = Field(
+        10.0, gt=0, title="Purge", description="Seconds between two looks for runs whose time is over."
+    )

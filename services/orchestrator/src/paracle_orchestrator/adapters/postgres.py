@@ -37,7 +37,8 @@ class PostgresPlanStore:
 
     async def put(self, tenant: str, plan: Plan) -> None:
         """See `PlanStore.put`."""
-        await self._pool.execute(self._queries["put_plan"], tenant, plan.digest, plan.encode().decode())
+        family = [child.digest for child in plan.family() if child.digest != plan.digest]
+        await self._pool.execute(self._queries["put_plan"], tenant, plan.digest, plan.encode().decode(), family)
 
     async def get(self, tenant: str, digest: str) -> Plan | None:
         """See `PlanStore.get`."""
