@@ -281,6 +281,58 @@ async def test_an_agent_alone_has_a_plan(registry: RegistryService) -> None:
     assert plan.workflow.spec.input == plan.agents["classify"].spec.input
 
 
+def runs(name: str, *children: str) -> str:
+    steps = "".join(f"    - {{id: s{n}, workflow: {child}}}\n" for n, child in enumerate(children))
+    steps = steps or "    - {id: s, tool: read-mail, input: {file: x}}\n"
+    return f"apiVersion: paracle/v1\nkind: Workflow\nmetadata: {{name: {name}}}\nspec:\n  steps:\n{steps}"
+
+
+async def test_a_plan_holds_those_of_children(registry: RegistryService) -> None:
+    await apply(registry, together(TOOL, runs("grandchild"), runs("child", "grandchild"), runs("parent", "child")))
+    before = (await registry.resolve_plan(ResolvePlan(workflow="parent"), CALL)).plan
+    assert before is not None
+    assert list(before.tools) == []
+    assert list(before.children["child"].children["grandchild"].tools) == ["read-mail"]
+    applied = await apply(registry, runs("grandchild").replace("file: x", "file: y"))
+    assert [touched.name for touched in applied.results[0].touches] == ["child", "parent"]
+    after = (await registry.resolve_plan(ResolvePlan(workflow="parent"), CALL)).plan
+    assert after is not None
+    assert after.digest != before.digest
+
+
+async def test_workflows_run_no_circles_and_not_too_deep(registry: RegistryService) -> None:
+    itself = await refusals(registry, together(TOOL, runs("a", "a")))
+    assert itself == [("t.yaml#2 spec.steps[0].workflow", "workflows run one another in a circle: a → a")]
+    circle = await refusals(registry, together(TOOL, runs("a", "c", "b"), runs("b", "a"), runs("c")))
+    assert circle == [
+        ("t.yaml#2 spec.steps[1].workflow", "workflows run one another in a circle: a → b → a"),
+        ("t.yaml#3 spec.steps[0].workflow", "workflows run one another in a circle: b → a → b"),
+    ]
+    line = [runs("w0"), *(runs(f"w{n}", f"w{n - 1}") for n in range(1, 11))]
+    await apply(registry, together(TOOL, *line))
+    ((path, message),) = await refusals(registry, runs("w11", "w10"))
+    assert path == "t.yaml#1 spec.steps[0].workflow"
+    assert message == "below workflow 'w10' children run children more than 10 levels deep"
+    missing = await refusals(registry, runs("x", "w12"))
+    assert missing[0][1].startswith("there is no workflow 'w12'; did you mean")
+
+
+async def test_what_maps_switches_and_approvals_give_is_known(registry: RegistryService) -> None:
+    steps = """
+    - {id: each, map: {over: "{{ input.list }}", tool: read-mail, input: {file: "{{ item.path }}"}}}
+    - {id: again, loop: {tool: read-mail, max: 3, until: "{{ output.text }}", input: {file: "{{ iteration ~ '' }}"}}}
+    - {id: way, switch: {cases: [{name: long, when: "{{ steps.each.output | length > 3 }}", then: [ok]}]}}
+    - {id: ok, approval: {ask: "Go on with {{ steps.again.output.text }}?"}}
+    - {id: tell, emit: {event: told, data: DATA}}
+"""
+    text = f"apiVersion: paracle/v1\nkind: Workflow\nmetadata: {{name: w}}\nspec:\n  steps:{steps}"
+    good = '["{{ steps.each.output[0].text }}", "{{ steps.way.output.case }}", "{{ steps.ok.output.approved }}"]'
+    await apply(registry, together(TOOL, text.replace("DATA", good)))
+    for wrong in ("each.output.text", "each.output[0].txt", "again.output.txt", "way.output.cas", "ok.output.yes"):
+        found = await refusals(registry, text.replace("DATA", f'"{{{{ steps.{wrong} }}}}"'))
+        assert [path for path, _ in found] == ["t.yaml#1 spec.steps[4].emit.data"], wrong
+
+
 async def test_an_old_workflow_runs_if_it_still_fits(registry: RegistryService) -> None:
     await apply(registry, ALL)
     await apply(registry, TRIAGE.replace("max_attempts: 3", "max_attempts: 4"))

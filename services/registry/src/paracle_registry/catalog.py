@@ -196,7 +196,13 @@ class Catalog:
         tools = {work.tool for work in works if work.tool} | {
             tool for agent in agents.values() for tool in agent.spec.tools
         }
-        return Plan.pin(workflow, agents, {name: self._planned_tool(name) for name in sorted(tools)})
+        children = sorted({work.workflow for work in works if work.workflow})
+        return Plan.pin(
+            workflow,
+            agents,
+            {name: self._planned_tool(name) for name in sorted(tools)},
+            {name: self.plan_of_workflow(name) for name in children},
+        )
 
     def _planned_agent(self, name: str) -> PlannedAgent:
         revision = self.need("Agent", name).revision

@@ -18,9 +18,10 @@ from paracle_domain.names import suggest
 from paracle_domain.tool.spec import ToolSpec
 from paracle_domain.trigger.spec import TriggerSpec
 from paracle_domain.trigger.validation import validate_trigger
-from paracle_domain.workflow.graph import validate_workflow
+from paracle_domain.workflow.graph import expressions_of, validate_workflow
 from paracle_domain.workflow.spec import StepSpec, WorkflowSpec, WorkSpec
 from paracle_registry.catalog import Catalog, Entry, Key, key_of
+from paracle_registry.children import check_children
 from paracle_registry.schemas import check_schema, check_value, unknown_part
 
 INSTRUCTION_NAMES = frozenset({"input"})
@@ -48,6 +49,7 @@ class _Validator:
                 yield from check_schema(spec.output, f"{label} spec.output")
             case WorkflowDocument(spec=spec):
                 yield from self._workflow(spec, label)
+                yield from check_children(self.catalog, entry.revision.name, spec, label)
             case TriggerDocument(spec=spec):
                 yield from self._trigger(spec, label)
 
@@ -146,24 +148,40 @@ class _Validator:
         match path.parts:
             case ("input", *rest):
                 return unknown_part(spec.input, rest)
-            case ("steps", str(step), "output", first, *rest):
+            case ("steps", str(step), "output", *rest) if rest:
                 work = steps[step].work
-                match self._spec_of(work) if work is not None else None:
-                    case AgentSpec(output=None):
-                        return f"agent {steps[step].target!r} has no output schema, so its output is text"
-                    case AgentSpec(output=dict(schema)) | ToolSpec(output=schema):
-                        return unknown_part(schema, (first, *rest))
-                    case _:
-                        return None
+                found = self._spec_of(work) if work is not None else None
+                if work is not None and isinstance(found, AgentSpec) and found.output is None:
+                    return f"agent {work.target!r} has no output schema, so its output is text"
+                schema = self._output_schema(steps[step])
+                return None if schema is None else unknown_part(schema, rest)
             case _:
                 return None
+
+    def _output_schema(self, step: StepSpec) -> JsonObject | None:
+        """What is known of a step's output."""
+        if step.switch is not None:
+            return {"properties": {"case": {}}}
+        if step.approval is not None:
+            return {"properties": {"approved": {}, "decisions": {}}}
+        work = step.work or step.map or step.loop
+        schema: JsonObject | None = None
+        match self._spec_of(work) if work is not None else None:
+            case AgentSpec(output=dict(found)) | ToolSpec(output=found):
+                schema = found
+            case _:
+                pass
+        return {"items": schema or {}, "properties": {}} if step.map is not None else schema
 
 
 def _named_paths(spec: WorkflowSpec) -> Iterator[tuple[str, Path]]:
     for index, step in enumerate(spec.steps):
-        yield from _paths_in(step.input, f"spec.steps[{index}].input")
-        if step.when is not None:
-            yield from ((f"spec.steps[{index}].when", path) for path in read_condition(step.when).required)
+        for part in expressions_of(step):
+            at = f"spec.steps[{index}].{part.path}"
+            if part.condition:
+                yield from ((at, path) for path in read_condition(str(part.value)).required)
+            else:
+                yield from _paths_in(part.value, at)
     yield from _paths_in(spec.output, "spec.output")
 
 
