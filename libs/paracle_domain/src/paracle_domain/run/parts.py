@@ -18,7 +18,7 @@ from paracle_domain.errors import (
 from paracle_domain.inference.usage import NOTHING, Usage
 from paracle_domain.run import attempts, stopping
 from paracle_domain.run.events import StepCancelled, StepFailed, StepFailing, StepOpened, StepTimedOut
-from paracle_domain.run.places import part_path
+from paracle_domain.run.places import Place, part_path
 from paracle_domain.run.state import Parts, StepState
 
 if TYPE_CHECKING:
@@ -208,3 +208,8 @@ def tick(draft: Draft, node: Node, step: StepState) -> None:
     elif step.deadline_at is not None and step.deadline_at <= draft.now:
         late = DeadlineExceeded(f"the step did not end within its timeout_s of {node.spec.timeout_s:g} s")
         give_up(draft, node, late.to_info(), timed_out=True)
+    else:
+        for place in list(parts.items.open_places()):
+            part = parts.items.entry(place)
+            if part is not None and _open(draft, node) and not stopping.stops(draft, node):
+                attempts.tick(draft, Place(node.name, place), part)

@@ -1,0 +1,281 @@
+"""Pausing and resuming, queues, limits of how much runs at once, and forks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from run_driver import EPOCH, FLAKY, RUN_ID, Driver, drive, plan
+
+from paracle_domain.errors import Conflict, NotFound
+from paracle_domain.run.commands import CancelRun, RunStatus, StepStatus
+from paracle_domain.run.forking import kept_steps
+from paracle_domain.run.inbox import Admit, Cancel, Pause, Resume, Signal
+from paracle_domain.run.machine import RunMachine
+from paracle_domain.run.timing import REDISPATCH
+
+CHAIN = ({"id": "a"}, {"id": "b", "needs": ["a"]}, {"id": "c", "needs": ["b"]})
+
+
+def pause(run: Driver) -> None:
+    run.tell(Pause("bob", "lunch"))
+
+
+def resume(run: Driver) -> None:
+    run.tell(Resume("bob"))
+
+
+def test_a_paused_run_lets_finish_what_runs_and_starts_nothing() -> None:
+    run = drive(*CHAIN)
+    run.begin()
+    pause(run)
+    assert run.state.status is RunStatus.PAUSED
+    run.finish("a")
+    assert run.status("b") is None
+    assert run.tell(Pause("bob")).events == ()
+    resume(run)
+    assert (run.state.status, run.status("b")) == (RunStatus.RUNNING, "running")
+    assert run.tell(Resume("bob")).events == ()
+
+
+def test_a_paused_run_whose_last_step_ends_has_ended() -> None:
+    run = drive({"id": "a"})
+    run.begin()
+    pause(run)
+    run.finish("a")
+    assert run.state.status is RunStatus.COMPLETED
+
+
+def test_timers_go_on_while_a_run_is_paused_and_start_nothing() -> None:
+    run = drive(
+        {"id": "a", "retry": {"max_attempts": 2, "initial_s": 5, "jitter": 0}},
+        {"id": "w", "wait": {"for_s": 5}},
+        {"id": "b", "needs": ["w"]},
+        {"id": "each", "map": {"tool": "t", "over": [1, 2], "concurrency": 1}},
+    )
+    run.begin()
+    run.fail("a", FLAKY)
+    pause(run)
+    run.finish("each[0]")
+    run.tick(5)
+    assert [run.status(name) for name in ("a", "w", "b", "each[1]")] == ["waiting", "completed", None, None]
+    assert run.wake_at is None
+    resume(run)
+    assert [run.status(name) for name in ("a", "b", "each[1]")] == ["running"] * 3
+    assert run.task("a").attempt == 2
+
+
+def test_a_retry_that_is_not_due_when_the_run_is_resumed_still_waits() -> None:
+    run = drive({"id": "a", "retry": {"max_attempts": 2, "initial_s": 5, "jitter": 0}}, {"id": "b"})
+    run.begin()
+    run.fail("a", FLAKY)
+    pause(run)
+    resume(run)
+    assert run.status("a") == "waiting"
+    run.tick(5)
+    assert run.status("a") == "running"
+
+
+def test_a_paused_run_can_be_cancelled_and_can_fail() -> None:
+    run = drive({"id": "a"}, {"id": "b"})
+    run.begin()
+    pause(run)
+    run.cancel()
+    assert run.state.status is RunStatus.CANCELLING
+    assert not run.state.aside.paused
+    run = drive({"id": "a"}, {"id": "b"})
+    run.begin()
+    pause(run)
+    run.fail("a")
+    assert run.state.status is RunStatus.RUNNING
+    assert run.stops == ["b"]
+
+
+def test_a_loop_goes_on_when_its_run_is_resumed() -> None:
+    run = drive({"id": "again", "loop": {"tool": "t", "max": 3, "until": "{{ iteration == 1 }}"}})
+    run.begin()
+    pause(run)
+    run.finish("again[0]")
+    assert run.status("again[1]") is None
+    resume(run)
+    run.finish("again[1]")
+    assert run.state.status is RunStatus.COMPLETED
+
+
+@pytest.mark.parametrize("message", [Pause("bob"), Resume("bob"), Signal("1", "go", None, "bob")])
+def test_what_comes_after_the_end_is_a_conflict(message: Pause | Resume | Signal) -> None:
+    run = drive({"id": "a", "wait": {"signal": "go"}})
+    run.begin()
+    assert run.machine.objection(run.state, message) is None
+    run.signal("go", message="0")
+    assert isinstance(run.machine.objection(run.state, message), Conflict)
+    assert run.tell(message).events == ()
+    assert run.machine.objection(run.state, Signal("go.0", "go", None, "bob")) is None
+
+
+def test_a_run_that_ends_cannot_be_paused() -> None:
+    run = drive({"id": "a"})
+    run.begin()
+    run.cancel()
+    assert isinstance(run.machine.objection(run.state, Pause("bob")), Conflict)
+    assert run.machine.objection(run.state, Cancel("bob", CancelRun(run_id=RUN_ID))) is None
+
+
+def test_a_queued_run_waits_to_be_admitted() -> None:
+    run = drive({"id": "a"}, timeout_s=60)
+    run.begin(queued=True, deadline_at=EPOCH + timedelta(hours=1))
+    assert (run.state.status, run.types) == (RunStatus.QUEUED, ["run.started"])
+    assert run.wake_at == EPOCH + timedelta(hours=1)
+    run.now += timedelta(seconds=100)
+    assert run.tick().events == ()
+    run.tell(Admit())
+    assert run.types[1:] == ["run.admitted", "step.started:a"]
+    assert run.task("a").deadline_at == EPOCH + timedelta(seconds=160)
+    assert run.tell(Admit()).events == ()
+
+
+def test_a_queued_run_may_be_paused_cancelled_and_timed_out() -> None:
+    run = drive({"id": "a"})
+    run.begin(queued=True)
+    pause(run)
+    run.tell(Admit())
+    assert (run.state.status, run.status("a")) == (RunStatus.PAUSED, None)
+    resume(run)
+    assert run.status("a") == "running"
+    run = drive({"id": "a"})
+    run.begin(queued=True)
+    pause(run)
+    resume(run)
+    assert run.state.status is RunStatus.QUEUED
+    run.cancel()
+    assert run.state.status is RunStatus.CANCELLED
+    run = drive({"id": "a"})
+    run.begin(queued=True, deadline_at=EPOCH)
+    run.tick()
+    assert run.state.status is RunStatus.TIMED_OUT
+
+
+def test_no_more_at_once_than_the_workflow_says() -> None:
+    run = drive(*({"id": f"s{n}"} for n in range(5)), concurrency=2)
+    run.begin()
+    started: list[str] = []
+    while not run.state.terminal:
+        running = [name for name, step in run.state.steps.items() if step.status is StepStatus.RUNNING]
+        assert len(running) <= 2
+        assert run.state.flying == len(running)
+        started += [name for name in running if name not in started]
+        run.finish(running[0])
+    assert started == [f"s{n}" for n in range(5)]
+
+
+def test_what_does_no_work_needs_no_room() -> None:
+    run = drive(
+        {"id": "a"}, {"id": "ok", "approval": {"ask": "?"}}, {"id": "skipped", "when": "{{ false }}"}, concurrency=1
+    )
+    run.begin()
+    assert [run.status(name) for name in ("a", "ok", "skipped")] == ["running", "waiting", None]
+    run.finish("a")
+    assert run.status("skipped") == "skipped"
+
+
+def test_items_and_steps_share_the_room() -> None:
+    run = drive(
+        {"id": "each", "map": {"tool": "t", "over": [1, 2, 3]}},
+        {"id": "other", "map": {"tool": "t", "over": [1]}},
+        {"id": "a"},
+        concurrency=2,
+    )
+    run.begin()
+    assert [run.status(path) for path in ("each[0]", "each[1]", "a")] == ["running", "running", None]
+    run.finish("each[0]")
+    assert run.status("each[2]") == "running"
+    run.finish("each[1]")
+    assert run.status("a") == "running"
+    run.finish("each[2]")
+    assert run.status("other[0]") == "running"
+    run.finish("a")
+    run.finish("other[0]")
+    assert run.state.status is RunStatus.COMPLETED
+
+
+def test_a_retry_keeps_its_room() -> None:
+    run = drive({"id": "a", "retry": {"max_attempts": 2}}, {"id": "b"}, concurrency=1)
+    run.begin()
+    run.fail("a", FLAKY)
+    assert run.status("b") is None
+    run.tick(REDISPATCH.total_seconds())
+    run.finish("a")
+    assert run.status("b") == "running"
+
+
+def fork(run: Driver, from_step: str, machine: RunMachine | None = None) -> Driver:
+    new = Driver(machine or run.machine)
+    new.begin(forked_from=RUN_ID, kept=kept_steps(run.state, new.machine.graph, from_step))
+    return new
+
+
+def test_a_fork_keeps_what_it_need_not_do_again() -> None:
+    steps = (*CHAIN, {"id": "x"}, {"id": "y", "when": "{{ false }}"}, {"id": "z", "on_error": "continue"})
+    run = drive(*steps, {"id": "after", "needs": ["z"]})
+    run.begin()
+    for name in ("a", "b", "x"):
+        run.finish(name, output=name)
+    run.fail("z")
+    run.finish("after")
+    run.fail("c")
+    new = fork(run, "b")
+    assert new.state.started_event.forked_from == RUN_ID
+    assert [event.step for event in new.events if event.type == "step.kept"] == ["a", "x", "y"]
+    assert [new.status(name) for name in ("b", "z", "c", "after")] == ["running", "running", None, None]
+    assert new.state.steps["a"].output == "a"
+    assert new.state.steps["a"].kept
+    for name in ("b", "z", "c", "after"):
+        new.finish(name)
+    assert new.state.status is RunStatus.COMPLETED
+
+
+def test_a_fork_may_be_of_another_revision() -> None:
+    run = drive(*CHAIN)
+    run.begin()
+    for name in "abc":
+        run.finish(name, output=name)
+    newer = RunMachine(plan({"id": "a"}, {"id": "n"}, {"id": "b", "needs": ["a", "n"]}, output="{{ steps.a.output }}"))
+    new = fork(run, "b", newer)
+    assert new.types == ["run.started", "step.kept:a", "step.started:n"]
+    with pytest.raises(NotFound, match="there is no step 'c'"):
+        kept_steps(run.state, newer.graph, "c")
+
+
+def test_a_fork_keeps_the_choice_of_a_switch_and_its_degradation() -> None:
+    way = {"id": "way", "switch": {"cases": [{"name": "x", "when": "{{ true }}", "then": ["p"]}], "default": ["q"]}}
+    run = drive(way, {"id": "p"}, {"id": "q"}, {"id": "child", "workflow": "child"})
+    run.begin()
+    run.child_ended("child", RunStatus.DEGRADED)
+    run.fail("p")
+    new = fork(run, "q")
+    assert (new.status("p"), new.status("q")) == ("running", "skipped")
+    new.finish("p")
+    assert new.state.status is RunStatus.DEGRADED
+
+
+def test_a_fork_does_again_what_was_undone_and_undoes_only_its_own() -> None:
+    run = drive({"id": "a", "compensate": {"tool": "undo"}}, {"id": "b", "needs": ["a"]})
+    run.begin()
+    run.finish("a")
+    run.fail("b")
+    run.finish("a.compensate")
+    assert fork(run, "b").status("a") == "running"
+    run = drive({"id": "a", "compensate": {"tool": "undo"}}, {"id": "b", "needs": ["a"]})
+    run.begin()
+    run.finish("a")
+    new = fork(run, "b")
+    new.fail("b")
+    assert new.state.status is RunStatus.FAILED
+
+
+def test_a_fork_of_everything_is_over_at_once() -> None:
+    run = drive({"id": "a"}, {"id": "b", "when": "{{ false }}"})
+    run.begin()
+    run.finish("a")
+    new = fork(run, "b")
+    assert new.types == ["run.started", "step.kept:a", "step.skipped:b", "run.completed"]
