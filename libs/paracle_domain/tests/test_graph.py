@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from paracle_domain.errors import SpecInvalid
 from paracle_domain.names import suggest
 from paracle_domain.workflow.graph import Graph, validate_workflow
-from paracle_domain.workflow.spec import WorkflowSpec
+from paracle_domain.workflow.spec import KINDS, WorkflowSpec
 
 
 def workflow(*steps: dict[str, Any], output: Any = None) -> WorkflowSpec:
-    return WorkflowSpec.model_validate({"steps": [{"tool": "t", **step} for step in steps], "output": output})
+    full = [step if any(kind in step for kind in KINDS) else {"tool": "t", **step} for step in steps]
+    return WorkflowSpec.model_validate({"steps": full, "output": output})
 
 
 def findings(spec: WorkflowSpec) -> list[tuple[str, str]]:
@@ -51,6 +52,32 @@ def test_needs_are_said_or_named_in_expressions() -> None:
         ),
         (workflow({"id": "a", "when": "steps.zz.output"}), ("spec.steps[0].when", "there is no step 'zz'; known: a")),
         (
+            workflow({"id": "a", "on_error": {"fallback": "zz"}}),
+            ("spec.steps[0].on_error.fallback", "there is no step 'zz'; known: a"),
+        ),
+        (
+            workflow({"id": "a", "on_error": {"fallback": "a"}}),
+            ("spec.steps[0].on_error.fallback", "step 'a' waits for itself"),
+        ),
+        (
+            workflow(
+                {"id": "a", "on_error": {"fallback": "c"}}, {"id": "b", "on_error": {"fallback": "c"}}, {"id": "c"}
+            ),
+            ("spec.steps[1].on_error.fallback", "'c' is the fallback of 'a' already; give each its own"),
+        ),
+        (
+            workflow({"id": "a", "switch": {"cases": [{"name": "x", "when": "true", "then": ["zz"]}]}}),
+            ("spec.steps[0].switch.cases[0].then[0]", "there is no step 'zz'; known: a"),
+        ),
+        (
+            workflow({"id": "a", "switch": {"cases": [{"name": "x", "when": "true"}], "default": ["a"]}}),
+            ("spec.steps[0].switch.default[0]", "step 'a' waits for itself"),
+        ),
+        (
+            workflow({"id": "a", "compensate": {"tool": "t", "input": "{{ steps.zz.output }}"}}),
+            ("spec.steps[0].compensate.input", "there is no step 'zz'; known: a"),
+        ),
+        (
             workflow({"id": "a"}, output=["{{ steps.zz.output }}"]),
             ("spec.output[0]", "there is no step 'zz'; known: a"),
         ),
@@ -58,6 +85,14 @@ def test_needs_are_said_or_named_in_expressions() -> None:
 )
 def test_findings_have_paths(spec: WorkflowSpec, expected: tuple[str, str]) -> None:
     assert findings(spec) == [expected]
+
+
+def test_names_of_parts_are_known_only_there() -> None:
+    spec = workflow(
+        {"id": "a", "map": {"tool": "t", "over": "{{ item }}", "input": "{{ item }}{{ index }}"}},
+        {"id": "b", "loop": {"tool": "t", "max": 1, "until": "last == output", "input": "{{ last }}{{ iteration }}"}},
+    )
+    assert [path for path, _ in findings(spec)] == ["spec.steps[0].map.over", "spec.steps[1].loop.until"]
 
 
 def test_syntax_errors_have_paths() -> None:
@@ -77,6 +112,34 @@ def test_a_cycle_is_named() -> None:
     assert findings(spec) == [("spec.steps[1]", message)]
     with pytest.raises(SpecInvalid, match="in a circle"):
         Graph.of(spec)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ({"id": "a", "on_error": {"fallback": "b"}}, {"id": "b", "on_error": {"fallback": "a"}}),
+        ({"id": "a", "on_error": {"fallback": "b"}, "needs": ["b"]}, {"id": "b"}),
+        ({"id": "a", "on_error": {"fallback": "b"}}, {"id": "b", "needs": ["c"]}, {"id": "c", "needs": ["a"]}),
+        ({"id": "a", "needs": ["b"], "switch": {"cases": [{"name": "x", "when": "true", "then": ["b"]}]}}, {"id": "b"}),
+    ],
+)
+def test_fallbacks_and_branches_make_circles_too(steps: tuple[dict[str, Any], ...]) -> None:
+    ((_, message),) = findings(workflow(*steps))
+    assert "in a circle" in message
+
+
+def test_who_needs_a_step_needs_what_may_step_in_for_it() -> None:
+    graph = Graph.of(
+        workflow(
+            {"id": "a", "on_error": {"fallback": "b"}},
+            {"id": "b", "on_error": {"fallback": "c"}},
+            {"id": "c", "compensate": {"tool": "t", "input": "{{ steps.c.output }} {{ steps.d.output }}"}},
+            {"id": "d", "needs": ["a"]},
+        )
+    )
+    assert graph.needs == {"a": (), "b": ("a",), "c": ("b",), "d": ("a", "b", "c")}
+    assert graph.primaries == {"b": "a", "c": "b"}
+    assert graph.index == {"a": 0, "b": 1, "c": 2, "d": 3}
 
 
 def test_a_long_cycle_is_shortened() -> None:

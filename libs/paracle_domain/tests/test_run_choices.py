@@ -59,6 +59,12 @@ def test_a_branch_that_is_not_taken_is_skipped_before_what_else_it_needs() -> No
     assert run.status("fix") == "skipped"
 
 
+def test_a_branch_of_two_switches_runs_only_if_both_choose_it() -> None:
+    run = drive(*STEPS, ROUTE, {**ROUTE, "id": "route_too"})
+    run.begin({"kind": "bug"})
+    assert [run.status(name) for name in ("fix", "both", "reply")] == ["running", "running", "skipped"]
+
+
 A = {"id": "a", "on_error": {"fallback": "b"}}
 
 

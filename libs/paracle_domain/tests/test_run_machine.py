@@ -377,6 +377,9 @@ def test_what_does_not_fit_into_a_message_fails_the_step_or_the_run(monkeypatch:
 def test_what_was_caused_before_can_be_said_again() -> None:
     run = drive({"id": "a"}, {"id": "b", "needs": ["a"]})
     started = run.begin()
+    assert run.machine.spec("b").needs == ("a",)
+    assert "b" not in run.state.steps
+    assert len(run.state.steps) == 1
     assert run.machine.again(run.state, started.events) == started.directives
     run.finish("a")
     assert run.machine.again(run.state, started.events) == ()

@@ -22,7 +22,7 @@ BODY = {"tool": "t", "input": {"n": "{{ item }}", "i": "{{ index }}"}}
 
 def mapped(count: int = 3, **more: Any) -> Driver:
     """A run of a map over so many numbers and a step after it, which has begun."""
-    step = {key: more.pop(key) for key in ("on_error", "timeout_s") if key in more}
+    step: dict[str, Any] = {key: more.pop(key) for key in ("on_error", "timeout_s") if key in more}
     spec = {key: more.pop(key) for key in ("concurrency",) if key in more}
     run = drive(
         {"id": "each", "map": {**BODY, "over": "{{ input.list }}", **more.pop("map", {}), **more}, **step},
@@ -199,6 +199,23 @@ def test_cancel_stops_items_and_then_the_map() -> None:
     assert run.types[-3:] == ["step.cancelled:each[2]", "step.cancelled:each", "run.cancelled"]
 
 
+def test_orders_to_items_can_be_said_again() -> None:
+    run = mapped(3, on_error="continue")
+    failing = run.fail("each[1]")
+    assert run.machine.again(run.state, failing.events) == failing.directives
+    run = mapped(3)
+    cancelled = run.cancel()
+    assert run.machine.again(run.state, cancelled.events) == cancelled.directives
+    assert len(cancelled.directives) == 3
+
+
+def test_items_that_are_late_together_fail_their_map_once() -> None:
+    run = mapped(3, map={"timeout_s": 5})
+    run.tick(5)
+    assert run.types[-3:] == ["step.timed_out:each[0]", "step.failing:each", "run.failing"]
+    assert set(run.stops) == {"each[0]", "each[1]", "each[2]"}
+
+
 def test_cancel_gives_up_on_silent_items() -> None:
     run = mapped(2)
     run.cancel()
@@ -237,7 +254,7 @@ def looped(**more: Any) -> Driver:
         "until": "{{ output.done }}",
         "input": {"n": "{{ iteration }}", "last": "{{ last }}"},
     }
-    step = {key: more.pop(key) for key in ("on_error", "timeout_s") if key in more}
+    step: dict[str, Any] = {key: more.pop(key) for key in ("on_error", "timeout_s") if key in more}
     run = drive({"id": "again", "loop": {**loop, **more}, **step}, output="{{ steps.again.output }}")
     run.begin()
     return run

@@ -44,20 +44,23 @@ def check(table: Table[Thing], expected: list[int | Thing]) -> None:
     assert list(table) == expected
     assert table.count == len(expected)
     assert list(table.ready_places()) == [n for n, value in enumerate(expected) if value == READY]
-    assert list(table.open_places()) == [n for n, v in enumerate(expected) if isinstance(v, Thing) and not v.ended]
+    assert list(table.open_entries()) == [
+        (place, value) for place, value in enumerate(expected) if isinstance(value, Thing) and not value.ended
+    ]
     assert table.ready == sum(value == READY for value in expected)
-    assert table.open == len(list(table.open_places()))
+    assert table.open == len(list(table.open_entries()))
     assert table.ended == sum(isinstance(value, Thing) and value.ended for value in expected)
     assert [table[n] for n in range(len(expected))] == expected
     assert [table.entry(n) for n in range(len(expected))] == [None if isinstance(v, int) else v for v in expected]
 
 
 def test_a_table_of_blocked_places_is_filled_one_by_one() -> None:
+    table: Table[Thing] = Table.blocked(300)
     for count in (0, 1, 127, 128, 129, 300):
-        table: Table[Thing] = Table.blocked(count)
+        table = Table.blocked(count)
         assert list(table) == [BLOCKED] * count
         assert table == Table.of([BLOCKED] * count)
     filled = table.put(299, Thing("x", ended=False), object()).put(5, Thing("y", ended=True), object())
-    assert list(filled.open_places()) == [299]
+    assert list(filled.open_entries()) == [(299, Thing("x", ended=False))]
     assert filled != table
     assert table != []

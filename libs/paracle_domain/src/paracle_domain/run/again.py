@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from paracle_domain.plan import Plan
 from paracle_domain.run import orders
 from paracle_domain.run.attempts import runs
-from paracle_domain.run.commands import StepStatus
 from paracle_domain.run.directives import RunDirective, TellParent
 from paracle_domain.run.draft import Draft
 from paracle_domain.run.events import (
@@ -71,14 +70,14 @@ def _stops(
     reason = state.ending.outcome if state.ending else "failed"
     for name, path, step in running:
         job = nodes[name].job
-        if step.status is StepStatus.RUNNING and job is not None:
-            yield orders.stop(plan, state, path, step, job.spec, reason)
+        assert job is not None
+        yield orders.stop(plan, state, path, step, job.spec, reason)
 
 
 def _parts_of(state: RunState, name: str) -> Iterator[tuple[str, str, StepState]]:
-    step = state.steps[name]
-    if isinstance(step.detail, Parts):
-        yield from ((name, path, part) for path, part in orders.parts_at_work(name, step.detail))
+    parts = state.steps[name].detail
+    assert isinstance(parts, Parts)
+    return ((name, path, part) for path, part in orders.parts_at_work(name, parts))
 
 
 def _is_approval(state: RunState, path: str) -> bool:

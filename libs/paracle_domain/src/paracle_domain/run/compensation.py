@@ -103,9 +103,10 @@ def tick(draft: Draft) -> None:
     """Time has come to what is being undone."""
     undo = draft.state.aside.undo
     name = undo.current if undo is not None else None
-    step = _running(draft, name) if name is not None else None
-    if name is not None and step is not None:
-        attempts.tick(draft, Place(name, compensates=True), step)
+    assert name is not None  # otherwise the run would be over
+    step = _running(draft, name)
+    assert step is not None
+    attempts.tick(draft, Place(name, compensates=True), step)
 
 
 def _end(draft: Draft, ending: Ending, uncompensated: tuple[str, ...]) -> None:

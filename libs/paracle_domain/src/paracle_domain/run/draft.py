@@ -15,7 +15,7 @@ from paracle_domain.run import stopping
 from paracle_domain.run.commands import StepStatus
 from paracle_domain.run.directives import RunDirective
 from paracle_domain.run.events import RunEvent, RunFailing, StepCompleted, StepFailed, StepSkipped, StepTimedOut
-from paracle_domain.run.folding import FAILED, apply
+from paracle_domain.run.folding import apply
 from paracle_domain.run.nodes import Job, Node
 from paracle_domain.run.places import Place
 from paracle_domain.run.state import RunState, StepState
@@ -134,7 +134,7 @@ class Draft:
         """Steps that are out with the end of `node`: its fallback if it did not fail, branches that it did not take."""
         step = self.step(node)
         assert step is not None
-        if node.fallback is not None and step.status not in FAILED:
+        if node.fallback is not None and not step.failed:
             yield node.fallback
         if node.branches:
             taken = _taken(node, step)

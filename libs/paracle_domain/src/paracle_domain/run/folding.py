@@ -47,8 +47,6 @@ from paracle_domain.run.places import Place, place_of
 from paracle_domain.run.state import Asked, Ending, Parts, RunState, StepState, Undo, Waiting
 from paracle_domain.run.table import Table
 
-FAILED = frozenset({StepStatus.FAILED, StepStatus.TIMED_OUT})
-
 
 def evolve(state: RunState, events: Iterable[RunEvent], at: datetime) -> RunState:
     """The state after `events`, which happened at `at`."""
@@ -225,9 +223,7 @@ def _step_in(draft: RunState, name: str, output: JsonValue) -> None:
     """The output of a fallback is also that of the step that it stepped in for."""
     primaries = draft.graph.primaries
     while (primary := primaries.get(name)) is not None:
-        failed = draft.steps.get(primary)
-        if failed is None or failed.status not in FAILED:
-            return
+        failed = draft.steps[primary]
         draft.table = draft.table.put(draft.graph.index[primary], replace(failed, output=output), draft.token)
         name = primary
 
@@ -397,6 +393,8 @@ def _detail(event: StepOpened | StepWaiting | ApprovalAsked) -> Parts | Waiting 
             return Waiting(event.until, event.signal)
         case ApprovalAsked():
             return Asked(event)
+        case _ as unreachable:
+            assert_never(unreachable)
 
 
 def _stop_parts(draft: RunState, event: StepFailing, at: datetime) -> None:
@@ -421,6 +419,8 @@ def _decided(approval: Asked, event: ApprovalDecided | ApprovalEscalated, at: da
             return replace(approval, decisions=(*approval.decisions, made))
         case ApprovalEscalated():
             return replace(approval, escalation=event)
+        case _ as unreachable:
+            assert_never(unreachable)
 
 
 def _place(path: str) -> Place:

@@ -91,7 +91,7 @@ class RunMachine:
             draft.state,
             tuple(draft.events),
             tuple(draft.directives),
-            _wake(draft, wake_at, rescan=isinstance(message, Tick)),
+            _wake(draft, wake_at, rescan=isinstance(message, Tick | Resume)),
         )
 
     def _take(self, draft: Draft, message: RunMessage) -> None:
@@ -237,12 +237,9 @@ def _tick(draft: Draft) -> None:
 
 def _tick_steps(draft: Draft) -> None:
     """Look at all that is open."""
-    names = draft.state.graph.order
-    for place in list(draft.state.table.open_places()):
-        node = draft.nodes[names[place]]
-        step = draft.step(node)
-        if step is not None and not step.ended and draft.state.ending is None:
-            _tick_step(draft, node, step)
+    for place, step in list(draft.state.table.open_entries()):
+        if draft.state.ending is None:
+            _tick_step(draft, draft.nodes[draft.state.graph.order[place]], step)
 
 
 def _tick_step(draft: Draft, node: Node, step: StepState) -> None:
@@ -255,3 +252,5 @@ def _tick_step(draft: Draft, node: Node, step: StepState) -> None:
             approvals.tick(draft, node, step, approval)
         case Parts():
             parts.tick(draft, node, step)
+        case _ as unreachable:
+            assert_never(unreachable)

@@ -12,7 +12,7 @@ from typing import Literal, assert_never
 from paracle_domain.ids import derive_id
 from paracle_domain.machine import EventRecord
 from paracle_domain.plan import Plan
-from paracle_domain.run.commands import ApprovalStatus, ApprovalView, Parent, RunStatus, StepStatus
+from paracle_domain.run.commands import ApprovalStatus, ApprovalView, Parent, StepStatus
 from paracle_domain.run.directives import (
     CancelChild,
     DispatchTask,
@@ -136,23 +136,18 @@ def stop(
 
 
 def at_work(state: RunState) -> Iterator[tuple[str, str, StepState]]:
-    """What runs, or waits for its next attempt: the step, its path or that of a part of it, and its state."""
-    names = state.graph.order
-    for place in state.table.open_places():
-        name, step = names[place], state.table.entry(place)
-        assert step is not None
+    """What still runs of a run that ends: the step, its path or that of a part of it, and its state."""
+    for place, step in state.table.open_entries():
+        name = state.graph.order[place]
         if isinstance(step.detail, Parts):
             yield from ((name, path, part) for path, part in parts_at_work(name, step.detail))
-        elif step.detail is None:
+        else:
             yield name, name, step
 
 
 def parts_at_work(name: str, parts: Parts) -> Iterator[tuple[str, StepState]]:
     """Items or iterations that run, or wait for their next attempt, by path."""
-    for place in parts.items.open_places():
-        part = parts.items.entry(place)
-        assert part is not None
-        yield part_path(name, place), part
+    return ((part_path(name, place), part) for place, part in parts.items.open_entries())
 
 
 def tell_parent(state: RunState, again: str = "") -> TellParent:
@@ -232,16 +227,3 @@ def _approval_status(step: StepState) -> ApprovalStatus:
             return ApprovalStatus.EXPIRED
         case _:
             return ApprovalStatus.VOID
-
-
-def child_outcome(status: RunStatus) -> Literal["completed", "failed", "timed_out", "cancelled"]:
-    """What the end of a child run is for the step that started it."""
-    match status:
-        case RunStatus.COMPLETED | RunStatus.DEGRADED:
-            return "completed"
-        case RunStatus.TIMED_OUT:
-            return "timed_out"
-        case RunStatus.CANCELLED:
-            return "cancelled"
-        case _:
-            return "failed"

@@ -209,7 +209,6 @@ def tick(draft: Draft, node: Node, step: StepState) -> None:
         late = DeadlineExceeded(f"the step did not end within its timeout_s of {node.spec.timeout_s:g} s")
         give_up(draft, node, late.to_info(), timed_out=True)
     else:
-        for place in list(parts.items.open_places()):
-            part = parts.items.entry(place)
-            if part is not None and _open(draft, node) and not stopping.stops(draft, node):
+        for place, part in list(parts.items.open_entries()):
+            if _open(draft, node) and not stopping.stops(draft, node):
                 attempts.tick(draft, Place(node.name, place), part)

@@ -31,15 +31,12 @@ def take(draft: Draft, name: str) -> None:
 
 
 def _first_waiting(draft: Draft, name: str) -> Node | None:
-    found: Node | None = None
-    first: StepState | None = None
-    for place in draft.state.table.open_places():
-        step = draft.state.table.entry(place)
-        if step is None or not isinstance(step.detail, Waiting) or step.detail.signal != name:
-            continue
-        if first is None or first.started_at is None or (step.started_at and step.started_at < first.started_at):
-            found, first = draft.nodes[draft.state.graph.order[place]], step
-    return found
+    waiting = [
+        (step.started_at or draft.now, place)
+        for place, step in draft.state.table.open_entries()
+        if isinstance(step.detail, Waiting) and step.detail.signal == name
+    ]
+    return draft.nodes[draft.state.graph.order[min(waiting)[1]]] if waiting else None
 
 
 def tick(draft: Draft, node: Node, step: StepState, waiting: Waiting) -> None:

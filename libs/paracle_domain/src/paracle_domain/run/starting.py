@@ -9,7 +9,6 @@ from paracle_domain.errors import ExpressionFailed, quote
 from paracle_domain.run import approvals, attempts, orders, parts, signals
 from paracle_domain.run.draft import Draft
 from paracle_domain.run.events import StepEmitted, StepSkipped, StepWaiting
-from paracle_domain.run.folding import FAILED
 from paracle_domain.run.nodes import Node
 from paracle_domain.run.table import READY
 from paracle_domain.workflow.spec import TARGETS, WaitSpec, parse_time
@@ -65,7 +64,7 @@ def _skip(draft: Draft, node: Node) -> None:
     """Its condition does not hold. If it was to step in for a step that failed, nothing does, and the run fails."""
     primary = draft.state.graph.primaries.get(node.name)
     failed = draft.step(draft.nodes[primary]) if primary is not None else None
-    if primary is None or failed is None or failed.status not in FAILED:
+    if primary is None or failed is None or not failed.failed:
         draft.skip(node.name)
         return
     draft.happen(StepSkipped(step=node.name))

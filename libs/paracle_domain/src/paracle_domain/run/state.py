@@ -108,6 +108,10 @@ class StepState:
     def ended(self) -> bool:
         return self.status in TERMINAL_STEP
 
+    @property
+    def failed(self) -> bool:
+        return self.status is StepStatus.FAILED or self.status is StepStatus.TIMED_OUT
+
 
 @dataclass(frozen=True, slots=True)
 class Undo:

@@ -39,9 +39,8 @@ def wind_down(draft: Draft, event: RunCancelling | RunFailing) -> None:
 
 
 def _open_steps(draft: Draft) -> list[tuple[Node, StepState]]:
-    names = draft.state.graph.order
-    nodes = [draft.nodes[names[place]] for place in draft.state.table.open_places()]
-    return [(node, step) for node in nodes if (step := draft.step(node)) is not None]
+    order = draft.state.graph.order
+    return [(draft.nodes[order[place]], step) for place, step in draft.state.table.open_entries()]
 
 
 def stop_parts(draft: Draft, node: Node) -> None:

@@ -106,13 +106,13 @@ class Table[E: Entry]:
                     if isinstance(value, int) and value == READY:
                         yield (number << _BITS) + at
 
-    def open_places(self) -> Iterator[int]:
-        """Places that have begun and not ended, in order; found without looking at every place."""
+    def open_entries(self) -> Iterator[tuple[int, E]]:
+        """What has begun and not ended, in order, with its places; found without looking at every place."""
         for number, chunk in enumerate(self.chunks):
             if chunk.open:
                 for at, value in enumerate(chunk.slots):
                     if not isinstance(value, int) and not value.ended:
-                        yield (number << _BITS) + at
+                        yield (number << _BITS) + at, value
 
     def __iter__(self) -> Iterator[E | int]:
         for chunk in self.chunks:

@@ -66,10 +66,8 @@ def next_wake(state: RunState, now: datetime) -> datetime | None:
         return _next_press(state.ending, now) if state.table.open else _undo_wake(state, now)
     held = state.aside.paused
     wakes = [state.deadline_at]
-    for place in state.table.open_places():
-        step = state.table.entry(place)
-        if step is not None:
-            wakes.extend(_wakes(step, now, held=held))
+    for _, step in state.table.open_entries():
+        wakes.extend(_wakes(step, now, held=held))
     return soonest(wakes)
 
 
@@ -78,10 +76,8 @@ def _wakes(step: StepState, now: datetime, *, held: bool) -> Iterator[datetime |
     match step.detail:
         case Parts(ending=None) as parts:
             yield step.deadline_at
-            for place in parts.items.open_places():
-                part = parts.items.entry(place)
-                if part is not None:
-                    yield from _wakes_of_work(part, now, held=held)
+            for _, part in parts.items.open_entries():
+                yield from _wakes_of_work(part, now, held=held)
         case Parts(ending=ending):
             assert ending is not None
             yield _next_press(ending, now)
@@ -94,6 +90,8 @@ def _wakes(step: StepState, now: datetime, *, held: bool) -> Iterator[datetime |
             yield _next_repeat(step, now)
         case None:
             yield from _wakes_of_work(step, now, held=held)
+        case _ as unreachable:
+            assert_never(unreachable)
 
 
 def _wakes_of_work(step: StepState, now: datetime, *, held: bool) -> Iterator[datetime | None]:
@@ -112,8 +110,11 @@ def _undo_wake(state: RunState, now: datetime) -> datetime | None:
     """When what is being undone wants to be looked at."""
     undo = state.aside.undo
     name = undo.current if undo is not None else None
-    step = state.steps[name].compensation if name is not None else None
-    return None if step is None else soonest(_wakes_of_work(step, now, held=False))
+    if name is None:
+        return None
+    step = state.steps[name].compensation
+    assert step is not None
+    return soonest(_wakes_of_work(step, now, held=False))
 
 
 def repeats(silence: timedelta) -> tuple[int, timedelta]:
