@@ -22,9 +22,10 @@ from paracle_client.cli.app import COMMANDS
 from paracle_client.cli.app import app as cli
 from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.audit import ModelUsage, UsageReport
+from paracle_domain.dead_letters import dead_letter_id
 from paracle_domain.inference.usage import Usage
 from paracle_domain.registry import Ancestor, Applied, AppliedSpec, Explanation, SpecList, SpecView, Touched
-from paracle_domain.run.commands import ApprovalPage, RunAccepted, RunPage, RunsAccepted, RunStatus
+from paracle_domain.run.commands import ApprovalPage, RunAccepted, RunPage, RunsAccepted, RunStatus, Stuck
 from paracle_domain.run.diff import Difference, Pins, RunsDiff
 
 
@@ -244,6 +245,16 @@ def test_runs(paracle: Callable[..., Result], api: Any, make: Any) -> None:
     assert json.loads(paracle("runs", "-o", "json").out) == {"runs": [], "next_cursor": None}
 
 
+def test_stuck_runs_are_shown_as_such(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+    stuck = Stuck(dead_letter=dead_letter_id("x"), code="internal", since=make.START)
+    run = make.view(RunStatus.RUNNING).run.model_copy(update={"stuck": stuck})
+    api.on("GET /v1/runs", RunPage(runs=(run,)))
+    assert "running, stuck" in paracle("runs", "ls", "--stuck").out
+    assert api.asked[-1].query == {"stuck": "true", "limit": "20"}
+    (shown,) = json.loads(paracle("runs", "-o", "json").out)["runs"]
+    assert shown["stuck"]["dead_letter"] == stuck.dead_letter
+
+
 def test_runs_ls_is_runs(paracle: Callable[..., Result], api: Any, make: Any) -> None:
     api.on("GET /v1/runs", RunPage(runs=(make.view().run,)))
     options = ("--workflow", "triage", "--status", "failed", "--limit", "7", "--cursor", "c")
@@ -277,7 +288,7 @@ def test_many_runs_are_cancelled(paracle: Callable[..., Result], api: Any) -> No
     api.on("POST /v1/runs/cancel", RunsAccepted(count=1_234))
     assert paracle("runs", "cancel", "--workflow", "w", "--label", "a=b").out == "told 1,234 runs to cancel\n"
     assert api.asked[-1].json == {
-        "filter": {"workflow": "w", "statuses": [], "labels": {"a": "b"}},
+        "filter": {"workflow": "w", "statuses": [], "labels": {"a": "b"}, "stuck": False},
         "reason": "cancelled by request",
         "dry_run": False,
     }

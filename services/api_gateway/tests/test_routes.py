@@ -134,7 +134,9 @@ async def test_runs_are_listed_and_shown(client, world):
     view = a_run()
     world.bus.answers |= {ListRuns: RunPage(runs=(view.run,), next_cursor="n"), GetRun: view}
     asked = "workflow=w&status=running&status=paused&label=team:a:b&label=x:y&created_after=2026-01-02T03:04:05Z"
-    listed = await client.get(f"/v1/runs?{asked}&created_before=2026-01-03T00:00:00Z&parent={RUN}&limit=3&cursor=c")
+    listed = await client.get(
+        f"/v1/runs?{asked}&created_before=2026-01-03T00:00:00Z&parent={RUN}&stuck=true&limit=3&cursor=c"
+    )
     assert RunPage.model_validate(listed.json()).next_cursor == "n"
     shown = (await client.get(f"/v1/runs/{RUN}")).json()
     assert RunView.model_validate(shown) == view
@@ -146,6 +148,7 @@ async def test_runs_are_listed_and_shown(client, world):
         created_after=AT,
         created_before=datetime(2026, 1, 3, tzinfo=UTC),
         parent=RUN,
+        stuck=True,
         limit=3,
         cursor="c",
     )

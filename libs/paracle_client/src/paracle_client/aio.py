@@ -140,10 +140,13 @@ class AsyncClient:
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         parent: str | None = None,
+        stuck: bool = False,
         limit: int = 50,
         cursor: str | None = None,
     ) -> RunPage:
         """Runs that meet all that is given, newest first: in one of the statuses, with all of the labels.
+
+        `stuck`: only those that wait for a message which could not be handled (see `dead_letters`).
 
         A page may be short and still have a `next_cursor`, since a long search rests after a while.
         """
@@ -154,6 +157,7 @@ class AsyncClient:
             created_after=created_after,
             created_before=created_before,
             parent=parent,
+            stuck=stuck,
         )
         return await self._ask(calls.list_runs(wanted, limit, cursor))
 

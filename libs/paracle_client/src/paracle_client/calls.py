@@ -124,6 +124,7 @@ def list_runs(wanted: RunFilter, limit: int, cursor: str | None) -> Call[RunPage
         "created_after": wanted.created_after and wanted.created_after.isoformat(),
         "created_before": wanted.created_before and wanted.created_before.isoformat(),
         "parent": wanted.parent,
+        "stuck": "true" if wanted.stuck else None,
         "limit": limit,
         "cursor": cursor,
     }

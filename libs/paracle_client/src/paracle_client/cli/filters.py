@@ -28,6 +28,8 @@ SinceOption = Annotated[
 UntilOption = Annotated[str | None, typer.Option(help="only runs started earlier than that; as --since")]
 ParentOption = Annotated[str | None, typer.Option(metavar="RUN", help="only children of this run")]
 
+StuckOption = Annotated[bool, typer.Option("--stuck", help="only runs with a message that could not be handled")]
+
 
 def filter_of(
     workflow: str | None,
@@ -36,6 +38,8 @@ def filter_of(
     since: str | None,
     until: str | None,
     parent: str | None,
+    *,
+    stuck: bool,
 ) -> RunFilter:
     """The filter that the options give."""
     now = datetime.now(UTC)
@@ -46,6 +50,7 @@ def filter_of(
         created_after=None if since is None else parse_time(since, now, "--since"),
         created_before=None if until is None else parse_time(until, now, "--until"),
         parent=parent,
+        stuck=stuck,
     )
 
 

@@ -13,6 +13,7 @@ from paracle_client.cli.filters import (
     ParentOption,
     SinceOption,
     StatusOption,
+    StuckOption,
     UntilOption,
     WorkflowOption,
     filter_of,
@@ -44,6 +45,7 @@ def _runs(
     since: SinceOption = None,
     until: UntilOption = None,
     parent: ParentOption = None,
+    stuck: StuckOption = False,
     limit: LimitOption = 20,
     cursor: CursorOption = None,
     output: OutputOption = Output.TABLE,
@@ -51,7 +53,7 @@ def _runs(
 ) -> None:
     """List runs, newest first (as `ls`), and look after those that were started."""
     if context.invoked_subcommand is None:
-        ls(workflow, status, label, since, until, parent, limit, cursor, output, url)
+        ls(workflow, status, label, since, until, parent, stuck, limit, cursor, output, url)
 
 
 @runs.command(epilog="Example: paracle runs ls --workflow triage --status failed --label team=support --since 2h")
@@ -62,13 +64,14 @@ def ls(
     since: SinceOption = None,
     until: UntilOption = None,
     parent: ParentOption = None,
+    stuck: StuckOption = False,
     limit: LimitOption = 20,
     cursor: CursorOption = None,
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
     """List runs, newest first."""
-    wanted = filter_of(workflow, status, label, since, until, parent)
+    wanted = filter_of(workflow, status, label, since, until, parent, stuck=stuck)
     with connect(url) as client:
         page = _page(client, wanted, limit, cursor)
     if output is Output.JSON:
@@ -91,6 +94,7 @@ def _page(client: Client, wanted: RunFilter, limit: int, cursor: str | None) -> 
             created_after=wanted.created_after,
             created_before=wanted.created_before,
             parent=wanted.parent,
+            stuck=wanted.stuck,
             limit=limit - len(found),
             cursor=cursor,
         )
@@ -103,7 +107,8 @@ def _run_row(one: RunSummary) -> tuple[object, ...]:
     took = None if one.finished_at is None else (one.finished_at - one.created_at).total_seconds()
     labels = ", ".join(f"{key}={value}" for key, value in one.labels.items())
     started = f"{one.created_at.astimezone():%Y-%m-%d %H:%M:%S}"
-    return one.run_id, f"{one.workflow} ({one.revision})", one.status, started, duration(took), labels
+    status = f"{one.status}, stuck" if one.stuck is not None else one.status
+    return one.run_id, f"{one.workflow} ({one.revision})", status, started, duration(took), labels
 
 
 @app.command(epilog='Example: paracle cancel run_01J… --reason "wrong folder"')
@@ -117,13 +122,14 @@ def cancel(
     since: SinceOption = None,
     until: UntilOption = None,
     parent: ParentOption = None,
+    stuck: StuckOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
     """Stop a run, or all that match: from the answer on, no new step, model call or tool call of them begins."""
-    wanted = filter_of(workflow, status, label, since, until, parent)
+    wanted = filter_of(workflow, status, label, since, until, parent, stuck=stuck)
     require_one_or_many(run_id, wanted)
     with connect(url) as client:
         if run_id is not None:
@@ -155,13 +161,14 @@ def resume(
     since: SinceOption = None,
     until: UntilOption = None,
     parent: ParentOption = None,
+    stuck: StuckOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
     """Go on with a paused run, or with all paused ones that match."""
-    wanted = filter_of(workflow, status, label, since, until, parent)
+    wanted = filter_of(workflow, status, label, since, until, parent, stuck=stuck)
     require_one_or_many(run_id, wanted)
     with connect(url) as client:
         if run_id is not None:

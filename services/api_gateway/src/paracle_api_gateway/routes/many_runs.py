@@ -110,6 +110,8 @@ async def list_runs(
     parent: Annotated[str | None, Query(pattern=RUN_PATTERN, description="Only children of this run.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+    *,
+    stuck: Annotated[bool, Query(description="Only runs with a message that could not be handled.")] = False,
 ) -> Response:
     """Runs, newest first. A page may be short and still have a `next_cursor`: a long search rests after a while."""
     wanted = ListRuns(
@@ -119,6 +121,7 @@ async def list_runs(
         created_after=created_after,
         created_before=created_before,
         parent=parent,
+        stuck=stuck,
         limit=limit,
         cursor=cursor,
     )
