@@ -102,7 +102,7 @@ class Orchestrator:
     async def get_run(self, request: GetRun, call: Context) -> RunView:
         """A run. One that cannot be read, because of a bug or a damaged history, says at least where to look."""
         try:
-            view = view_of(await self._entry(request.run_id, call))
+            view = view_of(await self._entry(request.run_id, call), request.parts)
         except Exception as error:  # an outage or a refusal is what it is
             stuck = None if _is_plain(error) else await self._stuck.of_run(call.tenant, request.run_id)
             if stuck is None:

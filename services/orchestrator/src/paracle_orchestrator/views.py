@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from typing import Any
+
 from paracle_domain.run.commands import RunSummary, RunView, StepStatus, StepView
 from paracle_domain.run.diff import Pins
-from paracle_domain.run.state import RunState, StepState
+from paracle_domain.run.places import COMPENSATE, part_path
+from paracle_domain.run.state import Asked, Parts, RunState, StepState, Waiting
+from paracle_domain.run.timing import soonest
+from paracle_domain.workflow.spec import WorkSpec
 from paracle_orchestrator.host import Entry
 
 
@@ -40,10 +46,10 @@ def pins_of(entry: Entry) -> Pins:
     )
 
 
-def view_of(entry: Entry) -> RunView:
-    """A run with its steps, in an order in which they could have run."""
+def view_of(entry: Entry, parts: int) -> RunView:
+    """A run with its steps, in an order in which they could have run, and the first `parts` items of each map."""
     state = entry.state
-    started = state.started_event
+    started, undo = state.started_event, state.aside.undo
     return RunView(
         run=summary_of(entry),
         principal=started.principal,
@@ -51,28 +57,60 @@ def view_of(entry: Entry) -> RunView:
         output=state.output,
         error=state.error,
         usage=state.usage,
-        steps=tuple(_step(entry, name) for name in state.graph.order),
+        steps=tuple(_step(entry, name, parts) for name in state.graph.order),
         last_seq=state.seq,
+        deadline_at=state.deadline_at,
+        parent=started.parent,
+        paused=state.aside.paused and not state.terminal,
+        uncompensated=undo.failed if undo is not None else (),
     )
 
 
-def _step(entry: Entry, name: str) -> StepView:
-    spec = entry.machine.spec(name)
+def _step(entry: Entry, name: str, most: int) -> StepView:
+    spec, graph = entry.machine.spec(name), entry.state.graph
     step = entry.state.steps.get(name) or StepState(_unborn(entry.state))
-    return StepView(
-        id=name,
-        status=step.status,
-        target_kind=spec.kind,
-        target=spec.target,
-        needs=entry.state.graph.needs[name],
-        attempts=step.attempt,
-        task_id=step.task_id,
-        started_at=step.started_at,
-        finished_at=step.finished_at,
-        output=step.output,
-        error=step.error,
-        usage=step.usage,
-    )
+    fields = _fields(step)
+    match step.detail:
+        case Parts(items=items):
+            fields |= {"parts_total": items.count, "parts_ended": items.ended}
+            shown = islice((item for item in items if isinstance(item, StepState)), most)
+            work = spec.map or spec.loop
+            fields["parts"] = tuple(_view(part_path(name, n), part, work) for n, part in enumerate(shown))
+        case Waiting(until=until, signal=signal):
+            fields |= {"signal": signal, "due_at": soonest((until, step.deadline_at))}
+        case Asked() as approval:
+            due_at = None if step.ended else soonest((approval.expires_at, step.deadline_at))
+            fields |= {"approval_id": approval.asked.approval_id, "due_at": due_at}
+        case None:
+            pass
+    undone = step.compensation
+    if undone is not None:
+        fields["compensated"] = undone.status is StepStatus.COMPLETED
+        fields["compensation"] = _view(name + COMPENSATE, undone, spec.compensate)
+    return StepView(id=name, target_kind=spec.kind, target=spec.target, needs=graph.needs[name], **fields)
+
+
+def _view(path: str, step: StepState, work: WorkSpec | None) -> StepView:
+    """Work that is not a step's own: an item, an iteration, a compensation."""
+    kind, target = (work.target_kind, work.target) if work is not None else ("", "")
+    return StepView(id=path, target_kind=kind, target=target, **_fields(step))
+
+
+def _fields(step: StepState) -> dict[str, Any]:
+    return {
+        "status": step.status,
+        "attempts": step.attempt,
+        "task_id": step.task_id,
+        "child_run_id": step.child_run_id,
+        "started_at": step.started_at,
+        "finished_at": step.finished_at,
+        "due_at": step.due_at or step.deadline_at,
+        "output": step.output,
+        "error": step.error,
+        "usage": step.usage,
+        "degraded": step.degraded,
+        "kept": step.kept,
+    }
 
 
 def _unborn(state: RunState) -> StepStatus:

@@ -11,7 +11,6 @@ from paracle_domain.errors import ErrorInfo
 from paracle_domain.run.commands import StepStatus
 from paracle_domain.run.events import (
     ApprovalAsked,
-    ApprovalEscalated,
     RunAdmitted,
     RunCancelling,
     RunEvent,
@@ -144,7 +143,7 @@ def _next_press(ending: Ending, now: datetime) -> datetime:
 
 
 def wake_of(event: RunEvent, now: datetime) -> datetime | None:
-    """The wake-up that a new event asks for."""
+    """The wake-up that a new event asks for. What only ticks do is not here: after one, all is looked at."""
     match event:
         case StepStarted():
             return soonest((event.deadline_at, now + REDISPATCH))
@@ -158,8 +157,6 @@ def wake_of(event: RunEvent, now: datetime) -> datetime | None:
             return soonest((event.until, event.deadline_at))
         case ApprovalAsked():
             return soonest((event.expires_at, event.deadline_at, now + REDISPATCH))
-        case ApprovalEscalated():
-            return event.expires_at
         case RunCancelling() | RunFailing() | StepFailing():
             return now + STOP_AGAIN
         case _:
