@@ -3,47 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from stuck_memory import StuckInMemory
+from stuck_samples import AT, CALL, buried, mail, stuck_of
 
 from paracle_chassis import migrations
-from paracle_chassis.dead_letters import dead_headers
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.event_store import Append, EventStore, Page, PostgresEventStore
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.postgres import Queries, create_pool
-from paracle_chassis.receipts import NoReceipt, Place
+from paracle_chassis.receipts import NoReceipt
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.memory_store import MemoryEventStore
 from paracle_domain import subjects
-from paracle_domain.dead_letters import DEAD_TOLD, LetterGone, dead_letter_id
-from paracle_domain.envelope import Context
+from paracle_domain.dead_letters import LetterGone, dead_letter_id
 from paracle_domain.errors import InternalError, MalformedMessage, NotFound, ParacleError
 from paracle_domain.ids import new_id
-from paracle_domain.messages import Message
 from paracle_domain.run.commands import (
     CancelRun,
-    CancelRuns,
     GetRun,
     RunFilter,
     RunPage,
-    RunsAccepted,
     RunStatus,
     RunSummary,
     Stuck,
 )
-from paracle_domain.task.messages import TaskResult, TaskStatus
+from paracle_domain.task.messages import TaskStatus
 from paracle_orchestrator.adapters.postgres import RUN_TABLES
 from paracle_orchestrator.adapters.run_index import PostgresRunIndex
 from paracle_orchestrator.adapters.stuck import PostgresStuckIndex
 from paracle_orchestrator.ports import Mark, StuckIndex
-from paracle_orchestrator.ticks import RunTick
 
-AT = datetime(2026, 1, 1, tzinfo=UTC)
-CALL = Context("acme", "ann")
 FACTS = {
     "workflow": "w",
     "revision": 1,
@@ -198,40 +191,10 @@ async def test_lists_find_stuck_runs_among_others(pool: Any) -> None:
 # ── use cases ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def buried(
-    subject: str, body: bytes = b"{}", *, error: ParacleError | None = None, type_name: str = "", told: bool = False
-) -> Delivery:
-    """What the stream of dead letters delivers of a message that was given up."""
-    headers = ({"ce-type": type_name} if type_name else {}) | ({DEAD_TOLD: "true"} if told else {})
-    seq = next(_letters)
-    message = Delivery(Incoming(subject, "", body, headers=headers), NoReceipt(), stream="S", stream_seq=seq)
-    letter = dead_headers(message, Place("S", "c", 8, seq, 1), error or InternalError("it broke"))
-    incoming = Incoming(subjects.dlq("acme", "orchestrator"), "", body, headers=letter)
-    stored_ns = int(AT.timestamp()) * 1_000_000_000
-    return Delivery(incoming, NoReceipt(), stream=subjects.DEADLETTERS, stream_seq=seq, stored_ns=stored_ns)
-
-
 def told_of(desk: Any) -> list[tuple[str, str, str]]:
     """What was published about stuck runs: type, run and message id."""
     found = [item for item in desk.bus.take() if ".evt.stuck." in item.subject]
     return [(item.message.type, item.message.correlation_id, item.envelope.id) for item in found]
-
-
-async def stuck_of(desk: Any, run: str) -> Stuck | None:
-    found: Stuck | None = (await desk.service.get_run(GetRun(run_id=run), CALL)).run.stuck
-    return found
-
-
-def mail(tools: Any, run: str, message: Message, receipt: Any = None, *, tenant: str = "acme") -> Delivery:
-    found: Delivery = tools.delivery(
-        subjects.result(tenant, run),
-        message.encode(),
-        receipt or tools.receipt(),
-        key=new_id("msg"),
-        type_name=message.type_name,
-        reply=False,
-    )
-    return found
 
 
 async def test_mail_that_was_given_up_marks_its_run_until_the_letter_is_gone(desk: Any, tools: Any) -> None:
@@ -304,89 +267,3 @@ async def test_letters_of_no_run_mark_none(desk: Any) -> None:
     hand_made = Delivery(Incoming(subjects.dlq("acme", "x"), "", b"", headers={}), NoReceipt(), stored_ns=1)
     await desk.stuck.mark([hand_made, buried(subjects.task("acme", "agents"), b"no json")])
     assert desk.bus.take() == []
-
-
-# ── runs that break ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-async def test_a_run_that_cannot_be_read_holds_up_no_other_and_goes_on_when_it_can(desk: Any, tools: Any) -> None:
-    """Its plan is gone, as if a bug had eaten it; a replica that does not remember the run needs it."""
-    desk.knows("other", tools.plan_of({"id": "x"}))
-    broken, sound = await desk.start("w", key="1"), await desk.start("other", key="2")
-    first, second = tools.tasks(desk.bus.take())
-    replica = tools.desk(desk)
-    lost = {key: desk.shelf.plans.pop(key) for key in [("acme", first.plan)]}
-    receipts = [tools.receipt(), tools.receipt()]
-    batch = [
-        mail(tools, task.run_id, result_of(task), receipt)
-        for task, receipt in zip((first, second), receipts, strict=True)
-    ]
-    with pytest.raises(NotFound, match="no run has pinned"):
-        await replica.service.take_in(batch)
-    assert [receipt.acked for receipt in receipts] == [0, 1]
-    assert (await desk.service.get_run(GetRun(run_id=sound), CALL)).run.status is RunStatus.COMPLETED
-    with pytest.raises(NotFound):
-        await replica.service.take_in(batch[:1])
-    desk.shelf.plans.update(lost)
-    await replica.service.take_in(batch[:1])
-    assert [task.step for task in tools.tasks(desk.bus.take())] == ["b"]
-    assert broken == first.run_id
-
-
-def result_of(task: Any) -> TaskResult:
-    known = {"task_id": task.task_id, "run_id": task.run_id, "step": task.step, "attempt": task.attempt}
-    return TaskResult(**known, status=TaskStatus.COMPLETED, output=1)
-
-
-async def damaged(desk: Any, run: str) -> None:
-    """Write what is no event into the run's history."""
-    version = (await desk.store.load([run]))[run].version
-    nonsense = Page(version + 1, "x", AT, (b'{"type":"step.completed"}',))
-    assert await desk.store.append([Append(run, "acme", version, (nonsense,), "running", AT)]) == set()
-
-
-async def test_a_damaged_history_stops_its_own_run_only(desk: Any, tools: Any) -> None:
-    broken, sound = await desk.start(key="1"), await desk.start(key="2")
-    await damaged(desk, broken)
-    replica = tools.desk(desk)
-    orders = [replica.command(CancelRun(run_id=run), tools.receipt(), key=f"cancel {run}") for run in (broken, sound)]
-    with pytest.raises(ValueError, match="attempt"):
-        await replica.service.obey(orders)
-    assert [delivery.settled for delivery in orders] == [False, True]
-    assert orders[1].receipt.answers[0].status in {RunStatus.CANCELLING, RunStatus.CANCELLED}
-    assert orders[0].receipt.answers == []
-    with pytest.raises(ValueError, match="attempt"):
-        await replica.service.get_run(GetRun(run_id=broken), CALL)
-    await desk.stuck.mark([buried(subjects.result("acme", broken))])
-    with pytest.raises(InternalError, match="paracle dlq show dead_"):
-        await replica.service.get_run(GetRun(run_id=broken), CALL)
-
-
-async def test_a_tick_that_was_given_up_is_the_last_until_its_letter_is_gone(desk: Any, tools: Any) -> None:
-    run = await desk.start()
-    assert await desk.tick(3600) == 1
-    await desk.stuck.mark([buried(subjects.result("acme", run), RunTick(run_id=run).encode(), type_name="run.tick")])
-    assert await desk.tick(3600) == 0
-    stuck = await stuck_of(desk, run)
-    assert stuck is not None
-    await desk.service.take_in([mail(tools, run, LetterGone(run_id=run, dead_letter=stuck.dead_letter))])
-    assert await desk.tick(1) == 1
-
-
-async def test_mail_of_unknown_types_is_parked_and_the_others_go_on(desk: Any, tools: Any) -> None:
-    run = await desk.start()
-    (task,) = tools.tasks(desk.bus.take())
-    strange = tools.receipt()
-    unknown = tools.delivery(subjects.result("acme", run), b"{}", strange, key="x", type_name="run.sneeze")
-    await desk.service.take_in([unknown, mail(tools, run, result_of(task))])
-    assert [error.code for error in strange.parked] == ["malformed_message"]
-    assert [task.step for task in tools.tasks(desk.bus.take())] == ["b"]
-
-
-async def test_an_order_to_many_runs_passes_over_those_that_are_broken(desk: Any, tools: Any) -> None:
-    broken, sound = await desk.start(key="1"), await desk.start(key="2")
-    await damaged(desk, broken)
-    replica = tools.desk(desk)
-    receipt = await replica.order(CancelRuns(filter=RunFilter(workflow="w")), key="bulk")
-    assert receipt.answers == [RunsAccepted(count=1)]
-    assert (await desk.service.get_run(GetRun(run_id=sound), CALL)).run.status is not RunStatus.RUNNING
