@@ -65,7 +65,7 @@ def test_triggers_are_listed(paracle: Callable[..., Any], api: Any, make: Any) -
     )
     api.on("GET /v1/triggers", TriggerPage(triggers=several, next_cursor="d"))
     _, shown, _ = paracle("triggers", "--limit", "4")
-    for part in ("nightly", "active, next at", "3 fired, 1 dropped", "paused", "cannot fire: no zone", "--cursor d"):
+    for part in ("nightly", "active, next at", "fired 3, dropped 1", "paused", "cannot fire: no zone", "--cursor d"):
         assert part in shown
     assert paracle("triggers", "ls", "--limit", "4")[1] == shown
     assert api.asked[0].query == {"limit": "4"}

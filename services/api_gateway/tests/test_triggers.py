@@ -4,7 +4,7 @@ import pytest
 from api_fakes import AT, RUN
 
 from paracle_domain.errors import NotFound
-from paracle_domain.ids import is_id
+from paracle_domain.ids import is_id, new_id, ulid_time_ms
 from paracle_domain.registry import Applied, AppliedSpec, DeleteManifests, SpecKey
 from paracle_domain.run.commands import RunAccepted, RunStatus
 from paracle_domain.trigger.commands import (
@@ -66,6 +66,16 @@ async def test_a_trigger_is_fired_once_for_each_key(client, world):
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3
     assert all(is_id(one, "msg") for one in ids)
+
+
+async def test_a_key_with_a_time_hands_it_on(client, world):
+    world.bus.answers[FireTrigger] = RunAccepted(run_id=RUN, status=RunStatus.RUNNING)
+    key = new_id("msg")
+    for _ in range(2):
+        await client.post("/v1/triggers/orders/fire", headers={"Idempotency-Key": key})
+    first, again = (envelope.id for _, envelope, _ in world.bus.commanded)
+    assert (first, ulid_time_ms(first)) == (again, ulid_time_ms(key))
+    assert first != key
 
 
 async def test_what_is_not_there_is_a_problem(client, world):

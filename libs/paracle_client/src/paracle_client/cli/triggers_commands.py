@@ -50,7 +50,7 @@ def ls(
     if output is Output.JSON:
         print_json(page)
         return
-    columns = ["TRIGGER", "ON", "WORKFLOW", "NEXT", "LAST", "COUNTS"]
+    columns = ["TRIGGER", "ON", "WORKFLOW", "STATE", "LAST", "COUNTS"]
     print_table(columns, [_row(one) for one in page.triggers], empty="no triggers yet: paracle apply -f FILE")
     if page.next_cursor is not None:
         console().print(f"more: --cursor {page.next_cursor}", style="dim", markup=False, soft_wrap=True)
@@ -134,7 +134,7 @@ def _state(one: TriggerSummary) -> str:
 
 def _counts(counts: TriggerCounts) -> str:
     """What is not zero."""
-    return ", ".join(f"{number} {name}" for name, number in counts.model_dump().items() if number)
+    return ", ".join(f"{name} {number}" for name, number in counts.model_dump().items() if number)
 
 
 def _time(at: datetime | None) -> str:

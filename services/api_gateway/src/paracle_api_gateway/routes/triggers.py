@@ -11,7 +11,8 @@ from paracle_api_gateway.auth import Caller
 from paracle_api_gateway.bodies import read_json
 from paracle_api_gateway.problems import documented
 from paracle_api_gateway.routes.common import LOCATED, NAME_PATTERN, NamePath, TheBus, answer, body_of, order
-from paracle_domain.ids import id_from_key
+from paracle_domain.envelope import Context
+from paracle_domain.ids import derive_id, id_from_key, is_id
 from paracle_domain.run.commands import RunAccepted
 from paracle_domain.trigger.commands import (
     FireTrigger,
@@ -132,8 +133,16 @@ async def fire_trigger(
 ) -> Response:
     """Start one run of the trigger now, paused or not, whatever else of it runs."""
     asked = await read_json(request, FireRequest)
-    scope = f"{call.tenant}/trigger/{name}/{idempotency_key}"
-    message_id = None if idempotency_key is None else id_from_key("msg", scope)
-    told = await order(request, call, bus, FireTrigger(name=name, message=asked.message), id=message_id)
+    command = FireTrigger(name=name, message=asked.message)
+    told = await order(request, call, bus, command, id=_message_id(call, name, idempotency_key))
     accepted = RunAccepted.model_validate(told)
     return answer(accepted, 202, {"Location": f"/v1/runs/{accepted.run_id}"})
+
+
+def _message_id(call: Context, name: str, key: str | None) -> str | None:
+    """What the key stands for; one that is the id of a message hands its time on, so that the run's id has it, too."""
+    if key is None:
+        return None
+    if is_id(key, "msg"):
+        return derive_id("msg", key, call.tenant, "trigger", name)
+    return id_from_key("msg", f"{call.tenant}/trigger/{name}/{key}")
