@@ -18,6 +18,7 @@ from paracle_domain.agent.spec import Limits, ModelChoice
 from paracle_domain.expression_syntax import FILTERS
 from paracle_domain.manifest import AgentDocument, Metadata, parse_document
 from paracle_domain.tool.spec import BuiltinBackend, HttpBackend, Permissions, ToolSpec
+from paracle_domain.trigger.spec import ScheduleSpec, SubjectSpec, TriggerSpec
 from paracle_domain.workflow.spec import (
     ApprovalSpec,
     Approvers,
@@ -61,6 +62,9 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "Escalation": Approvers,
     "Wait": WaitSpec,
     "Emit": EmitSpec,
+    "Trigger": TriggerSpec,
+    "Schedule": ScheduleSpec,
+    "Subject": SubjectSpec,
 }
 
 
@@ -105,7 +109,7 @@ def test_every_field_stands_in_its_table_with_its_default(section: str) -> None:
 
 def test_every_manifest_shown_is_accepted() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for index, block in enumerate(blocks, 1):
         assert parse_document(yaml.safe_load(block), index, DOCS.name).metadata.name
 
