@@ -22,6 +22,7 @@ from paracle_domain import subjects
 from paracle_domain.dead_letters import DeadLetter, DeadLetterFilter
 from paracle_domain.errors import NotFound
 from paracle_domain.ids import derive_id, new_id
+from paracle_domain.machine import EventRecord
 from paracle_domain.run.commands import RunStatus, RunView
 
 TENANT = "default"
@@ -179,6 +180,14 @@ async def test_poison_in_every_mailbox_stops_nothing_and_is_never_lost(client: A
     await client.cancel(waiting)
 
 
+async def until_stuck(client: AsyncClient, run_id: str) -> AsyncIterator[EventRecord]:
+    """What a follower of the run is told, until it is told that the run is stuck."""
+    async for record in client.events(run_id, follow=True):
+        yield record
+        if record.type == "run.stuck":
+            return
+
+
 @pytest.mark.parametrize("time", ["nonsense", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59+23:59", "2026-01-01"])
 async def test_absurd_times_are_nobodys_problem(client: AsyncClient, bare: Nats, time: str) -> None:
     """What a client says of the time is kept nowhere: what happens, happens when it is decided."""
@@ -215,6 +224,8 @@ async def test_a_run_is_stuck_until_its_letter_is_dropped(system: System, client
     assert (view.run.stuck.dead_letter, view.run.stuck.code) == (letter.id, MALFORMED)
     assert json.loads((await told.next_msg(timeout=10)).data)["data"]["run_id"] == run_id
     assert [run.run_id for run in (await client.runs(stuck=True)).runs] == [run_id]
+    async with asyncio.timeout(20):
+        assert letter.id in [record.id async for record in until_stuck(client, run_id)]
     listed = await asyncio.to_thread(paracle, "runs", "ls", "--stuck", url=system.url)
     assert "running, stuck" in listed.stdout
     shown = await asyncio.to_thread(paracle, "dlq", "show", letter.id, url=system.url)

@@ -24,6 +24,7 @@ from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.audit import ModelUsage, UsageReport
 from paracle_domain.dead_letters import dead_letter_id
 from paracle_domain.inference.usage import Usage
+from paracle_domain.machine import EventRecord
 from paracle_domain.registry import Ancestor, Applied, AppliedSpec, Explanation, SpecList, SpecView, Touched
 from paracle_domain.run.commands import ApprovalPage, RunAccepted, RunPage, RunsAccepted, RunStatus, Stuck
 from paracle_domain.run.diff import Difference, Pins, RunsDiff
@@ -386,6 +387,21 @@ def test_events(paracle: Callable[..., Result], triage: Any, make: Any) -> None:
     assert lines[1].startswith("   2 ")
     as_json = paracle("events", make.RUN, "--follow", "--after", "2", "-o", "json").out.splitlines()
     assert [json.loads(line)["seq"] for line in as_json] == [3, 4, 5, 6]
+
+
+def test_a_followed_run_that_gets_stuck_is_seen(paracle: Callable[..., Result], triage: Any, make: Any) -> None:
+    letter = dead_letter_id("x")
+    notes = [
+        EventRecord(entity="stuck", id=letter, seq=seq, type=kind, at=make.START)
+        for seq, kind in ((1, "run.stuck"), (1, "run.stuck"), (2, "run.unstuck"))
+    ]
+    first, *rest = make.whole_run()
+    triage.on(f"GET /v1/runs/{make.RUN}/events", make.stream(first, *notes, *rest))
+    lines = paracle("events", make.RUN, "--follow").out.splitlines()
+    assert [line.split()[-2:] for line in lines if letter in line] == [["stuck", letter], ["unstuck", letter]]
+    assert [line[:4].strip() for line in lines] == ["1", "", "", "2", "3", "4", "5", "6"]
+    shown = paracle("run", "triage", "--watch").out
+    assert f"stuck {letter}" in shown
 
 
 def test_cancel(paracle: Callable[..., Result], api: Any, make: Any) -> None:

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paracle_client.live import StepLine, View, begin, fold, ordered
+from paracle_domain.dead_letters import dead_letter_id
+from paracle_domain.machine import EventRecord
 from paracle_domain.machine import fold as fold_all
 from paracle_domain.run.commands import RunStatus, StepStatus
 
@@ -117,3 +119,15 @@ def test_a_running_step_grows_with_the_clock(make: Any) -> None:
     view = fold_all(fold, View(make.RUN), make.whole_run()[:2])
     assert view.steps["sort"].duration_s(make.START + timedelta(seconds=62)) == 60
     assert StepLine("x").duration_s(make.START) is None
+
+
+def test_being_stuck_is_noted_and_forgotten(make: Any) -> None:
+    letter = dead_letter_id("x")
+    stuck, free = (
+        EventRecord(entity="stuck", id=letter, seq=seq, type=kind, at=make.START)
+        for seq, kind in ((1, "run.stuck"), (2, "run.unstuck"))
+    )
+    before = fold(View(make.RUN), make.run_started())
+    noted = fold(before, stuck)
+    assert noted.note == f"stuck: paracle dlq show {letter}"
+    assert fold(noted, free) == before

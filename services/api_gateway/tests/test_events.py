@@ -5,11 +5,13 @@ import json
 
 import httpx2
 import pytest
-from api_fakes import RUN, event, frames
+from api_fakes import AT, RUN, event, frames
 
 from paracle_chassis.testing.eventually import eventually
+from paracle_domain.dead_letters import dead_letter_id
 from paracle_domain.errors import InternalError, Unavailable
 from paracle_domain.machine import EventRecord
+from paracle_domain.run.commands import Stuck
 
 EVENTS = f"/v1/runs/{RUN}/events"
 STREAM = {"Accept": "text/event-stream"}
@@ -164,3 +166,29 @@ async def test_streams_end_when_the_server_drains(http, world):
         async for _ in chunks:
             pass
     await eventually(lambda: not world.bells.listeners)
+
+
+async def test_a_stream_tells_that_its_run_is_stuck_and_goes_on(http, world):
+    """It has no number: whoever goes on from the last one misses nothing of the history."""
+    world.orchestrator.events = WHOLE[:2]
+    world.orchestrator.stuck = Stuck(dead_letter=dead_letter_id("x"), code="internal", since=AT)
+    text = ""
+    async with http.stream("GET", EVENTS, headers=STREAM) as response:
+        async for chunk in response.aiter_text():
+            text += chunk
+            if "event: run.stuck" in text:
+                world.orchestrator.stuck = None
+            if "event: run.unstuck" in text:
+                world.orchestrator.events = WHOLE
+                world.bells.ring()
+    told = [(frame.get("id"), frame["event"]) for frame in frames(text) if "event" in frame]
+    assert told[:5] == [
+        ("1", "run.started"),
+        ("2", WHOLE[1].type),
+        (None, "run.stuck"),
+        (None, "run.unstuck"),
+        ("3", WHOLE[2].type),
+    ]
+    assert told[-1] == ("9", "run.completed")
+    (stuck,) = [EventRecord.model_validate_json(one["data"]) for one in frames(text) if one.get("event") == "run.stuck"]
+    assert (stuck.entity, stuck.correlation_id, stuck.data["code"]) == ("stuck", RUN, "internal")

@@ -25,6 +25,7 @@ from paracle_domain.ids import new_id
 from paracle_domain.run.commands import (
     CancelRun,
     GetRun,
+    GetRunEvents,
     RunFilter,
     RunPage,
     RunStatus,
@@ -214,6 +215,15 @@ async def test_mail_that_was_given_up_marks_its_run_until_the_letter_is_gone(des
     await desk.service.take_in([mail(tools, run, gone)])
     assert await stuck_of(desk, run) is None
     assert told_of(desk) == [("run.unstuck", run, f"{stuck.dead_letter}.2")]
+
+
+async def test_who_follows_a_run_is_told_where_its_events_end(desk: Any) -> None:
+    run = await desk.start()
+    await desk.stuck.mark([buried(subjects.result("acme", run))])
+    page = await desk.service.get_run_events(GetRunEvents(run_id=run), CALL)
+    assert page.stuck is None
+    rest = await desk.service.get_run_events(GetRunEvents(run_id=run, after=page.events[-1].seq), CALL)
+    assert rest.stuck == await stuck_of(desk, run)
 
 
 async def test_lists_say_which_runs_are_stuck(desk: Any) -> None:

@@ -108,6 +108,8 @@ def render(view: View, now: datetime, console: Console) -> RenderableType:
 def describe(before: View, after: View, record: EventRecord) -> str | None:
     """One line about an event: `12:00:01 classify  running → completed 1.2s 1,234 tok $0.0012`."""
     clock = record.at.astimezone().strftime("%H:%M:%S")
+    if record.entity != "run":
+        return f"{clock} {'run':<16} {record.type.removeprefix('run.')} {safe(record.id)}"
     name = record.data.get("step")
     if isinstance(name, str) and name in after.steps:
         return f"{clock} {_step_change(before.steps.get(name, StepLine(name)), after.steps[name], record)}"

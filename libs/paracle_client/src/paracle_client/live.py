@@ -110,7 +110,13 @@ def ordered(steps: Iterable[StepLine]) -> list[StepLine]:
 
 
 def fold(view: View, record: EventRecord) -> View:
-    """The view after `record`. Seen events change nothing; unknown ones count only as seen."""
+    """The view after `record`. Seen events change nothing; unknown ones count only as seen.
+
+    That the run is stuck, or no more, is no event of it; it is noted.
+    """
+    if record.entity != "run":
+        note = f"stuck: paracle dlq show {record.id}"
+        return replace(view, note=note if record.type == "run.stuck" else view.note.replace(note, ""))
     if record.seq <= view.last_seq:
         return view
     view = replace(view, last_seq=record.seq)

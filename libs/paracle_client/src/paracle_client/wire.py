@@ -168,6 +168,7 @@ class Cursor:
     done: bool = False
     heard_at: float = field(default_factory=time.monotonic)
     failures: int = 0
+    told: str = ""
 
     def heard(self) -> None:
         self.heard_at, self.failures = time.monotonic(), 0
@@ -181,7 +182,15 @@ class Cursor:
         return pause_s(self.failures, error)
 
     def take(self, record: EventRecord) -> Iterator[EventRecord]:
-        """`record`, unless it was seen before (a resumed stream may begin with what was the last)."""
+        """`record`, unless it was seen before (a resumed stream may begin with what was the last).
+
+        What is told beside the history (that the run is stuck) has no number in it.
+        """
+        if record.entity != "run":
+            told, self.told = self.told, f"{record.id}.{record.seq}"
+            if told != self.told:
+                yield record
+            return
         if record.seq <= self.after:
             return
         self.after = record.seq

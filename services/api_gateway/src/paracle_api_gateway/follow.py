@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from paracle_api_gateway.ports import Bells
@@ -18,7 +19,7 @@ from paracle_chassis.bus import Bus
 from paracle_domain.envelope import Context
 from paracle_domain.errors import ParacleError
 from paracle_domain.machine import EventRecord
-from paracle_domain.run.commands import GetRunEvents, RunEvents
+from paracle_domain.run.commands import GetRunEvents, RunEvents, Stuck
 
 _PAGE: Final = 500
 _RETRY_MS: Final = 1_000
@@ -50,17 +51,22 @@ class Follower:
     ) -> AsyncGenerator[bytes]:
         """The run's events after number `after` as server-sent events, of which `first` is the first page.
 
-        It ends with the run, or without `follow` when all that there is has been sent.
+        It ends with the run, or without `follow` when all that there is has been sent. That the run is stuck, or no
+        more, is told in between; it is no event of the run's history, so it has no number to go on from.
         """
         yield f"retry: {_RETRY_MS}\n\n".encode()
         now = asyncio.get_running_loop().time
         spoke = now()
+        stuck: Stuck | None = None
         async with self.bells.watch(call.tenant, run_id) as bell:
             page: RunEvents | None = first
             while not self.closing.is_set():
                 if page is not None and page.events:
                     yield b"".join(map(frame, page.events))
                     after, spoke = page.events[-1].seq, now()
+                elif page is not None and _letter(page.stuck) != _letter(stuck):
+                    yield stuck_frame(run_id, stuck, page.stuck)
+                    stuck, spoke = page.stuck, now()
                 elif now() - spoke >= self.keep_alive_s:
                     yield b": keep-alive\n\n"
                     spoke = now()
@@ -95,3 +101,23 @@ async def first_of(seconds: float, *events: asyncio.Event) -> None:
 def frame(event: EventRecord) -> bytes:
     """`event` as a server-sent event; its JSON holds no line break."""
     return f"id: {event.seq}\nevent: {event.type}\ndata: ".encode() + event.encode() + b"\n\n"
+
+
+def stuck_frame(run_id: str, before: Stuck | None, now: Stuck | None) -> bytes:
+    """That a run waits for a dead letter, or no more, as the orchestrator publishes it; without an id."""
+    letter, seq = (now, 1) if now is not None else (before, 2)
+    assert letter is not None
+    event = EventRecord(
+        entity="stuck",
+        id=letter.dead_letter,
+        seq=seq,
+        type="run.stuck" if now is not None else "run.unstuck",
+        at=letter.since if now is not None else datetime.now(UTC),
+        correlation_id=run_id,
+        data={"run_id": run_id, "dead_letter": letter.dead_letter, "code": letter.code},
+    )
+    return f"event: {event.type}\ndata: ".encode() + event.encode() + b"\n\n"
+
+
+def _letter(stuck: Stuck | None) -> str | None:
+    return None if stuck is None else stuck.dead_letter

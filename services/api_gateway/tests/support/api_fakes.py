@@ -9,7 +9,7 @@ from paracle_domain.errors import NotFound
 from paracle_domain.ids import id_from_key
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Message, Request
-from paracle_domain.run.commands import GetRunEvents, RunAccepted, RunEvents, RunStatus, StartRun
+from paracle_domain.run.commands import GetRunEvents, RunAccepted, RunEvents, RunStatus, StartRun, Stuck
 
 RUN = id_from_key("run", "example")
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -61,6 +61,7 @@ class Orchestrator:
     def __init__(self, bus: ScriptedBus, page=2):
         self.events: list[EventRecord] = []
         self.fails: list[Exception] = []
+        self.stuck: Stuck | None = None
         self.page = page
         bus.answers[GetRunEvents] = self.after
         bus.answers[StartRun] = lambda command: RunAccepted(run_id=command.run_id, status=RunStatus.QUEUED)
@@ -73,7 +74,7 @@ class Orchestrator:
         found = [told for told in self.events if told.seq > question.after][: min(self.page, question.limit)]
         last = found[-1].seq if found else question.after
         ended = bool(self.events) and self.events[-1].type == "run.completed" and last >= self.events[-1].seq
-        return RunEvents(events=tuple(found), terminal=ended)
+        return RunEvents(events=tuple(found), terminal=ended, stuck=None if found else self.stuck)
 
 
 class HandBells:

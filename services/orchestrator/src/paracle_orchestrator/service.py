@@ -128,7 +128,12 @@ class Orchestrator:
         pages = await self._store.read(entry.id, request.after, request.limit)
         events = records_of(entry.id, pages, after=request.after, limit=request.limit)
         last = events[-1].seq if events else request.after
-        return RunEvents(events=tuple(events), terminal=entry.state.terminal and last >= entry.state.seq)
+        waits = not events and not entry.state.terminal
+        return RunEvents(
+            events=tuple(events),
+            terminal=entry.state.terminal and last >= entry.state.seq,
+            stuck=await self._stuck.of_run(call.tenant, entry.id) if waits else None,
+        )
 
     async def get_plan(self, request: GetPlan, call: Context) -> Plan:
         return (await self._plans.get(call.tenant, request.digest)).plan

@@ -55,4 +55,5 @@ def event_lines(view: View, records: Iterator[EventRecord]) -> Iterator[str]:
         line = describe(before, view, record)
         if line is None:
             line = f"{record.at.astimezone():%H:%M:%S} {record.type}"
-        yield f"{record.seq:>4} {line}"
+        number = str(record.seq) if record.entity == "run" else ""
+        yield f"{number:>4} {line}"

@@ -281,10 +281,14 @@ class RunPage(Message, type_name="run.page"):
 
 
 class RunEvents(Message, type_name="run.events"):
-    """Events of a run after a cursor, without gaps. `terminal`: there will be no more after these."""
+    """Events of a run after a cursor, without gaps. `terminal`: there will be no more after these.
+
+    `stuck`, said where there are no events yet: the dead letter that the run may be waiting for.
+    """
 
     events: tuple[EventRecord, ...]
     terminal: bool
+    stuck: Stuck | None = None
 
 
 class GetRun(Request[RunView], service="orchestrator", method="get_run", answer=RunView, query=True):
