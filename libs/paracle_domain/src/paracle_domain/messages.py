@@ -12,13 +12,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Protocol, override
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, JsonValue, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
 from paracle_domain.errors import MalformedMessage, from_validation
 
 JsonObject = dict[str, JsonValue]
 
 CATALOG: Final[dict[str, type[Message]]] = {}
+
+
+class _AsItIs:
+    """Says that a JSON value is not gone through again: it was parsed, or made here of what was."""
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.any_schema()
+
+
+Json = Annotated[JsonValue, _AsItIs()]
+"""A JSON value in a message that only services make. Looking at every part of it would cost more than all the rest."""
 
 
 Given = Annotated[JsonValue, BeforeValidator(lambda value: {} if value is None else value)]

@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 def launch(draft: Draft, path: str, job: Job, attempt: int, value: JsonValue) -> None:
     """Begin attempt number `attempt` of the work at `path`."""
-    run_id, work = draft.state.started_event.run_id, job.spec
-    child = work.target_kind == "workflow"
+    run_id, timeout_s = draft.state.started_event.run_id, job.spec.timeout_s
+    child = job.kind == "workflow"
     event = StepStarted(
         step=path,
         attempt=attempt,
         task_id=None if child else orders.task_id_of(run_id, path, attempt),
         child_run_id=orders.child_id_of(run_id, path, attempt) if child else None,
-        target_kind=work.target_kind,
-        target=work.target,
+        target_kind=job.kind,
+        target=job.target,
         input=value,
-        deadline_at=draft.now + timedelta(seconds=work.timeout_s) if work.timeout_s else None,
+        deadline_at=draft.now + timedelta(seconds=timeout_s) if timeout_s else None,
     )
     draft.happen(event)
     draft.send(orders.order(draft.plan, draft.state, event))
@@ -50,7 +50,7 @@ def launch(draft: Draft, path: str, job: Job, attempt: int, value: JsonValue) ->
 
 def take_result(draft: Draft, message: TaskResult) -> None:
     """A worker pool says how a task ended. What is not about the running attempt is late, or never was."""
-    place, step = place_of(message.step), draft.state.find(message.step)
+    place, step = _place(draft, message.step), draft.state.find(message.step)
     if draft.state.terminal or place is None or step is None or not runs(step, message.attempt):
         return
     if step.task_id is None or step.task_id != message.task_id:
@@ -71,7 +71,7 @@ def take_result(draft: Draft, message: TaskResult) -> None:
 
 def take_child_end(draft: Draft, message: ChildEnded) -> None:
     """A child run says how it ended."""
-    place, step = place_of(message.step), draft.state.find(message.step)
+    place, step = _place(draft, message.step), draft.state.find(message.step)
     if draft.state.terminal or place is None or step is None or not runs(step, message.attempt):
         return
     if step.child_run_id != message.child_run_id or not message.status.terminal:
@@ -87,6 +87,12 @@ def take_child_end(draft: Draft, message: ChildEnded) -> None:
             error = message.error or _silent("child run", message.status)
             timed_out = message.status is RunStatus.TIMED_OUT
             failed(draft, place, step, error, message.usage, timed_out=timed_out)
+
+
+def _place(draft: Draft, path: str) -> Place | None:
+    """`path` taken apart; that of a step needs no taking apart."""
+    node = draft.nodes.get(path)
+    return node.at if node is not None else place_of(path)
 
 
 def runs(step: StepState | None, attempt: int) -> bool:

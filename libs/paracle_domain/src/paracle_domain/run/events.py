@@ -18,11 +18,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, JsonValue, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.inference.usage import Usage
-from paracle_domain.messages import Message
+from paracle_domain.messages import Json, Message
 from paracle_domain.run.commands import Parent, Verdict
 
 type Target = Literal["agent", "tool", "workflow"]
@@ -41,7 +41,7 @@ class RunStarted(Message, type_name="run.started"):
     workflow: str
     revision: int
     plan: str
-    input: JsonValue = None
+    input: Json = None
     labels: dict[str, str] = {}
     deadline_at: datetime | None = None
     priority: int = 0
@@ -79,7 +79,7 @@ class SignalReceived(Message, type_name="signal.received"):
     type: Literal["signal.received"] = "signal.received"
     id: str
     name: str
-    payload: JsonValue = None
+    payload: Json = None
     principal: str
 
 
@@ -89,7 +89,7 @@ class StepKept(Message, type_name="step.kept"):
     type: Literal["step.kept"] = "step.kept"
     step: str
     status: Literal["completed", "skipped"]
-    output: JsonValue = None
+    output: Json = None
     degraded: bool = False
 
 
@@ -106,7 +106,7 @@ class StepStarted(Message, type_name="step.started"):
     child_run_id: str | None = None
     target_kind: Target
     target: str
-    input: JsonValue = None
+    input: Json = None
     deadline_at: datetime | None = None
 
 
@@ -137,7 +137,7 @@ class StepEmitted(Message, type_name="step.emitted"):
     step: str
     number: int
     event: str
-    data: JsonValue = None
+    data: Json = None
 
 
 class ApprovalAsked(Message, type_name="approval.asked"):
@@ -147,7 +147,7 @@ class ApprovalAsked(Message, type_name="approval.asked"):
     step: str
     approval_id: str
     ask: str
-    action: JsonValue = None
+    action: Json = None
     digest: str
     principals: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
@@ -189,7 +189,7 @@ class StepCompleted(Message, type_name="step.completed"):
     type: Literal["step.completed"] = "step.completed"
     step: str
     attempt: int
-    output: JsonValue = None
+    output: Json = None
     usage: Usage = Usage()
     degraded: bool = False
     signal: str | None = None
@@ -285,7 +285,7 @@ class RunCompleted(Message, type_name="run.completed"):
     """Everything that the run needed succeeded."""
 
     type: Literal["run.completed"] = "run.completed"
-    output: JsonValue = None
+    output: Json = None
     usage: Usage = Usage()
 
 
@@ -293,7 +293,7 @@ class RunDegraded(Message, type_name="run.degraded"):
     """The run finished, with failures that its workflow allowed: those of `failed_steps`."""
 
     type: Literal["run.degraded"] = "run.degraded"
-    output: JsonValue = None
+    output: Json = None
     failed_steps: tuple[str, ...]
     usage: Usage = Usage()
 

@@ -340,18 +340,15 @@ def _put(draft: RunState, place: Place, step: StepState, used: Usage = NOTHING) 
 def _with_part(owner: StepState, part: int, step: StepState, used: Usage, token: object) -> StepState:
     parts = owner.detail
     assert isinstance(parts, Parts)
-    return replace(
-        owner,
-        usage=owner.usage + used,
-        detail=Parts(
-            parts.kind,
-            parts.items.put(part, step, token),
-            max(parts.next, part + 1),
-            parts.ending,
-            parts.degraded or step.degraded,
-            parts.memo,
-        ),
+    changed = Parts(
+        parts.kind,
+        parts.items.put(part, step, token),
+        max(parts.next, part + 1),
+        parts.ending,
+        parts.degraded or step.degraded,
+        parts.memo,
     )
+    return owner.with_parts(changed, used)
 
 
 def _note_hunger(draft: RunState, name: str, step: StepState) -> None:

@@ -40,7 +40,6 @@ from paracle_domain.run.events import (
 from paracle_domain.run.inbox import Admit, Begin, Cancel, Decide, Pause, Resume, RunMessage, Signal, Tick
 from paracle_domain.run.messages import ChildEnded
 from paracle_domain.run.nodes import Formula, Node, nodes_of
-from paracle_domain.run.places import Place
 from paracle_domain.run.state import Asked, Parts, RunState, StepState, Waiting, blank
 from paracle_domain.run.timing import due, next_wake, soonest, wake_of
 from paracle_domain.task.messages import TaskResult
@@ -142,7 +141,9 @@ def _wake(draft: Draft, wake_at: datetime | None, *, rescan: bool) -> datetime |
     if rescan:
         return next_wake(draft.state, draft.now)
     for event in draft.events:
-        wake_at = soonest((wake_at, wake_of(event, draft.now)))
+        wish = wake_of(event, draft.now)
+        if wish is not None and (wake_at is None or wish < wake_at):
+            wake_at = wish
     return wake_at
 
 
@@ -245,7 +246,7 @@ def _tick_steps(draft: Draft) -> None:
 def _tick_step(draft: Draft, node: Node, step: StepState) -> None:
     match step.detail:
         case None:
-            attempts.tick(draft, Place(node.name), step)
+            attempts.tick(draft, node.at, step)
         case Waiting() as waiting:
             signals.tick(draft, node, step, waiting)
         case Asked() as approval:

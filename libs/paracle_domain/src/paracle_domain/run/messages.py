@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import JsonValue
-
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import RunId
 from paracle_domain.inference.usage import Usage
-from paracle_domain.messages import Message
+from paracle_domain.messages import Json, Message
 from paracle_domain.run.commands import Parent, RunStatus
 
 
@@ -25,7 +23,7 @@ class ChildStart(Message, type_name="run.child_start"):
     parent: Parent
     workflow: str
     plan: str
-    input: JsonValue = None
+    input: Json = None
     principal: str
     labels: dict[str, str] = {}
     priority: int = 0
@@ -47,6 +45,6 @@ class ChildEnded(Message, type_name="run.child_ended"):
     attempt: int
     child_run_id: RunId
     status: RunStatus
-    output: JsonValue = None
+    output: Json = None
     error: ErrorInfo | None = None
     usage: Usage = Usage()

@@ -12,10 +12,10 @@ from pydantic_core import to_json
 
 from paracle_domain.errors import ExpressionFailed
 from paracle_domain.expressions import Evaluator, compiled, read_condition, references, texts, truth
-from paracle_domain.run.places import COMPENSATE
+from paracle_domain.run.places import COMPENSATE, Place
 from paracle_domain.run.state import RunState, StepState
 from paracle_domain.workflow.graph import Graph, expressions_of
-from paracle_domain.workflow.spec import StepSpec, WorkflowSpec, WorkSpec
+from paracle_domain.workflow.spec import StepKind, StepSpec, TargetKind, WorkflowSpec, WorkSpec
 
 MOST_BYTES: Final = 48 * 1024 * 1024
 
@@ -94,10 +94,12 @@ class Job:
 
     spec: WorkSpec
     input: Formula
+    kind: TargetKind
+    target: str
 
     @classmethod
     def of(cls, spec: WorkSpec | None) -> Job | None:
-        return None if spec is None else cls(spec, Formula.of(spec.input))
+        return None if spec is None else cls(spec, Formula.of(spec.input), spec.target_kind, spec.target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,10 @@ class Node:
 
     place: int
     name: str
+    at: Place
     spec: StepSpec
+    kind: StepKind
+    fallback: str | None
     dependents: tuple[str, ...]
     branches: tuple[str, ...]
     """The steps that it chooses between, in the order of the graph."""
@@ -116,10 +121,6 @@ class Node:
     undo: Job | None
     formulas: Mapping[str, Formula]
     """Further expressions by their path below the step."""
-
-    @property
-    def fallback(self) -> str | None:
-        return self.spec.fallback
 
     @property
     def undo_path(self) -> str:
@@ -141,7 +142,10 @@ def node_of(step: StepSpec, graph: Graph) -> Node:
     return Node(
         place=graph.index[step.id],
         name=step.id,
+        at=Place(step.id),
         spec=step,
+        kind=step.kind,
+        fallback=step.fallback,
         dependents=graph.dependents[step.id],
         branches=tuple(sorted(set(chosen), key=graph.index.__getitem__)),
         when=Formula.condition(step.when) if step.when is not None else None,

@@ -93,10 +93,10 @@ def _task(state: RunState, event: StepStarted, kind: Literal["agent", "tool"]) -
 def _deadline(state: RunState, event: StepStarted) -> datetime | None:
     """The attempt's, its map's or loop's, or the run's: what comes first. Undoing has only its own."""
     path = event.step
+    if path in state.graph.index:
+        return soonest((event.deadline_at, state.deadline_at))
     if path.endswith(COMPENSATE):
         return event.deadline_at
-    if not path.endswith("]"):
-        return soonest((event.deadline_at, state.deadline_at))
     owner = state.steps[path.partition("[")[0]]
     return soonest((event.deadline_at, owner.deadline_at, state.deadline_at))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple, override
 
 COMPENSATE: Final = ".compensate"
@@ -23,6 +24,7 @@ class Place(NamedTuple):
         return self.step + COMPENSATE if self.compensates else self.step
 
 
+@lru_cache(maxsize=1_024)
 def place_of(path: str) -> Place | None:
     """`path` taken apart, if it is one."""
     match = _PATH.fullmatch(path)

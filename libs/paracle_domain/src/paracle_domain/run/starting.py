@@ -26,11 +26,11 @@ def advance(draft: Draft) -> None:
 
 def _walk(draft: Draft) -> None:
     """Start what may have become ready. It can skip or fail steps, by which more may become so."""
-    table_of, index = draft.nodes, draft.state.graph.index
     while draft.waiting:
-        name = draft.waiting.popleft()
-        if draft.moves and draft.state.table[index[name]] == READY:
-            begin(draft, table_of[name])
+        node = draft.nodes[draft.waiting.popleft()]
+        found = draft.state.table[node.place]
+        if isinstance(found, int) and found == READY and draft.moves:
+            begin(draft, node)
 
 
 def _look_around(draft: Draft) -> None:
@@ -49,7 +49,7 @@ def _look_around(draft: Draft) -> None:
 
 def begin(draft: Draft, node: Node) -> None:
     """Begin a step that is ready, unless it is to be skipped, or has no room."""
-    if node.spec.kind in TARGETS and not draft.room:
+    if node.kind in TARGETS and not draft.room:
         return
     try:
         if node.when is not None and not node.when.evaluate(draft.state):
@@ -73,7 +73,7 @@ def _skip(draft: Draft, node: Node) -> None:
 
 
 def _begin(draft: Draft, node: Node) -> None:
-    kind = node.spec.kind
+    kind = node.kind
     match kind:
         case "agent" | "tool" | "workflow":
             assert node.job is not None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, override
+from typing import Final, Literal, override
 
 from pydantic import JsonValue
 
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.inference.usage import NOTHING, Usage
-from paracle_domain.run.commands import TERMINAL_STEP, Decision, RunStatus, StepStatus
+from paracle_domain.run.commands import Decision, RunStatus, StepStatus
 from paracle_domain.run.events import ApprovalAsked, ApprovalEscalated, RunStarted, SignalReceived
 from paracle_domain.run.places import place_of
 from paracle_domain.run.table import Table
@@ -77,10 +77,11 @@ class Asked:
         return self.approvers.expires_at
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepState:
     """A step that has begun, or has ended without beginning; so are items, iterations and compensations.
 
+    Treat it as immutable; it is not frozen since that would triple the time that it takes to make one.
     `attempt_at` is when the running attempt started; `due_at` its deadline, or the time at which the next one starts.
     `deadline_at` is that of a step which does no work itself. `place` counts the run's events up to the end of it.
     """
@@ -106,11 +107,38 @@ class StepState:
 
     @property
     def ended(self) -> bool:
-        return self.status in TERMINAL_STEP
+        return self.status is not _RUNNING and self.status is not _WAITING
 
     @property
     def failed(self) -> bool:
         return self.status is StepStatus.FAILED or self.status is StepStatus.TIMED_OUT
+
+    def with_parts(self, parts: Parts, used: Usage) -> StepState:
+        """This step with its `parts` changed, which have `used` something. Spelled out, as in `RunState.draft`."""
+        return StepState(
+            self.status,
+            self.attempt,
+            self.task_id,
+            self.child_run_id,
+            self.started_at,
+            self.attempt_at,
+            self.finished_at,
+            self.due_at,
+            self.deadline_at,
+            self.input,
+            self.output,
+            self.error,
+            self.usage + used,
+            self.degraded,
+            self.kept,
+            self.place,
+            parts,
+            self.compensation,
+        )
+
+
+_RUNNING: Final = StepStatus.RUNNING
+_WAITING: Final = StepStatus.WAITING
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,4 +170,8 @@ def due(at: datetime | None, now: datetime) -> bool:
 
 def soonest(times: Iterable[datetime | None]) -> datetime | None:
     """The first of `times`; `None` stands for never."""
-    return min((time for time in times if time is not None), default=None)
+    first = None
+    for time in times:
+        if time is not None and (first is None or time < first):
+            first = time
+    return first

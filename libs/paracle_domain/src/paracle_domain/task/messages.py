@@ -6,13 +6,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import RunId, TaskId
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
-from paracle_domain.messages import Command, Message, Request
+from paracle_domain.messages import Command, Json, Message, Request
 
 
 class TaskStatus(StrEnum):
@@ -45,7 +45,7 @@ class Task(Message, type_name="task"):
     plan: str
     target_kind: Literal["agent", "tool"]
     target: str
-    input: JsonValue = None
+    input: Json = None
     effect_scope: str
     deadline_at: datetime | None = None
 
@@ -58,7 +58,7 @@ class TaskResult(Message, type_name="task.result"):
     step: str
     attempt: int
     status: TaskStatus
-    output: JsonValue = None
+    output: Json = None
     error: ErrorInfo | None = None
     usage: Usage = Usage()
 
