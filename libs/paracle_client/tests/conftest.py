@@ -110,7 +110,7 @@ def problem(code: str, status: int, detail: str, **more: Any) -> Reply:
     return Reply(status, json.dumps(body).encode(), "application/problem+json")
 
 
-def record(seq: int, kind: str, **data: Any) -> EventRecord:
+def record(seq: int, kind: str, /, **data: Any) -> EventRecord:
     return EventRecord(entity="run", id=RUN, seq=seq, type=kind, at=START + timedelta(seconds=seq), data=data)
 
 

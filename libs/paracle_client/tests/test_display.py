@@ -83,6 +83,25 @@ def test_a_line_about_a_failure_names_it_and_an_unknown_event_has_none(make: Any
     assert describe(before, fold(before, unknown), unknown) is None
 
 
+def test_a_person_who_is_waited_for_sees_what_is_asked(make: Any) -> None:
+    asked = make.record(1, "approval.asked", step="ok", approval_id="apr_1", ask="Pay\x1b?", digest="d")
+    before = View(make.RUN)
+    after = fold(before, asked)
+    assert (describe(before, after, asked) or "").endswith("pending → waiting 0.0s Pay\ufffd? (apr_1)")
+    screen = Console(file=io.StringIO(), width=100, record=True)
+    screen.print(render(after, make.START, screen))
+    assert "waiting Pay\ufffd? (apr_1)" in screen.export_text()
+
+
+def test_a_map_shows_how_far_it_has_come(make: Any) -> None:
+    opened = make.record(1, "step.opened", step="each", kind="map", count=1_000)
+    view = fold(View(make.RUN), opened)
+    view = fold(view, make.record(2, "step.completed", step="each[7]", attempt=1))
+    screen = Console(file=io.StringIO(), width=100, record=True)
+    screen.print(render(view, make.START, screen))
+    assert "running 1 of 1,000" in screen.export_text()
+
+
 def test_a_wide_terminal_shows_everything(make: Any) -> None:
     text = drawn(fold_all(fold, begin(make.view()), make.whole_run()[:5]), make)
     assert "✓" in text

@@ -84,6 +84,70 @@ def test_how_a_step_may_end(make: Any, kind: str, data: dict[str, Any], status: 
     assert fold(View(make.RUN), make.record(1, kind, step="a", **data)).steps["a"].status is status
 
 
+@pytest.mark.parametrize(
+    ("kind", "data", "status", "says"),
+    [
+        ("step.waiting", {"signal": "paid"}, StepStatus.WAITING, "for signal paid"),
+        ("step.waiting", {"until": "2026-03-01T12:00:00Z"}, StepStatus.WAITING, "until "),
+        ("approval.asked", {"approval_id": "apr_1", "ask": "Pay?", "digest": "d"}, StepStatus.WAITING, "Pay? (apr_1)"),
+        (
+            "approval.decided",
+            {"approval_id": "apr_1", "principal": "bob", "decision": "reject", "reason": "no"},
+            StepStatus.PENDING,
+            "reject by bob: no",
+        ),
+        ("approval.escalated", {"approval_id": "apr_1"}, StepStatus.PENDING, "others are asked (apr_1)"),
+        ("step.kept", {"status": "completed"}, StepStatus.COMPLETED, "kept"),
+        ("step.emitted", {"number": 1, "event": "told"}, StepStatus.PENDING, ""),
+        (
+            "step.failing",
+            {"outcome": "failed", "error": {"code": "x", "message": "y"}},
+            StepStatus.PENDING,
+            "",
+        ),
+    ],
+)
+def test_what_a_step_waits_for(make: Any, kind: str, data: dict[str, Any], status: StepStatus, says: str) -> None:
+    view = fold(View(make.RUN), make.record(1, kind, step="a", **data))
+    assert view.steps["a"].status is status
+    assert says in view.steps["a"].detail
+    ended = fold(view, make.record(2, "step.completed", step="a", attempt=0))
+    assert ended.steps["a"].detail == ""
+
+
+def test_items_of_a_map_are_counted_on_its_line(make: Any) -> None:
+    item = {"step": "each[0]", "target_kind": "tool", "target": "t", "task_id": "x", "attempt": 1}
+    error = {"code": "x", "message": "y"}
+    view = fold_all(
+        fold,
+        View(make.RUN),
+        [
+            make.record(1, "step.opened", step="each", kind="map", count=3),
+            make.record(2, "step.started", **item),
+            make.record(3, "step.retrying", step="each[0]", attempt=1, error=error, due_at=make.START.isoformat()),
+            make.record(4, "step.completed", step="each[0]", attempt=2, usage={"input_tokens": 5}),
+            make.record(5, "step.failed", step="each[1]", attempt=1, error=error, tolerated=True),
+        ],
+    )
+    assert list(view.steps) == ["each"]
+    each = view.steps["each"]
+    assert (each.status, each.parts_ended, each.parts_total) == (StepStatus.RUNNING, 2, 3)
+    assert each.usage.input_tokens == 5
+
+
+def test_a_run_queues_is_paused_and_goes_on(make: Any) -> None:
+    given = {"run_id": make.RUN, "tenant": "t", "principal": "me", "workflow": "w", "revision": 1, "plan": "p"}
+    view = fold(View(make.RUN), make.record(1, "run.started", queued=True, **given))
+    assert view.status is RunStatus.QUEUED
+    view = fold(view, make.record(2, "run.admitted"))
+    assert view.status is RunStatus.RUNNING
+    view = fold(view, make.record(3, "run.paused", principal="me", reason="audit"))
+    assert (view.status, view.note) == (RunStatus.PAUSED, "audit")
+    view = fold(view, make.record(4, "run.resumed", principal="me"))
+    assert (view.status, view.note) == (RunStatus.RUNNING, "")
+    assert fold(view, make.record(5, "run.compensating", steps=["b", "a"])).note == "undoing b, a"
+
+
 def test_an_event_of_a_newer_paracle_counts_as_seen_and_changes_nothing_else(make: Any) -> None:
     view = fold(View(make.RUN), make.record(1, "run.teleported", to="mars"))
     assert view == View(make.RUN, last_seq=1)

@@ -126,6 +126,8 @@ def _step_change(old: StepLine, new: StepLine, record: EventRecord) -> str:
         parts.append(duration(new.duration_s(record.at)))
         if new.usage.total_tokens:
             parts.append(f"{new.usage.total_tokens:,} tok {money(new.usage.cost_usd)}")
+    if new.detail:
+        parts.append(safe(new.detail))
     if new.error is not None:
         parts.append(f"{new.error.code}: {safe(new.error.message)}")
     return " ".join(parts)
@@ -181,6 +183,10 @@ def _cells(step: StepLine, now: datetime, *, unicode: bool) -> dict[str, Text]:
     fancy, plain, style = _SYMBOLS[step.status]
     indent = "  " * min(step.depth, _MOST_INDENTED)
     state = f"{step.status}" + (f" (attempt {step.attempt})" if step.attempt > 1 else "")
+    if step.parts_total:
+        state += f" {step.parts_ended:,} of {step.parts_total:,}"
+    if step.detail:
+        state += f" {safe(step.detail)}"
     if step.error is not None:
         state += f": {safe(step.error.message)}"
     used = step.usage.total_tokens

@@ -24,7 +24,11 @@ _NOTHING: Final = Usage()
 
 @dataclass(frozen=True, slots=True)
 class StepLine:
-    """One step in the view. `depth` is the longest way to it from a step that needs nothing."""
+    """One step in the view. `depth` is the longest way to it from a step that needs nothing.
+
+    Items of a map and iterations of a loop have no lines of their own: there may be many thousands. The step counts
+    them. `detail` says more of how it stands: what it waits for, or whom it asks.
+    """
 
     id: str
     target: str = ""
@@ -36,6 +40,9 @@ class StepLine:
     finished_at: datetime | None = None
     usage: Usage = _NOTHING
     error: ErrorInfo | None = None
+    detail: str = ""
+    parts_total: int = 0
+    parts_ended: int = 0
 
     def duration_s(self, now: datetime) -> float | None:
         """Seconds that it took, or has taken by `now`; `None` if it never started."""
@@ -128,10 +135,10 @@ def fold(view: View, record: EventRecord) -> View:
 
 def _apply(view: View, event: object, at: datetime) -> View:
     match event:
-        case happened.RunStarted():
-            return replace(view, workflow=event.workflow, status=RunStatus.RUNNING, started_at=at)
         case happened.StepStarted():
             return _started(view, event, at)
+        case happened.StepRetrying(step=path) if "[" in path:
+            return _step(view, path.partition("[")[0], usage=event.usage)
         case happened.StepRetrying():
             return _step(view, event.step, status=StepStatus.WAITING, error=event.error, usage=event.usage)
         case happened.StepCompleted():
@@ -145,13 +152,54 @@ def _apply(view: View, event: object, at: datetime) -> View:
         case happened.StepSkipped():
             return _ended(view, event.step, StepStatus.SKIPPED, at)
         case _:
+            return _waits(view, event, at)
+
+
+def _waits(view: View, event: object, at: datetime) -> View:
+    """What is of the kinds of steps that do no work themselves."""
+    match event:
+        case happened.StepOpened():
+            return _step(view, event.step, status=StepStatus.RUNNING, started_at=at, parts_total=event.count)
+        case happened.StepFailing():
+            return _step(view, event.step, error=event.error)
+        case happened.StepWaiting():
+            what = f"for signal {event.signal}" if event.until is None else f"until {event.until.astimezone():%H:%M:%S}"
+            return _step(view, event.step, status=StepStatus.WAITING, started_at=at, detail=what)
+        case happened.StepEmitted():
+            return _step(view, event.step, started_at=at)
+        case happened.StepKept():
+            return _step(view, event.step, status=StepStatus(event.status), detail="kept")
+        case happened.ApprovalAsked():
+            asks = f"{event.ask} ({event.approval_id})"
+            return _step(view, event.step, status=StepStatus.WAITING, started_at=at, detail=asks)
+        case happened.ApprovalDecided():
+            why = f": {event.reason}" if event.reason else ""
+            return _step(view, event.step, detail=f"{event.decision} by {event.principal}{why}")
+        case happened.ApprovalEscalated():
+            return _step(view, event.step, detail=f"not decided in time, so others are asked ({event.approval_id})")
+        case _:
             return _run_changed(view, event, at)
 
 
 def _run_changed(view: View, event: object, at: datetime) -> View:
     match event:
+        case happened.RunStarted():
+            status = RunStatus.QUEUED if event.queued else RunStatus.RUNNING
+            return replace(view, workflow=event.workflow, status=status, started_at=at)
+        case happened.RunAdmitted() | happened.RunResumed():
+            return replace(view, status=RunStatus.RUNNING, note="")
+        case happened.RunPaused():
+            return replace(view, status=RunStatus.PAUSED, note=event.reason)
+        case happened.RunCompensating():
+            return replace(view, note=f"undoing {', '.join(event.steps)}")
         case happened.RunCancelling():
             return replace(view, status=RunStatus.CANCELLING, note=event.reason)
+        case _:
+            return _run_ended(view, event, at)
+
+
+def _run_ended(view: View, event: object, at: datetime) -> View:
+    match event:
         case happened.RunFailing():
             return replace(view, error=event.error)
         case happened.RunCompleted():
@@ -170,6 +218,8 @@ def _run_changed(view: View, event: object, at: datetime) -> View:
 
 
 def _started(view: View, event: happened.StepStarted, at: datetime) -> View:
+    if "[" in event.step:
+        return view
     known = view.steps.get(event.step, StepLine(event.step))
     return _step(
         view,
@@ -185,7 +235,11 @@ def _started(view: View, event: happened.StepStarted, at: datetime) -> View:
 def _ended(
     view: View, step: str, status: StepStatus, at: datetime, usage: Usage = _NOTHING, error: ErrorInfo | None = None
 ) -> View:
-    return _step(view, step, status=status, finished_at=at, usage=usage, error=error)
+    owner, bracket, _ = step.partition("[")
+    if bracket:
+        known = view.steps.get(owner, StepLine(owner))
+        return _step(view, owner, usage=usage, parts_ended=known.parts_ended + 1)
+    return _step(view, step, status=status, finished_at=at, usage=usage, error=error, detail="")
 
 
 def _step(view: View, step: str, *, usage: Usage = _NOTHING, **changes: object) -> View:

@@ -54,6 +54,7 @@ def event_lines(view: View, records: Iterator[EventRecord]) -> Iterator[str]:
         before, view = view, fold(view, record)
         line = describe(before, view, record)
         if line is None:
-            line = f"{record.at.astimezone():%H:%M:%S} {record.type}"
+            what = record.data.get("step") or record.data.get("name") or ""
+            line = f"{record.at.astimezone():%H:%M:%S} {record.type} {what}".rstrip()
         number = str(record.seq) if record.entity == "run" else ""
         yield f"{number:>4} {line}"
