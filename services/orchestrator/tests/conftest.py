@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from approvals_memory import ApprovalsInMemory
+from queue_memory import QueueInMemory
 from runs_memory import RunsInMemory
 from stuck_memory import StuckInMemory
 
@@ -27,6 +28,8 @@ from paracle_domain.registry import PlanAnswer, ResolvePlan
 from paracle_domain.run.commands import CancelRun, StartRun
 from paracle_domain.task.messages import Task, TaskResult, TaskStatus
 from paracle_domain.workflow.spec import KINDS, WorkflowSpec
+from paracle_orchestrator.admission import Limits
+from paracle_orchestrator.admitting import Admitter
 from paracle_orchestrator.bulk import BulkOrders
 from paracle_orchestrator.host import RunHost
 from paracle_orchestrator.plans import Plans
@@ -125,7 +128,7 @@ class PlanShelf:
 class Desk:
     """A replica of the orchestrator, the store and bus that it shares with others, and a clock."""
 
-    def __init__(self, other: Desk | None = None, *, cached: int = 100) -> None:
+    def __init__(self, other: Desk | None = None, *, cached: int = 100, limits: Limits | None = None) -> None:
         self.bus: FakeBus = other.bus if other else FakeBus()
         self.store: MemoryEventStore = other.store if other else MemoryEventStore()
         self.shelf: PlanShelf = other.shelf if other else PlanShelf()
@@ -137,7 +140,11 @@ class Desk:
         self.bulk = BulkOrders(index, self.host)
         self.stuck_index: StuckInMemory = other.stuck_index if other else StuckInMemory(self.store)
         self.stuck = StuckRuns(self.stuck_index, self.bus, lambda: self.now)
-        self.service = Orchestrator(self.host, self.plans, self.store, index, self.approvals, self.bulk, self.stuck)
+        self.queue: QueueInMemory = QueueInMemory(self.store, other.queue.slots if other else None)
+        self.admitter = Admitter(self.queue, limits or Limits(), self.host)
+        self.service = Orchestrator(
+            self.host, self.plans, self.store, index, self.approvals, self.bulk, self.stuck, self.admitter
+        )
         self.ticker = Ticker(self.store, self.host, self.bus, lambda: self.now)
 
     def knows(self, name: str, plan: Plan) -> None:

@@ -67,7 +67,7 @@ async def _nothing(_run_id: str, _tenant: str) -> None:
 
 def _maker(pool: Any) -> Callable[[str, str], Awaitable[None]]:
     store = PostgresEventStore(pool, RUN_TABLES)
-    given: dict[str, Any] = {"text": "x", "int": 1, "float8": 1.0, "json": "{}"}
+    given: dict[str, Any] = {"text": "x", "int": 1, "float8": 1.0, "json": "{}", "boolean": False}
     facts = {name: given[kind] for name, kind in RUN_TABLES.facts.items()}
 
     async def make(run_id: str, tenant: str) -> None:

@@ -157,7 +157,8 @@ async def test_a_bug_in_one_run_is_seen_and_outlived(desk: Any, tools: Any) -> N
     plans = Plans(shelf, bus)
     host = RunHost(desk.store, plans, desk.approvals, bus, lambda: desk.now, cached=0)
     stuck = StuckRuns(desk.stuck_index, bus, lambda: desk.now)
-    service = Orchestrator(host, plans, desk.store, index, desk.approvals, BulkOrders(index, host), stuck)
+    bulk = BulkOrders(index, host)
+    service = Orchestrator(host, plans, desk.store, index, desk.approvals, bulk, stuck, desk.admitter)
     watch = Watch.over(MemoryTriggerStore(), bus, lambda: desk.now)
     await bus.serve(routes(service, watch, stuck, OrchestratorSettings()))
     shelf.unreadable = first.plan

@@ -73,6 +73,8 @@ def begun(number: int, *, tenant: str = "acme", status: str = "running", **facts
         "parent": None,
         "forked_from": None,
         "keep_s": None,
+        "max_runs": None,
+        "waits": False,
     }
     page = Page(1, "c", AT + timedelta(seconds=number), (b'{"type":"x"}',))
     return Append(new_id("run"), tenant, 0, (page,), status, facts=known | facts)

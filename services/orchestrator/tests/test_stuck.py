@@ -49,6 +49,8 @@ FACTS = {
     "parent": None,
     "forked_from": None,
     "keep_s": None,
+    "max_runs": None,
+    "waits": False,
 }
 _letters = iter(range(1_000_000))
 

@@ -9,10 +9,14 @@ from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_orchestrator.adapters.approvals import PostgresApprovals
 from paracle_orchestrator.adapters.postgres import RUN_TABLES, PostgresPlanStore
+from paracle_orchestrator.adapters.queue import PostgresRunQueue
 from paracle_orchestrator.adapters.retention import PostgresRetention
 from paracle_orchestrator.adapters.run_index import PostgresRunIndex
 from paracle_orchestrator.adapters.stuck import PostgresStuckIndex
 from paracle_orchestrator.adapters.trigger_store import PostgresTriggerStore
+from paracle_orchestrator.admission import Limits
+from paracle_orchestrator.admitting import LOOK_EVERY_S as ADMIT_EVERY_S
+from paracle_orchestrator.admitting import Admitter
 from paracle_orchestrator.bulk import BulkOrders
 from paracle_orchestrator.handlers import routes
 from paracle_orchestrator.host import RunHost
@@ -39,7 +43,11 @@ def create_app(
     host = RunHost(store, plans, approvals, bus, utc_now, cached=settings.cached_runs)
     bulk = BulkOrders(index, host)
     stuck = StuckRuns(PostgresStuckIndex(database.pool, queries), bus, utc_now)
-    orchestrator = Orchestrator(host, plans, store, index, approvals, bulk, stuck)
+    limits = Limits(settings.tenant_max_runs, settings.tenant_max_runs_of)
+    admitter = Admitter(PostgresRunQueue(database.pool, queries), limits, host)
+    orchestrator = Orchestrator(host, plans, store, index, approvals, bulk, stuck, admitter)
+    admissions = Background("admissions", admitter.round, every_s=ADMIT_EVERY_S)
+    host.queue_moved = admissions.wake
     ticks = Background(
         "ticks", Ticker(store, host, bus, utc_now).round, every_s=LOOK_EVERY_S, late_s=RETRY.total_seconds()
     )
@@ -52,10 +60,11 @@ def create_app(
         settings,
         bus=bus,
         routes=routes(orchestrator, watch, stuck, settings),
-        resources=[database, ticks, bulk, purges, *watch.rounds.values()],
+        resources=[database, ticks, admissions, bulk, purges, *watch.rounds.values()],
         checks={
             "postgres": database.check,
             "ticks": ticks.check,
+            "admissions": admissions.check,
             "schedules": watch.rounds["schedules"].check,
         },
     )

@@ -18,8 +18,9 @@ def facts_of(
     priority: int = 0,
     parent: str | None = None,
     forked_from: str | None = None,
+    waits: bool = False,
 ) -> Mapping[str, Any]:
-    """The facts of a run of `plan`; `request` is the digest of what asked for it."""
+    """The facts of a run of `plan`; `request` is the digest of what asked for it, `waits` that it begins queued."""
     workflow = plan.workflow
     retention = workflow.spec.retention
     return {
@@ -33,4 +34,6 @@ def facts_of(
         "parent": parent,
         "forked_from": forked_from,
         "keep_s": None if retention is None else retention.keep_s,
+        "max_runs": workflow.spec.max_runs,
+        "waits": waits,
     }

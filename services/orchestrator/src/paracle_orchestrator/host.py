@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
@@ -131,7 +131,10 @@ class Handled:
 
 
 class RunHost:
-    """Runs in hand: a bounded cache of states over the event store."""
+    """Runs in hand: a bounded cache of states over the event store.
+
+    `queue_moved` is called when a run joined the queue of those that wait for a slot, or may have left a slot.
+    """
 
     def __init__(
         self, store: EventStore, plans: Plans, approvals: Approvals, bus: Bus, clock: Clock, *, cached: int
@@ -144,6 +147,7 @@ class RunHost:
         self._cached = cached
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self.soonest_wake: datetime | None = None
+        self.queue_moved: Callable[[], None] = _nobody_cares
 
     async def handle(self, mail: Sequence[Mail]) -> Handled:
         """Do what `mail` says; on return it is committed and published.
@@ -289,6 +293,8 @@ class RunHost:
             self._remember(entry)
         if turn.wake_at is not None and (self.soonest_wake is None or turn.wake_at < self.soonest_wake):
             self.soonest_wake = turn.wake_at
+        if turn.state.queued or (turn.state.terminal and before.facts["waits"]):
+            self.queue_moved()
 
     async def _publish(self, turns: Sequence[_Turn]) -> None:
         """Send out what was committed, and once more what earlier deliveries of the same mail had caused."""
@@ -327,6 +333,10 @@ class RunHost:
         self._entries.move_to_end(entry.id)
         while len(self._entries) > self._cached:
             self._entries.popitem(last=False)
+
+
+def _nobody_cares() -> None:
+    """Where nothing is admitted."""
 
 
 def _is_gone(known: Entry, row: Loaded | None) -> bool:

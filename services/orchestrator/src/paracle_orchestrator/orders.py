@@ -34,6 +34,7 @@ from paracle_domain.run.commands import (
 )
 from paracle_domain.run.forking import kept_steps
 from paracle_domain.run.inbox import Begin, Cancel, Decide, Pause, Resume, RunMessage, Signal
+from paracle_orchestrator.admission import Limits
 from paracle_orchestrator.facts import facts_of
 from paracle_orchestrator.host import Entry, Handled, Mail, RunHost
 from paracle_orchestrator.plans import Pinned, PlanBatch, Plans
@@ -57,12 +58,13 @@ type Read = Order | BaseException | None
 class Orders:
     """Reads commands. Starts need the registry; while it is away, they cannot be read."""
 
-    def __init__(self, host: RunHost, plans: Plans, approvals: Approvals) -> None:
+    def __init__(self, host: RunHost, plans: Plans, approvals: Approvals, limits: Limits) -> None:
         self._host = host
+        self._limits = limits
         self._plans = plans
         self._approvals = approvals
         self._readers: Mapping[str, Callable[[Delivery, PlanBatch], Awaitable[Mail]]] = {
-            StartRun.verb: _start,
+            StartRun.verb: self._start,
             ForkRun.verb: self._fork,
             CancelRun.verb: _cancel,
             PauseRun.verb: _pause,
@@ -90,6 +92,27 @@ class Orders:
             await refuse(delivery, error)
             return None
 
+    async def _start(self, delivery: Delivery, plans: PlanBatch) -> Mail:
+        command = delivery.decode(StartRun)
+        if (command.workflow is None) == (command.agent is None):
+            raise InvalidInput("give exactly one of workflow and agent", path="workflow")
+        _check_size(delivery, "input")
+        context = delivery.envelope.context
+        pinned = await plans.resolve(command, context)
+        pinned.check_input(command.input)
+        run_id = command.run_id or run_id_for(context.tenant, delivery.envelope.id, delivery.stored_ns)
+        queued = self._limits.hold(pinned.plan, context.tenant)
+        begin = Begin(run_id, context.tenant, context.principal, command, queued=queued)
+        facts = facts_of(
+            pinned.plan,
+            principal=context.principal,
+            request=request_digest(command),
+            labels=command.labels,
+            priority=command.priority,
+            waits=queued,
+        )
+        return mail_of(delivery, run_id, begin, pinned=pinned, facts=facts)
+
     async def _fork(self, delivery: Delivery, plans: PlanBatch) -> Mail:
         command = delivery.decode(ForkRun)
         _check_size(delivery, "input")
@@ -108,7 +131,8 @@ class Orders:
         pinned.check_input(start.input)
         kept = kept_steps(old.state, pinned.machine.graph, command.from_step)
         run_id = command.new_run_id or run_id_for(context.tenant, delivery.envelope.id, delivery.stored_ns)
-        begin = Begin(run_id, context.tenant, context.principal, start, forked_from=old.id, kept=kept)
+        queued = self._limits.hold(pinned.plan, context.tenant)
+        begin = Begin(run_id, context.tenant, context.principal, start, forked_from=old.id, kept=kept, queued=queued)
         facts = facts_of(
             pinned.plan,
             principal=context.principal,
@@ -116,6 +140,7 @@ class Orders:
             labels=start.labels,
             priority=start.priority,
             forked_from=old.id,
+            waits=queued,
         )
         return mail_of(delivery, run_id, begin, pinned=pinned, facts=facts)
 
@@ -149,19 +174,6 @@ class Orders:
             command.reason,
         )
         return mail_of(delivery, run_id, message)
-
-
-async def _start(delivery: Delivery, plans: PlanBatch) -> Mail:
-    command = delivery.decode(StartRun)
-    if (command.workflow is None) == (command.agent is None):
-        raise InvalidInput("give exactly one of workflow and agent", path="workflow")
-    _check_size(delivery, "input")
-    context = delivery.envelope.context
-    pinned = await plans.resolve(command, context)
-    pinned.check_input(command.input)
-    run_id = command.run_id or run_id_for(context.tenant, delivery.envelope.id, delivery.stored_ns)
-    begin = Begin(run_id, context.tenant, context.principal, command)
-    return mail_of(delivery, run_id, begin, pinned=pinned, facts=_facts(command, pinned, context))
 
 
 async def _cancel(delivery: Delivery, _: PlanBatch) -> Mail:
@@ -224,16 +236,6 @@ def run_id_for(tenant: str, message_id: str, stored_ns: int) -> str:
         return derive_id("run", message_id, tenant)
     bare = message_id.endswith(f".{stored_ns}")
     return id_from_key("run", f"{tenant}/{message_id}", stored_ns // 1_000_000 if bare else 0)
-
-
-def _facts(command: StartRun, pinned: Pinned, context: Context) -> Mapping[str, Any]:
-    return facts_of(
-        pinned.plan,
-        principal=context.principal,
-        request=request_digest(command),
-        labels=command.labels,
-        priority=command.priority,
-    )
 
 
 def request_digest(command: Command, *, besides: str = "run_id") -> str:

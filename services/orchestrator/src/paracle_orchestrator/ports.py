@@ -9,7 +9,8 @@ from typing import Protocol
 
 from paracle_domain.envelope import Context
 from paracle_domain.plan import Plan
-from paracle_domain.run.commands import ApprovalPage, ApprovalView, ListApprovals, RunFilter, RunPage, Stuck
+from paracle_domain.run.commands import ApprovalPage, ApprovalView, ListApprovals, QueuePlace, RunFilter, RunPage, Stuck
+from paracle_orchestrator.admission import Limits
 
 type Clock = Callable[[], datetime]
 
@@ -159,4 +160,23 @@ class Retention(Protocol):
 
     async def forget_plans(self) -> int:
         """Drop some of the plans that no run pins and none can be about to pin; how many."""
+        ...
+
+
+class RunQueue(Protocol):
+    """Runs that wait for a slot."""
+
+    async def claim(self, limits: Limits, most: int) -> int:
+        """Give the slots that are free to those who are next, at most so many; how many were given.
+
+        At no time have more runs a slot than the limits allow, whoever else does this.
+        """
+        ...
+
+    async def claimed(self, most: int) -> list[tuple[str, str]]:
+        """Runs that have a slot and are still queued, each with its tenant: they are to be admitted."""
+        ...
+
+    async def place(self, tenant: str, run_id: str, limits: Limits) -> QueuePlace | None:
+        """Where the run stands, if it is queued."""
         ...

@@ -389,3 +389,65 @@ delete from plans where (tenant, digest) in (
        and not exists (select from runs r where r.plan = p.digest and r.tenant = p.tenant)
        and not exists (select from plans o where o.family @> array[p.digest] and o.tenant = p.tenant)
      limit $2);
+
+-- name: anybody_queued
+select exists (select from runs where status = 'queued');
+
+-- name: lock_queue
+-- One replica at a time gives slots away; the lock ends with the transaction.
+select pg_try_advisory_xact_lock(7203002);
+
+-- name: queue_heads
+-- The first $1 of every line. One look into the index for each line.
+with recursive line as (
+    (select tenant, workflow, parent is null as root from runs
+      where status = 'queued' order by tenant, workflow, (parent is null) limit 1)
+    union all
+    select n.tenant, n.workflow, n.root
+      from line l cross join lateral (
+           select tenant, workflow, parent is null as root from runs
+            where status = 'queued' and (tenant, workflow, (parent is null)) > (l.tenant, l.workflow, l.root)
+            order by tenant, workflow, (parent is null) limit 1) as n
+)
+select r.id, r.tenant, r.workflow, r.priority, r.created_at, r.max_runs, not line.root as child
+  from line cross join lateral (
+       select id, tenant, workflow, priority, created_at, max_runs from runs
+        where status = 'queued' and tenant = line.tenant and workflow = line.workflow
+          and (parent is null) = line.root and not claimed
+        order by priority desc, created_at, id limit $1) as r;
+
+-- name: running_of_workflows
+-- How many runs of the workflows ($1 tenants, $2 names) have a slot: those under way, and those about to be.
+select one.tenant, one.workflow,
+       (select count(*) from runs r
+         where r.tenant = one.tenant and r.workflow = one.workflow and (r.claimed or not r.waits)
+           and r.status in ('running', 'paused', 'cancelling'))
+     + (select count(*) from runs r
+         where r.tenant = one.tenant and r.workflow = one.workflow and r.status = 'queued' and r.claimed) as number
+  from unnest($1::text[], $2::text[]) as one(tenant, workflow);
+
+-- name: running_of_tenants
+-- The same for the tenants $1, without children: those are part of what started them.
+select one.tenant,
+       (select count(*) from runs r
+         where r.tenant = one.tenant and r.parent is null and (r.claimed or not r.waits)
+           and r.status in ('running', 'paused', 'cancelling'))
+     + (select count(*) from runs r
+         where r.tenant = one.tenant and r.parent is null and r.status = 'queued' and r.claimed) as number
+  from unnest($1::text[]) as one(tenant);
+
+-- name: claim_slots
+update runs set claimed = true where id = any($1::text[]) and status = 'queued' returning id;
+
+-- name: claimed_runs
+select id, tenant from runs where status = 'queued' and claimed order by tenant, workflow limit $1;
+
+-- name: queued_run
+select id, tenant, workflow, priority, created_at, max_runs, parent is not null as child
+  from runs where tenant = $1 and id = $2 and status = 'queued';
+
+-- name: ahead_in_queue
+-- How many of the line of $1 tenant, $2 workflow, $3 child come before $4 priority, $5 time, $6 id.
+select count(*) from runs
+ where status = 'queued' and tenant = $1 and workflow = $2 and (parent is null) = not $3 and not claimed
+   and (priority > $4 or (priority = $4 and (created_at, id) < ($5::timestamptz, $6::text)));

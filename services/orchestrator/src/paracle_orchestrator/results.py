@@ -10,6 +10,7 @@ from paracle_domain.run.commands import StartRun
 from paracle_domain.run.inbox import Begin, Tick
 from paracle_domain.run.messages import ChildCancel, ChildEnded, ChildStart
 from paracle_domain.task.messages import TaskResult
+from paracle_orchestrator.admission import Limits
 from paracle_orchestrator.facts import facts_of
 from paracle_orchestrator.host import Mail
 from paracle_orchestrator.orders import mail_of
@@ -17,7 +18,7 @@ from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.ticks import RunTick
 
 
-async def read_result(delivery: Delivery, plans: Plans) -> Mail | LetterGone:
+async def read_result(delivery: Delivery, plans: Plans, limits: Limits) -> Mail | LetterGone:
     """The mail in `delivery`, or that a dead letter of a run is gone.
 
     Raises
@@ -37,16 +38,18 @@ async def read_result(delivery: Delivery, plans: Plans) -> Mail | LetterGone:
         ended = delivery.decode(ChildEnded)
         return mail_of(delivery, ended.run_id, ended)
     if kind == ChildStart.type_name:
-        return await _child_mail(delivery, delivery.decode(ChildStart), plans)
+        return await _child_mail(delivery, delivery.decode(ChildStart), plans, limits)
     if kind == ChildCancel.type_name:
         cancel = delivery.decode(ChildCancel)
-        return await _child_mail(delivery, cancel.start, plans, cancelled=cancel.reason)
+        return await _child_mail(delivery, cancel.start, plans, limits, cancelled=cancel.reason)
     if kind == LetterGone.type_name:
         return delivery.decode(LetterGone)
     raise MalformedMessage(f"a message of type {quote(kind)} is nothing that a run understands; it is parked")
 
 
-async def _child_mail(delivery: Delivery, start: ChildStart, plans: Plans, cancelled: str | None = None) -> Mail:
+async def _child_mail(
+    delivery: Delivery, start: ChildStart, plans: Plans, limits: Limits, cancelled: str | None = None
+) -> Mail:
     """The start of a child run. One that is cancelled starts too, if it has not yet: so it has ended for good."""
     tenant = delivery.tenant
     pinned = await plans.get(tenant, start.plan)
@@ -56,6 +59,8 @@ async def _child_mail(delivery: Delivery, start: ChildStart, plans: Plans, cance
     except InputInvalid as error:
         refused = error.to_info()
     command = StartRun(workflow=start.workflow, input=start.input, labels=start.labels, priority=start.priority)
+    begins = refused is None and cancelled is None
+    queued = begins and limits.hold(pinned.plan, tenant, child=True)
     begin = Begin(
         start.run_id,
         tenant,
@@ -65,6 +70,7 @@ async def _child_mail(delivery: Delivery, start: ChildStart, plans: Plans, cance
         deadline_at=start.deadline_at,
         refused=refused,
         cancelled=cancelled,
+        queued=queued,
     )
     facts = facts_of(
         pinned.plan,
@@ -73,5 +79,6 @@ async def _child_mail(delivery: Delivery, start: ChildStart, plans: Plans, cance
         labels=start.labels,
         priority=start.priority,
         parent=start.parent.run_id,
+        waits=queued,
     )
     return mail_of(delivery, start.run_id, begin, pinned=pinned, facts=facts)

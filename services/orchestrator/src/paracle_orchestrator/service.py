@@ -23,9 +23,11 @@ from paracle_domain.run.commands import (
     RunEvents,
     RunFilter,
     RunPage,
+    RunStatus,
     RunView,
 )
 from paracle_domain.run.diff import DiffRuns, RunsDiff, differences
+from paracle_orchestrator.admitting import Admitter
 from paracle_orchestrator.bulk import BulkOrders, is_bulk
 from paracle_orchestrator.host import Entry, Handled, Mail, RunHost, records_of
 from paracle_orchestrator.orders import Order, Orders, answer, leave, no_approval, no_run
@@ -48,15 +50,17 @@ class Orchestrator:
         approvals: Approvals,
         bulk: BulkOrders,
         stuck: StuckRuns,
+        admitter: Admitter,
     ) -> None:
         self._host = host
         self._plans = plans
-        self._orders = Orders(host, plans, approvals)
+        self._orders = Orders(host, plans, approvals, admitter.limits)
         self._store = store
         self._index = index
         self._approvals = approvals
         self._bulk = bulk
         self._stuck = stuck
+        self._admitter = admitter
 
     async def obey(self, batch: Sequence[Delivery]) -> None:
         """Commands on `cmd.orchestrator.*`: each is answered once what it led to is committed.
@@ -82,7 +86,7 @@ class Orchestrator:
         gone: list[tuple[str, LetterGone]] = []
         for delivery in batch:
             try:
-                item = await read_result(delivery, self._plans)
+                item = await read_result(delivery, self._plans, self._admitter.limits)
             except ParacleError as error:
                 if error.retryable:
                     raise
@@ -114,7 +118,8 @@ class Orchestrator:
         if view.run.status.terminal:
             return view
         stuck = await self._stuck.of_run(call.tenant, request.run_id)
-        return view.model_copy(update={"run": view.run.model_copy(update={"stuck": stuck})})
+        queue = await self._admitter.place(call.tenant, request.run_id) if view.run.status is RunStatus.QUEUED else None
+        return view.model_copy(update={"run": view.run.model_copy(update={"stuck": stuck}), "queue": queue})
 
     async def list_runs(self, request: ListRuns, call: Context) -> RunPage:
         wanted = RunFilter.model_validate(request.model_dump(exclude={"status", "limit", "cursor"}))

@@ -39,3 +39,15 @@ class OrchestratorSettings(ServiceSettings):
     purge_every_s: float = Field(
         10.0, gt=0, title="Purge", description="Seconds between two looks for runs whose time is over."
     )
+    tenant_max_runs: int | None = Field(
+        None,
+        ge=0,
+        title="Runs of a tenant",
+        description="Most runs of a tenant at once, children not counted; others are queued. As many as there are, "
+        "if not set.",
+    )
+    tenant_max_runs_of: dict[str, int | None] = Field(
+        {},
+        title="Runs of single tenants",
+        description='The same for single tenants, as JSON: {"acme": 10, "big": null}; null is without a limit.',
+    )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from approvals_memory import ApprovalsInMemory
+from queue_memory import QueueInMemory
 from stuck_memory import StuckInMemory
 from trigger_memory import MemoryTriggerStore
 
@@ -33,6 +34,8 @@ from paracle_domain.run.commands import GetRun, RunFilter, RunPage, RunStatus, R
 from paracle_domain.task.messages import Task, TaskResult, TaskStatus
 from paracle_domain.trigger.commands import GetTrigger, TriggerView
 from paracle_domain.workflow.spec import WorkflowSpec
+from paracle_orchestrator.admission import Limits
+from paracle_orchestrator.admitting import Admitter
 from paracle_orchestrator.bulk import BulkOrders
 from paracle_orchestrator.handlers import routes
 from paracle_orchestrator.host import RunHost
@@ -145,7 +148,8 @@ class TriggerDesk:
         plans, index, approvals = Plans(Shelf(), self.bus), NoIndex(), ApprovalsInMemory()
         host = RunHost(self.events, plans, approvals, self.bus, lambda: self.now, cached=100)
         stuck = StuckRuns(StuckInMemory(self.events), self.bus, lambda: self.now)
-        runs = Orchestrator(host, plans, self.events, index, approvals, BulkOrders(index, host), stuck)
+        admitter = Admitter(QueueInMemory(self.events), Limits(), host)
+        runs = Orchestrator(host, plans, self.events, index, approvals, BulkOrders(index, host), stuck, admitter)
         await self.bus.serve(self.registry.routes())
         await self.bus.serve(routes(runs, self.watch, stuck, OrchestratorSettings()))
 

@@ -253,6 +253,16 @@ class RunSummary(Value):
     stuck: Stuck | None = None
 
 
+class QueuePlace(Value):
+    """Why a run is queued: how many go before it, and which limit is full. A limit that is none is not there."""
+
+    ahead: int
+    workflow_running: int
+    workflow_limit: int | None = None
+    tenant_running: int
+    tenant_limit: int | None = None
+
+
 class RunView(Message, type_name="run.view"):
     """One run, whole. `last_seq` is the number of its newest event: the cursor to follow it from."""
 
@@ -268,6 +278,7 @@ class RunView(Message, type_name="run.view"):
     parent: Parent | None = None
     paused: bool = False
     uncompensated: tuple[str, ...] = Field(default=(), description="steps whose compensation failed")
+    queue: QueuePlace | None = Field(default=None, description="where it stands, while it is queued")
 
 
 class RunPage(Message, type_name="run.page"):

@@ -24,6 +24,8 @@ RUN_TABLES: Final = ActorTables(
         "parent": "text",
         "forked_from": "text",
         "keep_s": "float8",
+        "max_runs": "int",
+        "waits": "boolean",
     },
 )
 
