@@ -262,6 +262,38 @@ async def test_work_longer_than_the_ack_wait_is_not_delivered_twice(serve):
     assert entered == [1]
 
 
+async def test_a_mailbox_may_have_several_batches_at_work(serve):
+    entered: list[int] = []
+    leave = asyncio.Event()
+
+    async def slow(batch) -> None:
+        entered.append(len(batch))
+        await leave.wait()
+
+    bus = await serve(mailbox(slow, batch=2, at_once=3))
+    await bus.publish([note(number) for number in range(8)])
+    await eventually(lambda: len(entered) == 3)
+    leave.set()
+    await eventually(lambda: sum(entered) == 8)
+    await emptied(bus)
+
+
+async def test_all_batches_at_work_are_given_back_when_they_are_not_done_in_time(serve):
+    entered: list[int] = []
+
+    async def never(batch) -> None:
+        entered.append(len(batch))
+        await asyncio.Event().wait()
+
+    bus = await serve(mailbox(never, batch=1, at_once=2))
+    await bus.publish([note(1), note(2)])
+    await eventually(lambda: entered == [1, 1])
+    await bus.drain(0.05)
+    recorder = Recorder()
+    await serve(mailbox(recorder))
+    await eventually(lambda: sorted(recorder.seen) == [1, 2])
+
+
 async def test_a_large_body_travels_by_claim_check(serve):
     bodies: list[str] = []
 

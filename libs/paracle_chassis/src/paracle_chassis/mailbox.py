@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -53,14 +53,14 @@ class Source(Protocol):
 
 
 class Mailbox:
-    """One mailbox of one replica; one batch at a time."""
+    """One mailbox of one replica; one batch at a time, or as many as its route says."""
 
     def __init__(self, service: str, route: MailboxRoute, consumer: Source, settler: SettlerPort) -> None:
         self.route = route
         self._service = service
         self._consumer = consumer
         self._settler = settler
-        self._in_hand: Mapping[str, Delivery] = {}
+        self._in_hand: dict[str, Delivery] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = asyncio.Event()
 
@@ -89,17 +89,34 @@ class Mailbox:
         await self._consumer.close()
 
     async def _run(self) -> None:
-        while messages := await self._consumer.take(self.route.batch, self.route.linger_s):
-            try:
-                await self._process(messages)
-            except Exception:  # noqa: BLE001  # a mailbox must outlive whatever one batch does to it
-                _log.exception("mailbox %s of %s: a batch broke off", self.route.durable, self.route.stream)
-                await self._give_back(self._in_hand.values(), delay_s=1.0)
-            self._in_hand = {}
+        loop = asyncio.get_running_loop()
+        batches: set[asyncio.Task[None]] = set()
+        try:
+            while messages := await self._consumer.take(self.route.batch, self.route.linger_s):
+                batch = asyncio.Task(self._batch(messages), loop=loop, eager_start=True)
+                batches = {one for one in (*batches, batch) if not one.done()}
+                if len(batches) == self.route.at_once:
+                    _, batches = await asyncio.wait(batches, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # the drain has no more time
+            for one in batches:
+                one.cancel()
+            raise
+        finally:
+            await asyncio.gather(*batches, return_exceptions=True)
 
-    async def _process(self, messages: Sequence[Incoming]) -> None:
-        self._in_hand = {message.reply: JetStreamReceipt.deliver(message, self._settler) for message in messages}
-        waiting = deque(self._in_hand.values())
+    async def _batch(self, messages: Sequence[Incoming]) -> None:
+        hand = {message.reply: JetStreamReceipt.deliver(message, self._settler) for message in messages}
+        self._in_hand |= hand
+        try:
+            await self._process(hand.values())
+        except Exception:  # noqa: BLE001  # a mailbox must outlive whatever one batch does to it
+            _log.exception("mailbox %s of %s: a batch broke off", self.route.durable, self.route.stream)
+            await self._give_back(hand.values(), delay_s=1.0)
+        for reply in hand:
+            del self._in_hand[reply]
+
+    async def _process(self, deliveries: Iterable[Delivery]) -> None:
+        waiting = deque(deliveries)
         while waiting:
             portion = await self._portion(waiting)
             if portion and not await self._work_on(portion):

@@ -46,6 +46,9 @@ class MailboxRoute:
     ----------
     batch
         Most messages handed over at once. The handler gets what is there; it never waits for a full batch.
+    at_once
+        Most batches that the handler works on at the same time. More than one where a handler waits (for a commit, say)
+        and its batches do not disturb each other.
     linger_s
         Seconds to let more messages come before a batch that is not full is handed over. 0 for what somebody waits
         for; more for what nobody does, where a handler's cost is a batch's rather than a message's.
@@ -67,6 +70,7 @@ class MailboxRoute:
     filter: str
     handler: MailboxHandler
     batch: int = 256
+    at_once: int = 1
     linger_s: float = 0.0
     prefetch: int | None = None
     ack_wait_s: float = 30.0

@@ -36,6 +36,7 @@ def routes(orchestrator: Orchestrator, watch: Watch, stuck: StuckRuns, settings:
         filter=subjects.result(subjects.ANY, subjects.ANY),
         handler=orchestrator.take_in,
         batch=settings.batch,
+        at_once=2,  # one is decided while the other is committed
         ack_wait_s=TAKEOVER_S,
     )
     table.mailbox(

@@ -2,6 +2,9 @@
 
     mail ──► decide (pure) ──► append: one statement, one fsync ──► publish ──► (the mailbox acks)
 
+Batches overlap: while one is appended, the next one is decided from the states that the first one will have led to.
+Appends go one after the other, and what was decided from a state that did not come to be is decided again.
+
 A crash before the append leaves nothing; the mail comes again. A crash after it leaves history without its messages;
 the mail comes again, is found to change nothing, and what it had caused is published again under the same ids. A run
 that another replica moved on in between is loaded anew, from the event that this one knew on, and decided again.
@@ -9,6 +12,7 @@ that another replica moved on in between is loaded anew, from the event that thi
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -68,7 +72,10 @@ class Mail:
 
 @dataclass(slots=True)
 class Entry:
-    """A run as this replica knows it; another one may have moved it on."""
+    """A run as this replica knows it; another one may have moved it on.
+
+    `stored`: whether the store has had it so. One that is still being appended may never be so.
+    """
 
     id: str
     tenant: str
@@ -76,11 +83,12 @@ class Entry:
     state: RunState
     facts: Mapping[str, Any]
     wake_at: datetime | None = None
+    stored: bool = True
 
 
 @dataclass(slots=True)
 class _Turn:
-    """One run's share of a batch."""
+    """One run's share of a batch: from `entry` on. `ahead` is what it leads to, if it is to be appended."""
 
     entry: Entry
     state: RunState
@@ -90,6 +98,7 @@ class _Turn:
     shown: list[Shown] = field(default_factory=list)
     repeats: list[Mail] = field(default_factory=list)
     refused: dict[str, ParacleError] = field(default_factory=dict)
+    ahead: Entry | None = None
 
     def carry_out(self, directives: Iterable[RunDirective], context: Context) -> None:
         """Take in what is to be done once the turn is committed."""
@@ -120,7 +129,7 @@ class Handled:
 
     def note(self, turns: Iterable[_Turn]) -> None:
         for turn in turns:
-            self.entries[turn.entry.id] = replace(turn.entry, state=turn.state, wake_at=turn.wake_at)
+            self.entries[turn.entry.id] = turn.ahead or replace(turn.entry, wake_at=turn.wake_at)
             if turn.pages and turn.entry.state.seq == 0:
                 self.begun.add(turn.entry.id)
             self.refused |= {(turn.entry.id, cause): error for cause, error in turn.refused.items()}
@@ -146,6 +155,7 @@ class RunHost:
         self._clock = clock
         self._cached = cached
         self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._appending = asyncio.Lock()  # whoever waits for it gets it in turn
         self.soonest_wake: datetime | None = None
         self.queue_moved: Callable[[], None] = _nobody_cares
 
@@ -173,6 +183,8 @@ class RunHost:
             handled.note(kept)
             if not again:
                 return handled
+            async with self._appending:
+                pass  # what this was decided from is stored now, or is not to be
             sure = set(await self._load(again, handled.broken))
             waiting = {run_id: waiting[run_id] for run_id in again if run_id not in handled.broken}
         raise Conflict(f"{len(waiting)} runs changed {_ROUNDS} times while they were being changed; try again")
@@ -211,11 +223,12 @@ class RunHost:
     async def _load(self, run_ids: Iterable[str], broken: dict[str, Exception]) -> dict[str, Entry]:
         """Entries as they are stored, read on from what is cached; those that cannot be read are `broken`."""
         ids = list(run_ids)
-        known = {run_id: entry for run_id in ids if (entry := self._entries.get(run_id))}
+        known = {run_id: entry for run_id in ids if (entry := self._entries.get(run_id)) and entry.stored}
         loaded = await self._store.load(ids, {run_id: entry.state.seq for run_id, entry in known.items()})
         if dropped := [name for name, entry in known.items() if _is_gone(entry, loaded.get(name))]:
             for name in dropped:
-                del self._entries[name], known[name]
+                del known[name]
+                self._entries.pop(name, None)
             loaded |= await self._store.load([name for name in dropped if name in loaded])
         found: dict[str, Entry] = {}
         for run_id, row in loaded.items():
@@ -235,7 +248,9 @@ class RunHost:
         for page in row.pages:
             state = evolve(state, map(decode_event, page.events), page.at)
         entry = Entry(row.id, row.tenant, known.machine, state, row.facts, row.wake_at)
-        self._remember(entry)
+        cached = self._entries.get(row.id)
+        if cached is None or (cached.stored and cached.state.seq <= state.seq):
+            self._remember(entry)
         return entry
 
     def _decide_all(
@@ -276,25 +291,49 @@ class RunHost:
         """Append what was decided; the runs that somebody else had moved on meanwhile."""
         if not turns:
             return set()
-        lost = await self._store.append([_append(turn) for turn in turns])
-        for turn in turns:
-            if turn.entry.id not in lost:
-                self._settle(turn)
+        self._go_ahead(turns)
+        lost = {turn.entry.id for turn in turns}
+        try:
+            async with self._appending:
+                ready = [turn for turn in turns if turn.entry.stored]
+                refused = await self._store.append([_append(turn) for turn in ready]) if ready else set()
+            lost -= {turn.entry.id for turn in ready} - refused
+        finally:
+            for turn in turns:
+                if turn.entry.id in lost:
+                    self._take_back(turn)
+                else:
+                    self._settle(turn)
         telemetry.COMMITTED.record(len(turns) - len(lost))
         telemetry.CONFLICTS.add(len(lost))
         return lost
 
+    def _go_ahead(self, turns: Sequence[_Turn]) -> None:
+        """Let the next batch decide from what `turns` lead to, before that is stored."""
+        for turn in turns:
+            before = turn.entry
+            turn.ahead = Entry(
+                before.id, before.tenant, before.machine, turn.state, before.facts, turn.wake_at, stored=False
+            )
+            self._remember(turn.ahead)
+
     def _settle(self, turn: _Turn) -> None:
-        before = turn.entry
-        entry = Entry(before.id, before.tenant, before.machine, turn.state, before.facts, turn.wake_at)
-        _count(before.state, turn.state)
-        known = self._entries.get(entry.id)
-        if known is None or known.state.seq < entry.state.seq:
-            self._remember(entry)
+        assert turn.ahead is not None
+        turn.ahead.stored = True
+        _count(turn.entry.state, turn.state)
         if turn.wake_at is not None and (self.soonest_wake is None or turn.wake_at < self.soonest_wake):
             self.soonest_wake = turn.wake_at
-        if turn.state.queued or (turn.state.terminal and before.facts["waits"]):
+        if turn.state.queued or (turn.state.terminal and turn.entry.facts["waits"]):
             self.queue_moved()
+
+    def _take_back(self, turn: _Turn) -> None:
+        """What `turn` leads to was not stored: nobody is to build on it any more."""
+        if self._entries.get(turn.entry.id) is not turn.ahead:
+            return
+        if turn.entry.stored and turn.entry.state.seq:
+            self._entries[turn.entry.id] = turn.entry
+        else:
+            del self._entries[turn.entry.id]
 
     async def _publish(self, turns: Sequence[_Turn]) -> None:
         """Send out what was committed, and once more what earlier deliveries of the same mail had caused."""
