@@ -24,6 +24,13 @@ def _workflow(name: str, steps: str) -> str:
     return f"apiVersion: paracle/v1\nkind: Workflow\nmetadata: {{name: {name}}}\nspec: {{steps: [{steps}]}}\n"
 
 
+def _trigger(name: str, spec: str) -> str:
+    workflow = _workflow("innocent-flow", "{id: a, agent: innocent}")
+    return (
+        f"{GOOD}---\n{workflow}---\napiVersion: paracle/v1\nkind: Trigger\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+    )
+
+
 GOOD = _agent("innocent", '{instructions: "Nothing is wrong with this one."}')
 
 BAD = (
@@ -85,5 +92,33 @@ BAD = (
         "spec_invalid",
         "spec.steps[0].retry.max_attempts",
         "integer",
+    ),
+    Bad(
+        "no cron expression",
+        _trigger("bad-cron", '{workflow: innocent-flow, schedule: {cron: "0 25 * * *"}}'),
+        "spec_invalid",
+        "spec.schedule.cron",
+        "hour",
+    ),
+    Bad(
+        "no time zone",
+        _trigger("bad-zone", '{workflow: innocent-flow, schedule: {cron: "@daily", timezone: Europe/Berln}}'),
+        "spec_invalid",
+        "spec.schedule.timezone",
+        "Europe/Berln",
+    ),
+    Bad(
+        "no filter",
+        _trigger("bad-filter", '{workflow: innocent-flow, subject: {topic: a, filter: "message.total >"}}'),
+        "spec_invalid",
+        "spec.subject.filter",
+        "syntax",
+    ),
+    Bad(
+        "a trigger of nothing",
+        _trigger("bad-workflow", '{workflow: nobody-flow, schedule: {cron: "@daily"}}'),
+        "spec_invalid",
+        "spec.workflow",
+        "nobody-flow",
     ),
 )

@@ -134,7 +134,9 @@ async def test_versions_and_revisions_never_go_back(world: World) -> None:
 
 async def test_what_is_deleted_is_gone_and_may_come_again(world: World) -> None:
     await world.learn(change())
-    await world.store.decide_due(AT + timedelta(minutes=2), 9, deciding(commands=(("c", 1),)))
+    await world.store.decide_due(
+        AT + timedelta(minutes=2), 9, deciding(commands=(("c", 1),), counts=TriggerCounts(skipped=1))
+    )
     await world.learn(change(revision=2, spec=None))
     assert await world.store.get(*KEY) is None
     assert await world.store.page("acme", "", 9) == []
@@ -143,7 +145,9 @@ async def test_what_is_deleted_is_gone_and_may_come_again(world: World) -> None:
     await world.learn(change(revision=1))
     assert await world.store.get(*KEY) is None
     await world.learn(change(revision=3))
-    assert ((await world.get()).revision, (await world.get()).commands) == (3, ())
+    again = await world.get()
+    assert (again.revision, again.counts) == (3, TriggerCounts())
+    assert again.after_command("d").commands == (("c", 1), ("d", 2))
 
 
 async def test_tenants_are_apart(world: World) -> None:

@@ -18,7 +18,7 @@ from paracle_chassis.testing.eventually import eventually
 from paracle_domain.envelope import Context
 from paracle_domain.errors import SpecInvalid
 from paracle_domain.machine import EventRecord
-from paracle_domain.registry import ApplyManifests, ResolvePlan
+from paracle_domain.registry import ApplyManifests, Kind, ResolvePlan
 from paracle_registry.adapters.bus import BusAnnouncer
 from paracle_registry.app import create_app
 from paracle_registry.ports import Revision
@@ -36,7 +36,8 @@ class Published:
 async def test_events_say_what_was_revised_by_whom() -> None:
     bus = Published()
     at = datetime(2026, 1, 1, tzinfo=UTC)
-    revisions = [("acme", Revision(kind, "x", 2, {}, "sha256:0", "ann", at, 7)) for kind in ("Agent", "Tool")]
+    kinds: dict[Kind, bool] = {"Agent": True, "Tool": False}
+    revisions = [("acme", Revision(kind, "x", 2, {}, "sha256:0", "ann", at, 7, gone)) for kind, gone in kinds.items()]
     await BusAnnouncer(bus).announce(revisions)  # type: ignore[arg-type,unused-ignore]
     one, other = bus.messages
     assert one.subject == "paracle.v1.acme.evt.agent.x.revised"
@@ -45,6 +46,7 @@ async def test_events_say_what_was_revised_by_whom() -> None:
     record = one.message
     assert isinstance(record, EventRecord)
     assert (record.type, record.id, record.seq) == ("agent.revised", "x", 2)
+    assert record.data == {"digest": "sha256:0", "author": "ann", "version": 7, "deleted": True}
 
 
 @pytest.mark.connected

@@ -187,6 +187,12 @@ select s.tenant, s.trigger, s.run_id,
 -- name: close_starts
 update trigger_starts set open = false where run_id = any($1::text[]);
 
+-- name: close_ended_starts
+-- Those of triggers that are never due: nobody asks whether their runs are under way.
+update trigger_starts s set open = false
+ where open and status = 'started'
+   and not exists (select from runs r where r.id = s.run_id and r.finished_at is null);
+
 -- name: add_start
 insert into trigger_starts
        (run_id, tenant, trigger, cause, at, scheduled_at, command, cancels, status, error, retry_at, open)

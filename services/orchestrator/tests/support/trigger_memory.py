@@ -83,11 +83,16 @@ class MemoryTriggerStore:
     def _under_way(self, key: TriggerKey) -> list[str]:
         found = []
         for row in self.starts.values():
-            if row.open and row.start.key == key:
-                status = self.runs.get(row.start.run_id)
-                row.open = row.start.status is FireStatus.PENDING or (status is not None and not status.terminal)
+            if row.start.key == key:
+                self._look_at(row)
                 found += [row.start.run_id] if row.open else []
         return found
+
+    def _look_at(self, row: Row) -> None:
+        """Close it if its run has ended."""
+        status = self.runs.get(row.start.run_id)
+        under_way = row.start.status is FireStatus.PENDING or (status is not None and not status.terminal)
+        row.open = row.open and under_way
 
     def _add(self, start: Start, retry_at: datetime) -> bool:
         if start.run_id in self.starts:
@@ -173,6 +178,8 @@ class MemoryTriggerStore:
         return sorted(found, key=lambda start: order[start.run_id], reverse=True)
 
     async def tidy(self, now: datetime) -> None:
+        for row in self.starts.values():
+            self._look_at(row)
         self.keys = {place: key for place, key in self.keys.items() if key.expires_at > now}
         by_trigger: defaultdict[TriggerKey, list[Start]] = defaultdict(list)
         for key in self.triggers:

@@ -188,6 +188,7 @@ class PostgresTriggerStore:
 
     async def tidy(self, now: datetime) -> None:
         """See `TriggerStore.tidy`."""
+        await self._pool.execute(self._sql["close_ended_starts"])
         await self._pool.execute(self._sql["forget_keys"], now, _TIDY_LIMIT)
         await self._pool.execute(self._sql["forget_starts"], KEPT_STARTS, _TIDY_LIMIT)
 

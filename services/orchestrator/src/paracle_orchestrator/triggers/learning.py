@@ -27,7 +27,8 @@ def learn(known: Trigger | None, change: TriggerChange, tenant: str) -> Trigger 
         return None if known is None else replace(known, revision=change.revision, deleted=True, due_at=None)
     spec = TriggerSpec.model_validate_json(json.dumps(change.spec), strict=True)
     if known is None or known.deleted:
-        fresh = Trigger(tenant, change.name, change.revision, spec, cursor=change.at)
+        obeyed = () if known is None else known.commands  # its events are numbered on
+        fresh = Trigger(tenant, change.name, change.revision, spec, cursor=change.at, commands=obeyed)
         return aimed(_paused_by_manifest(fresh, change, paused=spec.paused))
     changed = replace(known, revision=change.revision, spec=spec)
     if _times(known.spec.schedule) != _times(spec.schedule):

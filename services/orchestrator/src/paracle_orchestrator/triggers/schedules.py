@@ -22,7 +22,7 @@ from paracle_orchestrator.triggers.ports import Decided, Start, Trigger, Trigger
 from paracle_orchestrator.triggers.starter import Starter, moment_ms
 
 LOOK_EVERY_S: Final = 1.0
-LIMIT: Final = 50
+LIMIT: Final = 20
 _FINEST_S: Final = 0.02
 
 

@@ -42,7 +42,7 @@ _RETRY_S: Final = 1.0
 
 
 class Triggers:
-    """Commands and queries about triggers."""
+    """Commands and queries about triggers; `verbs` are the commands."""
 
     def __init__(self, store: TriggerStore, follower: Follower, starter: Starter, bus: Bus, clock: Clock) -> None:
         self._store = store
@@ -50,17 +50,13 @@ class Triggers:
         self._starter = starter
         self._bus = bus
         self._clock = clock
+        self.verbs = frozenset((PauseTrigger.verb, ResumeTrigger.verb, FireTrigger.verb))
         self._firing: set[asyncio.Task[None]] = set()
         self._verbs: Mapping[str, Callable[[Delivery], Awaitable[None]]] = {
             PauseTrigger.verb: self._pause,
             ResumeTrigger.verb: self._resume,
             FireTrigger.verb: self._fire_aside,
         }
-
-    @property
-    def verbs(self) -> frozenset[str]:
-        """The commands that are about triggers."""
-        return frozenset(self._verbs)
 
     async def obey(self, delivery: Delivery) -> None:
         """Do what a command says, and answer it."""

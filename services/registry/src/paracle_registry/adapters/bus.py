@@ -31,7 +31,12 @@ def _event(tenant: str, revision: Revision) -> Outgoing:
         seq=revision.revision,
         type=f"{entity}.revised",
         at=revision.created_at,
-        data={"digest": revision.digest, "author": revision.author, "version": revision.version},
+        data={
+            "digest": revision.digest,
+            "author": revision.author,
+            "version": revision.version,
+            "deleted": revision.deleted,
+        },
     )
     context = Context(tenant, principal=revision.author)
     subject = subjects.evt(tenant, entity, revision.name, "revised")
