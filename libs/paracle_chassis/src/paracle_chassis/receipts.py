@@ -9,13 +9,14 @@ from typing import Final, NamedTuple, Protocol, Self, override
 
 from paracle_chassis import frames, telemetry
 from paracle_chassis.claims import Claims
-from paracle_chassis.dead_letters import dead_headers
+from paracle_chassis.dead_letters import dead_headers, id_of
 from paracle_chassis.delivery import Delivery, Receipt
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import Link
 from paracle_chassis.publisher import Publisher, Wire
 from paracle_chassis.replies import CommandReplies
 from paracle_domain import subjects
+from paracle_domain.envelope import MSG_ID
 from paracle_domain.errors import MalformedMessage, ParacleError
 from paracle_domain.messages import JsonObject, Message
 from paracle_domain.subjects import DEFAULT_TENANT, is_token
@@ -89,7 +90,7 @@ class Settler:
         subject = subjects.dlq(tenant if is_token(tenant) else DEFAULT_TENANT, self._service)
         await self._publisher.publish([Wire(subject, body, headers)])
         telemetry.buried(place.consumer, error.code)
-        _log.error("message %s of %s is a dead letter now: %s", place.seq, place.stream, error)
+        _log.error("message %s of %s is %s now: %s", place.seq, place.stream, id_of(headers[MSG_ID]), error)
 
     async def _whole(self, delivery: Delivery) -> bytes:
         """Its body; one that was put away and not fetched yet must not stay where it is kept for days only."""

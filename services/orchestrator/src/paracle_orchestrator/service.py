@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from paracle_chassis import outages
 from paracle_chassis.delivery import Delivery
@@ -82,7 +82,6 @@ class Orchestrator:
     async def take_in(self, batch: Sequence[Delivery]) -> None:
         """What comes for runs on `result.*`: results, ticks, what other runs say, and that dead letters are gone."""
         mail: list[Mail] = []
-        taken: list[Delivery] = []
         gone: list[tuple[str, LetterGone]] = []
         for delivery in batch:
             try:
@@ -96,12 +95,20 @@ class Orchestrator:
                 gone.append((delivery.tenant, item))
             else:
                 mail.append(item)
-                taken.append(delivery)
         if gone:
             await self._stuck.release(gone)
         handled = await self._host.handle(mail)
         if handled.broken:
-            await _leave_broken(batch, zip(taken, mail, strict=True), handled)
+            await self._leave_broken(batch, handled)
+
+    async def _leave_broken(self, batch: Sequence[Delivery], handled: Handled) -> None:
+        """Settle what is done, and raise why the rest is not: its runs broke, and it is the mailbox's."""
+        for delivery in batch:
+            if delivery.open:
+                item = await read_result(delivery, self._plans, self._admitter.limits)
+                if isinstance(item, LetterGone) or item.run_id not in handled.broken:
+                    await delivery.ack()
+        raise next(iter(handled.broken.values()))
 
     async def get_run(self, request: GetRun, call: Context) -> RunView:
         """A run. One that cannot be read, because of a bug or a damaged history, says at least where to look."""
@@ -164,15 +171,6 @@ class Orchestrator:
         if entry is None or entry.tenant != call.tenant:
             raise no_run(run_id, path)
         return entry
-
-
-async def _leave_broken(batch: Sequence[Delivery], mails: Iterable[tuple[Delivery, Mail]], handled: Handled) -> None:
-    """Settle what is done, and raise why the rest is not: its runs broke, and it is the mailbox's."""
-    left = {id(delivery) for delivery, mail in mails if mail.run_id in handled.broken}
-    for delivery in batch:
-        if id(delivery) not in left:
-            await delivery.ack()
-    raise next(iter(handled.broken.values()))
 
 
 def _is_plain(error: Exception) -> bool:
