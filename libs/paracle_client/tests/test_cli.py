@@ -285,6 +285,19 @@ def test_a_search_that_rests_is_gone_on_with(paracle: Callable[..., Result], api
     assert [asked.query.get("cursor") for asked in api.asked] == [None, "a", "b"]
 
 
+def test_show(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+    api.on(f"GET /v1/runs/{make.RUN}", make.view())
+    lines = paracle("runs", "show", make.RUN, "--parts", "3").out.splitlines()
+    assert api.asked[-1].query == {"parts": "3"}
+    assert lines[0] == f"{make.RUN}  triage (revision 1)  completed"
+    assert [line.split() for line in lines[-3:]] == [
+        ["STEP", "STATUS", "STARTED", "TOOK", "TRIES", "WHAT"],
+        ["report", "pending", "agent", "writer"],
+        ["sort", "pending", "tool", "sorter"],
+    ]
+    assert json.loads(paracle("runs", "show", make.RUN, "-o", "json").out)["run"]["run_id"] == make.RUN
+
+
 def test_many_runs_are_cancelled(paracle: Callable[..., Result], api: Any) -> None:
     api.on("POST /v1/runs/cancel", RunsAccepted(count=1_234))
     assert paracle("runs", "cancel", "--workflow", "w", "--label", "a=b").out == "told 1,234 runs to cancel\n"

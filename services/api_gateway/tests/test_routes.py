@@ -31,6 +31,7 @@ from paracle_domain.run.commands import (
     GetRun,
     ListApprovals,
     ListRuns,
+    Parent,
     PauseRun,
     ResumeRun,
     ResumeRuns,
@@ -163,6 +164,18 @@ async def test_many_runs_are_told_at_once(client, world, verb, kind):
     [(command, _, subject)] = world.bus.commanded
     assert command == kind(filter=RunFilter(workflow="w", labels={"a": "b"}), reason="r", dry_run=True)
     assert subject == f"paracle.v1.default.cmd.orchestrator.{verb}_runs"
+
+
+async def test_a_run_says_where_what_belongs_to_it_is(client, world):
+    view = a_run()
+    parent = Parent(run_id=RUN, step="s", attempt=1, root_run_id=RUN, depth=1)
+    forked = view.run.model_copy(update={"forked_from": RUN})
+    world.bus.answers[GetRun] = view.model_copy(update={"parent": parent, "run": forked})
+    links = (await client.get(f"/v1/runs/{RUN}?parts=3")).headers["link"].split(", ")
+    assert world.bus.asked[0][0] == GetRun(run_id=RUN, parts=3)
+    assert f'</v1/runs?parent={RUN}>; rel="children"' in links
+    assert links[-2:] == [f'</v1/runs/{RUN}>; rel="up"', f'</v1/runs/{RUN}>; rel="forked-from"']
+    assert len(links) == 8
 
 
 async def test_runs_are_compared(client, world):

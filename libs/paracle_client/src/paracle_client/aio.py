@@ -127,9 +127,9 @@ class AsyncClient:
         """Start a run of one agent."""
         return await self._ask(calls.invoke(agent, value, labels or {}, idempotency_key))
 
-    async def get_run(self, run_id: str) -> RunView:
-        """A run with its steps, as it stands."""
-        return await self._ask(calls.get_run(run_id))
+    async def get_run(self, run_id: str, *, parts: int | None = None) -> RunView:
+        """A run with its steps, as it stands, and the first `parts` items or iterations of each (100, if not given)."""
+        return await self._ask(calls.get_run(run_id, parts))
 
     async def runs(
         self,

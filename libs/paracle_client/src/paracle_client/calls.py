@@ -105,8 +105,8 @@ def _start(path: str, body: Mapping[str, Any], key: str | None) -> Call[RunAccep
     return Call("POST", path, RunAccepted, headers={"idempotency-key": key or new_id("run")}, json=given)
 
 
-def get_run(run_id: str) -> Call[RunView]:
-    return Call("GET", f"/v1/runs/{_part(run_id)}", RunView)
+def get_run(run_id: str, parts: int | None) -> Call[RunView]:
+    return Call("GET", f"/v1/runs/{_part(run_id)}", RunView, {"parts": parts})
 
 
 def statuses(given: RunStatus | Sequence[RunStatus] | None) -> tuple[RunStatus, ...]:

@@ -128,9 +128,9 @@ class Client:
         """Start a run of one agent."""
         return self._ask(calls.invoke(agent, value, labels or {}, idempotency_key))
 
-    def get_run(self, run_id: str) -> RunView:
-        """A run with its steps, as it stands."""
-        return self._ask(calls.get_run(run_id))
+    def get_run(self, run_id: str, *, parts: int | None = None) -> RunView:
+        """A run with its steps, as it stands, and the first `parts` items or iterations of each (100, if not given)."""
+        return self._ask(calls.get_run(run_id, parts))
 
     def runs(
         self,

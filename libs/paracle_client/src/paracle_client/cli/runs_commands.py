@@ -20,9 +20,11 @@ from paracle_client.cli.filters import (
 )
 from paracle_client.cli.inputs import InputOption, KeyOption, LabelOption, parse_input, parse_labels
 from paracle_client.cli.many import DryRunOption, YesOption, order_many, require_one_or_many
+from paracle_client.cli.showing import COLUMNS, heading, rows
 from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
 from paracle_client.client import Client
 from paracle_client.display import duration
+from paracle_client.plain import safe
 from paracle_domain.run.commands import RunAccepted, RunFilter, RunPage, RunSummary
 
 app = typer.Typer()
@@ -101,6 +103,25 @@ def _page(client: Client, wanted: RunFilter, limit: int, cursor: str | None) -> 
         found, cursor = (*found, *page.runs), page.next_cursor
         if cursor is None or len(found) == limit:
             return RunPage(runs=found, next_cursor=cursor)
+
+
+@runs.command(epilog="Example: paracle runs show run_01J…")
+def show(
+    run_id: RunArgument,
+    parts: Annotated[int, typer.Option(min=0, max=10_000, help="most items or iterations of each step")] = 20,
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """Show one run: how it stands and why, and its steps with their times, attempts, errors and what they led to."""
+    with connect(url) as client:
+        view = client.get_run(run_id, parts=parts)
+    if output is Output.JSON:
+        print_json(view)
+        return
+    for line in heading(view):
+        console().print(safe(line), markup=False, highlight=False, soft_wrap=True)
+    console().print()
+    print_table(COLUMNS, rows(view), empty="no steps")
 
 
 def _run_row(one: RunSummary) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -124,9 +125,29 @@ async def _start(request: Request, call: Context, bus: Bus, command: StartRun) -
     return answer(accepted, 202, {"Location": f"/v1/runs/{accepted.run_id}"})
 
 
-async def get_run(run_id: RunPath, call: Caller, bus: TheBus) -> Response:
-    """The run with its steps."""
-    return answer(await bus.call(GetRun(run_id=run_id), call))
+async def get_run(
+    run_id: RunPath,
+    call: Caller,
+    bus: TheBus,
+    parts: Annotated[int, Query(ge=0, le=10_000, description="Most items or iterations of each step.")] = 100,
+) -> Response:
+    """The run with its steps. The header `Link` says where its events, children, approvals, … are."""
+    view = await bus.call(GetRun(run_id=run_id, parts=parts), call)
+    return answer(view, headers={"Link": ", ".join(_links(view))})
+
+
+def _links(view: RunView) -> Iterator[str]:
+    """What belongs to a run, as RFC 8288 has it."""
+    here = f"/v1/runs/{view.run.run_id}"
+    for name in ("events", "usage", "audit"):
+        yield f'<{here}/{name}>; rel="{name}"'
+    yield f'</v1/runs?parent={view.run.run_id}>; rel="children"'
+    yield f'</v1/approvals?run_id={view.run.run_id}>; rel="approvals"'
+    yield f'</v1/dead-letters?run_id={view.run.run_id}>; rel="dead-letters"'
+    if view.parent is not None:
+        yield f'</v1/runs/{view.parent.run_id}>; rel="up"'
+    if view.run.forked_from is not None:
+        yield f'</v1/runs/{view.run.forked_from}>; rel="forked-from"'
 
 
 async def get_usage(run_id: RunPath, call: Caller, bus: TheBus) -> Response:

@@ -1,0 +1,102 @@
+"""One run, for people: how it stands and why, and its steps as a tree with what they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from paracle_client.display import duration
+from paracle_domain.errors import ErrorInfo
+from paracle_domain.run.commands import QueuePlace, RunView, StepStatus, StepView
+
+COLUMNS = ("STEP", "STATUS", "STARTED", "TOOK", "TRIES", "WHAT")
+
+type Row = tuple[str, str, str, str, str, str]
+
+
+def heading(view: RunView) -> Iterator[str]:
+    """Lines about the run as a whole."""
+    run = view.run
+    yield f"{run.run_id}  {run.workflow} (revision {run.revision})  {run.status}"
+    yield f"started {_time(run.created_at)} by {view.principal}, took {_took(run.created_at, run.finished_at)}"
+    if run.labels:
+        yield "labels " + ", ".join(f"{key}={value}" for key, value in run.labels.items())
+    yield f"pinned {run.plan}"
+    if view.parent is not None:
+        yield f"child of {view.parent.run_id}, its step {view.parent.step}, attempt {view.parent.attempt}"
+    if run.forked_from is not None:
+        yield f"forked from {run.forked_from}"
+    if view.deadline_at is not None and not run.status.terminal:
+        yield f"times out {_time(view.deadline_at)}"
+    if view.queue is not None:
+        yield _queued(view.queue)
+    if run.stuck is not None:
+        yield f"stuck since {_time(run.stuck.since)}: paracle dlq show {run.stuck.dead_letter}"
+    if view.error is not None:
+        yield f"error {_error(view.error)}"
+    if view.uncompensated:
+        yield f"not undone: {', '.join(view.uncompensated)}"
+
+
+def _queued(place: QueuePlace) -> str:
+    full = []
+    if place.workflow_limit is not None:
+        full.append(f"{place.workflow_running} of at most {place.workflow_limit} runs of the workflow are under way")
+    if place.tenant_limit is not None:
+        full.append(f"{place.tenant_running} of at most {place.tenant_limit} of the tenant")
+    return f"queued: {', '.join(full) or 'about to start'}; {place.ahead:,} before it"
+
+
+def rows(view: RunView) -> Iterator[Row]:
+    """A row for each step, below it its items or iterations and what undoes it."""
+    for step in view.steps:
+        yield from _rows(step, 0)
+
+
+def _rows(step: StepView, depth: int) -> Iterator[Row]:
+    began = "" if step.started_at is None else f"{step.started_at.astimezone():%H:%M:%S}"
+    took = "" if step.started_at is None else _took(step.started_at, step.finished_at)
+    tries = str(step.attempts) if step.attempts else ""
+    yield f"{'  ' * depth}{step.id}", _status(step), began, took, tries, "; ".join(_what(step))
+    for part in step.parts:
+        yield from _rows(part, depth + 1)
+    if step.parts and (more := step.parts_total - len(step.parts)) > 0:
+        yield f"{'  ' * (depth + 1)}and {more:,} more", "", "", "", "", ""
+    if step.compensation is not None:
+        yield from _rows(step.compensation, depth + 1)
+
+
+def _status(step: StepView) -> str:
+    return f"{step.status}, tolerated" if step.degraded and step.status is not StepStatus.COMPLETED else step.status
+
+
+def _what(step: StepView) -> Iterator[str]:
+    yield f"{step.target_kind} {step.target}".rstrip()
+    if step.parts_total:
+        yield f"{step.parts_ended:,} of {step.parts_total:,} ended"
+    if step.child_run_id is not None:
+        yield f"run {step.child_run_id}"
+    if step.approval_id is not None:
+        yield f"approval {step.approval_id}"
+    if step.signal is not None:
+        yield f"waits for signal {step.signal}"
+    if step.due_at is not None and not step.status.terminal:
+        yield f"until {_time(step.due_at)}"
+    if step.kept:
+        yield "kept"
+    if step.compensated:
+        yield "undone"
+    if step.error is not None:
+        yield _error(step.error)
+
+
+def _error(error: ErrorInfo) -> str:
+    return f"{error.code}: {error.message}"
+
+
+def _time(at: datetime) -> str:
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _took(began: datetime, ended: datetime | None) -> str:
+    return "–" if ended is None else duration((ended - began).total_seconds())
