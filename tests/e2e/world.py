@@ -58,6 +58,8 @@ class System:
         self._extra = {one.name: dict(everywhere) for one in SERVICES}
         self._extra["provider_gateway"] |= self._providers()
         self._extra["api_gateway"] |= {"PARACLE_API_TRUST_IDENTITY": "true"}
+        # only workflows that ask for it are dropped, but those at once
+        self._extra["orchestrator"] |= {"PARACLE_RUN_KEEP_LEAST_S": "0", "PARACLE_PURGE_EVERY_S": "0.5"}
         self._root = root / ".paracle"
         self.stack = self._stack({})
 

@@ -1,0 +1,132 @@
+"""Many runs at once: one order to all of them, a limit on how many are under way, and the end of their time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, Final
+
+import pytest
+from tests.e2e.world import PATIENCE_S, System, paracle
+
+from paracle_chassis.testing.eventually import eventually
+from paracle_client import AsyncClient
+from paracle_domain.errors import NotFound
+from paracle_domain.run.commands import RunFilter, RunStatus, RunSummary
+
+MANIFESTS: Final = """
+apiVersion: paracle/v1
+kind: Workflow
+metadata: {name: sleeper}
+spec:
+  steps: [{id: nap, wait: {for_s: 600}}]
+---
+apiVersion: paracle/v1
+kind: Workflow
+metadata: {name: narrow}
+spec:
+  max_runs: 3
+  steps: [{id: nap, wait: {for_s: 0.4}}]
+---
+apiVersion: paracle/v1
+kind: Workflow
+metadata: {name: brief}
+spec:
+  retention: {keep_s: 1}
+  steps: [{id: nap, wait: {for_s: 0.1}}]
+"""
+MANY: Final = 300
+ACTIVE: Final = (RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.CANCELLING)
+
+
+@pytest.fixture
+async def client(system: System) -> AsyncIterator[AsyncClient]:
+    await asyncio.to_thread(system.apply, MANIFESTS)
+    async with system.client() as client, asyncio.timeout(2 * PATIENCE_S):
+        yield client
+
+
+async def start(client: AsyncClient, workflow: str, number: int, **labels: str) -> set[str]:
+    started = await asyncio.gather(*(client.start_run(workflow, labels=labels) for _ in range(number)))
+    return {accepted.run_id for accepted in started}
+
+
+async def found(client: AsyncClient, **wanted: Any) -> list[RunSummary]:
+    runs: list[RunSummary] = []
+    cursor = None
+    while True:
+        page = await client.runs(**wanted, limit=500, cursor=cursor)
+        runs += page.runs
+        cursor = page.next_cursor
+        if cursor is None:
+            return runs
+
+
+def ids(runs: Iterable[RunSummary]) -> set[str]:
+    return {run.run_id for run in runs}
+
+
+async def test_one_order_cancels_hundreds_of_runs_and_no_other_though_it_is_killed(
+    system: System, client: AsyncClient
+) -> None:
+    gone, stay = await start(client, "sleeper", MANY, batch="gone"), await start(client, "sleeper", 20, batch="stay")
+    labels = ("--workflow", "sleeper", "--label", "batch=gone")
+    counted = await asyncio.to_thread(paracle, "runs", "cancel", *labels, "--dry-run", "-o", "json", url=system.url)
+    assert json.loads(counted.stdout) == {"count": MANY}
+    assert len(await found(client, workflow="sleeper", labels={"batch": "gone"}, status=RunStatus.RUNNING)) == MANY
+    order = asyncio.create_task(client.cancel_runs(RunFilter(workflow="sleeper", labels={"batch": "gone"}), "enough"))
+
+    async def begun() -> bool:
+        return bool(await found(client, labels={"batch": "gone"}, status=(RunStatus.CANCELLING, RunStatus.CANCELLED)))
+
+    await eventually(begun)
+    system.stack.kill("orchestrator")
+    await asyncio.to_thread(system.stack.start, "orchestrator")
+    await order
+
+    async def ended() -> bool:
+        return ids(await found(client, labels={"batch": "gone"}, status=RunStatus.CANCELLED)) == gone
+
+    await eventually(ended)
+    assert ids(await found(client, labels={"batch": "stay"}, status=RunStatus.RUNNING)) == stay
+    reasons = [event.data["reason"] async for event in client.events(next(iter(gone))) if event.type == "run.cancelled"]
+    assert reasons == ["enough"]
+    told = await asyncio.to_thread(paracle, "runs", "cancel", "--label", "batch=stay", url=system.url)
+    assert told.stdout == "told 20 runs to cancel\n"
+
+
+async def test_a_limit_holds_over_two_orchestrators_and_kills_lose_no_slot(system: System, client: AsyncClient) -> None:
+    system.scale(orchestrator=2)
+    try:
+        started = await start(client, "narrow", 24, batch="limit")
+        most, killed = 0, False
+        while True:
+            runs = await found(client, workflow="narrow", labels={"batch": "limit"})
+            most = max(most, sum(run.status in ACTIVE for run in runs))
+            assert most <= 3
+            done = sum(run.status is RunStatus.COMPLETED for run in runs)
+            if done == len(started):
+                break
+            if done > 5 and not killed:
+                killed = True
+                system.stack.kill("orchestrator")
+        assert (most, ids(runs)) == (3, started)
+        queued = [event async for event in client.events(next(iter(started))) if event.type == "run.admitted"]
+        assert len(queued) == 1
+    finally:
+        system.scale()
+
+
+async def test_runs_go_when_their_time_is_over(system: System, client: AsyncClient) -> None:
+    brief = await start(client, "brief", 20)
+    kept = await client.wait(next(iter(await start(client, "narrow", 1))))
+
+    async def gone() -> bool:
+        return not await found(client, workflow="brief")
+
+    await eventually(gone)
+    for run_id in brief:
+        with pytest.raises(NotFound):
+            await client.get_run(run_id)
+    assert (await client.get_run(kept.run.run_id)).run.status is RunStatus.COMPLETED
