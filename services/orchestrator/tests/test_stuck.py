@@ -19,7 +19,7 @@ from paracle_chassis.receipts import NoReceipt
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.memory_store import MemoryEventStore
 from paracle_domain import subjects
-from paracle_domain.dead_letters import LetterGone, dead_letter_id
+from paracle_domain.dead_letters import DEAD_SUBJECT, LetterGone, dead_letter_id
 from paracle_domain.errors import InternalError, MalformedMessage, NotFound, ParacleError
 from paracle_domain.ids import new_id
 from paracle_domain.run.commands import (
@@ -273,6 +273,16 @@ async def test_which_letters_count(desk: Any, kind: str, error: ParacleError, to
     }[kind]
     await desk.stuck.mark([buried(subject, CancelRun(run_id=run).encode(), error=error, told=told)])
     assert (await stuck_of(desk, run) is not None) is counts
+
+
+@pytest.mark.parametrize("subject", ["", "nonsense", "a.b.c", "a.b.c.result", "paracle.v1.acme.result.run_1"])
+async def test_a_letter_may_say_anything_of_its_subject(desk: Any, subject: str) -> None:
+    """It is marked or not, but taken in: what is refused here would be another dead letter."""
+    run = await desk.start()
+    headers = {DEAD_SUBJECT: subject, "paracle-correlation-id": run}
+    letter = Delivery(Incoming(subjects.dlq("acme", "x"), "", b"", headers=headers), NoReceipt(), stored_ns=1)
+    await desk.stuck.mark([letter])
+    assert (await stuck_of(desk, run) is not None) is (".result" in subject)
 
 
 async def test_letters_of_no_run_mark_none(desk: Any) -> None:

@@ -77,7 +77,7 @@ def mark_of(letter: Letter) -> Mark | None:
     A command that was refused stops nothing, so of commands only those count that broke whoever read them.
     """
     about = letter.about
-    kind = (about.subject or "...").split(".")[3]
+    kind = "".join((about.subject or "").split(".")[3:4])  # whatever a letter says its subject is
     counts = kind in _TOLD or (kind == "cmd" and about.code == InternalError.code)
     if about.run_id is None or letter.told or not counts:
         return None
