@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -13,6 +13,7 @@ from approvals_memory import ApprovalsInMemory
 from queue_memory import QueueInMemory
 from runs_memory import RunsInMemory
 from stuck_memory import StuckInMemory
+from trigger_desk import TriggerDesk
 
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.delivery import Delivery
@@ -282,3 +283,11 @@ def tools() -> Any:
         delivery = staticmethod(delivery)
 
     return Tools
+
+
+@pytest.fixture
+async def trigger_desk() -> AsyncIterator[TriggerDesk]:
+    found = TriggerDesk()
+    await found.open()
+    yield found
+    await found.bus.drain()

@@ -60,7 +60,7 @@ def create_app(
         settings,
         bus=bus,
         routes=routes(orchestrator, watch, stuck, settings),
-        resources=[database, ticks, admissions, bulk, purges, *watch.rounds.values()],
+        resources=[database, ticks, admissions, bulk, purges, watch.triggers.beside, *watch.rounds.values()],
         checks={
             "postgres": database.check,
             "ticks": ticks.check,

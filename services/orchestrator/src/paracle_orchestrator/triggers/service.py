@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -28,6 +27,7 @@ from paracle_domain.trigger.scope import Scope, message_scope, schedule_scope
 from paracle_orchestrator.orders import refuse, run_id_for
 from paracle_orchestrator.outgoing import SOURCE
 from paracle_orchestrator.ports import Clock
+from paracle_orchestrator.triggers.beside import Beside
 from paracle_orchestrator.triggers.following import Follower
 from paracle_orchestrator.triggers.learning import calendar_of, paused_by, resumed
 from paracle_orchestrator.triggers.ports import Trigger, TriggerStore
@@ -38,11 +38,9 @@ from paracle_orchestrator.triggers.views import LAST_RUNS, summary_of, view_of
 ENTITY: Final = "trigger_state"
 """Whose events these are; those of entity `trigger` are about revisions, and the registry's."""
 
-_RETRY_S: Final = 1.0
-
 
 class Triggers:
-    """Commands and queries about triggers; `verbs` are the commands."""
+    """Commands and queries about triggers; `verbs` are the commands, `beside` is a resource."""
 
     def __init__(self, store: TriggerStore, follower: Follower, starter: Starter, bus: Bus, clock: Clock) -> None:
         self._store = store
@@ -51,11 +49,11 @@ class Triggers:
         self._bus = bus
         self._clock = clock
         self.verbs = frozenset((PauseTrigger.verb, ResumeTrigger.verb, FireTrigger.verb))
-        self._firing: set[asyncio.Task[None]] = set()
+        self.beside = Beside()
         self._verbs: Mapping[str, Callable[[Delivery], Awaitable[None]]] = {
             PauseTrigger.verb: self._pause,
             ResumeTrigger.verb: self._resume,
-            FireTrigger.verb: self._fire_aside,
+            FireTrigger.verb: self._fire_beside,
         }
 
     async def obey(self, delivery: Delivery) -> None:
@@ -114,26 +112,10 @@ class Triggers:
 
         await delivery.reply(await self._change(delivery, command.name, resume, "resumed", {}))
 
-    async def _fire_aside(self, delivery: Delivery) -> None:
+    async def _fire_beside(self, delivery: Delivery) -> None:
         """Fire beside the mailbox: the start is a command, too, and comes after this one in the same mailbox."""
         command = delivery.decode(FireTrigger)
-        delivery.keep()
-        task = asyncio.get_running_loop().create_task(self._fire_and_answer(delivery, command))
-        self._firing.add(task)
-        task.add_done_callback(self._firing.discard)
-
-    async def _fire_and_answer(self, delivery: Delivery, command: FireTrigger) -> None:
-        try:
-            await delivery.reply(await self._fire(delivery, command))
-        except ParacleError as error:
-            if error.retryable:
-                await delivery.nak(_RETRY_S)
-                return
-            await refuse(delivery, error)
-        except Exception:
-            await delivery.nak(_RETRY_S)
-            raise
-        await delivery.ack()
+        self.beside.take(delivery, lambda: self._fire(delivery, command))
 
     async def _fire(self, delivery: Delivery, command: FireTrigger) -> Message:
         """Start a run; the same command again is answered with the same run."""

@@ -1,0 +1,68 @@
+"""Commands that are obeyed beside their mailbox, because obeying them takes another command through it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, Self
+
+from paracle_chassis import outages
+from paracle_chassis.delivery import Delivery
+from paracle_domain.errors import ParacleError
+from paracle_domain.messages import Message
+from paracle_orchestrator.orders import refuse
+
+PULSE_S: Final = 1.5
+_RETRY_S: Final = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Beside:
+    """What is under way. A resource of the service: what is not done when it ends comes to another replica."""
+
+    def __init__(self) -> None:
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    def take(self, delivery: Delivery, work: Callable[[], Awaitable[Message]]) -> None:
+        """Answer `delivery` with what `work` comes to; it is no longer the mailbox's."""
+        delivery.keep()
+        task = asyncio.get_running_loop().create_task(self._carry_out(delivery, work), name=delivery.envelope.id)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _carry_out(self, delivery: Delivery, work: Callable[[], Awaitable[Message]]) -> None:
+        pulse = asyncio.get_running_loop().create_task(_pulse(delivery))
+        try:
+            answer = await work()
+        except Exception as error:  # as in a mailbox: what cannot be done now comes again
+            if isinstance(error, ParacleError) and not error.retryable:
+                await refuse(delivery, error)
+                await delivery.ack()
+                return
+            if isinstance(error, ParacleError) or outages.is_outage(error):
+                log.warning("a command waits: %s", error)
+            else:
+                log.exception("a command broke off")
+            await delivery.nak(_RETRY_S)
+        else:
+            await delivery.reply(answer)
+            await delivery.ack()
+        finally:
+            pulse.cancel()
+
+
+async def _pulse(delivery: Delivery) -> None:
+    """Keep the mailbox from giving it to somebody else meanwhile."""
+    while True:
+        await asyncio.sleep(PULSE_S)
+        await delivery.in_progress()
