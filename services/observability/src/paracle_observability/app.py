@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
@@ -12,9 +13,11 @@ from paracle_chassis.postgres import Database, Queries
 from paracle_observability.adapters.nats import NatsStreamCopies
 from paracle_observability.adapters.owners import OrchestratorRuns, RuntimeTasks
 from paracle_observability.adapters.postgres import PostgresEventLog
+from paracle_observability.adapters.retention import PostgresAuditRetention
 from paracle_observability.adapters.shelf import PostgresShelf
 from paracle_observability.dead_letters import DeadLetters
 from paracle_observability.handlers import routes
+from paracle_observability.retention import AuditPurger, Keeping
 from paracle_observability.service import Observability
 from paracle_observability.settings import Settings
 
@@ -33,11 +36,20 @@ def create_app(settings: Settings) -> Service:
         "sweeps", partial(observability.sweep, settings.sweep_quiet_s), every_s=settings.sweep_interval_s
     )
     expiry = Background("expiry", partial(dead_letters.expire, settings.dead_letters_keep_s), every_s=_EXPIRY_EVERY_S)
+    keeping = Keeping(settings.audit_keep_s, settings.audit_keep_s_of)
+    purger = AuditPurger(
+        PostgresAuditRetention(database.pool, queries), keeping, _now, every_s=settings.audit_purge_every_s
+    )
+    purges = Background("purges", purger.round, every_s=settings.audit_purge_every_s)
     return Service(
         "observability",
         settings,
         bus=bus,
         routes=routes(observability, dead_letters, batch=settings.store_batch, linger_s=settings.store_linger_s),
-        resources=[database, sweeps, expiry],
+        resources=[database, sweeps, expiry, purges],
         checks={"postgres": database.check, "sweeps": sweeps.check, "expiry": expiry.check},
     )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -130,3 +130,30 @@ delete from dead_letter where tenant = $1 and id = $2 returning id
 
 -- name: expired_dead_letters
 select tenant, id from dead_letter where at < $1 order by at limit $2
+
+-- name: audited_tenants
+-- One look into the index for each.
+with recursive known as (
+    (select tenant from history order by tenant limit 1)
+    union all
+    select n.tenant from known k cross join lateral (
+           select tenant from history where tenant > k.tenant order by tenant limit 1) as n
+)
+select tenant from known
+
+-- name: drop_audit
+-- Of tenant $1: all that is told of the entities that have been silent since before $2, longest first, $3 of them. Runs
+-- and tasks must have ended. Replicas drop different ones.
+with due as (
+    select tenant, entity, id from history
+     where tenant = $1 and touched_at < $2 and (closed or entity not in ('run', 'task'))
+     order by touched_at limit $3 for update skip locked
+), told as (
+    delete from event e using due where e.tenant = due.tenant and e.entity = due.entity and e.id = due.id
+), used as (
+    delete from usage u using due where due.entity = 'run' and u.tenant = due.tenant and u.run_id = due.id
+), gone as (
+    delete from history h using due where h.tenant = due.tenant and h.entity = due.entity and h.id = due.id
+    returning h.id
+)
+select count(*) from gone

@@ -31,3 +31,17 @@ class Settings(ServiceSettings):
         title="Dead letters",
         description="Seconds after which a dead letter that nobody redrives or drops is given up.",
     )
+    audit_keep_s: float | None = Field(
+        None,
+        gt=0,
+        title="Retention",
+        description="Seconds that what is told of an entity is kept after its last event; for ever, if not set.",
+    )
+    audit_keep_s_of: dict[str, float | None] = Field(
+        {},
+        title="Retention of tenants",
+        description='The same for single tenants, as JSON: {"acme": 2592000, "archive": null}; null is for ever.',
+    )
+    audit_purge_every_s: float = Field(
+        60.0, gt=0, title="Purge", description="Seconds between two looks for what is told too long."
+    )

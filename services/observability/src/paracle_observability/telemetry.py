@@ -14,6 +14,7 @@ BURIED: Final = Counter("paracle.observability.dead_letters.kept", "Dead letters
 SETTLED: Final = Counter(
     "paracle.observability.dead_letters.settled", "Dead letters redriven, dropped or expired.", "{letter}"
 )
+DROPPED: Final = Counter("paracle.observability.entities.dropped", "Entities whose time was over.", "{entity}")
 MENDED: Final = Counter("paracle.observability.events.mended", "Missing events fetched from their owner.", "{event}")
 MISSING: Final = Histogram(
     "paracle.observability.events.missing", "Events known to be missing, at every sweep.", "{event}"
