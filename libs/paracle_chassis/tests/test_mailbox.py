@@ -8,6 +8,7 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from paracle_chassis import receipts
+from paracle_chassis.routes import Routes
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.contracts.bus import mailbox, note
 from paracle_chassis.testing.eventually import eventually
@@ -127,6 +128,30 @@ async def test_a_dead_letter_keeps_the_message_and_says_why(serve):
     assert found.headers[dead_letters.DEAD_REASON] == "not this one"
     assert found.headers[dead_letters.DEAD_TRIES] == "1"
     await emptied(bus)
+
+
+async def test_a_dead_letter_that_its_reader_refuses_is_not_buried_for_ever(serve):
+    """Once, so that it is seen; then it stays where it is."""
+    refused: list[int] = []
+
+    async def refuse(batch) -> None:
+        refused.extend(delivery.stream_seq for delivery in batch)
+        raise Conflict("no letters")
+
+    table = Routes("testing")
+    table.mailbox(
+        stream=subjects.DEADLETTERS, durable="testing", filter=subjects.dlq(subjects.ANY, subjects.ANY), handler=refuse
+    )
+    bus = await serve(table)
+    await bus.client.publish(subjects.dlq("acme", "elsewhere"), b"by hand")
+    jetstream = bus.client.jsm()
+
+    async def settled() -> bool:
+        consumer = await jetstream.consumer_info(subjects.DEADLETTERS, "testing")
+        return refused == [1, 2] and consumer.num_ack_pending == consumer.num_pending == 0
+
+    await eventually(settled)
+    assert (await jetstream.stream_info(subjects.DEADLETTERS)).state.messages == 2
 
 
 async def test_of_a_published_batch_the_one_poison_message_becomes_a_dead_letter(serve):

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Self, override
 
 from paracle_domain.dead_letters import (
+    DEAD_AGAIN,
     DEAD_CODE,
     DEAD_CONSUMER,
     DEAD_ID,
@@ -55,7 +56,8 @@ def dead_headers(delivery: Delivery, place: Place, error: ParacleError) -> dict[
 
     A dead letter that cannot be read itself still says where it came from at first.
     """
-    first = delivery.headers if place.stream == DEADLETTERS else {}
+    was_dead = place.stream == DEADLETTERS
+    first = delivery.headers if was_dead else {}
     return {
         **{name: value for name, value in delivery.headers.items() if _is_own(name) or name in _STAY},
         MSG_ID: f"{place.stream}.{place.seq}.{place.stored_ns}.{place.consumer}",
@@ -68,7 +70,13 @@ def dead_headers(delivery: Delivery, place: Place, error: ParacleError) -> dict[
         DEAD_REASON: " ".join(str(error).split())[:_REASON_LIMIT],
         DEAD_TRIES: str(place.deliveries),
         **{name: first[name] for name in _FIRST_DEATH if name in first},
+        **({DEAD_AGAIN: "true"} if was_dead else {}),
     }
+
+
+def is_hopeless(delivery: Delivery, place: Place) -> bool:
+    """Whether its readers refuse it however often it is buried: it stays in the stream of dead letters as it is."""
+    return place.stream == DEADLETTERS and DEAD_AGAIN in delivery.headers
 
 
 @dataclass(frozen=True, slots=True)

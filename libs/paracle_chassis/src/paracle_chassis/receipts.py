@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Protocol, Self, override
 
 from paracle_chassis import frames, telemetry
 from paracle_chassis.claims import Claims
-from paracle_chassis.dead_letters import dead_headers, id_of
+from paracle_chassis.dead_letters import dead_headers, id_of, is_hopeless
 from paracle_chassis.delivery import Delivery, Receipt
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import Link
@@ -84,6 +84,9 @@ class Settler:
 
     async def bury(self, delivery: Delivery, place: Place, error: ParacleError) -> None:
         """Copy `delivery` to the dead letters; the same one twice is one dead letter."""
+        if is_hopeless(delivery, place):
+            _log.error("dead letter %s of %s cannot be read: %s", place.seq, place.stream, error)
+            return
         tenant = delivery.subject.split(".", 3)[2] if delivery.subject.count(".") > 2 else DEFAULT_TENANT
         headers = dead_headers(delivery, place, error)
         body = await self.claims.check_in(await self._whole(delivery), headers)

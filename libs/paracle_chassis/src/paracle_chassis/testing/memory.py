@@ -14,7 +14,7 @@ from typing import Any, cast, override
 
 from paracle_chassis import codec
 from paracle_chassis.bus import PAYLOAD_LIMIT, Bus, Outgoing
-from paracle_chassis.dead_letters import dead_headers
+from paracle_chassis.dead_letters import dead_headers, is_hopeless
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.mailbox import Mailbox
@@ -235,6 +235,8 @@ class MemoryBus(Bus):
 
     async def bury(self, delivery: Delivery, place: Place, error: ParacleError) -> None:
         headers = dead_headers(delivery, place, error)
+        if is_hopeless(delivery, place):
+            return
         if (subjects.DEADLETTERS, headers[MSG_ID]) not in self._ids:
             self._ids.add((subjects.DEADLETTERS, headers[MSG_ID]))
             subject = subjects.dlq(delivery.tenant, self._services[place.consumer])
