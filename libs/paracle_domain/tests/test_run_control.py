@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from run_driver import EPOCH, FLAKY, RUN_ID, Driver, drive, plan
@@ -212,9 +213,10 @@ def test_a_retry_keeps_its_room() -> None:
     assert run.status("b") == "running"
 
 
-def fork(run: Driver, from_step: str, machine: RunMachine | None = None) -> Driver:
+def fork(run: Driver, from_step: str, machine: RunMachine | None = None, value: Any = None) -> Driver:
     new = Driver(machine or run.machine)
-    new.begin(forked_from=RUN_ID, kept=kept_steps(run.state, new.machine.graph, from_step))
+    kept = kept_steps(run.state, new.machine.plan, new.machine.graph, from_step, value or {})
+    new.begin(value, forked_from=RUN_ID, kept=kept)
     return new
 
 
@@ -247,7 +249,7 @@ def test_a_fork_may_be_of_another_revision() -> None:
     new = fork(run, "b", newer)
     assert new.types == ["run.started", "step.kept:a", "step.started:n"]
     with pytest.raises(NotFound, match="there is no step 'c'"):
-        kept_steps(run.state, newer.graph, "c")
+        kept_steps(run.state, newer.plan, newer.graph, "c", {})
 
 
 def test_a_fork_keeps_the_choice_of_a_switch_and_its_degradation() -> None:
@@ -275,6 +277,83 @@ def test_a_fork_does_again_what_was_undone_and_undoes_only_its_own() -> None:
     new = fork(run, "b")
     new.fail("b")
     assert new.state.status is RunStatus.FAILED
+
+
+ASKING = (
+    {"id": "a"},
+    {"id": "ok", "needs": ["a"], "when": "{{ input.n > 20 }}", "approval": {"ask": "{{ input.n }}?"}},
+    {"id": "pause", "needs": ["ok"], "wait": {"for_s": 0}},
+    {"id": "pay", "needs": ["pause"]},
+    {"id": "note", "needs": ["ok"]},
+    {"id": "last", "needs": ["pay"]},
+)
+
+
+def paid(n: int, *, fails: str = "") -> Driver:
+    """A run that was approved, if that was wanted, and did all, or failed at one step."""
+    run = drive(*ASKING)
+    run.begin({"n": n})
+    run.finish("a")
+    if n > 20:
+        run.decide("ok")
+    for name in ("pay", "note", "last"):
+        if run.status(name) == "running":
+            run.fail(name) if name == fails else run.finish(name)
+    return run
+
+
+def kept_by(new: Driver) -> set[str]:
+    return {event.step for event in new.events if event.type == "step.kept"}
+
+
+def test_a_fork_asks_again_before_it_does_what_was_approved_for_the_old_run() -> None:
+    for run in (paid(50), paid(50, fails="pay")):
+        new = fork(run, "pay", value={"n": 50})
+        assert "a" in kept_by(new)
+        assert (new.status("ok"), new.status("pause"), new.status("pay")) == ("waiting", None, None)
+        new.decide("ok")
+        assert new.status("pay") == "running"
+
+
+def test_a_fork_does_not_ask_again_for_what_is_done() -> None:
+    run = paid(50)
+    for value in ({"n": 50}, {"n": 60}):
+        new = fork(run, "last", value=value)
+        assert kept_by(new) == {"a", "ok", "pause", "pay", "note"}
+        assert new.status("last") == "running"
+
+
+def test_what_a_fork_does_anew_from_between_is_asked_again() -> None:
+    new = fork(paid(50), "pause", value={"n": 50})
+    assert kept_by(new) == {"a", "note"}
+    assert new.status("ok") == "waiting"
+
+
+def test_a_fork_asks_if_another_input_wants_it() -> None:
+    run = paid(10)
+    assert run.status("ok") == "skipped"
+    same, more = fork(run, "pay", value={"n": 10}), fork(run, "pay", value={"n": 50})
+    assert (same.status("ok"), same.status("pay")) == ("skipped", "running")
+    assert (more.status("ok"), more.status("pay")) == ("waiting", None)
+    assert kept_by(more) == {"a", "note"}
+    less = fork(paid(50), "pay", value={"n": 10})
+    assert (less.status("ok"), less.status("pay")) == ("skipped", "running")
+
+
+def test_what_was_skipped_guards_nothing_by_itself() -> None:
+    steps = (
+        {"id": "ok", "approval": {"ask": "?"}},
+        {"id": "maybe", "needs": ["ok"], "when": "{{ false }}"},
+        {"id": "tell", "needs": ["ok"], "emit": {"event": "asked"}},
+        {"id": "pause", "needs": ["maybe", "tell"], "wait": {"for_s": 0}},
+        {"id": "pay", "needs": ["pause"]},
+    )
+    run = drive(*steps)
+    run.begin()
+    run.decide("ok")
+    run.finish("pay")
+    new = fork(run, "pay")
+    assert (new.status("ok"), new.status("maybe"), new.status("pay")) == ("waiting", None, None)
 
 
 def test_a_fork_of_everything_is_over_at_once() -> None:

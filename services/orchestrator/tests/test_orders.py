@@ -281,6 +281,23 @@ async def test_a_fork_may_take_another_revision_and_input(desk: Any, tools: Any)
     assert isinstance(other.answers[0], Conflict)
 
 
+async def test_a_fork_asks_again_and_takes_no_decision_of_the_old_run(asking: Any, tools: Any) -> None:
+    run_id = await asking.start(value={"n": 12})
+    old = await asked(asking)
+    bob = {"by": "bob", "roles": "finance"}
+    await asking.order(yes(old), key="yes", **bob)
+    (pay,) = tools.tasks(asking.bus.take())
+    await asking.finish(pay, tools.failed)
+    fork = ForkRun(run_id=run_id, from_step="pay", input={"n": 1_000_000})
+    forked = (await asking.order(fork, key="fork")).answers[0].run_id
+    new = await asked(asking, run_id=forked)
+    assert (new.status, new.action, new.decisions) == (ApprovalStatus.OPEN, {"n": 1_000_000}, ())
+    assert new.digest != old.digest
+    replayed = yes(old, approval_id=new.approval_id)
+    assert isinstance((await asking.order(replayed, key="replay", **bob)).answers[0], Conflict)
+    assert tools.tasks(asking.bus.take()) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "more", "kind", "path"),
     [

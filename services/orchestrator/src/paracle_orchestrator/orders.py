@@ -129,7 +129,7 @@ class Orders:
             priority=begun.priority,
         )
         pinned.check_input(start.input)
-        kept = kept_steps(old.state, pinned.machine.graph, command.from_step)
+        kept = kept_steps(old.state, pinned.plan, pinned.machine.graph, command.from_step, start.input)
         run_id = command.new_run_id or run_id_for(context.tenant, delivery.envelope.id, delivery.stored_ns)
         queued = self._limits.hold(pinned.plan, context.tenant)
         begin = Begin(run_id, context.tenant, context.principal, start, forked_from=old.id, kept=kept, queued=queued)

@@ -1,20 +1,31 @@
-"""Forks: a run that begins with what another one had finished."""
+"""Forks: a run that begins with what another one had finished.
+
+Decisions of people are not taken over by work that is yet to be done: they were made upon what the old run was about to
+do, and the new one does it again, or does something else. So an approval is asked again unless all that it guards is
+kept: whatever follows it, up to the first work on each way.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
+from pydantic import JsonValue
+
 from paracle_domain.errors import NotFound
 from paracle_domain.names import suggest
+from paracle_domain.plan import Plan
 from paracle_domain.run.commands import StepStatus
 from paracle_domain.run.events import StepKept
 from paracle_domain.run.state import RunState, StepState
 from paracle_domain.workflow.graph import Graph
+from paracle_domain.workflow.spec import StepSpec
 
 
-def kept_steps(old: RunState, graph: Graph, from_step: str) -> tuple[StepKept, ...]:
-    """What a fork of `old` over `graph` (of the same plan or a newer one) keeps: all that it need not do again.
+def kept_steps(old: RunState, plan: Plan, graph: Graph, from_step: str, value: JsonValue) -> tuple[StepKept, ...]:
+    """What a fork of `old` keeps, on the input `value` and by `plan` (the same or a newer one), which has the `graph`.
 
-    Those are the steps that completed or were skipped, but for `from_step`, for what was undone, and for whatever needs
-    a step that is not kept.
+    Those are the steps that completed or were skipped, but for `from_step`, for what was undone, for approvals that are
+    to be asked again, and for whatever needs a step that is not kept.
 
     Raises
     ------
@@ -23,17 +34,26 @@ def kept_steps(old: RunState, graph: Graph, from_step: str) -> tuple[StepKept, .
     """
     if from_step not in graph.index:
         raise NotFound(f"there is no step {from_step!r}{suggest(from_step, graph.index)}", path="from_step")
+    kept = _kept(old, graph, from_step)
+    specs = {step.id: step for step in plan.workflow.spec.steps}
+    same = plan.digest == old.started_event.plan and value == old.started_event.input
+    again = frozenset(_to_ask_again(graph, specs, kept, same=same))
+    return tuple(event for name, event in kept.items() if name not in again)  # work that is done stays done
+
+
+def _kept(old: RunState, graph: Graph, from_step: str) -> dict[str, StepKept]:
+    """What need not be done again, by name."""
     kept: dict[str, StepKept] = {}
     for name in graph.order:
         step = old.steps.get(name) if name in old.graph.index else None
         if step is None or name == from_step or not all(needed in kept for needed in graph.needs[name]):
             continue
-        if (event := _kept(name, step)) is not None:
+        if (event := _event(name, step)) is not None:
             kept[name] = event
-    return tuple(kept.values())
+    return kept
 
 
-def _kept(name: str, step: StepState) -> StepKept | None:
+def _event(name: str, step: StepState) -> StepKept | None:
     match step.status:
         case StepStatus.COMPLETED if step.compensation is None:
             return StepKept(step=name, status="completed", output=step.output, degraded=step.degraded)
@@ -41,3 +61,34 @@ def _kept(name: str, step: StepState) -> StepKept | None:
             return StepKept(step=name, status="skipped")
         case _:
             return None
+
+
+def _to_ask_again(
+    graph: Graph, specs: Mapping[str, StepSpec], kept: Mapping[str, StepKept], *, same: bool
+) -> Iterator[str]:
+    """Approvals that guard what is yet to be done, and the steps between. If all is the same, no new one is wanted."""
+    for name in kept:
+        if specs[name].approval is None or (same and kept[name].status == "skipped"):
+            continue
+        between, guarded = _guarded_by(name, graph, specs, kept)
+        if not all(step in kept for step in guarded | between):
+            yield name
+            yield from between
+
+
+def _guarded_by(
+    name: str, graph: Graph, specs: Mapping[str, StepSpec], kept: Mapping[str, StepKept]
+) -> tuple[set[str], set[str]]:
+    """The steps after approval `name` that do no work, or did none, and the first ones behind them that do."""
+    between: set[str] = set()
+    guarded: set[str] = set()
+    ahead = [name]
+    while ahead:
+        for step in graph.dependents[ahead.pop()]:
+            did_none = step in kept and kept[step].status == "skipped"
+            if not did_none and any(True for _ in specs[step].works()):
+                guarded.add(step)
+            elif step not in between:
+                between.add(step)
+                ahead.append(step)
+    return between, guarded
