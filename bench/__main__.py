@@ -22,6 +22,8 @@ from urllib import request
 import floor
 import nats
 import psutil
+import purge
+import queries
 from load import PAYLOAD, Load
 from measure import Snapshot, percentile
 
@@ -50,6 +52,8 @@ WORKLOADS = (
     Workload("chain", "bench-chain", CHAIN_STEPS, 1_000, None, 200, 1_000),
     Workload("start", "bench-one", 1, 500, 1, 50, 500),
 )
+# These need no services: each has a PostgreSQL of its own.
+ALONE = {"queries": queries.run, "purge": purge.run}
 
 
 def main() -> int:
@@ -60,18 +64,18 @@ def main() -> int:
     )
     chosen = parser.parse_args()
     names = [name for name in chosen.only.split(",") if name]
-    unknown = set(names) - {workload.name for workload in WORKLOADS}
-    if unknown:
-        known = ", ".join(workload.name for workload in WORKLOADS)
-        parser.error(f"no workload {', '.join(sorted(unknown))}; there are {known}")
-    wanted = [workload for workload in WORKLOADS if not names or workload.name in names]
-    with stack() as up:
-        figures = {
-            key: value
-            for workload in wanted
-            for key, value in asyncio.run(measure(up, workload, chosen.repeat)).items()
-        }
-    show(figures)
+    known = [*(workload.name for workload in WORKLOADS), *ALONE]
+    if unknown := set(names) - set(known):
+        parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    figures: dict[str, float] = {}
+    if wanted := [workload for workload in WORKLOADS if not names or workload.name in names]:
+        with stack() as up:
+            for workload in wanted:
+                figures |= asyncio.run(measure(up, workload, chosen.repeat))
+        show(figures)
+    for name in names or ALONE:
+        if name in ALONE:
+            figures |= ALONE[name]()
     (HERE / "results.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     return 0
 
