@@ -174,6 +174,8 @@ class RegistryService:
     async def list_trigger_changes(self, request: ListTriggerChanges, call: Context) -> TriggerChanges:
         """Triggers applied or deleted after a version; those of one version come together."""
         catalog = await self._catalog(call.tenant)
+        if catalog.version <= request.after:  # asked before every batch of messages, and mostly nothing changed
+            return TriggerChanges(version=request.after)
         everything = [*(entry.revision for entry in catalog.entries.values()), *catalog.deleted.values()]
         changed = [item for item in everything if item.kind == "Trigger" and item.version > request.after]
         changed.sort(key=lambda item: (item.version, item.name))
@@ -181,7 +183,7 @@ class RegistryService:
         while len(page) < len(changed) and changed[len(page)].version == page[-1].version:
             page.append(changed[len(page)])
         more = len(page) < len(changed)
-        version = page[-1].version if more else max(catalog.version, request.after)
+        version = page[-1].version if more else catalog.version
         return TriggerChanges(changes=tuple(map(_trigger_change, page)), version=version, more=more)
 
     async def _plan(self, catalog: Catalog, request: ResolvePlan, tenant: str) -> Plan:
