@@ -10,7 +10,7 @@ import pytest
 from trigger_desk import ANN, TriggerDesk
 
 from paracle_domain.envelope import Context
-from paracle_domain.errors import DeadlineExceeded, Unavailable
+from paracle_domain.errors import Conflict, DeadlineExceeded, Unavailable
 from paracle_domain.trigger.commands import (
     Cause,
     GetTrigger,
@@ -83,6 +83,26 @@ async def test_a_message_that_comes_again_is_the_same_run_and_no_duplicate(desk:
         await desk.say("orders.new", {"id": 1}, key="m-1")
     assert len(await desk.runs()) == 1
     assert (await desk.view()).trigger.counts == TriggerCounts(fired=1)
+
+
+async def test_a_message_that_comes_again_after_an_edit_is_still_the_same_run(desk: TriggerDesk) -> None:
+    for number in (1, 2):
+        desk.apply(subject=ORDERS, input={"n": number})
+        await desk.say("orders.new", {}, key="m-1")
+    assert [run.input for run in await desk.runs()] == [{"n": 1}]
+    assert (await desk.view()).trigger.counts == TriggerCounts(fired=1)
+    assert desk.bus.dead == []
+
+
+async def test_another_conflict_is_a_dead_letter(desk: TriggerDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: Any) -> Any:
+        raise Conflict("something else stands in the way")
+
+    monkeypatch.setattr(desk.watch.intake._starter, "begin", refuse)
+    desk.apply(subject=ORDERS)
+    await desk.say("orders.new", {})
+    assert (await desk.view()).trigger.counts == TriggerCounts(failed=1)
+    assert len(desk.bus.dead) == 1
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"NaN", b"[" * 500 + b"]" * 500])

@@ -16,6 +16,7 @@ from pydantic import JsonValue
 
 from paracle_chassis.delivery import Delivery
 from paracle_domain.errors import (
+    Conflict,
     DeadlineExceeded,
     InvalidInput,
     MalformedMessage,
@@ -157,6 +158,9 @@ class Intake:
                 await self._starter.begin(item.start, context)
             except DeadlineExceeded as error:
                 item.error = Unavailable(f"run {item.start.run_id} cannot be started now: {error.message}")
+            except Conflict as error:
+                if error.path != "run_id":  # else it began before the trigger was edited, and the message came again
+                    item.error = error
             except ParacleError as error:
                 item.error = error
 
