@@ -95,6 +95,18 @@ async def test_lost_messages_of_several_events_are_fetched_as_they_were(
     assert await stored(log) == list(range(1, 10))
 
 
+async def test_a_decision_that_is_fetched_still_says_who_made_it(
+    observability: Observability, log: EventLog, truth: ScriptedHistories
+):
+    decided = record(2, "approval.decided", principal="bob", decision="approve", reason="fine")
+    history = [record(1, "run.started", principal="ann"), decided, record(3, "run.completed")]
+    await observability.store([Event(history[0], principal="ann"), Event(history[2], principal="bob")])
+    truth.histories[RUN] = history
+    await observability.sweep(0)
+    found = await log.of_run("default", RUN, 0, 10)
+    assert {one.event.type: one.principal for one in found}["approval.decided"] == "bob"
+
+
 async def test_a_whole_run_is_left_alone(observability: Observability, truth: ScriptedHistories):
     await observability.store([Event(event) for event in HISTORY])
     await observability.sweep(0)

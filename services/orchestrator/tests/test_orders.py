@@ -111,6 +111,14 @@ async def test_whoever_starts_a_run_may_not_approve_it(asking: Any) -> None:
     assert (await asking.order(yes(one), key="2", by="ann", roles="lead")).answers[0].status is RunStatus.RUNNING
 
 
+async def test_nobody_knows_whether_anonymous_started_the_run(desk: Any, tools: Any) -> None:
+    desk.knows("w", tools.plan_of({"id": "ok", "approval": {"ask": "Go?"}}))
+    await desk.start()
+    refused = (await desk.order(yes(await asked(desk)), key="yes")).answers[0]
+    assert isinstance(refused, Forbidden)
+    assert "say who you are" in str(refused)
+
+
 async def test_a_decision_that_comes_again_is_the_same_decision(asking: Any, replica: Any, tools: Any) -> None:
     await asking.start(value={"n": 12})
     one = await asked(asking)

@@ -119,7 +119,7 @@ def describe(before: View, after: View, record: EventRecord) -> str | None:
 
 
 def _step_change(old: StepLine, new: StepLine, record: EventRecord) -> str:
-    parts = [f"{new.id:<16}", f"{old.status} → {new.status}"]
+    parts = [f"{new.id:<16}", f"{new.status}" if old.status is new.status else f"{old.status} → {new.status}"]
     if new.status is StepStatus.RUNNING:
         parts.append(new.target + (f" attempt {new.attempt}" if new.attempt > 1 else ""))
     elif new.started_at is not None:

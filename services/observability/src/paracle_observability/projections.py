@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
 
 from paracle_domain import subjects
 from paracle_domain.audit import ModelUsage, NamedUsage, StoredEvent, UsageReport
+from paracle_domain.envelope import ANONYMOUS
 from paracle_domain.errors import MalformedMessage, from_validation
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
@@ -161,6 +162,12 @@ def stored(position: int, subject: str, principal: str, body: str) -> Iterator[S
 def row_of(position: int) -> int:
     """The position of the row that holds the event at `position`."""
     return position // _PLACES
+
+
+def who(records: Sequence[EventRecord]) -> str:
+    """On whose behalf it happened, as far as the events themselves say: decisions, starts and orders name somebody."""
+    named = (record.data.get("principal") for record in records)
+    return next((name for name in named if isinstance(name, str)), ANONYMOUS)
 
 
 def _head(body: bytes) -> Head:

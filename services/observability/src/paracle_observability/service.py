@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from paracle_domain.audit import AuditPage, GetAudit, GetUsage, UsageReport
-from paracle_domain.envelope import ANONYMOUS, PRINCIPAL, Context, Envelope
+from paracle_domain.envelope import PRINCIPAL, Context, Envelope
 from paracle_domain.errors import MalformedMessage, NotFound, ParacleError
 from paracle_domain.machine import EventRecord
 from paracle_observability import telemetry
 from paracle_observability.ports import EventLog, History, Suspect
-from paracle_observability.projections import EventKey, EventRow, messages, spending, usage_report
+from paracle_observability.projections import EventKey, EventRow, messages, spending, usage_report, who
 
 SUSPECTS: Final = 100
 
@@ -111,7 +111,7 @@ class Observability:
             waiting += records
             whole = messages(waiting)
             waiting = whole.pop() if more else []  # the last one may go on in the next answer
-            mended += await self._keep([EventRow.of(suspect.tenant, found, ANONYMOUS) for found in whole])
+            mended += await self._keep([EventRow.of(suspect.tenant, found, who(found)) for found in whole])
             after = records[-1].seq if records else after
         return mended
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from paracle_domain.envelope import ANONYMOUS
 from paracle_domain.errors import (
     ApprovalExpired,
     ApprovalRejected,
@@ -116,7 +117,8 @@ def objection(state: RunState, message: Decide) -> ParacleError | None:
     if not anyone and message.principal not in approvers.principals and not set(approvers.roles) & set(message.roles):
         return Forbidden(f"{message.principal} is not among those who may decide this")
     if not asked.own and message.decision == "approve" and message.principal == state.started_event.principal:
-        return Forbidden(f"{message.principal} started the run, and may not approve it (own: false)")
+        unknown = "; say who you are to the API, as docs/people.md tells" if message.principal == ANONYMOUS else ""
+        return Forbidden(f"{message.principal} started the run, and may not approve it (own: false){unknown}")
     return None
 
 

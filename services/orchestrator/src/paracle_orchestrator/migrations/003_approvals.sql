@@ -15,5 +15,8 @@ create table approvals (
     document     json        not null
 );
 
+-- In the order of lists: of all, and of those that stand so, or are of one workflow.
 create index approvals_listed on approvals (tenant, open, asked_at, id);
+create index approvals_by_status on approvals (tenant, status, open, asked_at, id);
+create index approvals_by_workflow on approvals (tenant, workflow, open, asked_at, id);
 create index approvals_of_run on approvals (run_id);
