@@ -7,7 +7,7 @@ import random
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from zlib import crc32
 
 import pytest
@@ -17,12 +17,13 @@ from run_driver import BROKEN, FLAKY, Driver, plan, result_of
 
 from paracle_domain.run.commands import StepStatus
 from paracle_domain.run.directives import DispatchTask, RunDirective, StopTask
-from paracle_domain.run.events import decode_event
+from paracle_domain.run.events import RunEvent, decode_event
 from paracle_domain.run.folding import evolve
 from paracle_domain.run.machine import RunMachine
 from paracle_domain.run.state import RunState
 from paracle_domain.task.messages import TaskResult, TaskStatus
 
+EVENTS = [kind.type_name for kind in get_args(RunEvent.__value__)]
 GOLDEN = Path(__file__).parent / "golden" / "v1"
 
 
@@ -228,4 +229,15 @@ def test_golden_streams_load_and_fold(path: Path) -> None:
     assert state.status == golden["status"]
     assert state.output == golden["output"]
     assert {name: [step.status, step.attempt, step.output] for name, step in state.steps.items()} == golden["steps"]
+    for step, expected in golden.get("paths", {}).items():
+        found = state.find(step)
+        assert found is not None
+        assert [found.status, found.attempt, found.output] == expected
     assert state.usage.model_dump(mode="json") == golden["usage"]
+    seen = {event["type"] for page in golden["pages"] for event in page["events"]}
+    assert seen <= set(EVENTS)
+
+
+def test_every_event_is_in_a_golden_stream() -> None:
+    pages = [page for path in GOLDEN.glob("run_*.json") for page in json.loads(path.read_text("utf-8"))["pages"]]
+    assert {event["type"] for page in pages for event in page["events"]} == set(EVENTS)
