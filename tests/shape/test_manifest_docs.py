@@ -16,9 +16,10 @@ from pydantic.fields import FieldInfo
 from paracle_domain.agent.manifest import AgentManifest, ListEdit
 from paracle_domain.agent.spec import Limits, ModelChoice
 from paracle_domain.expression_syntax import FILTERS
-from paracle_domain.manifest import AgentDocument, Metadata, parse_document
+from paracle_domain.manifest import AgentDocument, Metadata, WorkflowDocument, parse_document
 from paracle_domain.tool.spec import BuiltinBackend, HttpBackend, Permissions, ToolSpec
 from paracle_domain.trigger.spec import ScheduleSpec, SubjectSpec, TriggerSpec
+from paracle_domain.workflow.graph import validate_workflow
 from paracle_domain.workflow.spec import (
     ApprovalSpec,
     Approvers,
@@ -109,9 +110,12 @@ def test_every_field_stands_in_its_table_with_its_default(section: str) -> None:
 
 def test_every_manifest_shown_is_accepted() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 13
     for index, block in enumerate(blocks, 1):
-        assert parse_document(yaml.safe_load(block), index, DOCS.name).metadata.name
+        document = parse_document(yaml.safe_load(block), index, DOCS.name)
+        assert document.metadata.name
+        if isinstance(document, WorkflowDocument):
+            assert validate_workflow(document.spec) == []
 
 
 def test_every_filter_is_listed() -> None:
