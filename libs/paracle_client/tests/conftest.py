@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from paracle_client import wire
+from paracle_client.cli import following, main
 from paracle_domain.ids import derive_id
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Message
@@ -25,13 +29,14 @@ START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
 @dataclass
 class Reply:
-    """One answer. `cut` closes the connection in the middle of it."""
+    """One answer, `wait_s` seconds later. `cut` closes the connection in the middle of it."""
 
     status: int = 200
     body: bytes = b"{}"
     kind: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False
+    wait_s: float = 0.0
 
 
 @dataclass
@@ -57,6 +62,7 @@ class FakeApi:
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self._replies: dict[str, list[Reply]] = {}
+        self._gone = threading.Event()
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -90,6 +96,7 @@ class FakeApi:
         self.asked.append(Asked(request.command, parts.path, parse_qs(parts.query), headers, body))
         replies = self._replies.get(f"{request.command} {parts.path}") or [problem("not_found", 404, "no such path")]
         reply = replies.pop(0) if len(replies) > 1 else replies[0]
+        self._gone.wait(reply.wait_s)
         request.send_response(reply.status)
         request.send_header("content-type", reply.kind)
         request.send_header("content-length", str(len(reply.body) + (100 if reply.cut else 0)))
@@ -100,6 +107,7 @@ class FakeApi:
         request.close_connection = reply.cut
 
     def close(self) -> None:
+        self._gone.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -182,3 +190,37 @@ def api() -> Iterator[FakeApi]:
 def make() -> Any:
     """The helpers of this module, for tests (which cannot import it)."""
     return sys.modules[__name__]
+
+
+class Terminal(io.StringIO):
+    """Standard input with a person before it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def paracle(
+    api: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Result]:
+    monkeypatch.setattr(wire, "pause_s", lambda _attempt, _error=None: 0.0)
+    monkeypatch.setattr(following, "_POLL_S", 0.0)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PARACLE_URL", api.url)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*args: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["paracle", *args])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return Result(int(ended.value.code or 0), said.out, said.err)
+
+    return run

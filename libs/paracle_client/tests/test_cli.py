@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import typer
 
-from paracle_client import wire
-from paracle_client.cli import demo, following, main
+from paracle_client.cli import demo, following
 from paracle_client.cli.app import COMMANDS
 from paracle_client.cli.app import app as cli
 from paracle_domain.agent.spec import AgentSpec
@@ -26,42 +23,7 @@ from paracle_domain.dead_letters import dead_letter_id
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
 from paracle_domain.registry import Ancestor, Applied, AppliedSpec, Explanation, SpecList, SpecView, Touched
-from paracle_domain.run.commands import ApprovalPage, RunAccepted, RunPage, RunsAccepted, RunStatus, Stuck
-from paracle_domain.run.diff import Difference, Pins, RunsDiff
-
-
-class Terminal(io.StringIO):
-    """Standard input with a person before it."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def paracle(
-    api: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., Result]:
-    monkeypatch.setattr(wire, "pause_s", lambda _attempt, _error=None: 0.0)
-    monkeypatch.setattr(following, "_POLL_S", 0.0)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PARACLE_URL", api.url)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*args: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["paracle", *args])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return Result(int(ended.value.code or 0), said.out, said.err)
-
-    return run
+from paracle_domain.run.commands import ApprovalPage, RunAccepted, RunPage, RunStatus
 
 
 @pytest.fixture
@@ -91,22 +53,20 @@ def every_command() -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("command", list(every_command()), ids=" ".join)
-def test_every_command_explains_itself_with_an_example(
-    paracle: Callable[..., Result], command: tuple[str, ...]
-) -> None:
+def test_every_command_explains_itself_with_an_example(paracle: Callable[..., Any], command: tuple[str, ...]) -> None:
     result = paracle(*command, "--help")
     assert result.code == 0
     assert f"Example: paracle {' '.join(command)}" in result.out
 
 
-def test_a_wrong_command_line_is_exit_code_2(paracle: Callable[..., Result]) -> None:
+def test_a_wrong_command_line_is_exit_code_2(paracle: Callable[..., Any]) -> None:
     assert paracle("fly").code == 2
     assert paracle("run").code == 2
     assert paracle("runs", "--status", "asleep").code == 2
     assert paracle("status", "-o", "xml").code == 2
 
 
-def test_apply(paracle: Callable[..., Result], api: Any, tmp_path: Path) -> None:
+def test_apply(paracle: Callable[..., Any], api: Any, tmp_path: Path) -> None:
     touched = (Touched(kind="Workflow", name="triage"),)
     done = Applied(results=(AppliedSpec(kind="Agent", name="a", revision=2, change="updated", touches=touched),))
     api.on("POST /v1/manifests", done)
@@ -117,9 +77,7 @@ def test_apply(paracle: Callable[..., Result], api: Any, tmp_path: Path) -> None
     assert json.loads(paracle("apply", "-f", "a.yaml", "-o", "json").out) == json.loads(done.encode())
 
 
-def test_apply_names_the_file_of_each_mistake(
-    paracle: Callable[..., Result], api: Any, make: Any, tmp_path: Path
-) -> None:
+def test_apply_names_the_file_of_each_mistake(paracle: Callable[..., Any], api: Any, make: Any, tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text("kind: Agent\n", encoding="utf-8")
     findings = [{"path": "manifests#1 spec", "message": "one"}, {"path": "manifests#2 spec.steps[0]", "message": "two"}]
@@ -132,7 +90,7 @@ def test_apply_names_the_file_of_each_mistake(
     assert result.err == "error: a.yaml#1 spec: one\nerror: b.yaml#1 spec.steps[0]: two\n"
 
 
-def test_apply_of_what_cannot_be_read(paracle: Callable[..., Result], api: Any, tmp_path: Path) -> None:
+def test_apply_of_what_cannot_be_read(paracle: Callable[..., Any], api: Any, tmp_path: Path) -> None:
     assert paracle("apply", "-f", "absent.yaml") == (
         1,
         "",
@@ -143,7 +101,7 @@ def test_apply_of_what_cannot_be_read(paracle: Callable[..., Result], api: Any, 
     assert api.asked == []
 
 
-def test_get(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+def test_get(paracle: Callable[..., Any], api: Any, make: Any) -> None:
     api.on("GET /v1/agents", SpecList(specs=()))
     assert "no agents yet" in paracle("get", "agents").out
     manifest = {"kind": "Agent", "metadata": {"name": "a"}}
@@ -159,7 +117,7 @@ def test_get(paracle: Callable[..., Result], api: Any, make: Any) -> None:
     assert "did you mean 'agents'?" in wrong.err
 
 
-def test_explain(paracle: Callable[..., Result], api: Any) -> None:
+def test_explain(paracle: Callable[..., Any], api: Any) -> None:
     base, own = Ancestor(name="base", revision=3), Ancestor(name="a", revision=1)
     api.on(
         "GET /v1/agents/a/explain",
@@ -181,7 +139,7 @@ def test_explain(paracle: Callable[..., Result], api: Any) -> None:
     ]
 
 
-def test_run_prints_the_id_at_once(paracle: Callable[..., Result], triage: Any, make: Any) -> None:
+def test_run_prints_the_id_at_once(paracle: Callable[..., Any], triage: Any, make: Any) -> None:
     result = paracle("run", "triage", "-i", "folder=mails", "-i", "n:=3", "--label", "team=x", "--key", "k")
     assert result == (0, f"{make.RUN}\n", "")
     assert triage.asked[-1].json == {"input": {"folder": "mails", "n": 3}, "labels": {"team": "x"}}
@@ -189,14 +147,14 @@ def test_run_prints_the_id_at_once(paracle: Callable[..., Result], triage: Any, 
     assert json.loads(paracle("run", "triage", "-o", "json").out)["run_id"] == make.RUN
 
 
-def test_run_watch_shows_the_steps_and_the_output(paracle: Callable[..., Result], triage: Any) -> None:
+def test_run_watch_shows_the_steps_and_the_output(paracle: Callable[..., Any], triage: Any) -> None:
     result = paracle("run", "triage", "--watch")
     assert result.code == 0
     assert "report           running → completed 1.0s 1,234 tok $0.0012" in result.out
     assert "All well" in result.out
 
 
-def test_run_watch_as_json_keeps_standard_output_clean(paracle: Callable[..., Result], triage: Any) -> None:
+def test_run_watch_as_json_keeps_standard_output_clean(paracle: Callable[..., Any], triage: Any) -> None:
     result = paracle("run", "triage", "--watch", "-o", "json")
     assert json.loads(result.out)["run"]["status"] == "completed"
     assert "running → completed" in result.err
@@ -204,7 +162,7 @@ def test_run_watch_as_json_keeps_standard_output_clean(paracle: Callable[..., Re
 
 @pytest.mark.parametrize("status", [one for one in RunStatus if one.terminal and one is not RunStatus.COMPLETED])
 def test_run_watch_fails_unless_the_run_completed(
-    paracle: Callable[..., Result], triage: Any, make: Any, status: RunStatus
+    paracle: Callable[..., Any], triage: Any, make: Any, status: RunStatus
 ) -> None:
     triage.on(
         f"GET /v1/runs/{make.RUN}", make.view(status, error={"code": "tool_failed", "message": "no disk"}, last_seq=0)
@@ -215,7 +173,7 @@ def test_run_watch_fails_unless_the_run_completed(
 
 
 def test_ctrl_c_leaves_the_run_and_says_how_to_stop_it(
-    paracle: Callable[..., Result], triage: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+    paracle: Callable[..., Any], triage: Any, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -227,7 +185,7 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_stop_it(
     assert not any(one.path.endswith("/cancel") for one in triage.asked)
 
 
-def test_invoke_says_when_the_sandbox_answered(paracle: Callable[..., Result], triage: Any, make: Any) -> None:
+def test_invoke_says_when_the_sandbox_answered(paracle: Callable[..., Any], triage: Any, make: Any) -> None:
     triage.on(f"GET /v1/runs/{make.RUN}", make.view(output="Hello!", usage=Usage(model_calls=1), last_seq=6))
     result = paracle("invoke", "helper", "Hi")
     assert (result.code, result.out) == (0, "Hello!\n")
@@ -235,157 +193,7 @@ def test_invoke_says_when_the_sandbox_answered(paracle: Callable[..., Result], t
     assert next(one for one in triage.asked if one.method == "POST").json["input"] == "Hi"
 
 
-def test_runs(paracle: Callable[..., Result], api: Any, make: Any) -> None:
-    api.on("GET /v1/runs", RunPage(runs=(make.view().run,), next_cursor="next"))
-    out = paracle("runs", "--status", "completed", "--limit", "1").out
-    assert make.RUN in out
-    assert "more: --cursor next" in out
-    assert api.asked[-1].query == {"status": "completed", "limit": "1"}
-    api.on("GET /v1/runs", RunPage(runs=()))
-    assert paracle("runs").out == "no runs\n"
-    assert json.loads(paracle("runs", "-o", "json").out) == {"runs": [], "next_cursor": None}
-
-
-def test_stuck_runs_are_shown_as_such(paracle: Callable[..., Result], api: Any, make: Any) -> None:
-    stuck = Stuck(dead_letter=dead_letter_id("x"), code="internal", since=make.START)
-    run = make.view(RunStatus.RUNNING).run.model_copy(update={"stuck": stuck})
-    api.on("GET /v1/runs", RunPage(runs=(run,)))
-    assert "running, stuck" in paracle("runs", "ls", "--stuck").out
-    assert api.asked[-1].query == {"stuck": "true", "limit": "20"}
-    (shown,) = json.loads(paracle("runs", "-o", "json").out)["runs"]
-    assert shown["stuck"]["dead_letter"] == stuck.dead_letter
-
-
-def test_runs_ls_is_runs(paracle: Callable[..., Result], api: Any, make: Any) -> None:
-    api.on("GET /v1/runs", RunPage(runs=(make.view().run,)))
-    options = ("--workflow", "triage", "--status", "failed", "--limit", "7", "--cursor", "c")
-    assert paracle("runs", *options).out == paracle("runs", "ls", *options).out
-    first, second = (asked.query for asked in api.asked)
-    assert first == second == {"workflow": "triage", "status": "failed", "limit": "7", "cursor": "c"}
-
-
-def test_runs_are_chosen_by_all_that_is_given(paracle: Callable[..., Result], api: Any, make: Any) -> None:
-    api.on("GET /v1/runs", RunPage(runs=()))
-    more = ("--since", "2h", "--until", "2030-01-02T03:04:05+01:00", "--parent", make.RUN)
-    paracle("runs", "ls", "--status", "failed", "--status", "paused", "-l", "a=b:c", "-l", "d=e", *more)
-    asked = api.asked[-1].queries
-    assert (asked["status"], asked["label"], asked["parent"]) == (["failed", "paused"], ["a:b:c", "d:e"], [make.RUN])
-    assert asked["created_before"] == ["2030-01-02T02:04:05+00:00"]
-    ago = datetime.now(UTC) - datetime.fromisoformat(asked["created_after"][0])
-    assert timedelta(hours=2) <= ago < timedelta(hours=3)
-    assert paracle("runs", "--since", "tomorrow").err.startswith("error: --since: 'tomorrow' is no time")
-
-
-def test_a_search_that_rests_is_gone_on_with(paracle: Callable[..., Result], api: Any, make: Any) -> None:
-    run = make.view().run
-    api.on(
-        "GET /v1/runs", RunPage(runs=(run,), next_cursor="a"), RunPage(runs=(), next_cursor="b"), RunPage(runs=(run,))
-    )
-    assert len(json.loads(paracle("runs", "-o", "json", "--limit", "3").out)["runs"]) == 2
-    assert [asked.query.get("cursor") for asked in api.asked] == [None, "a", "b"]
-
-
-def test_show(paracle: Callable[..., Result], api: Any, make: Any) -> None:
-    api.on(f"GET /v1/runs/{make.RUN}", make.view())
-    lines = paracle("runs", "show", make.RUN, "--parts", "3").out.splitlines()
-    assert api.asked[-1].query == {"parts": "3"}
-    assert lines[0] == f"{make.RUN}  triage (revision 1)  completed"
-    assert [line.split() for line in lines[-3:]] == [
-        ["STEP", "STATUS", "STARTED", "TOOK", "TRIES", "WHAT"],
-        ["report", "pending", "agent", "writer"],
-        ["sort", "pending", "tool", "sorter"],
-    ]
-    assert json.loads(paracle("runs", "show", make.RUN, "-o", "json").out)["run"]["run_id"] == make.RUN
-
-
-def test_many_runs_are_cancelled(paracle: Callable[..., Result], api: Any) -> None:
-    api.on("POST /v1/runs/cancel", RunsAccepted(count=1_234))
-    assert paracle("runs", "cancel", "--workflow", "w", "--label", "a=b").out == "told 1,234 runs to cancel\n"
-    assert api.asked[-1].json == {
-        "filter": {"workflow": "w", "statuses": [], "labels": {"a": "b"}, "stuck": False},
-        "reason": "cancelled by request",
-        "dry_run": False,
-    }
-    assert paracle("runs", "cancel", "--status", "queued", "--dry-run").out == "would cancel 1,234 runs\n"
-    assert api.asked[-1].json["dry_run"] is True
-    assert json.loads(paracle("cancel", "--workflow", "w", "-o", "json").out) == {"count": 1_234}
-
-
-@pytest.mark.parametrize(("said", "code", "orders"), [("y\n", 0, 2), ("n\n", 1, 1)])
-def test_a_person_is_asked_before_many_runs_are_cancelled(
-    paracle: Callable[..., Result], api: Any, monkeypatch: pytest.MonkeyPatch, said: str, code: int, orders: int
-) -> None:
-    api.on("POST /v1/runs/cancel", RunsAccepted(count=1))
-    monkeypatch.setattr(sys, "stdin", Terminal(said))
-    result = paracle("runs", "cancel", "--workflow", "w")
-    assert result.code == code
-    assert "cancel 1 run?" in result.err
-    assert [asked.json["dry_run"] for asked in api.asked] == [True, False][:orders]
-    assert paracle("runs", "cancel", "--workflow", "w", "--yes").out == "told 1 run to cancel\n"
-
-
-def test_runs_that_differ_and_runs_that_do_not(paracle: Callable[..., Result], api: Any, make: Any) -> None:
-    old, new = (Pins(run_id=make.RUN, workflow="w", revision=n, plan=f"sha256:{n}", contract="1.0") for n in (1, 2))
-    agent = {"part": "agent a", "left_revision": 3, "right_revision": 4}
-    found = (
-        Difference(part="workflow", left_revision=1, right_revision=1, path="spec.x", change="added", right=None),
-        Difference(**agent, path="revision", change="changed", left=3, right=4),
-        Difference(**agent, path="spec.instructions", change="changed", left="Be kind.", right="y" * 300),
-        Difference(part="contract", path="contract", change="changed", left="0.9", right="1.0"),
-        Difference(part="tool t", left_revision=1, path="", change="removed"),
-        Difference(part="tool u", right_revision=2, path="", change="added"),
-    )
-    path = f"GET /v1/runs/{make.RUN}/diff"
-    api.on(path, RunsDiff(left=old, right=new, same=False, differences=found))
-    result = paracle("runs", "diff", make.RUN, make.RUN)
-    assert result.code == 1
-    assert result.out.splitlines() == [
-        f"- {make.RUN}  w (revision 1)  sha256:1",
-        f"+ {make.RUN}  w (revision 2)  sha256:2",
-        "",
-        "workflow (revision 1)",
-        "  + spec.x",
-        "      + null",
-        "",
-        "agent a (revision 3 → 4)",
-        "  ~ spec.instructions",
-        '      - "Be kind."',
-        f'      + "{"y" * 198}…',
-        "",
-        "contract",
-        "  ~ contract",
-        '      - "0.9"',
-        '      + "1.0"',
-        "",
-        "tool t (revision 1, removed)",
-        "",
-        "tool u (revision 2, added)",
-    ]
-    api.on(path, RunsDiff(left=old, right=old, same=True))
-    same = paracle("runs", "diff", make.RUN, make.RUN)
-    assert (same.code, same.out.splitlines()[2:]) == (0, ["both pinned the same plan"])
-    assert json.loads(paracle("runs", "diff", make.RUN, make.RUN, "--json").out)["same"] is True
-
-
-def test_many_runs_are_resumed(paracle: Callable[..., Result], api: Any) -> None:
-    api.on("POST /v1/runs/resume", RunsAccepted(count=2))
-    assert paracle("runs", "resume", "--workflow", "w", "--reason", "mended").out == "told 2 runs to resume\n"
-    assert (api.asked[-1].json["filter"]["workflow"], api.asked[-1].json["reason"]) == ("w", "mended")
-
-
-@pytest.mark.parametrize("verb", ["cancel", "resume"])
-@pytest.mark.parametrize("options", [(), ("run_1", "--workflow", "w")])
-def test_it_must_be_clear_which_runs_are_meant(
-    paracle: Callable[..., Result], api: Any, verb: str, options: tuple[str, ...]
-) -> None:
-    result = paracle("runs", verb, *options)
-    assert (result.code, api.asked) == (1, [])
-    assert result.err.startswith("error: RUN: give one run's id, or options")
-
-
-def test_the_environment_says_who_asks(
-    paracle: Callable[..., Result], api: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_says_who_asks(paracle: Callable[..., Any], api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     api.on("GET /v1/runs", RunPage(runs=()))
     monkeypatch.setenv("PARACLE_PRINCIPAL", "ann")
     monkeypatch.setenv("PARACLE_ROLES", "finance, lead")
@@ -394,7 +202,7 @@ def test_the_environment_says_who_asks(
     assert api.asked[-1].headers["x-paracle-roles"] == "finance,lead"
 
 
-def test_events(paracle: Callable[..., Result], triage: Any, make: Any) -> None:
+def test_events(paracle: Callable[..., Any], triage: Any, make: Any) -> None:
     lines = paracle("events", make.RUN, "--follow").out.splitlines()
     assert len(lines) == 6
     assert lines[1].startswith("   2 ")
@@ -402,7 +210,7 @@ def test_events(paracle: Callable[..., Result], triage: Any, make: Any) -> None:
     assert [json.loads(line)["seq"] for line in as_json] == [3, 4, 5, 6]
 
 
-def test_a_followed_run_that_gets_stuck_is_seen(paracle: Callable[..., Result], triage: Any, make: Any) -> None:
+def test_a_followed_run_that_gets_stuck_is_seen(paracle: Callable[..., Any], triage: Any, make: Any) -> None:
     letter = dead_letter_id("x")
     notes = [
         EventRecord(entity="stuck", id=letter, seq=seq, type=kind, at=make.START)
@@ -417,7 +225,7 @@ def test_a_followed_run_that_gets_stuck_is_seen(paracle: Callable[..., Result], 
     assert f"stuck {letter}" in shown
 
 
-def test_cancel(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+def test_cancel(paracle: Callable[..., Any], api: Any, make: Any) -> None:
     api.on(f"POST /v1/runs/{make.RUN}/cancel", RunAccepted(run_id=make.RUN, status=RunStatus.CANCELLING))
     assert paracle("cancel", make.RUN, "--reason", "enough").out == f"{make.RUN} is cancelling\n"
     assert api.asked[-1].json == {"reason": "enough"}
@@ -425,7 +233,7 @@ def test_cancel(paracle: Callable[..., Result], api: Any, make: Any) -> None:
     assert paracle("runs", "cancel", make.RUN) == (1, "", "error: it has ended\n")
 
 
-def test_orders_to_a_run(paracle: Callable[..., Result], api: Any, make: Any, tmp_path: Path) -> None:
+def test_orders_to_a_run(paracle: Callable[..., Any], api: Any, make: Any, tmp_path: Path) -> None:
     for verb in ("pause", "resume", "signals/paid", "fork"):
         api.on(f"POST /v1/runs/{make.RUN}/{verb}", RunAccepted(run_id=make.RUN, status=RunStatus.RUNNING))
     said = f"{make.RUN} is running\n"
@@ -453,7 +261,7 @@ def test_orders_to_a_run(paracle: Callable[..., Result], api: Any, make: Any, tm
     assert paracle("runs", "signal", make.RUN, "paid", "-p", "what").err.startswith("error: --payload: ")
 
 
-def test_approvals_are_listed(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+def test_approvals_are_listed(paracle: Callable[..., Any], api: Any, make: Any) -> None:
     one = make.approval(quorum=2, decisions=[{"principal": "bob", "decision": "approve", "at": make.START}])
     api.on("GET /v1/approvals", ApprovalPage(approvals=(one,), next_cursor="next"))
     options = ("--status", "open", "--run", make.RUN, "--workflow", "refund", "--approver", "finance", "--mine")
@@ -468,7 +276,7 @@ def test_approvals_are_listed(paracle: Callable[..., Result], api: Any, make: An
     assert json.loads(paracle("approvals", "-o", "json").out)["approvals"] == []
 
 
-def test_an_approval_is_shown_with_its_exact_action(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+def test_an_approval_is_shown_with_its_exact_action(paracle: Callable[..., Any], api: Any, make: Any) -> None:
     told = {"principal": "bob", "decision": "reject", "reason": "not ours\x1b[2J", "at": make.START}
     one = make.approval(decisions=[told], roles=(), escalated=True, action={"a\x1b": ["x" * 300]})
     api.on(f"GET /v1/approvals/{one.approval_id}", one)
@@ -481,13 +289,13 @@ def test_an_approval_is_shown_with_its_exact_action(paracle: Callable[..., Resul
 
 @pytest.mark.parametrize("decision", ["approve", "reject"])
 def test_a_person_confirms_what_was_shown(
-    paracle: Callable[..., Result], api: Any, make: Any, monkeypatch: pytest.MonkeyPatch, decision: str
+    paracle: Callable[..., Any], api: Any, make: Any, monkeypatch: pytest.MonkeyPatch, decision: str
 ) -> None:
     one, ended = make.approval(), make.approval(status="approved")
     path = f"/v1/approvals/{one.approval_id}"
     api.on(f"GET {path}", one, ended)
     api.on(f"POST {path}/decision", RunAccepted(run_id=make.RUN, status=RunStatus.RUNNING))
-    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    monkeypatch.setattr(sys, "stdin", make.Terminal("y\n"))
     result = paracle("approvals", decision, one.approval_id, "--reason", "checked")
     assert result.code == 0
     assert '"to": "Zoë"' in result.out
@@ -497,16 +305,16 @@ def test_a_person_confirms_what_was_shown(
 
 
 def test_a_person_who_says_no_decides_nothing(
-    paracle: Callable[..., Result], api: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+    paracle: Callable[..., Any], api: Any, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = make.approval()
     api.on(f"GET /v1/approvals/{one.approval_id}", one)
-    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    monkeypatch.setattr(sys, "stdin", make.Terminal("n\n"))
     assert paracle("approvals", "approve", one.approval_id).code == 1
     assert [asked.method for asked in api.asked] == ["GET"]
 
 
-def test_a_script_names_what_it_decides_on(paracle: Callable[..., Result], api: Any, make: Any) -> None:
+def test_a_script_names_what_it_decides_on(paracle: Callable[..., Any], api: Any, make: Any) -> None:
     one = make.approval()
     path = f"/v1/approvals/{one.approval_id}"
     api.on(f"GET {path}", one)
@@ -519,13 +327,13 @@ def test_a_script_names_what_it_decides_on(paracle: Callable[..., Result], api: 
     assert api.asked[0].json == {"decision": "approve", "digest": "sha256:seen", "reason": ""}
 
 
-def test_nobody_there(paracle: Callable[..., Result]) -> None:
+def test_nobody_there(paracle: Callable[..., Any]) -> None:
     result = paracle("runs", "--url", "http://127.0.0.1:9")
     assert (result.code, result.out) == (1, "")
     assert result.err.startswith("error: cannot reach Paracle at http://127.0.0.1:9")
 
 
-def test_demo_outside_of_the_repository(paracle: Callable[..., Result]) -> None:
+def test_demo_outside_of_the_repository(paracle: Callable[..., Any]) -> None:
     result = paracle("demo")
     assert result.code == 1
     assert "error: examples/triage: there is no such folder" in result.err
@@ -562,7 +370,7 @@ def kept_signals() -> Iterator[None]:
 @pytest.mark.parametrize("was_up", [True, False])
 @pytest.mark.usefixtures("example", "kept_signals")
 def test_demo(
-    paracle: Callable[..., Result], triage: Any, make: Any, monkeypatch: pytest.MonkeyPatch, *, was_up: bool
+    paracle: Callable[..., Any], triage: Any, make: Any, monkeypatch: pytest.MonkeyPatch, *, was_up: bool
 ) -> None:
     stack = FakeStack(triage.url, was_up=was_up)
     monkeypatch.setattr(demo, "Stack", lambda *_args, **_options: stack)
@@ -578,7 +386,7 @@ def test_demo(
 @pytest.mark.parametrize("ending", ["failed run", "error", "signal", "reader gone"])
 @pytest.mark.usefixtures("example", "kept_signals")
 def test_demo_stops_what_it_started_however_it_ends(
-    paracle: Callable[..., Result], triage: Any, make: Any, monkeypatch: pytest.MonkeyPatch, ending: str
+    paracle: Callable[..., Any], triage: Any, make: Any, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     def end(*_: Any) -> None:
         if ending == "signal":

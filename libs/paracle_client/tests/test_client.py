@@ -23,7 +23,16 @@ from paracle_domain.errors import (
 )
 from paracle_domain.machine import EventRecord
 from paracle_domain.registry import Applied, AppliedSpec
-from paracle_domain.run.commands import ApprovalPage, ApprovalStatus, RunAccepted, RunEvents, RunPage, RunStatus
+from paracle_domain.run.commands import (
+    ApprovalPage,
+    ApprovalStatus,
+    RunAccepted,
+    RunEvents,
+    RunFilter,
+    RunPage,
+    RunsAccepted,
+    RunStatus,
+)
 
 
 class Sync:
@@ -172,6 +181,8 @@ def test_approvals(api: Any, connect: Any, make: Any) -> None:
         ("GET /v1/agents/x/explain", lambda client: client.explain("x")),
         ("GET /v1/runs/r/usage", lambda client: client.usage("r")),
         ("GET /v1/runs/r/audit", lambda client: client.audit("r")),
+        ("GET /v1/runs/r/diff", lambda client: client.diff_runs("r", "s")),
+        ("POST /v1/runs/resume", lambda client: client.resume_runs(RunFilter(workflow="w"))),
     ],
 )
 def test_errors_come_out_as_they_were_raised(api: Any, connect: Any, make: Any, what: str, call: Any) -> None:
@@ -179,6 +190,14 @@ def test_errors_come_out_as_they_were_raised(api: Any, connect: Any, make: Any, 
     with pytest.raises(SpecInvalid, match=r"spec\.x: no good") as caught:
         call(connect())
     assert caught.value.problems[0].path == "p"
+    assert len(api.asked) == 1
+
+
+def test_an_order_to_many_runs_has_the_time_that_it_takes(api: Any, connect: Any, make: Any) -> None:
+    api.on("POST /v1/runs/cancel", make.Reply(200, RunsAccepted(count=3).encode(), wait_s=0.2))
+    client = connect(timeout_s=0.05)
+    assert client.cancel_runs(RunFilter(workflow="w", labels={"a": "b"}), "enough").count == 3
+    assert api.asked[0].json["filter"]["labels"] == {"a": "b"}
     assert len(api.asked) == 1
 
 

@@ -35,6 +35,10 @@ type Plural = Literal["agents", "tools", "workflows", "triggers"]
 PLURALS: Final[tuple[Plural, ...]] = ("agents", "tools", "workflows", "triggers")
 
 
+# The API waits for a minute until all runs have been told.
+_MANY_S: Final = 65.0
+
+
 @dataclass(frozen=True, slots=True)
 class Call[R: Message]:
     """One request. All of them may be sent again: starts, forks and signals carry an idempotency key."""
@@ -46,6 +50,7 @@ class Call[R: Message]:
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Any = None
     text: str | None = None
+    patience_s: float | None = None
 
     @property
     def query(self) -> dict[str, Any]:
@@ -145,7 +150,7 @@ def diff_runs(left: str, right: str) -> Call[RunsDiff]:
 
 def _order_many(verb: str, wanted: RunFilter, reason: str, *, dry_run: bool) -> Call[RunsAccepted]:
     body = {"filter": wanted.model_dump(mode="json", exclude_none=True), "reason": reason, "dry_run": dry_run}
-    return Call("POST", f"/v1/runs/{verb}", RunsAccepted, json=body)
+    return Call("POST", f"/v1/runs/{verb}", RunsAccepted, json=body, patience_s=_MANY_S)
 
 
 def events(run_id: str, after: int) -> Call[RunEvents]:

@@ -382,7 +382,13 @@ class Client:
     def _ask_once[R: Message](self, call: Call[R]) -> R:
         try:
             response = self._http.request(
-                call.method, call.path, params=call.query, headers=call.headers, json=call.json, content=call.text
+                call.method,
+                call.path,
+                params=call.query,
+                headers=call.headers,
+                json=call.json,
+                content=call.text,
+                timeout=wire.timeout(call.patience_s),
             )
         except httpx2.RequestError as error:
             raise wire.unreachable(error, self.url) from error

@@ -63,6 +63,11 @@ def pause_s(attempt: int, error: ParacleError | None = None) -> float:
     return min(0.1 * 2.0 ** min(attempt - 1, 10), _LONGEST_PAUSE_S)
 
 
+def timeout(patience_s: float | None) -> Any:
+    """How long a call may take: its own time, if it has one, else the client's."""
+    return httpx2.USE_CLIENT_DEFAULT if patience_s is None else patience_s
+
+
 def worth_retrying(error: ParacleError, attempt: int) -> bool:
     """Whether to send the same again: a part of Paracle was not there, or silent, and we have not tried often.
 

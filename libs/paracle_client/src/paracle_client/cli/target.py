@@ -84,10 +84,10 @@ def _write(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """A table; `empty` if it has no rows. The first column, a name or an id to copy, is never broken."""
+    """A table; `empty` if it has no rows. The first column, a name or an id to copy, is not broken, nor is a status."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0)
+        table.add_column(column, overflow="fold", no_wrap=number == 0 or column == "STATUS")
     for row in rows:
         table.add_row(*(Text(safe(str(cell))) for cell in row))
     console().print(table if table.row_count else Text(empty, style="dim"))

@@ -22,7 +22,7 @@ class PostgresRunQueue:
 
     async def claim(self, limits: Limits, most: int) -> int:
         """See `RunQueue.claim`. Counting and claiming are one transaction, and one replica at a time does it."""
-        if not await self._pool.fetchval(self._queries["anybody_queued"]):
+        if await self._pool.fetchval(self._queries["anybody_queued"]) is None:
             return 0
         async with self._pool.acquire() as connection, connection.transaction():
             if not await connection.fetchval(self._queries["lock_queue"]):

@@ -1,0 +1,163 @@
+"""`paracle runs …`: lists of them, one of them, two of them, and orders to many."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from paracle_domain.dead_letters import dead_letter_id
+from paracle_domain.run.commands import RunPage, RunsAccepted, RunStatus, Stuck
+from paracle_domain.run.diff import Difference, Pins, RunsDiff
+
+
+def test_runs(paracle: Callable[..., Any], api: Any, make: Any) -> None:
+    api.on("GET /v1/runs", RunPage(runs=(make.view().run,), next_cursor="next"))
+    out = paracle("runs", "--status", "completed", "--limit", "1").out
+    assert make.RUN in out
+    assert "more: --cursor next" in out
+    assert api.asked[-1].query == {"status": "completed", "limit": "1"}
+    api.on("GET /v1/runs", RunPage(runs=()))
+    assert paracle("runs").out == "no runs\n"
+    assert json.loads(paracle("runs", "-o", "json").out) == {"runs": [], "next_cursor": None}
+
+
+def test_stuck_runs_are_shown_as_such(paracle: Callable[..., Any], api: Any, make: Any) -> None:
+    stuck = Stuck(dead_letter=dead_letter_id("x"), code="internal", since=make.START)
+    run = make.view(RunStatus.RUNNING).run.model_copy(update={"stuck": stuck})
+    api.on("GET /v1/runs", RunPage(runs=(run,)))
+    assert "running, stuck" in paracle("runs", "ls", "--stuck").out
+    assert api.asked[-1].query == {"stuck": "true", "limit": "20"}
+    (shown,) = json.loads(paracle("runs", "-o", "json").out)["runs"]
+    assert shown["stuck"]["dead_letter"] == stuck.dead_letter
+
+
+def test_runs_ls_is_runs(paracle: Callable[..., Any], api: Any, make: Any) -> None:
+    api.on("GET /v1/runs", RunPage(runs=(make.view().run,)))
+    options = ("--workflow", "triage", "--status", "failed", "--limit", "7", "--cursor", "c")
+    assert paracle("runs", *options).out == paracle("runs", "ls", *options).out
+    first, second = (asked.query for asked in api.asked)
+    assert first == second == {"workflow": "triage", "status": "failed", "limit": "7", "cursor": "c"}
+
+
+def test_runs_are_chosen_by_all_that_is_given(paracle: Callable[..., Any], api: Any, make: Any) -> None:
+    api.on("GET /v1/runs", RunPage(runs=()))
+    more = ("--since", "2h", "--until", "2030-01-02T03:04:05+01:00", "--parent", make.RUN)
+    paracle("runs", "ls", "--status", "failed", "--status", "paused", "-l", "a=b:c", "-l", "d=e", *more)
+    asked = api.asked[-1].queries
+    assert (asked["status"], asked["label"], asked["parent"]) == (["failed", "paused"], ["a:b:c", "d:e"], [make.RUN])
+    assert asked["created_before"] == ["2030-01-02T02:04:05+00:00"]
+    ago = datetime.now(UTC) - datetime.fromisoformat(asked["created_after"][0])
+    assert timedelta(hours=2) <= ago < timedelta(hours=3)
+    assert paracle("runs", "--since", "tomorrow").err.startswith("error: --since: 'tomorrow' is no time")
+
+
+def test_a_search_that_rests_is_gone_on_with(paracle: Callable[..., Any], api: Any, make: Any) -> None:
+    run = make.view().run
+    api.on(
+        "GET /v1/runs", RunPage(runs=(run,), next_cursor="a"), RunPage(runs=(), next_cursor="b"), RunPage(runs=(run,))
+    )
+    assert len(json.loads(paracle("runs", "-o", "json", "--limit", "3").out)["runs"]) == 2
+    assert [asked.query.get("cursor") for asked in api.asked] == [None, "a", "b"]
+
+
+def test_show(paracle: Callable[..., Any], api: Any, make: Any) -> None:
+    api.on(f"GET /v1/runs/{make.RUN}", make.view())
+    lines = paracle("runs", "show", make.RUN, "--parts", "3").out.splitlines()
+    assert api.asked[-1].query == {"parts": "3"}
+    assert lines[0] == f"{make.RUN}  triage (revision 1)  completed"
+    assert [line.split() for line in lines[-3:]] == [
+        ["STEP", "STATUS", "STARTED", "TOOK", "TRIES", "WHAT"],
+        ["report", "pending", "agent", "writer"],
+        ["sort", "pending", "tool", "sorter"],
+    ]
+    assert json.loads(paracle("runs", "show", make.RUN, "-o", "json").out)["run"]["run_id"] == make.RUN
+
+
+def test_many_runs_are_cancelled(paracle: Callable[..., Any], api: Any) -> None:
+    api.on("POST /v1/runs/cancel", RunsAccepted(count=1_234))
+    assert paracle("runs", "cancel", "--workflow", "w", "--label", "a=b").out == "told 1,234 runs to cancel\n"
+    assert api.asked[-1].json == {
+        "filter": {"workflow": "w", "statuses": [], "labels": {"a": "b"}, "stuck": False},
+        "reason": "cancelled by request",
+        "dry_run": False,
+    }
+    assert paracle("runs", "cancel", "--status", "queued", "--dry-run").out == "would cancel 1,234 runs\n"
+    assert api.asked[-1].json["dry_run"] is True
+    assert json.loads(paracle("cancel", "--workflow", "w", "-o", "json").out) == {"count": 1_234}
+
+
+@pytest.mark.parametrize(("said", "code", "orders"), [("y\n", 0, 2), ("n\n", 1, 1)])
+def test_a_person_is_asked_before_many_runs_are_cancelled(
+    paracle: Callable[..., Any], api: Any, make: Any, monkeypatch: pytest.MonkeyPatch, said: str, code: int, orders: int
+) -> None:
+    api.on("POST /v1/runs/cancel", RunsAccepted(count=1))
+    monkeypatch.setattr(sys, "stdin", make.Terminal(said))
+    result = paracle("runs", "cancel", "--workflow", "w")
+    assert result.code == code
+    assert "cancel 1 run?" in result.err
+    assert [asked.json["dry_run"] for asked in api.asked] == [True, False][:orders]
+    assert paracle("runs", "cancel", "--workflow", "w", "--yes").out == "told 1 run to cancel\n"
+
+
+def test_runs_that_differ_and_runs_that_do_not(paracle: Callable[..., Any], api: Any, make: Any) -> None:
+    old, new = (Pins(run_id=make.RUN, workflow="w", revision=n, plan=f"sha256:{n}", contract="1.0") for n in (1, 2))
+    agent = {"part": "agent a", "left_revision": 3, "right_revision": 4}
+    found = (
+        Difference(part="workflow", left_revision=1, right_revision=1, path="spec.x", change="added", right=None),
+        Difference(**agent, path="revision", change="changed", left=3, right=4),
+        Difference(**agent, path="spec.instructions", change="changed", left="Be kind.", right="y" * 300),
+        Difference(part="contract", path="contract", change="changed", left="0.9", right="1.0"),
+        Difference(part="tool t", left_revision=1, path="", change="removed"),
+        Difference(part="tool u", right_revision=2, path="", change="added"),
+    )
+    path = f"GET /v1/runs/{make.RUN}/diff"
+    api.on(path, RunsDiff(left=old, right=new, same=False, differences=found))
+    result = paracle("runs", "diff", make.RUN, make.RUN)
+    assert result.code == 1
+    assert result.out.splitlines() == [
+        f"- {make.RUN}  w (revision 1)  sha256:1",
+        f"+ {make.RUN}  w (revision 2)  sha256:2",
+        "",
+        "workflow (revision 1)",
+        "  + spec.x",
+        "      + null",
+        "",
+        "agent a (revision 3 → 4)",
+        "  ~ spec.instructions",
+        '      - "Be kind."',
+        f'      + "{"y" * 198}…',
+        "",
+        "contract",
+        "  ~ contract",
+        '      - "0.9"',
+        '      + "1.0"',
+        "",
+        "tool t (revision 1, removed)",
+        "",
+        "tool u (revision 2, added)",
+    ]
+    api.on(path, RunsDiff(left=old, right=old, same=True))
+    same = paracle("runs", "diff", make.RUN, make.RUN)
+    assert (same.code, same.out.splitlines()[2:]) == (0, ["both pinned the same plan"])
+    assert json.loads(paracle("runs", "diff", make.RUN, make.RUN, "--json").out)["same"] is True
+
+
+def test_many_runs_are_resumed(paracle: Callable[..., Any], api: Any) -> None:
+    api.on("POST /v1/runs/resume", RunsAccepted(count=2))
+    assert paracle("runs", "resume", "--workflow", "w", "--reason", "mended").out == "told 2 runs to resume\n"
+    assert (api.asked[-1].json["filter"]["workflow"], api.asked[-1].json["reason"]) == ("w", "mended")
+
+
+@pytest.mark.parametrize("verb", ["cancel", "resume"])
+@pytest.mark.parametrize("options", [(), ("run_1", "--workflow", "w")])
+def test_it_must_be_clear_which_runs_are_meant(
+    paracle: Callable[..., Any], api: Any, verb: str, options: tuple[str, ...]
+) -> None:
+    result = paracle("runs", verb, *options)
+    assert (result.code, api.asked) == (1, [])
+    assert result.err.startswith("error: RUN: give one run's id, or options")
