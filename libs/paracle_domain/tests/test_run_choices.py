@@ -150,6 +150,18 @@ def test_a_fallback_that_a_switch_left_out_cannot_step_in() -> None:
     assert run.state.status is RunStatus.FAILED
 
 
+def test_a_fallback_that_a_switch_leaves_out_later_cannot_step_in_either() -> None:
+    """Whether the switch or the failure comes first must make no difference."""
+    way = {"id": "way", "switch": {"cases": [{"name": "x", "when": "{{ steps.c.output }}", "then": ["b"]}]}}
+    run = drive(A, {"id": "b"}, {"id": "c"}, way, {"id": "d", "needs": ["way"]})
+    run.begin()
+    run.fail("a")
+    run.finish("c", output=False)
+    assert run.types[-3:] == ["step.skipped:b", "run.failing", "run.failed"]
+    assert run.state.error is not None
+    assert run.state.error.path == "steps.a"
+
+
 def test_what_fails_while_the_run_ends_has_no_fallback() -> None:
     run = drive(A, {"id": "b"})
     run.begin()
@@ -195,6 +207,8 @@ def test_a_wait_for_the_past_is_none(wait: dict[str, Any]) -> None:
         ({"for_s": "{{ input.n }}"}, {"n": 1e12}, "from 0 to 31,622,400"),
         ({"until": "{{ input.n }}"}, {"n": "tomorrow"}, "it gave 'tomorrow'"),
         ({"until": "{{ input.n }}"}, {"n": 5}, "it gave 5"),
+        ({"until": "{{ input.n }}"}, {"n": "9999-12-31T23:59:59-12:00"}, "it gave '9999-12-31T23:59:59-12:00'"),
+        ({"until": "{{ input.n }}"}, {"n": "0001-01-01T00:00:00+14:00"}, "it gave '0001-01-01T00:00:00+14:00'"),
         ({"until": "{{ input.n }}"}, {"n": "2026-01-01"}, "with its zone"),
     ],
 )

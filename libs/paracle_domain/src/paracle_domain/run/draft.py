@@ -87,14 +87,24 @@ class Draft:
         self.after(node)
 
     def skip(self, *names: str) -> None:
-        """Skip steps, unless they have ended already, and those that are skipped with them."""
+        """Skip steps, unless they have begun or ended already, and those that are skipped with them.
+
+        If one of them was to step in for a step that failed, nothing does, and the run fails.
+        """
         left = deque(names)
         while left:
             node = self.nodes[left.popleft()]
-            if self.step(node) is None:
-                self.happen(StepSkipped(step=node.name))
-                left.extend(self._not_taken(node))
-                self.waiting.extend(node.dependents)
+            if self.step(node) is not None:
+                continue
+            self.happen(StepSkipped(step=node.name))
+            primary = self.state.graph.primaries.get(node.name)
+            failed = self.step(self.nodes[primary]) if primary is not None else None
+            if primary is not None and failed is not None and failed.failed:
+                assert failed.error is not None
+                self.doom(primary, failed.error)
+                return
+            left.extend(self._not_taken(node))
+            self.waiting.extend(node.dependents)
 
     def fail(
         self, node: Node, error: ErrorInfo, usage: Usage = NOTHING, *, attempt: int = 0, timed_out: bool = False

@@ -8,7 +8,7 @@ from typing import Final, assert_never
 from paracle_domain.errors import ExpressionFailed, quote
 from paracle_domain.run import approvals, attempts, orders, parts, signals
 from paracle_domain.run.draft import Draft
-from paracle_domain.run.events import StepEmitted, StepSkipped, StepWaiting
+from paracle_domain.run.events import StepEmitted, StepWaiting
 from paracle_domain.run.nodes import Node
 from paracle_domain.run.table import READY
 from paracle_domain.workflow.spec import TARGETS, WaitSpec, parse_time
@@ -53,23 +53,11 @@ def begin(draft: Draft, node: Node) -> None:
         return
     try:
         if node.when is not None and not node.when.evaluate(draft.state):
-            _skip(draft, node)
+            draft.skip(node.name)
         else:
             _begin(draft, node)
     except ExpressionFailed as error:
         draft.fail(node, error.to_info())
-
-
-def _skip(draft: Draft, node: Node) -> None:
-    """Its condition does not hold. If it was to step in for a step that failed, nothing does, and the run fails."""
-    primary = draft.state.graph.primaries.get(node.name)
-    failed = draft.step(draft.nodes[primary]) if primary is not None else None
-    if primary is None or failed is None or not failed.failed:
-        draft.skip(node.name)
-        return
-    draft.happen(StepSkipped(step=node.name))
-    assert failed.error is not None
-    draft.doom(primary, failed.error)
 
 
 def _begin(draft: Draft, node: Node) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
@@ -308,12 +308,12 @@ class WorkflowSpec(Spec):
 
 
 def parse_time(text: str) -> datetime | None:
-    """The time that `text` names, if it does and says its zone."""
+    """The time that `text` names, in UTC, if it does and says its zone. One that UTC has no year for names none."""
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        return time.astimezone(UTC) if time.tzinfo is not None else None
+    except (ValueError, OverflowError):
         return None
-    return time if time.tzinfo is not None else None
 
 
 def _exactly_one(spec: Spec, fields: tuple[str, ...], what: str = "") -> None:
