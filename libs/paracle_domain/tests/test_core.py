@@ -32,14 +32,27 @@ from paracle_domain.errors import (
     from_validation,
     quote,
 )
-from paracle_domain.ids import KINDS, derive_id, id_from_key, is_id, new_id, ulid_time_ms
+from paracle_domain.ids import KINDS, derive_id, id_from_key, is_id, new_id, parse_id, ulid_time_ms
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import Decision, EarlierEvent, EventRecord, encode_page, fold
 from paracle_domain.messages import CATALOG, Command, Encoded, Message, Request
 from paracle_domain.plan import Plan, digest_of
-from paracle_domain.run.commands import CancelRun, GetRun, RunStatus, RunView, StartRun, StepStatus
+from paracle_domain.run.commands import (
+    CancelRun,
+    ForkRun,
+    GetRun,
+    ListApprovals,
+    ListRuns,
+    RunStatus,
+    RunView,
+    SignalRun,
+    StartRun,
+    StepStatus,
+)
 from paracle_domain.run.events import RunCompleted
 from paracle_domain.subjects import Subject
+from paracle_domain.task.messages import TaskResult
+from paracle_domain.trigger.commands import FireTrigger, PauseTrigger
 
 kinds = st.sampled_from(sorted(KINDS))
 tokens = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
@@ -387,3 +400,40 @@ class TestPlans:
 def test_terminal_states(kind: Any) -> None:
     open_states = {"queued", "running", "paused", "cancelling", "pending", "waiting"}
     assert {status.value for status in kind if not status.terminal} == open_states & {status.value for status in kind}
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+@pytest.mark.parametrize("kind", [StartRun, SignalRun, ForkRun, FireTrigger, TaskResult])
+def test_numbers_that_json_cannot_say_again_are_refused(kind: type[Message], number: str) -> None:
+    """They would be null in the history, so a run that is replayed would differ from the one that lived."""
+    field = {StartRun: "input", SignalRun: "payload", ForkRun: "input", FireTrigger: "message"}.get(kind, "output")
+    with pytest.raises(MalformedMessage, match=kind.type_name) as caught:
+        kind.decode(f'{{"{field}": [{number}]}}'.encode())
+    wrong = {problem.path: problem.message for problem in caught.value.problems}
+    assert "too large for a double" in wrong[field]
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+def test_times_that_utc_has_no_year_for_are_refused(time: str) -> None:
+    with pytest.raises(MalformedMessage, match="UTC has no year for"):
+        ListRuns.decode(f'{{"created_after": "{time}"}}'.encode())
+
+
+def test_times_are_in_utc() -> None:
+    found = ListRuns.decode(b'{"created_after": "2026-01-01T02:00:00+02:00"}')
+    assert found == ListRuns(created_after=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"), [(ListRuns, "workflow"), (ListApprovals, "approver"), (PauseTrigger, "reason")]
+)
+def test_text_that_no_database_can_hold_is_refused(kind: type[Message], field: str) -> None:
+    with pytest.raises(MalformedMessage, match=r"U\+0000"):
+        kind.decode(f'{{"name": "a", "{field}": "a\\u0000"}}'.encode())
+
+
+def test_ids_are_parsed() -> None:
+    run_id = new_id("run")
+    assert parse_id(run_id, "run") == run_id
+    with pytest.raises(ValueError, match="is no id of kind apr"):
+        parse_id(run_id, "apr")

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paracle_domain.strict_json import MAX_DEPTH, parse_json, whole_text
+from paracle_domain.strict_json import MAX_DEPTH, is_finite, parse_json, whole_text
 from paracle_domain.task.events import TaskCompleted, dump_event, load_event
 
 VALUES = st.recursive(
@@ -60,3 +61,13 @@ def test_what_is_taken_survives_a_journal(text: str) -> None:
 )
 def test_half_pairs_in_text_are_replaced(text: str, whole: str) -> None:
     assert whole_text(text) == whole
+
+
+@pytest.mark.parametrize("value", [1.5, "Infinity", None, [], {"a": [1e308, {"b": -0.0}]}])
+def test_ordinary_numbers_are_finite(value: Any) -> None:
+    assert is_finite(value)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, [1, [math.nan]], {"a": {"b": [math.inf]}}])
+def test_infinities_are_found_at_any_depth(value: Any) -> None:
+    assert not is_finite(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -92,6 +93,17 @@ async def test_what_is_shown_comes_back_whole(world: World) -> None:
     assert (await world.approvals.page(ListApprovals(), CALL)).approvals == (one,)
 
 
+async def test_any_text_may_be_asked_about(world: World) -> None:
+    """U+0000 is a character of JSON, and PostgreSQL has no such text."""
+    nul = "a\x00b"
+    decided = Decision(principal="bob", decision="approve", reason=nul, at=AT)
+    one = approval(await world.run(), ask=nul, action={nul: nul}, quorum=2, roles=("x",), decisions=(decided,))
+    await world.show(one)
+    assert await world.approvals.get("acme", one.approval_id) == one
+    assert await world.ids(Context("acme", "carl", roles=("x",)), mine=True) == ["ok"]
+    assert await world.ids(Context("acme", "bob", roles=("x",)), mine=True) == []
+
+
 async def test_nobody_sees_another_tenants(world: World) -> None:
     one = approval(await world.run("evil"))
     await world.show(one, tenant="evil")
@@ -166,7 +178,11 @@ async def test_mine_are_those_that_i_may_decide_now(world: World) -> None:
     assert await world.ids(carol, mine=True) == ["anybody", "others", "done", "mine", "mine_but_may"]
 
 
-@pytest.mark.parametrize("cursor", ["x", "eA==", "é", "b3BlbiBub3cgeA=="])
+YEAR_0 = base64.urlsafe_b64encode(b"open 0001-01-01T00:00:00+14:00 apr_x").decode()
+NUL = base64.urlsafe_b64encode(b"open 2026-01-01T00:00:00+00:00 a\x00").decode()
+
+
+@pytest.mark.parametrize("cursor", ["x", "eA==", "é", "b3BlbiBub3cgeA==", YEAR_0, NUL])
 async def test_a_made_up_cursor_is_refused(world: World, cursor: str) -> None:
     with pytest.raises(InvalidInput, match="is no cursor"):
         await world.approvals.page(ListApprovals(cursor=cursor), CALL)

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from paracle_domain.ids import RunId
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
-from paracle_domain.messages import Message, Request, Value
+from paracle_domain.messages import Message, Plain, Request, Value
 
 
 class StoredEvent(Value):
@@ -70,8 +70,8 @@ class GetAudit(Request[AuditPage], service="observability", method="get_audit", 
     """Stored events of a run and of everything that it caused (`run_id`), or of one entity (`entity` and `id`)."""
 
     run_id: RunId | None = None
-    entity: str | None = Field(default=None, max_length=64)
-    id: str | None = Field(default=None, max_length=64)
+    entity: Plain | None = Field(default=None, max_length=64)
+    id: Plain | None = Field(default=None, max_length=64)
     after: int = Field(default=0, ge=0, description="position to go on from: only later events")
     limit: int = Field(default=500, ge=1, le=5_000)
 

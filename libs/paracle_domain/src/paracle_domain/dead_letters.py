@@ -12,7 +12,7 @@ from typing import Final
 from pydantic import AwareDatetime, Field
 
 from paracle_domain.ids import DeadLetterId, RunId, id_from_key
-from paracle_domain.messages import Message, Request, Value
+from paracle_domain.messages import Message, Moment, Plain, Request, Value
 
 DEAD_SUBJECT: Final = "paracle-dead-subject"
 """The subject that it was published on."""
@@ -83,11 +83,11 @@ class DeadLetterView(Message, type_name="dead_letter.view"):
 class DeadLetterFilter(Value):
     """Which dead letters: those that all given fields fit. `since` is included, `until` is not."""
 
-    service: str | None = Field(default=None, max_length=64)
-    code: str | None = Field(default=None, max_length=64)
+    service: Plain | None = Field(default=None, max_length=64)
+    code: Plain | None = Field(default=None, max_length=64)
     run_id: RunId | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
 
 class Refusal(Value):
@@ -107,7 +107,7 @@ class DeadLettersSettled(Message, type_name="dead_letter.settled"):
     settled: tuple[DeadLetterId, ...]
     refused: tuple[Refusal, ...] = ()
     more: bool = False
-    until: AwareDatetime | None = None
+    until: Moment | None = None
     after: str | None = None
 
 
@@ -160,7 +160,7 @@ class DropDeadLetter(
     """Give one up for good."""
 
     id: DeadLetterId
-    reason: str = Field(min_length=1, max_length=1_000)
+    reason: Plain = Field(min_length=1, max_length=1_000)
 
 
 class DropDeadLetters(
@@ -169,7 +169,7 @@ class DropDeadLetters(
     """Give up those that fit, oldest first."""
 
     which: DeadLetterFilter = DeadLetterFilter()
-    reason: str = Field(min_length=1, max_length=1_000)
+    reason: Plain = Field(min_length=1, max_length=1_000)
     limit: int = Field(default=100, ge=1, le=500)
     after: str | None = None
 

@@ -51,6 +51,20 @@ def is_id(text: str, kind: IdKind | None = None) -> bool:
     return prefix in KINDS and kind in (None, prefix) and _SHAPE.fullmatch(text) is not None
 
 
+def parse_id(text: str, kind: IdKind) -> str:
+    """`text`, if it is a well-formed id of `kind`.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    if not is_id(text, kind):
+        message = f"{text!r} is no id of kind {kind}"
+        raise ValueError(message)
+    return text
+
+
 def id_from_key(kind: IdKind, key: str, time_ms: int = 0) -> str:
     """The id that an idempotency key stands for: the same key names the same thing for ever.
 

@@ -10,12 +10,23 @@ Readers ignore fields that they do not know. A message of an unknown *type* is p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Final, Protocol, override
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, JsonValue, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    JsonValue,
+    ValidationError,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from paracle_domain.errors import MalformedMessage, from_validation
+from paracle_domain.strict_json import is_finite
 
 JsonObject = dict[str, JsonValue]
 
@@ -33,7 +44,41 @@ Json = Annotated[JsonValue, _AsItIs()]
 """A JSON value in a message that only services make. Looking at every part of it would cost more than all the rest."""
 
 
-Given = Annotated[JsonValue, BeforeValidator(lambda value: {} if value is None else value)]
+def _sayable(value: Any) -> Any:
+    if value.__class__ is str or is_finite(value):
+        return value
+    message = "it holds NaN, or a number too large for a double, which JSON cannot say again; send it as a string"
+    raise ValueError(message)
+
+
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        message = f"UTC has no year for {time.isoformat()}"
+        raise ValueError(message) from None
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        message = "it holds the character U+0000, which cannot be looked for or kept"
+        raise ValueError(message)
+    return text
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A time that somebody names, in UTC, so that it can be stored and compared."""
+
+Plain = Annotated[str, AfterValidator(_storable)]
+"""Text of somebody's that goes into a database as it is."""
+
+Received = Annotated[JsonValue, _AsItIs(), AfterValidator(_sayable)]
+"""A JSON value from whoever works for us, whose numbers can be said again: replayed it must be what it was."""
+
+Sent = Annotated[JsonValue, AfterValidator(_sayable)]
+"""A JSON value from anybody."""
+
+Given = Annotated[JsonValue, BeforeValidator(lambda value: {} if value is None else value), AfterValidator(_sayable)]
 """An input: any JSON. None is given by leaving it out, by `null`, or by `{}`: the same, since `null` is not sent."""
 
 

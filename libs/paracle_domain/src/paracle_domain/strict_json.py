@@ -67,6 +67,22 @@ def is_deep(value: Any) -> bool:
     return True
 
 
+def is_finite(value: Any) -> bool:
+    """Whether every number in `value` is one. Without recursion, since values nest as deep as parsers let them."""
+    ahead = [value]
+    while ahead:
+        match ahead.pop():
+            case dict() as members:
+                ahead.extend(members.values())
+            case list() as items:
+                ahead.extend(items)
+            case float() as number if not math.isfinite(number):
+                return False
+            case _:
+                pass
+    return True
+
+
 def _children(value: Any) -> list[Any]:
     match value:
         case dict():

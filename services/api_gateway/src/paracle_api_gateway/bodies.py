@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from paracle_domain.errors import (
     from_validation,
     quote,
 )
-from paracle_domain.strict_json import MAX_DEPTH, is_deep
+from paracle_domain.strict_json import MAX_DEPTH, is_deep, is_finite
 
 JSON_TYPES: Final = frozenset({"application/json"})
 YAML_TYPES: Final = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain"})
@@ -99,22 +98,6 @@ def _parse(text: str) -> Any:
         raise MalformedMessage(f"the body is not JSON: {error}") from error
     if is_deep(value):
         raise MalformedMessage(f"the body nests more than {MAX_DEPTH} levels deep")
-    if _has_infinity(value):
+    if not is_finite(value):
         raise MalformedMessage("the body holds a number too large for a double; send it as a string")
     return value
-
-
-def _has_infinity(value: Any) -> bool:
-    """Whether a number in `value` overflowed; without recursion, since values nest as deep as the parser lets them."""
-    open_values = [value]
-    while open_values:
-        match open_values.pop():
-            case dict() as members:
-                open_values.extend(members.values())
-            case list() as items:
-                open_values.extend(items)
-            case float() as number if not math.isfinite(number):
-                return True
-            case _:
-                pass
-    return False

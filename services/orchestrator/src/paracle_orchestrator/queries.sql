@@ -87,18 +87,20 @@ select one.key, one.value
 
 -- name: show_approvals
 -- Replicas may say what they know in any order. Runs may have been dropped meanwhile, and their approvals with them.
-insert into approvals (id, tenant, run_id, version, workflow, status, asked_at, requested_by, principals, roles, document)
-select g.id, g.tenant, g.run_id, g.version, g.workflow, g.status, g.asked_at, g.requested_by,
-       array(select json_array_elements_text(g.document::json -> 'principals')),
-       array(select json_array_elements_text(g.document::json -> 'roles')), g.document::json
+-- `who` has the principals, the roles, and those who have decided: PostgreSQL cannot look into every `document`.
+insert into approvals (id, tenant, run_id, version, workflow, status, asked_at, requested_by, own, principals, roles,
+                       decided, document)
+select g.id, g.tenant, g.run_id, g.version, g.workflow, g.status, g.asked_at, g.requested_by, g.own,
+       array(select json_array_elements_text(g.who::json -> 0)), array(select json_array_elements_text(g.who::json -> 1)),
+       array(select json_array_elements_text(g.who::json -> 2)), g.document::json
   from unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::timestamptz[], $8::text[],
-              $9::text[])
-       as g(id, tenant, run_id, version, workflow, status, asked_at, requested_by, document)
+              $9::boolean[], $10::text[], $11::text[])
+       as g(id, tenant, run_id, version, workflow, status, asked_at, requested_by, own, who, document)
   join runs r on r.id = g.run_id and r.tenant = g.tenant
  order by g.id
     on conflict (id) do update
    set version = excluded.version, status = excluded.status, principals = excluded.principals, roles = excluded.roles,
-       document = excluded.document
+       decided = excluded.decided, document = excluded.document
  where approvals.version < excluded.version;
 
 -- name: get_approval
@@ -117,8 +119,8 @@ select document::text
    and ($6::text is null or (
             open
         and (cardinality(principals) + cardinality(roles) = 0 or $6 = any(principals) or roles && $7::text[])
-        and (requested_by <> $6 or (document ->> 'own')::boolean)
-        and not exists (select from json_array_elements(document -> 'decisions') d where d ->> 'principal' = $6)))
+        and (requested_by <> $6 or own)
+        and $6 <> all(decided)))
    and ($8::boolean is null or (open, asked_at, id) < ($8, $9::timestamptz, $10::text))
  order by open desc, asked_at desc, id desc
  limit $11;

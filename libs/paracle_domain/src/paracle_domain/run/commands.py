@@ -6,13 +6,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import AwareDatetime, Field, JsonValue
+from pydantic import Field, JsonValue
 
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import ApprovalId, DeadLetterId, RunId
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
-from paracle_domain.messages import Command, Given, Message, Request, Value
+from paracle_domain.messages import Command, Given, Message, Moment, Plain, Request, Sent, Value
 from paracle_domain.plan import Plan
 from paracle_domain.run.labels import Labels
 from paracle_domain.workflow.spec import SignalName
@@ -131,7 +131,7 @@ class SignalRun(Command, service="orchestrator", verb="signal_run"):
 
     run_id: RunId
     signal: SignalName
-    payload: JsonValue = None
+    payload: Sent = None
 
 
 class DecideApproval(Command, service="orchestrator", verb="decide_approval"):
@@ -153,7 +153,7 @@ class ForkRun(Command, service="orchestrator", verb="fork_run"):
     run_id: RunId
     from_step: str
     revision: int | None = Field(default=None, ge=1, description="of the workflow; the old run's plan if absent")
-    input: JsonValue = Field(default=None, description="the old run's if absent")
+    input: Sent = Field(default=None, description="the old run's if absent")
     new_run_id: RunId | None = None
     labels: Labels | None = Field(default=None, description="the old run's if absent")
 
@@ -161,11 +161,11 @@ class ForkRun(Command, service="orchestrator", verb="fork_run"):
 class RunFilter(Value):
     """Which runs: those that meet all that is given. Labels must all be there with these values."""
 
-    workflow: str | None = None
+    workflow: Plain | None = None
     statuses: tuple[RunStatus, ...] = ()
     labels: Labels = {}
-    created_after: AwareDatetime | None = Field(default=None, description="created then or later")
-    created_before: AwareDatetime | None = Field(default=None, description="created earlier than that")
+    created_after: Moment | None = Field(default=None, description="created then or later")
+    created_before: Moment | None = Field(default=None, description="created earlier than that")
     parent: RunId | None = None
     stuck: bool = Field(default=False, description="only runs with a message that could not be handled")
 
@@ -312,12 +312,12 @@ class GetRun(Request[RunView], service="orchestrator", method="get_run", answer=
 class ListRuns(Request[RunPage], service="orchestrator", method="list_runs", answer=RunPage, query=True):
     """Runs, newest first."""
 
-    workflow: str | None = None
+    workflow: Plain | None = None
     status: RunStatus | None = None
     statuses: tuple[RunStatus, ...] = Field(default=(), description="any of these")
     labels: Labels = {}
-    created_after: AwareDatetime | None = Field(default=None, description="created then or later")
-    created_before: AwareDatetime | None = Field(default=None, description="created earlier than that")
+    created_after: Moment | None = Field(default=None, description="created then or later")
+    created_before: Moment | None = Field(default=None, description="created earlier than that")
     parent: RunId | None = None
     stuck: bool = Field(default=False, description="only runs with a message that could not be handled")
     limit: int = Field(default=50, ge=1, le=500)
@@ -388,8 +388,8 @@ class ListApprovals(
 
     status: ApprovalStatus | None = None
     run_id: RunId | None = None
-    workflow: str | None = None
-    approver: str | None = Field(default=None, description="a principal or a role that they name")
+    workflow: Plain | None = None
+    approver: Plain | None = Field(default=None, description="a principal or a role that they name")
     mine: bool = False
     limit: int = Field(default=50, ge=1, le=500)
     cursor: str | None = None

@@ -12,7 +12,7 @@ from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import RunId, TaskId
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
-from paracle_domain.messages import Command, Json, Message, Request
+from paracle_domain.messages import Command, Json, Message, Received, Request
 
 
 class TaskStatus(StrEnum):
@@ -58,7 +58,7 @@ class TaskResult(Message, type_name="task.result"):
     step: str
     attempt: int
     status: TaskStatus
-    output: Json = None
+    output: Received = None
     error: ErrorInfo | None = None
     usage: Usage = Usage()
 

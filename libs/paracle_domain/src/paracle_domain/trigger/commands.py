@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import RunId
-from paracle_domain.messages import Command, JsonObject, Message, Request, Value
+from paracle_domain.messages import Command, JsonObject, Message, Plain, Request, Sent, Value
 from paracle_domain.run.commands import RunStatus
 from paracle_domain.workflow.spec import Name
 
@@ -112,7 +112,7 @@ class PauseTrigger(Command, service="orchestrator", verb="pause_trigger"):
     """Let a trigger start nothing until it is resumed; answered with its `TriggerView`."""
 
     name: Name
-    reason: str | None = Field(default=None, max_length=1_000)
+    reason: Plain | None = Field(default=None, max_length=1_000)
 
 
 class ResumeTrigger(Command, service="orchestrator", verb="resume_trigger"):
@@ -128,4 +128,4 @@ class FireTrigger(Command, service="orchestrator", verb="fire_trigger"):
     """
 
     name: Name
-    message: JsonValue = None
+    message: Sent = None

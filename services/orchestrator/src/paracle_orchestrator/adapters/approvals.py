@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ import asyncpg
 from paracle_chassis.postgres import Queries
 from paracle_domain.envelope import Context
 from paracle_domain.errors import InvalidInput, quote
+from paracle_domain.ids import parse_id
 from paracle_domain.run.commands import ApprovalPage, ApprovalStatus, ApprovalView, ListApprovals
 from paracle_orchestrator.ports import Shown, newest
 
@@ -48,8 +50,9 @@ class Place:
         """
         try:
             status, time, approval_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
-            return cls(status == _OPEN[True], datetime.fromisoformat(time).astimezone(UTC), approval_id)
-        except (binascii.Error, ValueError) as error:
+            at = datetime.fromisoformat(time).astimezone(UTC)
+            return cls(status == _OPEN[True], at, parse_id(approval_id, "apr"))
+        except (binascii.Error, ValueError, OverflowError) as error:
             message = f"{quote(cursor)} is no cursor; take the next_cursor of a page as it is"
             raise InvalidInput(message, path="cursor") from error
 
@@ -96,6 +99,7 @@ class PostgresApprovals:
 
 def _row(shown: Shown) -> tuple[object, ...]:
     approval = shown.approval
+    who = (approval.principals, approval.roles, [made.principal for made in approval.decisions])
     return (
         approval.approval_id,
         shown.tenant,
@@ -105,5 +109,7 @@ def _row(shown: Shown) -> tuple[object, ...]:
         approval.status.value,
         approval.asked_at,
         approval.requested_by,
+        approval.own,
+        json.dumps(who),
         approval.model_dump_json(),
     )

@@ -19,6 +19,7 @@ import asyncpg
 
 from paracle_chassis.postgres import Queries
 from paracle_domain.errors import InvalidInput, quote
+from paracle_domain.ids import parse_id
 from paracle_domain.run.commands import RunFilter, RunPage, RunStatus, RunSummary
 
 MOST_SIFTED: Final = 3_000
@@ -51,8 +52,8 @@ class Place:
         """
         try:
             time, run_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
-            return cls(datetime.fromisoformat(time).astimezone(UTC), run_id)
-        except (binascii.Error, ValueError) as error:
+            return cls(datetime.fromisoformat(time).astimezone(UTC), parse_id(run_id, "run"))
+        except (binascii.Error, ValueError, OverflowError) as error:
             message = f"{quote(cursor)} is no cursor; take the next_cursor of a page as it is"
             raise InvalidInput(message, path="cursor") from error
 
