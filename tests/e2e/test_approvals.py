@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
+import nats
 import pytest
 from tests.e2e.deciding import FINANCE, LEAD, asked_for, fresh_name, manifests, person, restart
 from tests.e2e.histories import assert_sound, audit
@@ -16,6 +18,8 @@ from paracle_client import AsyncClient
 from paracle_domain.errors import Conflict, Forbidden
 from paracle_domain.run.commands import ApprovalStatus, RunStatus, RunView
 
+DECIDE = "paracle.v1.default.cmd.orchestrator.decide_approval"
+SHOW = "paracle.v1.default.rpc.orchestrator.get_approval"
 VICTIMS = ("orchestrator", "nats", "postgres", "api_gateway")
 
 
@@ -170,4 +174,26 @@ async def test_from_the_command_line(system: System, ann: AsyncClient) -> None:
     digest = json.loads(await command("show", one.approval_id, "-o", "json"))["digest"]
     said = await command("approve", one.approval_id, "--digest", digest, "--reason", "checked")
     assert said == f"{one.approval_id} is approved; run {run_id}\n"
+    assert (await ended(ann, run_id)).run.status is RunStatus.COMPLETED
+
+
+async def test_with_nothing_but_a_nats_client(system: System, ann: AsyncClient) -> None:
+    run_id, _ = await begin(ann, "refund")
+    one = await asked_for(ann, run_id)
+    client = await nats.connect(system.stack.nats_url)
+    try:
+
+        async def decide(principal: str, roles: str) -> dict[str, Any]:
+            body = {"approval_id": one.approval_id, "digest": one.digest, "decision": "approve"}
+            headers = {"paracle-principal": principal, "paracle-roles": roles}
+            told = await client.request(DECIDE, json.dumps(body).encode(), timeout=15, headers=headers)
+            answer: dict[str, Any] = json.loads(told.data)
+            return answer
+
+        assert (await decide("eve", "sales, marketing"))["code"] == "forbidden"
+        assert (await decide("bob", "sales, finance"))["run_id"] == run_id
+        asked = await client.request(SHOW, json.dumps({"approval_id": one.approval_id}).encode(), timeout=15)
+        assert json.loads(asked.data)["status"] == "approved"
+    finally:
+        await client.close()
     assert (await ended(ann, run_id)).run.status is RunStatus.COMPLETED
