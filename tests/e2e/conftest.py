@@ -7,11 +7,20 @@ from collections.abc import AsyncIterator, Iterator
 import psutil
 import pytest
 from tests.e2e.effects import EffectServer
-from tests.e2e.world import System
+from tests.e2e.world import SUMMARY, System
 
 from paracle_chassis.testing.fake_anthropic import FakeAnthropic
 from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_chassis.testing.otlp import OtlpReceiver
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SUMMARY] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in terminalreporter.config.stash[SUMMARY]:
+        terminalreporter.write_line(str(line))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,7 +30,7 @@ class EffectServer:
     """
 
     def __init__(self) -> None:
-        self._calls: list[EffectCall] = []
+        self._calls: defaultdict[str, list[EffectCall]] = defaultdict(list)
         handler = type("Handler", (_Handler,), {"calls": self._calls, "refused": Counter()})
         self._server = _Server(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -50,7 +50,7 @@ class EffectServer:
 
     def calls(self, run: str) -> list[EffectCall]:
         """All that arrived on behalf of `run` (the name that the test gave it)."""
-        return [call for call in list(self._calls) if call.run == run]
+        return list(self._calls.get(run, ()))
 
     def keys_by_step(self, run: str) -> dict[str, set[str | None]]:
         """The keys under which each step of `run` was asked for: one each, however often the call came."""
@@ -70,7 +70,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    calls: ClassVar[list[EffectCall]]
+    calls: ClassVar[defaultdict[str, list[EffectCall]]]
     refused: ClassVar[Counter[tuple[str, str]]]
 
     def do_POST(self) -> None:
@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.refused[run, step] += 1
             self._answer(429, {"error": "busy"})
             return
-        self.calls.append(EffectCall(self.headers.get(HEADER), run, step, at))
+        self.calls[run].append(EffectCall(self.headers.get(HEADER), run, step, at))
         self._answer(200, {"done": step})
 
     def _answer(self, status: int, value: dict[str, str]) -> None:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
 
 from paracle_chassis.testing.eventually import eventually
-from paracle_client import AsyncClient
-from paracle_domain.audit import StoredEvent
+from paracle_domain.audit import AuditPage, StoredEvent
 from paracle_domain.machine import EventRecord
 
 ENDS = frozenset({"run.completed", "run.degraded", "run.failed", "run.cancelled", "run.timed_out"})
 TASK_ENDS = frozenset({"task.completed", "task.failed", "task.cancelled", "task.timed_out"})
 
 
-async def history(client: AsyncClient, run_id: str) -> list[EventRecord]:
+class Witness(Protocol):
+    """Who can be asked: the SDK's client, or a `Desk`."""
+
+    def events(self, run_id: str) -> AsyncIterator[EventRecord]: ...
+    async def audit(self, run_id: str, *, after: int = 0) -> AuditPage: ...
+
+
+async def history(client: Witness, run_id: str) -> list[EventRecord]:
     """All events of a run, as its owner tells them."""
     return [event async for event in client.events(run_id)]
 
 
-async def audit(client: AsyncClient, run_id: str) -> list[StoredEvent]:
+async def audit(client: Witness, run_id: str) -> list[StoredEvent]:
     """All that observability stored of a run and its tasks."""
     found: list[StoredEvent] = []
     cursor = 0
@@ -31,7 +38,7 @@ async def audit(client: AsyncClient, run_id: str) -> list[StoredEvent]:
         cursor = page.next_cursor
 
 
-async def assert_sound(client: AsyncClient, run_id: str) -> list[EventRecord]:
+async def assert_sound(client: Witness, run_id: str) -> list[EventRecord]:
     """A run that has ended has a whole history, in which nothing was done twice, and so has the audit log."""
     events = await history(client, run_id)
     assert_whole(events, ENDS)
@@ -55,7 +62,7 @@ def assert_each_step_once(events: Sequence[EventRecord]) -> None:
     assert worked <= {step for step, _ in started}
 
 
-async def _audited(client: AsyncClient, run_id: str, events: Sequence[EventRecord]) -> bool:
+async def _audited(client: Witness, run_id: str, events: Sequence[EventRecord]) -> bool:
     """The audit log holds exactly these events of the run, and whole histories of its tasks."""
     stored = [one.event for one in await audit(client, run_id)]
     of_run = sorted((one for one in stored if one.entity == "run"), key=lambda one: one.seq)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from tests.e2e.effects import EffectServer
 
 from paracle_chassis.testing.otlp import OtlpReceiver
@@ -30,6 +31,8 @@ TRIAGE: Final = ROOT / "examples" / "triage"
 MAILS: Final = "examples/triage/mails"
 CANARY: Final = "sk-canary-a8f1c0de9b7e"
 """The key of every provider: it must never be seen anywhere."""
+SUMMARY: Final = pytest.StashKey[list[object]]()
+"""What tests have to say when all is over."""
 PATIENCE_S: Final = 60.0
 COMMAND_S: Final = 60.0
 

@@ -358,6 +358,18 @@ async def test_concurrency_is_bounded():
         await stage.bus.drain(0.05)
 
 
+async def test_a_tool_that_changes_nothing_does_not_keep_the_process_from_stopping():
+    stage = Stage(Gateway())
+    stage.runtime._drain_s = 600
+    async with asyncio.timeout(30), stage.runtime:
+        await stage.start()
+        await stage.bus.publish([sent(task("nap", {"seconds": 600}))])
+        await eventually(lambda: stage.toolbox.calls)
+        await stage.bus.drain(0.05)
+    assert stage.runtime.running == 0
+    assert not stage.results()
+
+
 async def test_an_effect_under_way_when_the_process_stops_is_in_doubt_not_repeated():
     stage = Stage(Gateway())
     job = task("hang", {"seconds": 60})

@@ -70,8 +70,8 @@ class Entry:
 
     @property
     def interruptible(self) -> bool:
-        """Whether it can be stopped here and resumed elsewhere without leaving an effect in doubt."""
-        return self.actor is not None and self.actor.interruptible
+        """Whether it can be stopped here and done elsewhere without leaving an effect in doubt."""
+        return self.actor is None or self.actor.interruptible
 
     def stop(self) -> None:
         if self.work is not None:

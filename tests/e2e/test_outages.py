@@ -1,0 +1,98 @@
+"""What runs stand on goes away under load, in every way that it can: no run is lost, and the audit log is whole."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import nats
+import pytest
+from nats.js.errors import NotFoundError
+from tests.e2e.fleet import fleet
+from tests.e2e.world import System
+
+WORKED_ON = {"COMMANDS", "TASKS", "RESULTS", "EVENTS"}
+LONGEST_S = 100.0
+
+type Outage = Callable[[System], Awaitable[None]]
+
+
+async def delete_every_stream(system: System) -> None:
+    """JetStream forgets everything, also what it was to deliver."""
+    client = await nats.connect(system.stack.nats_url)
+    try:
+        jetstream = client.jsm()
+        names = {str(stream.config.name) for stream in await jetstream.streams_info()}
+        assert names >= WORKED_ON
+        for name in sorted(names):
+            await jetstream.delete_stream(name)
+    finally:
+        await client.close()
+
+
+async def delete_every_consumer(system: System) -> None:
+    """JetStream forgets how far everybody was."""
+    client = await nats.connect(system.stack.nats_url)
+    try:
+        jetstream = client.jsm()
+        for stream in WORKED_ON:
+            for consumer in await jetstream.consumers_info(stream):
+                try:
+                    await jetstream.delete_consumer(stream, consumer.name)
+                except NotFoundError:
+                    continue  # an ephemeral one, which ended by itself
+    finally:
+        await client.close()
+
+
+async def restart_postgres(system: System) -> None:
+    """Sessions are ended, everything is written."""
+    await asyncio.to_thread(system.stack.restart, "postgres")
+
+
+async def kill_postgres(system: System) -> None:
+    await _kill(system, "postgres")
+
+
+async def kill_nats(system: System) -> None:
+    await _kill(system, "nats")
+
+
+async def kill_both(system: System) -> None:
+    """Postgres and NATS at once."""
+    system.stack.kill("postgres")
+    await _kill(system, "nats")
+    await asyncio.to_thread(system.stack.start, "postgres")
+
+
+async def _kill(system: System, name: str) -> None:
+    await asyncio.to_thread(system.stack.kill, name)
+    await asyncio.to_thread(system.stack.start, name)
+
+
+OUTAGES: tuple[Outage, ...] = (
+    delete_every_stream,
+    delete_every_consumer,
+    restart_postgres,
+    kill_postgres,
+    kill_nats,
+    kill_both,
+)
+
+
+def named(what: Any) -> str | None:
+    return what.__name__ if callable(what) else None
+
+
+@pytest.mark.parametrize("runs", [60, pytest.param(300, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("outage", OUTAGES, ids=named)
+async def test_no_run_is_lost(system: System, outage: Outage, runs: int) -> None:
+    chance = random.Random(f"{outage.__name__} {runs}")
+    async with fleet(system, f"{outage.__name__}-{runs}") as load, asyncio.timeout(115):
+        async with load.starting(runs, chance):
+            await load.progress(chance.randrange(runs * 2))
+            await outage(system)
+        await load.ended(LONGEST_S)
+        await load.check()
