@@ -3,45 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import yaml
+from tests.e2e.desk import Desk, desk
+from tests.e2e.drives import Drive, approve, cancel, leave_alone, pause, signal
 from tests.e2e.histories import assert_sound
-from tests.e2e.load import counting_tool
+from tests.e2e.steps import count, counted, doze, each, tools
 from tests.e2e.world import System
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.faults import Gap
-from paracle_client import AsyncClient
 from paracle_client.stack import SERVICES
 from paracle_client.stack.health import readiness
-from paracle_domain.run.commands import StepStatus
-from paracle_domain.run.directives import DispatchTask, StopTask
+from paracle_domain.audit import GetAudit
+from paracle_domain.run.commands import RunView, StartRun
+from paracle_domain.run.directives import (
+    CancelChild,
+    DispatchTask,
+    PublishEvent,
+    ShowApproval,
+    StartChild,
+    StopTask,
+    TellParent,
+)
 from paracle_embedded import ProcessRef, free_port, spawn
 
 ORCHESTRATOR: Final = next(one for one in SERVICES if one.name == "orchestrator")
-
-type Drive = Callable[[AsyncClient, str], Awaitable[None]]
-
-
-async def leave_alone(_client: AsyncClient, _run_id: str) -> None:
-    """The run goes its way."""
-
-
-async def cancel(client: AsyncClient, run_id: str) -> None:
-    """Cancel it once its step `slow` runs."""
-
-    async def runs() -> bool:
-        view = await client.get_run(run_id)
-        return any(step.id == "slow" and step.status is StepStatus.RUNNING for step in view.steps)
-
-    await eventually(runs)
-    await client.cancel(run_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,58 +54,97 @@ class Case:
         return f"fault-{self.name}"
 
 
-def count(step: str, *, needs: tuple[str, ...] = (), busy: int = 0, **more: Any) -> dict[str, Any]:
-    """A step whose calls are counted."""
-    given = {"run": "{{ input.run }}", "step": step} | ({"busy": busy} if busy else {})
-    return {"id": step, "tool": "count", "input": given, "needs": list(needs), **more}
+RETRY: Final = {"max_attempts": 3, "initial_s": 0.2, "jitter": 0}
+ASK: Final = {"ask": "Go on?", "action": {"amount": 7}, "principals": ["tester"], "own": True}
+CHILD: Final = {"workflow": "fault-child", "input": {"run": "{{ input.run }}"}}
+BOOM: Final = {"id": "boom", "tool": "calculate", "input": {"expression": "1 / 0"}}
 
-
-def sleep(step: str, **more: Any) -> dict[str, Any]:
-    """A step that takes longer than any test."""
-    return {"id": step, "tool": "doze", "input": {"seconds": 600}, **more}
-
-
-_RETRY: Final = {"max_attempts": 3, "initial_s": 0.2, "jitter": 0}
-
-BY_DIRECTIVE: Final[Mapping[type, Case]] = {
-    DispatchTask: Case("dispatch", r"\.task\.agents .*\"step\":\"two\"", (count("one"), count("two", needs=("one",)))),
-    StopTask: Case("stop", r"\.cmd\.agent_runtime\.cancel_task ", (count("one"), sleep("slow")), cancel),
+BY_DIRECTIVE: Final[Mapping[type, tuple[Case, ...]]] = {
+    DispatchTask: (
+        Case("dispatch", r"\.task\.agents .*\"step\":\"two\"", (count("one"), count("two", "one"))),
+        Case("item", r"\.task\.agents .*\"step\":\"each\[2\]\"", (each("each", 4), count("last", "each"))),
+        Case("retry", r"\.task\.agents .*\"attempt\":2", (count("one", busy=1, retry=RETRY),)),
+        Case(
+            "undo",
+            r"\.task\.agents .*\"step\":\"one\.compensate\"",
+            (count("one", compensate=counted("undo-one")), {**BOOM, "needs": ["one"]}),
+        ),
+    ),
+    StopTask: (Case("stop", r"\.cmd\.agent_runtime\.cancel_task ", (count("one"), doze("slow", 600)), drive=cancel),),
+    StartChild: (
+        Case("child-start", r"\.result\..* run\.child_start ", ({"id": "child", **CHILD}, count("last", "child"))),
+    ),
+    CancelChild: (
+        Case(
+            "child-cancel",
+            r"\.result\..* run\.child_cancel ",
+            ({"id": "slow", "workflow": "fault-slow-child", "input": {"run": "{{ input.run }}"}},),
+            drive=cancel,
+        ),
+    ),
+    TellParent: (
+        Case("child-end", r"\.result\..* run\.child_ended ", ({"id": "child", **CHILD}, count("last", "child"))),
+    ),
+    ShowApproval: (
+        Case(
+            "ask",
+            r"^sql .*insert into approvals .*\bopen\b",
+            ({"id": "ok", "approval": ASK}, count("last", "ok")),
+            drive=approve,
+        ),
+        Case(
+            "decide",
+            r"^sql .*insert into approvals .*\bapproved\b",
+            ({"id": "ok", "approval": ASK}, count("last", "ok")),
+            drive=approve,
+        ),
+    ),
+    PublishEvent: (
+        Case(
+            "emit",
+            r"\.evt\.emit\.",
+            ({"id": "tell", "emit": {"event": "paid", "data": {"n": 1}}}, count("last", "tell")),
+        ),
+    ),
 }
-"""One for each kind of directive that a run can give."""
+"""For each kind of directive that a run can give."""
 
 BESIDES: Final = (
-    Case("first", r"\.run_started ", (count("one"),)),
-    Case("last", r"\.run_completed ", (count("one"),)),
+    Case("first", r"\.evt\.run\..*\"run\.started\"", (count("one"),)),
+    Case("last", r"\.evt\.run\..*\"run\.completed\"", (count("one"),)),
     # A tick is sent by whoever claimed it, outside all mailboxes.
-    Case("tick", " run.tick ", (count("one", busy=1, retry=_RETRY),), gaps=(Gap.BEFORE_PUBLISH, Gap.BEFORE_ACK)),
-    Case("retry", r"\.task\.agents .*\"attempt\":2", (count("one", busy=1, retry=_RETRY),)),
+    Case("tick", " run.tick ", (count("one", busy=1, retry=RETRY),), gaps=(Gap.BEFORE_PUBLISH, Gap.BEFORE_ACK)),
     Case(
         "timeout",
-        r"\.step_timed_out ",
-        (sleep("slow", timeout_s=1, on_error="continue"), count("after", needs=("slow",))),
+        r"\.evt\.run\..*\"step\.timed_out\"",
+        (doze("slow", 600, timeout_s=1, on_error="continue"), count("last", "slow")),
     ),
+    Case(
+        "timer",
+        r"\.evt\.run\..*\"step\":\"rest\",\"attempt\"",
+        ({"id": "rest", "wait": {"for_s": 1}}, count("last", "rest")),
+    ),
+    Case(
+        "signal", "signal.received", ({"id": "heard", "wait": {"signal": "paid"}}, count("last", "heard")), drive=signal
+    ),
+    Case("resume", "run.resumed", (doze("slow", 1), count("last", "slow")), drive=pause),
 )
-"""What else a run's history hangs on: its ends, and time."""
+"""What else a run's history hangs on: its ends, time, and people."""
 
-CASES: Final = (*BY_DIRECTIVE.values(), *BESIDES)
+CASES: Final = (*itertools.chain.from_iterable(BY_DIRECTIVE.values()), *BESIDES)
+HELPERS: Final = {
+    "fault-child": [count("inner")],
+    "fault-slow-child": [doze("long", 600)],
+}
 
 
 def manifests(effects_port: int) -> str:
     """The workflows of all cases, and their tools."""
-    doze = {
-        "kind": "Tool",
-        "metadata": {"name": "doze"},
-        "spec": {
-            "description": "Sleep.",
-            "backend": {"type": "builtin", "function": "sleep"},
-            "timeout_s": 600,
-        },
-    }
+    steps = {case.workflow: list(case.steps) for case in CASES} | HELPERS
     workflows = [
-        {"kind": "Workflow", "metadata": {"name": case.workflow}, "spec": {"steps": list(case.steps)}} for case in CASES
+        {"kind": "Workflow", "metadata": {"name": name}, "spec": {"steps": its}} for name, its in steps.items()
     ]
-    documents = [counting_tool("count", "idempotent", effects_port), doze, *workflows]
-    return yaml.safe_dump_all([{"apiVersion": "paracle/v1"} | one for one in documents])
+    return yaml.safe_dump_all([{"apiVersion": "paracle/v1"} | one for one in [*tools(effects_port), *workflows]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,36 +157,51 @@ class Outcome:
     steps: Mapping[str, tuple[str, int, Any]]
     effects: Mapping[str, int]
     events: Mapping[str, int]
+    emitted: Sequence[Any]
 
 
 async def outcome(system: System, case: Case, gap: Gap | None) -> Outcome:
     """How a run of `case` ends if the orchestrator is killed in `gap`; `None`: if it is not."""
     name = f"{case.name}-{gap}"
-    async with system.client() as client:
+    async with desk(system.stack.nats_url) as at:
         if gap is None:
-            run_id = await _play(client, case, name)
+            run_id = await _play(at, case, name)
         else:
             with killed(system, gap, case.match) as doomed:
-                playing = asyncio.create_task(_play(client, case, name))
+                playing = asyncio.create_task(_play(at, case, name))
                 await eventually(lambda: not doomed.alive, within_s=60)
             assert doomed.exit_code == -9
             run_id = await playing
-        view = await client.wait(run_id)
-        events = await assert_sound(client, run_id)
+        view = await eventually(partial(_ended, at, run_id), within_s=60)
+        assert view is not None
+        events = await assert_sound(at, run_id)
+        emitted = await at.ask(GetAudit(entity="emit", id=run_id))
     return Outcome(
         status=view.run.status.value,
         output=view.output,
         error=view.error.code if view.error else None,
-        steps={step.id: (step.status.value, step.attempts, step.output) for step in view.steps},
+        steps={step.id: (step.status.value, step.attempts, _timeless(step.output)) for step in view.steps},
         effects=dict(system.effects.times_by_step(name)),
         events=dict(Counter(event.type for event in events)),
+        emitted=[one.event.data for one in emitted.events],
     )
 
 
-async def _play(client: AsyncClient, case: Case, name: str) -> str:
-    run_id = (await client.start_run(case.workflow, {"run": name})).run_id
-    await case.drive(client, run_id)
-    return run_id
+def _timeless(output: Any) -> Any:
+    """`output` without when people decided."""
+    decisions = output.get("decisions", ()) if isinstance(output, dict) else ()
+    return output | {"decisions": [one | {"at": None} for one in decisions]} if decisions else output
+
+
+async def _play(at: Desk, case: Case, name: str) -> str:
+    answer = await at.order(StartRun(workflow=case.workflow, input={"run": name}))
+    await case.drive(at, str(answer["run_id"]))
+    return str(answer["run_id"])
+
+
+async def _ended(at: Desk, run_id: str) -> RunView | None:
+    view = await at.get_run(run_id)
+    return view if view.run.status.terminal else None
 
 
 @contextmanager

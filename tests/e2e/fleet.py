@@ -70,9 +70,10 @@ class Fleet:
         if shape.drive is not None:
             await shape.drive(self.desk, one.run_id)
 
-    async def saw(self, _: Msg) -> None:
-        """A step completed."""
-        self._completed += 1
+    async def saw(self, message: Msg) -> None:
+        """Something happened to a run, perhaps the completion of a step."""
+        told = EventRecord.model_validate_json(message.data).each()
+        self._completed += sum(event.type == "step.completed" for event in told)
         self._progress.set()
 
     async def progress(self, steps: int) -> None:
@@ -145,7 +146,7 @@ async def fleet(system: System, label: str) -> AsyncIterator[Fleet]:
     try:
         async with desk(system.stack.nats_url) as at:
             found = Fleet(system, at, label)
-            await watcher.subscribe("paracle.v1.default.evt.run.*.step_completed", cb=found.saw)
+            await watcher.subscribe("paracle.v1.default.evt.run.*.*", cb=found.saw)
             await watcher.flush()
             yield found
     finally:

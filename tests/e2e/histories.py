@@ -67,7 +67,7 @@ async def _audited(client: Witness, run_id: str, events: Sequence[EventRecord]) 
     stored = [one.event for one in await audit(client, run_id)]
     of_run = sorted((one for one in stored if one.entity == "run"), key=lambda one: one.seq)
     assert [(one.seq, one.type, one.data) for one in of_run] == [(one.seq, one.type, one.data) for one in events]
-    started = [event.data for event in events if event.type == "step.started"]
+    started = [event.data for event in events if event.type == "step.started" and "task_id" in event.data]
     agents = {str(data["task_id"]) for data in started if data["target_kind"] == "agent"}
     tasks: dict[str, list[EventRecord]] = {}
     for one in stored:

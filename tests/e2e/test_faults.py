@@ -24,7 +24,7 @@ def test_each_kind_of_directive_has_a_case() -> None:
     assert set(kinds) == set(faults.BY_DIRECTIVE)
 
 
-def each() -> list[Any]:
+def every_gap() -> list[Any]:
     """Every case in every gap; all but one of them are only for the long suite."""
     found = []
     for number, case in enumerate(CASES):
@@ -43,7 +43,7 @@ def cases(system: System) -> System:
     return system
 
 
-@pytest.mark.parametrize(("case", "gap"), each())
+@pytest.mark.parametrize(("case", "gap"), every_gap())
 async def test_a_kill_in_any_gap_changes_nothing(cases: System, case: Case, gap: Gap) -> None:
     async with asyncio.timeout(110):
         if case.name not in _undisturbed:

@@ -15,7 +15,7 @@ from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.claims import Claims
 from paracle_chassis.consumer import PullConsumer
 from paracle_chassis.link import Link, status_of
-from paracle_chassis.mailbox import Mailbox, Source
+from paracle_chassis.mailbox import Mailbox
 from paracle_chassis.publisher import Publisher, Wire, make_streams, to_wire
 from paracle_chassis.receipts import Settler
 from paracle_chassis.replies import CommandReplies
@@ -118,10 +118,7 @@ class NatsBus(Bus):
     def _mailbox(self, route: MailboxRoute) -> Mailbox:
         spec = ConsumerSpec(route.stream, route.durable, route.filter, route.ack_wait_s, route.max_ack_pending)
         capacity = route.batch if route.prefetch is None else max(1, route.prefetch)
-        return Mailbox(self.service, route, self._source(spec, capacity), self._settler)
-
-    def _source(self, spec: ConsumerSpec, capacity: int) -> Source:
-        return PullConsumer(self.link, spec, capacity=capacity)
+        return Mailbox(self.service, route, PullConsumer(self.link, spec, capacity=capacity), self._settler)
 
     # ── the port ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -6,7 +6,7 @@ line (subject, type, id and body, a space between) holds the regular expression 
 
     before-publish   what led to the message is committed, and the message is not out
     before-ack       it is out, and what led to it is not acked
-    before-fetch     that is acked as well, and the mailbox has not turned to the next one
+    before-fetch     that is acked as well: the mailbox is done with it
 
 A statement that the service executes counts as a message, too: its line is the word `sql`, its text and its arguments.
 """
@@ -19,7 +19,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from enum import StrEnum
 from typing import Any, override
 
@@ -27,12 +27,10 @@ import asyncpg
 
 from paracle_chassis.app import Service, run, settings_of
 from paracle_chassis.bus import Outgoing
-from paracle_chassis.inlet import Incoming
-from paracle_chassis.mailbox import Source
+from paracle_chassis.link import Link
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database
 from paracle_chassis.settings import ServiceSettings
-from paracle_chassis.topology import ConsumerSpec
 
 
 class Gap(StrEnum):
@@ -44,13 +42,14 @@ class Gap(StrEnum):
 
 
 class Fault:
-    """The kill that is to come."""
+    """The kill that is to come; `link` is the connection of the process that dies."""
 
     def __init__(self, gap: Gap, match: str, nth: int) -> None:
         self._gap = gap
-        self._match = re.compile(match)
+        self._match = re.compile(match, re.DOTALL)
         self._left = nth
-        self._armed: asyncio.Task[Any] | None = None
+        self._dying: asyncio.Task[None] | None = None
+        self.link: Link | None = None
 
     async def around(self, lines: Iterable[str], work: Callable[[], Awaitable[Any]]) -> Any:
         """Do `work`, by which `lines` go out; the process may die before it, or after it."""
@@ -61,13 +60,18 @@ class Fault:
         if now and self._gap is Gap.BEFORE_ACK:
             die()
         if now:
-            self._armed = asyncio.current_task()
+            batch = asyncio.current_task()
+            assert batch is not None
+            batch.add_done_callback(self._on_done)
         return done
 
-    @property
-    def armed(self) -> bool:
-        """Whether what asks for its next messages is what sent out the chosen one."""
-        return self._armed is not None and self._armed is asyncio.current_task()
+    def _on_done(self, _batch: asyncio.Task[Any]) -> None:
+        self._dying = asyncio.get_running_loop().create_task(self._die_acked())
+
+    async def _die_acked(self) -> None:
+        assert self.link is not None
+        await self.link.check()  # the server has what was acked
+        die()
 
     def _comes(self, lines: Iterable[str]) -> bool:
         """Whether the chosen one is among `lines`."""
@@ -88,6 +92,7 @@ class FaultyBus(NatsBus):
     def __init__(self, service: str, settings: ServiceSettings, fault: Fault) -> None:
         super().__init__(service, settings)
         self._fault = fault
+        fault.link = self.link
 
     @override
     async def publish(self, messages: Sequence[Outgoing]) -> None:
@@ -95,36 +100,6 @@ class FaultyBus(NatsBus):
             f"{one.subject} {one.envelope.type} {one.envelope.id} {one.message.encode().decode()}" for one in messages
         ]
         await self._fault.around(lines, lambda: super(FaultyBus, self).publish(messages))
-
-    @override
-    def _source(self, spec: ConsumerSpec, capacity: int) -> Source:
-        return _FaultySource(super()._source(spec, capacity), self, self._fault)
-
-
-class _FaultySource:
-    """A mailbox's messages; the process may die when the next ones are asked for."""
-
-    def __init__(self, inner: Source, bus: NatsBus, fault: Fault) -> None:
-        self._inner = inner
-        self._bus = bus
-        self._fault = fault
-        self.start = inner.start
-        self.stop = inner.stop
-        self.close = inner.close
-
-    @property
-    def buffer(self) -> Collection[Incoming]:
-        return self._inner.buffer
-
-    @property
-    def alive(self) -> bool:
-        return self._inner.alive
-
-    async def take(self, limit: int, linger_s: float = 0) -> list[Incoming]:
-        if self._fault.armed:
-            await self._bus.link.check()  # the server has what was acked
-            die()
-        return await self._inner.take(limit, linger_s)
 
 
 class FaultyDatabase(Database):
