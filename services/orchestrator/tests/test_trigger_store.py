@@ -132,6 +132,15 @@ async def test_versions_and_revisions_never_go_back(world: World) -> None:
     assert await world.store.version("acme") == 5
 
 
+async def test_who_learns_late_takes_nothing_back(world: World) -> None:
+    async def learn_and_change(number: int) -> None:
+        await world.learn(change())
+        await world.store.change(*KEY, lambda trigger: trigger.after_command(str(number)))
+
+    await asyncio.gather(*(learn_and_change(number) for number in range(8)))
+    assert [number for _, number in (await world.get()).commands] == list(range(1, 9))
+
+
 async def test_what_is_deleted_is_gone_and_may_come_again(world: World) -> None:
     await world.learn(change())
     await world.store.decide_due(

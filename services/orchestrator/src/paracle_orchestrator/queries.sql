@@ -142,6 +142,10 @@ update trigger_tenants t
  where t.tenant = old.tenant
 returning t.tenant;
 
+-- name: lock_learning
+-- One replica at a time learns of a tenant's triggers: a row that is not there yet cannot be locked.
+select pg_advisory_xact_lock(hashtextextended('paracle.triggers.' || $1, 0));
+
 -- name: lock_trigger
 select * from triggers where tenant = $1 and name = $2 for update;
 

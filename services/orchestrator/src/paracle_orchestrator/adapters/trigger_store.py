@@ -49,7 +49,8 @@ class PostgresTriggerStore:
     ) -> None:
         """See `TriggerStore.learn`."""
         async with self._pool.acquire() as connection, connection.transaction():
-            for change in sorted(changes, key=lambda change: change.name):  # in one order: replicas do the same
+            await connection.execute(self._sql["lock_learning"], tenant)
+            for change in sorted(changes, key=lambda change: change.name):  # rows are locked in one order everywhere
                 row = await connection.fetchrow(self._sql["lock_trigger"], tenant, change.name)
                 known = None if row is None else _trigger(row)
                 found = learn(known, change)
