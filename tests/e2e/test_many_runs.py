@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
+import asyncpg
 import pytest
 from tests.e2e.world import PATIENCE_S, System, paracle
 
@@ -33,8 +34,13 @@ apiVersion: paracle/v1
 kind: Workflow
 metadata: {name: brief}
 spec:
-  retention: {keep_s: 1}
-  steps: [{id: nap, wait: {for_s: 0.1}}]
+  retention: {keep_s: 3}
+  steps: [{id: talk, agent: talker, input: {text: hello}}]
+---
+apiVersion: paracle/v1
+kind: Agent
+metadata: {name: talker}
+spec: {instructions: Say hello., model: {name: sandbox/rules}}
 """
 MANY: Final = 300
 ACTIVE: Final = (RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.CANCELLING)
@@ -119,13 +125,22 @@ async def test_a_limit_holds_over_two_orchestrators_and_kills_lose_no_slot(syste
 
 
 async def test_runs_go_when_their_time_is_over(system: System, client: AsyncClient) -> None:
-    brief = await start(client, "brief", 20)
-    kept = await client.wait(next(iter(await start(client, "narrow", 1))))
+    database = await asyncpg.connect(system.stack.postgres.dsn_of("paracle_agent_runtime"))
+    try:
+        brief = await start(client, "brief", 20)
 
-    async def gone() -> bool:
-        return not await found(client, workflow="brief")
+        async def tasks() -> int:
+            sql = "select count(*) from tasks where run_id = any($1)"
+            return int(await database.fetchval(sql, list(brief)))
 
-    await eventually(gone)
+        async def gone() -> bool:
+            return not await found(client, workflow="brief") and await tasks() == 0
+
+        await eventually(tasks)
+        kept = await client.wait(next(iter(await start(client, "narrow", 1))))
+        await eventually(gone)
+    finally:
+        await database.close()
     for run_id in brief:
         with pytest.raises(NotFound):
             await client.get_run(run_id)

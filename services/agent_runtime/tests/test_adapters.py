@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import pytest
 from runtime_world import CONTEXT, Gateway, Orchestrator, World, cancel, says, sent, task
 
-from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresAttempts, PostgresLeases
+from paracle_agent_runtime.adapters.postgres import (
+    TASK_TABLES,
+    PostgresAttempts,
+    PostgresLeases,
+    PostgresTaskShelf,
+)
 from paracle_agent_runtime.app import create_app
 from paracle_agent_runtime.settings import Settings
 from paracle_chassis import migrations, provision
@@ -23,6 +29,7 @@ from paracle_chassis.routes import Routes
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain import subjects
+from paracle_domain.ids import new_id
 from paracle_domain.machine import EventRecord
 from paracle_domain.task.messages import TaskResult, TaskStatus
 
@@ -130,6 +137,26 @@ async def test_leases(database: Database):
     await second.leave()
     assert await first.claim("task_1")
     assert not await first.claim("task_2")
+
+
+async def test_only_ended_tasks_of_those_runs_go_with_their_histories(database: Database):
+    one, two, other = (new_id("run") for _ in range(3))
+    shelf = PostgresTaskShelf(database.pool, Queries.load("paracle_agent_runtime"))
+    now = datetime.now(UTC)
+    rows = [("t1", "acme", one, now), ("t2", "acme", one, None), ("t3", "acme", other, now), ("t4", "evil", one, now)]
+    await database.pool.executemany(
+        "insert into tasks (id, tenant, version, status, created_at, finished_at, run_id, step, attempt, target_kind,"
+        " target) values ($1, $2, 1, 'completed', now(), $4, $3, 's', 1, 'agent', 'a')",
+        rows,
+    )
+    await database.pool.executemany(
+        "insert into task_history (id, seq, cause, at, events) values ($1, 1, 'c', now(), '[]')",
+        [(row[0],) for row in rows],
+    )
+    assert await shelf.drop("acme", [one, two]) == 1
+    for table in ("tasks", "task_history"):
+        found = await database.pool.fetch(f"select id from {table} order by id")  # a name from here
+        assert [row["id"] for row in found] == ["t2", "t3", "t4"]
 
 
 async def test_attempts_before(database: Database):

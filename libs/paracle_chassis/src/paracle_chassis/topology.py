@@ -170,6 +170,7 @@ CONSUMERS: Final[Sequence[ConsumerSpec]] = (
     ConsumerSpec(EVENTS, "orchestrator", f"{_ALL}.evt.trigger.*.revised", ack_wait_s=5.0),
     ConsumerSpec(COMMANDS, "agent_runtime", f"{_ALL}.cmd.agent_runtime.*", ack_wait_s=5.0),
     ConsumerSpec(TASKS, "agent_runtime", f"{_ALL}.task.agents", ack_wait_s=8.0, max_ack_pending=20_000),
+    ConsumerSpec(EVENTS, "agent_runtime", f"{_ALL}.evt.purge.*.runs_purged", ack_wait_s=5.0),
     ConsumerSpec(EVENTS, "observability", f"{_ALL}.evt.>"),
     ConsumerSpec(DEADLETTERS, "observability", f"{_ALL}.dlq.*"),
     ConsumerSpec(DEADLETTERS, "orchestrator", f"{_ALL}.dlq.*"),

@@ -11,13 +11,14 @@ from typing import Any
 import asyncpg
 
 from paracle_agent_runtime.actor import Workshop
-from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresAttempts, PostgresLeases
+from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresAttempts, PostgresLeases, PostgresTaskShelf
 from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPlans
 from paracle_agent_runtime.handlers import routes
 from paracle_agent_runtime.histories import Histories
 from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.outbox import Outbox
 from paracle_agent_runtime.plans import PlanCache
+from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.service import Runtime
 from paracle_agent_runtime.settings import Settings
@@ -39,12 +40,13 @@ def create_app(settings: Settings) -> Service:
     database = Database(settings, "paracle_agent_runtime")
     http = HttpTools(body_limit=settings.http_tool_body_limit)
     store = PostgresEventStore(database.pool, TASK_TABLES)
+    queries = Queries.load("paracle_agent_runtime")
     runtime = create_runtime(settings, bus, database.pool, store, http)
     return Service(
         "agent_runtime",
         settings,
         bus=bus,
-        routes=routes(runtime, Histories(store)),
+        routes=routes(runtime, Histories(store), Purging(PostgresTaskShelf(database.pool, queries))),
         resources=[database, aclosing(http), runtime],
         checks={"postgres": database.check},
     )

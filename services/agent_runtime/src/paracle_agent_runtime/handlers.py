@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from paracle_agent_runtime.histories import Histories
+from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.service import Runtime
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
 from paracle_domain.task.messages import GetTaskEvents
 
 
-def routes(runtime: Runtime, histories: Histories) -> Routes:
+def routes(runtime: Runtime, histories: Histories, purging: Purging) -> Routes:
     """The routing table. Every replica hears of cancelled tasks, since any may be working on them."""
     table = Routes("agent_runtime")
     table.mailbox(
@@ -26,6 +27,13 @@ def routes(runtime: Runtime, histories: Histories) -> Routes:
         durable="agent_runtime",
         filter=f"{subjects.PREFIX}.*.cmd.agent_runtime.*",
         handler=runtime.cancel,
+        ack_wait_s=5.0,
+    )
+    table.mailbox(
+        stream=subjects.EVENTS,
+        durable="agent_runtime",
+        filter=f"{subjects.PREFIX}.*.evt.purge.*.runs_purged",
+        handler=purging.follow,
         ack_wait_s=5.0,
     )
     table.rpc(GetTaskEvents, histories.get_task_events)

@@ -62,3 +62,11 @@ class Leases(Protocol):
     async def leave(self) -> None:
         """Give up all tasks."""
         ...
+
+
+class TaskShelf(Protocol):
+    """Where ended tasks are dropped from."""
+
+    async def drop(self, tenant: str, run_ids: Sequence[str]) -> int:
+        """Drop the ended tasks of these runs of `tenant`, with all that is known of them; how many."""
+        ...

@@ -16,3 +16,12 @@ delete from workers where id = $1 or seen_at < now() - interval '1 day'
 
 -- name: attempts_before
 select id from tasks where tenant = $1 and run_id = $2 and step = $3 and attempt < $4 order by attempt
+
+-- name: drop_tasks
+-- Those of the runs $2 of tenant $1, with their histories. A task that has not ended is somebody's, and stays.
+with gone as (
+    delete from tasks where tenant = $1 and run_id = any($2::text[]) and finished_at is not null returning id
+), told as (
+    delete from task_history where id in (select id from gone)
+)
+select count(*) from gone

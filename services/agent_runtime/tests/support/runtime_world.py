@@ -16,6 +16,7 @@ from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.outbox import Outbox
 from paracle_agent_runtime.plans import PlanCache
 from paracle_agent_runtime.ports import Attempts, Leases
+from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.service import Runtime
 from paracle_agent_runtime.tools.http import HttpTools
@@ -202,6 +203,13 @@ class CountingToolbox(Toolbox):
         return await super().call(plan, tool, arguments, key=key)
 
 
+class NoShelf:
+    """Nothing is dropped: that is the adapter's, tested on PostgreSQL."""
+
+    async def drop(self, tenant: str, run_ids: Sequence[str]) -> int:
+        raise AssertionError(f"nothing of {tenant} is to be dropped: {run_ids}")
+
+
 class World:
     """One replica of the runtime on a bus and a store."""
 
@@ -228,4 +236,4 @@ class World:
             worker=self.leases.worker,
         )
         self.runtime = Runtime(self.shop, self.plans, self.leases, drain_s=0.2, **options)
-        self.routes = routes(self.runtime, Histories(store))
+        self.routes = routes(self.runtime, Histories(store), Purging(NoShelf()))

@@ -21,7 +21,7 @@ from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.ids import derive_id
 from paracle_domain.machine import EventRecord
-from paracle_domain.messages import JsonObject
+from paracle_domain.run.purge import ENTITY, RunsPurged
 from paracle_orchestrator import telemetry
 from paracle_orchestrator.outgoing import SOURCE
 from paracle_orchestrator.ports import Clock, Ended, Retention, RetentionPolicy
@@ -29,7 +29,6 @@ from paracle_orchestrator.ticks import PRINCIPAL
 
 RUNS: Final = 200
 EVENTS: Final = 10_000
-_EVENT: Final = "runs.purged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +86,11 @@ class Purger:
 def _told(policy: RetentionPolicy, before: datetime, runs: Sequence[Ended], now: datetime) -> Outgoing:
     """The event of a batch; its id follows from the runs, so that the same batch is the same event."""
     name = derive_id("evt", runs[0].id, *(run.id for run in runs))
-    data: JsonObject = {
-        "runs": [run.id for run in runs],
-        "ended_before": before.isoformat(),
-        "workflow_keep_s": policy.keep_s,
-    }
-    record = EventRecord(entity="purge", id=name, seq=1, type=_EVENT, at=now, data=data)
-    envelope = Envelope(f"{name}.1", _EVENT, SOURCE, Context(policy.tenant, PRINCIPAL, correlation_id=name), now)
-    return Outgoing(subjects.evt(policy.tenant, "purge", name, _EVENT.replace(".", "_")), record, envelope)
+    said = RunsPurged(
+        runs=tuple(run.id for run in runs), ended_before=before.isoformat(), workflow_keep_s=policy.keep_s
+    )
+    data = said.model_dump(mode="json", exclude_none=True)
+    record = EventRecord(entity=ENTITY, id=name, seq=1, type=said.type_name, at=now, data=data)
+    context = Context(policy.tenant, PRINCIPAL, correlation_id=name)
+    envelope = Envelope(record.message_id(policy.tenant), said.type_name, SOURCE, context, now)
+    return Outgoing(subjects.evt(policy.tenant, ENTITY, name, said.type_name.replace(".", "_")), record, envelope)

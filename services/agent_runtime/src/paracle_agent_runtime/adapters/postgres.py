@@ -65,3 +65,15 @@ class PostgresAttempts:
         """See `Attempts.before`."""
         rows = await self._pool.fetch(self._queries.attempts_before, tenant, task.run_id, task.step, task.attempt)
         return [row["id"] for row in rows]
+
+
+class PostgresTaskShelf:
+    """`TaskShelf` on the tables `tasks` and `task_history`."""
+
+    def __init__(self, pool: asyncpg.Pool[Any], queries: Queries) -> None:
+        self._pool = pool
+        self._queries = queries
+
+    async def drop(self, tenant: str, run_ids: Sequence[str]) -> int:
+        """See `TaskShelf.drop`."""
+        return int(await self._pool.fetchval(self._queries.drop_tasks, tenant, list(run_ids)))
