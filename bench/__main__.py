@@ -1,59 +1,53 @@
 """Paracle's benchmarks: `make bench`, or `make bench ONLY=chain,start`.
 
-Each workload runs on an embedded stack of its own with everything durable, and beside it, in the same run, the floor of
-the machine: bare nats-py and asyncpg doing the same messages and commits. A wrong or missing run fails the benchmark.
-Besides the table, all figures go to `bench/results.json`, flat.
+Each workload runs on an embedded stack with everything durable and telemetry on, and beside it, in the same run, the
+floor of the machine: bare nats-py and asyncpg doing the same messages and commits. A wrong or missing run fails the
+benchmark. Besides the table, all figures go to `bench/results.json`, flat.
+
+`soak` (ten minutes at half the peak rate; `SOAK_S` shortens it) and `history` (ten times the runs, ten times the steps)
+only run when they are asked for.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, override
 from urllib import request
 
-import floor
-import nats
 import psutil
 import purge
 import queries
-from load import PAYLOAD, Load
-from measure import Snapshot, percentile
+import uvloop
+from workloads import HERE, ON_DEMAND, WORKLOADS, Figures, manifests, measure
 
-from paracle_client.stack import Stack
+from paracle_client.stack import SERVICES, Stack
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent / ".paracle" / "bench"
-CHAIN_STEPS = 5
-
-
-@dataclass(frozen=True)
-class Workload:
-    """Runs of one workflow. `in_flight` is `None` for as many as there are; `warm` runs go before and do not count."""
-
-    name: str
-    workflow: str
-    steps: int
-    runs: int
-    in_flight: int | None
-    warm: int
-    runs_of_floor: int
-
-
-WORKLOADS = (
-    Workload("chain50", "bench-chain", CHAIN_STEPS, 1_000, 50, 200, 1_000),
-    Workload("chain", "bench-chain", CHAIN_STEPS, 1_000, None, 200, 1_000),
-    Workload("start", "bench-one", 1, 500, 1, 50, 500),
-)
 # These need no services: each has a PostgreSQL of its own.
 ALONE = {"queries": queries.run, "purge": purge.run}
+ROOT = HERE.parent / ".paracle" / "bench"
+COLUMNS = (
+    ("steps/s", "steps_per_s"),
+    ("floor", "floor_steps_per_s"),
+    ("ratio", "floor_ratio"),
+    ("CPU ms/step", "cpu_ms_per_step"),
+    ("wall s", "wall_s"),
+    ("p50 ms", "p50_ms"),
+    ("p95 ms", "p95_ms"),
+    ("p99 ms", "p99_ms"),
+    ("floor p50", "floor_p50_ms"),
+    ("KB/run", "kb_per_run"),
+    ("rows/step", "rows_per_step"),
+    ("DB B/step", "bytes_per_step"),
+    ("WAL B/step", "log_bytes_per_step"),
+)
 
 
 def main() -> int:
@@ -63,128 +57,92 @@ def main() -> int:
         "--repeat", type=int, default=int(os.environ.get("REPEAT", "3")), help="times each; the median counts"
     )
     chosen = parser.parse_args()
-    names = [name for name in chosen.only.split(",") if name]
-    known = [*(workload.name for workload in WORKLOADS), *ALONE]
+    known = [*(workload.name for workload in WORKLOADS), *ALONE, *ON_DEMAND]
+    names = [name for name in chosen.only.split(",") if name] or [name for name in known if name not in ON_DEMAND]
     if unknown := set(names) - set(known):
         parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     figures: dict[str, float] = {}
-    if wanted := [workload for workload in WORKLOADS if not names or workload.name in names]:
+    if wanted := [name for name in names if name not in ALONE]:
         with stack() as up:
-            for workload in wanted:
-                figures |= asyncio.run(measure(up, workload, chosen.repeat))
+            for name in wanted:
+                found = uvloop.run(_measured(up, name, chosen.repeat))
+                figures |= {f"{name}.{key}": round(value, 4) for key, value in found.items()}
         show(figures)
-    for name in names or ALONE:
+    for name in names:
         if name in ALONE:
             figures |= ALONE[name]()
     (HERE / "results.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     return 0
 
 
+def _measured(up: Stack, name: str, repeat: int) -> Coroutine[Any, Any, Figures]:
+    workload = next((workload for workload in WORKLOADS if workload.name == name), None)
+    return measure(up, workload, repeat) if workload is not None else _on_demand(up, name, repeat)
+
+
+async def _on_demand(up: Stack, name: str, repeat: int) -> Figures:
+    return await ON_DEMAND[name](up, repeat)
+
+
 @contextmanager
 def stack() -> Iterator[Stack]:
     """An embedded stack of the benchmark's own, on fresh data, with the benchmark's manifests applied."""
     shutil.rmtree(ROOT, ignore_errors=True)
-    up = Stack(ROOT, port=0, report=lambda line: print(line, file=sys.stderr))
+    with collector() as endpoint:
+        told = {service.name: {"PARACLE_OTLP_ENDPOINT": endpoint} for service in SERVICES}
+        up = Stack(ROOT, port=0, report=lambda line: print(line, file=sys.stderr), extra_env=told)
+        try:
+            up.up()
+            text = manifests().encode()
+            apply = request.Request(f"{up.url}/v1/manifests", data=text, headers={"Content-Type": "application/yaml"})
+            with request.urlopen(apply) as answer:
+                assert answer.status < 300
+            yield up
+        finally:
+            up.down()
+
+
+class _Taken(BaseHTTPRequestHandler):
+    """Takes whatever telemetry is sent, and forgets it."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    @override
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def collector() -> Iterator[str]:
+    """Where the services send their telemetry."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Taken)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        up.up()
-        text = (HERE / "manifests.yaml").read_bytes()
-        apply = request.Request(f"{up.url}/v1/manifests", data=text, headers={"Content-Type": "application/yaml"})
-        with request.urlopen(apply) as answer:
-            assert answer.status < 300
-        yield up
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
-        up.down()
-
-
-async def measure(up: Stack, workload: Workload, repeat: int) -> dict[str, float]:
-    """The figures of `workload`: the median of `repeat` measurements, each followed by one of its floor."""
-    rows = []
-    load = await Load.connect(up.nats_url)
-    await load.many(workload.workflow, workload.warm, workload.in_flight or 50)
-    for number in range(repeat):
-        rows.append(await once(up, workload, load) | await floor_of(up, workload, number))
-        print(f"{workload.name} {number + 1}/{repeat}: {rows[-1]['steps_per_s']:,.0f} steps/s", file=sys.stderr)
-    await load.close()
-    middle = {key: percentile([row[key] for row in rows], 0.5) for key in rows[0]}
-    middle["floor_ratio"] = middle["steps_per_s"] / middle["floor_steps_per_s"]
-    return {f"{workload.name}.{key}": round(value, 4) for key, value in middle.items()}
-
-
-async def once(up: Stack, workload: Workload, load: Load) -> dict[str, float]:
-    """One measurement. CPU is that of all processes of the stack, without the load's."""
-    load.reset()
-    pids = [pid for name in ("nats", "postgres", *SERVICES) if (pid := up.pid(name))]
-    before = Snapshot.of(pids)
-    wall = await load.many(workload.workflow, workload.runs, workload.in_flight)
-    after = Snapshot.of(pids)
-    latencies = load.check(workload.runs)
-    steps = workload.runs * workload.steps
-    return {
-        "steps_per_s": steps / wall,
-        "cpu_ms_per_step": (after.cpu_s - before.cpu_s) * 1_000 / steps,
-        "wall_s": wall,
-        "p50_ms": percentile(latencies, 0.50),
-        "p95_ms": percentile(latencies, 0.95),
-        "p99_ms": percentile(latencies, 0.99),
-        "rss_mb": after.rss / 2**20,
-    }
-
-
-SERVICES = ("registry", "orchestrator", "agent_runtime", "provider_gateway", "observability", "api_gateway")
-
-
-async def floor_of(up: Stack, workload: Workload, number: int) -> dict[str, float]:
-    """The floor of `workload` on the same servers."""
-    client = await nats.connect(up.nats_url)
-    dsn = up.postgres.dsn
-    await floor.provision(client, dsn)
-    script = (sys.executable, str(HERE / "floor.py"))
-    start = asyncio.create_subprocess_exec
-    processes = [
-        await start(*script, "decide", up.nats_url, dsn, str(workload.steps)),
-        await start(*script, "work", up.nats_url),
-    ]
-    servers = [pid for name in ("nats", "postgres") if (pid := up.pid(name))]
-    try:
-        await floor.load(up.nats_url, 50, 1, PAYLOAD, f"warm{number}")
-        pids = [*servers, *(process.pid for process in processes)]
-        before = Snapshot.of(pids)
-        wall, latencies = await floor.load(
-            up.nats_url, workload.runs_of_floor, workload.in_flight, PAYLOAD, f"floor{number}"
-        )
-        after = Snapshot.of(pids)
-    finally:
-        for process in processes:
-            process.kill()
-            await process.wait()
-        await floor.remove(client, dsn)
-        await client.close()
-    steps = workload.runs_of_floor * workload.steps
-    return {
-        "floor_steps_per_s": steps / wall,
-        "floor_cpu_ms_per_step": (after.cpu_s - before.cpu_s) * 1_000 / steps,
-        "floor_p50_ms": percentile(latencies, 0.50),
-        "floor_p99_ms": percentile(latencies, 0.99),
-    }
+        server.shutdown()
 
 
 def show(figures: dict[str, float]) -> None:
-    """The table."""
+    """The table, and below it what does not fit in."""
     cores, memory = psutil.cpu_count(), psutil.virtual_memory().total / 2**30
-    print(f"\n{cores} cores, {memory:.0f} GiB; everything durable: PostgreSQL fsync on, NATS sync_interval as embedded")
-    columns = (
-        "steps_per_s",
-        "floor_steps_per_s",
-        "floor_ratio",
-        "cpu_ms_per_step",
-        "p50_ms",
-        "p95_ms",
-        "p99_ms",
-        "floor_p50_ms",
+    print(
+        f"\n{cores} cores, {memory:.0f} GiB; all six services, telemetry on; PostgreSQL: fsync, synchronous_commit on; "
+        "NATS: sync_interval 100ms (answers come from PostgreSQL), TASKS, RESULTS, EVENTS behind (persist_mode async)"
     )
-    print(f"{'workload':<10}" + "".join(f"{column:>19}" for column in columns))
+    rest = dict(figures)
+    print(f"{'workload':<10}" + "".join(f"{title:>12}" for title, _ in COLUMNS))
     for name in dict.fromkeys(key.partition(".")[0] for key in figures):
-        print(f"{name:<10}" + "".join(f"{figures[f'{name}.{column}']:>19,.2f}" for column in columns))
+        found = [rest.pop(f"{name}.{column}", None) for _, column in COLUMNS]
+        print(f"{name:<10}" + "".join(f"{'' if value is None else f'{value:,.2f}':>12}" for value in found))
+    for key in [key for key in rest if key.partition(".")[0] in ON_DEMAND]:
+        print(f"{key:<40}{rest[key]:>12,.2f}")
 
 
 if __name__ == "__main__":

@@ -10,18 +10,27 @@ from typing import Any
 
 import nats
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
+from paracle_chassis import frames
+from paracle_chassis.inlet import Incoming, Inlet
 from paracle_domain import subjects
 from paracle_domain.ids import new_id
 
-PAYLOAD = "x" * 500
 _ENDS = ("run_completed", "run_degraded", "run_failed", "run_cancelled", "run_timed_out")
 _START = subjects.cmd(subjects.DEFAULT_TENANT, "orchestrator", "start_run")
 
 
 class WrongResult(RuntimeError):
     """A run ended otherwise than it must, or not at all: the benchmark's figure would mean nothing."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is run: a workflow with an input, and what has to come of it."""
+
+    workflow: str
+    input: dict[str, Any]
+    output: Any
 
 
 @dataclass
@@ -32,18 +41,19 @@ class Load:
     started: dict[str, float] = field(default_factory=dict)
     latency: dict[str, float] = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
-    _ended: asyncio.Event = field(default_factory=asyncio.Event)
     _waiting: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
     @classmethod
     async def connect(cls, url: str) -> Load:
         load = cls(await nats.connect(url, pending_size=64 * 1024 * 1024))
+        inlet = Inlet.on(load.client)
         for end in _ENDS:
-            await load.client.subscribe(subjects.evt(subjects.DEFAULT_TENANT, "run", "*", end), cb=load._end)
+            subject = subjects.evt(subjects.DEFAULT_TENANT, "run", "*", end)
+            inlet.divert(await load.client.subscribe(subject), load._end)
         await load.client.flush()
         return load
 
-    async def _end(self, message: Msg) -> None:
+    def _end(self, message: Incoming) -> None:
         run_id = message.subject.split(".")[5]
         began = self.started.get(run_id)
         if began is None or run_id in self.latency:
@@ -54,36 +64,42 @@ class Load:
         if future is not None and not future.done():
             future.set_result(None)
 
-    async def start(self, workflow: str) -> str:
-        """Publish a start command; the run's id. Nobody answers: how it ends is heard on its events."""
+    async def run(self, job: Job, body: str, timeout_s: float) -> None:
+        """One run, from its start command (which nobody answers: its end is heard on its events) to its last event."""
         run_id = new_id("run")
-        body = json.dumps({"workflow": workflow, "run_id": run_id, "input": {"payload": PAYLOAD}}).encode()
-        self._waiting[run_id] = asyncio.get_running_loop().create_future()
+        ended = self._waiting[run_id] = asyncio.get_running_loop().create_future()
         self.started[run_id] = time.perf_counter()
-        await self.client.publish(_START, body)
-        return run_id
+        command = f'{{"workflow":"{job.workflow}","run_id":"{run_id}","input":{body}}}'
+        await frames.post(self.client, [frames.pub(_START, command.encode())])
+        async with asyncio.timeout(timeout_s):
+            await ended
 
-    async def run(self, workflow: str, timeout_s: float = 30) -> None:
-        """One run, from its start command to its last event."""
-        run_id = await self.start(workflow)
-        ended = self._waiting.get(run_id)
-        if ended is not None:
-            await asyncio.wait_for(ended, timeout_s)
-
-    async def many(self, workflow: str, runs: int, in_flight: int | None, timeout_s: float = 300) -> float:
+    async def many(self, job: Job, runs: int, in_flight: int | None, timeout_s: float = 300) -> float:
         """`runs` runs, at most `in_flight` at a time (`None`: all at once); wall seconds."""
+        body = json.dumps(job.input)
         window = asyncio.Semaphore(in_flight or runs)
 
         async def one() -> None:
             async with window:
-                await self.run(workflow, timeout_s)
+                await self.run(job, body, timeout_s)
 
         began = time.perf_counter()
         await asyncio.gather(*(one() for _ in range(runs)))
         return time.perf_counter() - began
 
-    def check(self, runs: int) -> list[float]:
-        """Latencies in milliseconds of all runs so far, each of which completed with the right output.
+    async def steady(self, job: Job, per_s: float, seconds: float, timeout_s: float = 60) -> None:
+        """Runs that are started at a steady rate, whatever becomes of those before."""
+        body = json.dumps(job.input)
+        began = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for number in range(int(per_s * seconds)):
+                due = began + number / per_s
+                if (early := due - time.perf_counter()) > 0:
+                    await asyncio.sleep(early)
+                group.create_task(self.run(job, body, timeout_s))
+
+    def check(self, job: Job, runs: int) -> list[float]:
+        """Latencies in milliseconds of all runs so far, in their order, each of which completed with the right output.
 
         Raises
         ------
@@ -94,9 +110,9 @@ class Load:
             raise WrongResult(f"{len(self.latency)} of {runs} runs ended")
         for body in self.bodies:
             record: dict[str, Any] = json.loads(body)
-            if record["type"] != "run.completed" or record["data"].get("output") != {"payload": PAYLOAD}:
+            if record["type"] != "run.completed" or record["data"].get("output") != job.output:
                 raise WrongResult(f"run {record['id']} ended with {record['type']}: {str(record['data'])[:300]}")
-        return [seconds * 1_000 for seconds in self.latency.values()]
+        return [self.latency[run_id] * 1_000 for run_id in self.started]
 
     def reset(self) -> None:
         """Forget all runs so far."""

@@ -1,12 +1,20 @@
-"""What the machine did: CPU of processes, percentiles, and a figure's place in the results."""
+"""What the machine did: CPU and memory of processes, rows and bytes of databases, percentiles."""
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import asyncpg
 import psutil
+
+from paracle_client.stack import SERVICES, Stack
+
+_LOOK_S = 0.1
+_SETTLE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,80 @@ class Snapshot:
                 except psutil.NoSuchProcess:  # a Postgres backend that has just ended: its parent has its time
                     continue
         return cls(cpu, rss)
+
+
+def pids_of(up: Stack, *, postgres: bool = True) -> list[int]:
+    """The processes of the stack. PostgreSQL's share their memory, which would be counted for each of them."""
+    names = ("nats", *(("postgres",) if postgres else ()), *(service.name for service in SERVICES))
+    return [pid for name in names if (pid := up.pid(name))]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Rows and bytes in all databases, and bytes of write-ahead log, at one moment."""
+
+    rows: int
+    size: int
+    log: int
+
+    @classmethod
+    async def of(cls, up: Stack) -> Stored:
+        """As PostgreSQL counts."""
+        connection = await asyncpg.connect(up.postgres.dsn)
+        try:
+            databases = await connection.fetch(
+                "select datname, pg_database_size(datname) as size from pg_database where datname like 'paracle%'"
+            )
+            log = await connection.fetchval("select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint")
+        finally:
+            await connection.close()
+        rows = 0
+        for database in databases:
+            connection = await asyncpg.connect(up.postgres.dsn_of(database["datname"]))
+            try:
+                rows += await connection.fetchval(
+                    "select coalesce(sum(n_tup_ins - n_tup_del), 0)::bigint from pg_stat_user_tables"
+                )
+            finally:
+                await connection.close()
+        return cls(rows, sum(database["size"] for database in databases), log)
+
+
+@dataclass
+class Peak:
+    """The most memory that was seen."""
+
+    rss: int = 0
+
+
+@asynccontextmanager
+async def watched(up: Stack) -> AsyncIterator[Peak]:
+    """Look at the memory of NATS and the services again and again within it."""
+    pids = pids_of(up, postgres=False)
+    peak = Peak()
+
+    async def look() -> None:
+        while True:
+            peak.rss = max(peak.rss, Snapshot.of(pids).rss)
+            await asyncio.sleep(_LOOK_S)
+
+    looking = asyncio.create_task(look())
+    try:
+        yield peak
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+
+
+async def settled(pids: Sequence[int]) -> None:
+    """Wait until what follows from a load (audit, statistics) is done too: it belongs to its cost."""
+    before = Snapshot.of(pids).cpu_s
+    while True:
+        await asyncio.sleep(_SETTLE_S)
+        now = Snapshot.of(pids).cpu_s
+        if now - before < _SETTLE_S * 0.1:
+            return
+        before = now
 
 
 def percentile(values: Sequence[float], share: float) -> float:

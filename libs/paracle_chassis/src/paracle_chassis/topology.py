@@ -1,10 +1,11 @@
 """Which streams, consumers and buckets there are: as data. `provision` makes them so, mailboxes mend their own.
 
-Durability. What users publish (COMMANDS, INTAKE) and what failed (DEADLETTERS) is on disk before anybody is told that
-it is kept. TASKS, RESULTS and EVENTS say again what PostgreSQL holds, so on a single server they are written behind
+Durability. What users publish (COMMANDS, INTAKE) and what failed (DEADLETTERS) is in a file at once, where a kill of
+the server does not reach it, and flushed within a tenth of a second; a command is answered once PostgreSQL has it.
+TASKS, RESULTS and EVENTS say again what PostgreSQL holds, so on a single server they are written behind
 (`persist_mode: async`): a crash of nats-server costs a delay, until tasks are handed out again and observability has
-fetched the events that it misses. `Durability(relaxed=False)` writes them through, as a cluster (`replicas=3`) always
-does.
+fetched the events that it misses. `Durability(relaxed=False)` writes them at once, too, as a cluster (`replicas=3`)
+always does.
 """
 
 from __future__ import annotations

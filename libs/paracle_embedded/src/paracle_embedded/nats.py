@@ -21,7 +21,8 @@ class NatsServer(Server):
     Parameters
     ----------
     sync_interval
-        When JetStream flushes to disk: `always` (before every acknowledgement) or a duration such as `2m`.
+        When JetStream flushes to disk: `always` (before every acknowledgement) or a duration such as `2m`. What is
+        stored outlives a kill of the server in either case; the flush is for power cuts.
     max_payload
         The largest message in bytes.
     """
@@ -33,7 +34,7 @@ class NatsServer(Server):
         data_dir: Path,
         port: int = 0,
         *,
-        sync_interval: str = "always",
+        sync_interval: str = "100ms",
         max_payload: int = 1024 * 1024,
         ready_timeout_s: float = 30.0,
     ) -> None:
