@@ -73,6 +73,13 @@ def test_a_map_shows_its_items_as_many_as_are_wanted() -> None:
     assert [part.id for part in run.step("each", parts=1).parts] == ["each[0]"]
 
 
+def test_a_loop_shows_the_iterations_that_it_came_to() -> None:
+    run = Run({"id": "again", "loop": {"tool": "t", "max": 9, "until": "{{ output == 1 }}"}})
+    run.end("again[0]", output=0)
+    shown = run.step("again")
+    assert (shown.parts_total, shown.parts_ended, len(shown.parts)) == (2, 1, 2)
+
+
 def test_what_is_waited_for_is_shown() -> None:
     run = Run(
         {"id": "ok", "approval": {"ask": "?", "expires_s": 60}},

@@ -94,13 +94,19 @@ def compiled(template: JsonValue) -> Evaluator:
 def _compiled_text(text: str) -> Evaluator:
     template = read(text)
     if template.expression is None:
-        return lambda scope: render(text, scope)
+        return lambda scope: _text(template, scope)
     return lambda scope: _value(template, scope)
 
 
 def truth(expression: str, scope: Mapping[str, Any]) -> bool:
     """Whether `expression` (with or without `{{ }}`) holds in `scope`; empty values do not, as in Python."""
-    return bool(_value(read_condition(expression), scope))
+    return bool(compiled_condition(expression)(scope))
+
+
+def compiled_condition(expression: str) -> Evaluator:
+    """`expression` made ready to be evaluated often, see `truth`."""
+    template = read_condition(expression)
+    return lambda scope: bool(_value(template, scope))
 
 
 def references(template: JsonValue) -> set[str]:
@@ -202,10 +208,13 @@ def render(template: str, scope: Mapping[str, Any]) -> str:
     """`template` as text, also if it is a single expression."""
     if not has_code(template):
         return template
-    found = read(template)
-    for path in found.required:
+    return _text(read(template), scope)
+
+
+def _text(template: Template, scope: Mapping[str, Any]) -> str:
+    for path in template.required:
         _look_up(path, scope)
-    return str(_run(found, scope, native=False))
+    return str(_run(template, scope, native=False))
 
 
 def _below(part: str | int, evaluator: Evaluator, scope: Mapping[str, Any]) -> JsonValue:

@@ -71,8 +71,9 @@ def _step(entry: Entry, name: str, most: int) -> StepView:
     step = entry.state.steps.get(name) or StepState(_unborn(entry.state))
     fields = _fields(step)
     match step.detail:
-        case Parts(items=items):
-            fields |= {"parts_total": items.count, "parts_ended": items.ended}
+        case Parts(items=items) as all_parts:
+            total = items.count if all_parts.kind == "map" else all_parts.next
+            fields |= {"parts_total": total, "parts_ended": items.ended}
             shown = islice((item for item in items if isinstance(item, StepState)), most)
             work = spec.map or spec.loop
             fields["parts"] = tuple(_view(part_path(name, n), part, work) for n, part in enumerate(shown))

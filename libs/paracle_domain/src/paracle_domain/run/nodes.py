@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 from pydantic import JsonValue
 from pydantic_core import to_json
 
 from paracle_domain.errors import ExpressionFailed
-from paracle_domain.expressions import Evaluator, compiled, read_condition, references, texts, truth
+from paracle_domain.expressions import (
+    Evaluator,
+    compiled,
+    compiled_condition,
+    read_condition,
+    references,
+    texts,
+)
 from paracle_domain.run.places import COMPENSATE, Place
 from paracle_domain.run.state import RunState, StepState
 from paracle_domain.workflow.graph import Graph, expressions_of
@@ -36,7 +42,8 @@ class Formula:
     @classmethod
     def condition(cls, expression: str) -> Formula:
         """Of a condition: it gives true or false."""
-        return cls(partial(truth, expression), constant=False, steps=tuple(sorted(read_condition(expression).steps)))
+        found = read_condition(expression)
+        return cls(compiled_condition(expression), constant=False, steps=tuple(sorted(found.steps)))
 
     def evaluate(self, state: RunState, local: Mapping[str, Any] | None = None) -> JsonValue:
         """What it gives in a run as it stands, with the names of `local`.
