@@ -1,5 +1,7 @@
 """Over real NATS and PostgreSQL: what is published is kept, and answered for."""
 
+from dataclasses import replace
+
 import asyncpg
 import nats
 import pytest
@@ -19,6 +21,7 @@ from paracle_domain.dead_letters import DeadLetterFilter, DropDeadLetter, ListDe
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Conflict
 from paracle_domain.run.commands import GetRunEvents, RunEvents
+from paracle_domain.run.directives import PublishEvent
 from paracle_domain.task.messages import GetTaskEvents, TaskEvents
 from paracle_observability.app import create_app
 from paracle_observability.settings import Settings
@@ -110,6 +113,31 @@ async def test_events_that_were_never_published_are_fetched_from_their_owners(
     assert (await bus.call(GetUsage(run_id=RUN), CALL)).total.model_calls == 2
     await other.drain(1)
     await other.close()
+
+
+async def test_what_a_run_said_follows_from_its_history(bus: NatsBus, service):
+    started = {"run_id": RUN, "tenant": "default", "principal": "ann", "workflow": "w", "revision": 1, "plan": "p"}
+    told = [record(n + 1, "step.emitted", step=f"s{n}", number=n, event="paid", data={"n": n}) for n in (1, 2, 3)]
+    history = [record(1, "run.started", **started), *told, record(5, "run.completed")]
+
+    async def events(question: GetRunEvents, _call: Context) -> RunEvents:
+        found = tuple(history[question.after :][:2])
+        return RunEvents(events=found, terminal=not found)
+
+    routes = Routes("orchestrator")
+    routes.rpc(GetRunEvents, events)
+    await bus.serve(routes)
+    last = record(3, "paid", entity="emit", workflow="w", step="s3", data={"n": 3})
+    (lone,) = published(last)
+    own_id = replace(lone, envelope=replace(lone.envelope, id=PublishEvent(last).message_id))
+    await bus.publish([*published(*history), own_id])
+    found = [item.event for item in await eventually(lambda: audit(bus, 8)) if item.event.entity == "emit"]
+    assert sorted((one.seq, one.data["step"], one.data["data"]["n"]) for one in found) == [
+        (1, "s1", 1),
+        (2, "s2", 2),
+        (3, "s3", 3),
+    ]
+    assert [one for one in found if one.seq == 3] == [last]
 
 
 async def test_a_dead_letter_outlives_its_stream_and_its_object_and_is_redriven(

@@ -11,12 +11,13 @@ from paracle_chassis.background import Background
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_observability.adapters.nats import NatsStreamCopies
-from paracle_observability.adapters.owners import OrchestratorRuns, RuntimeTasks
+from paracle_observability.adapters.owners import OrchestratorEmits, OrchestratorRuns, RuntimeTasks
 from paracle_observability.adapters.postgres import PostgresEventLog
 from paracle_observability.adapters.retention import PostgresAuditRetention
 from paracle_observability.adapters.shelf import PostgresShelf
 from paracle_observability.dead_letters import DeadLetters
 from paracle_observability.handlers import routes
+from paracle_observability.ports import History
 from paracle_observability.retention import AuditPurger, Keeping
 from paracle_observability.service import Observability
 from paracle_observability.settings import Settings
@@ -31,7 +32,12 @@ def create_app(settings: Settings) -> Service:
     queries = Queries.load("paracle_observability")
     events = PostgresEventLog(database.pool, queries)
     dead_letters = DeadLetters(PostgresShelf(database.pool, queries), NatsStreamCopies(bus.link), bus)
-    observability = Observability(events, {"run": OrchestratorRuns(bus), "task": RuntimeTasks(bus)})
+    owners: dict[str, History] = {
+        "run": OrchestratorRuns(bus),
+        "emit": OrchestratorEmits(bus),
+        "task": RuntimeTasks(bus),
+    }
+    observability = Observability(events, owners)
     sweeps = Background(
         "sweeps", partial(observability.sweep, settings.sweep_quiet_s), every_s=settings.sweep_interval_s
     )

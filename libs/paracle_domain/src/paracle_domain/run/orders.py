@@ -23,7 +23,7 @@ from paracle_domain.run.directives import (
     StopTask,
     TellParent,
 )
-from paracle_domain.run.events import StepEmitted, StepStarted
+from paracle_domain.run.events import RunStarted, StepEmitted, StepStarted
 from paracle_domain.run.messages import ChildCancel, ChildEnded, ChildStart
 from paracle_domain.run.places import COMPENSATE, part_path
 from paracle_domain.run.state import Asked, Parts, RunState, StepState
@@ -171,17 +171,19 @@ def tell_parent(state: RunState, again: str = "") -> TellParent:
 
 def publish(state: RunState, event: StepEmitted, at: datetime) -> PublishEvent:
     """Publish what an `emit` step says."""
-    started = state.started_event
-    return PublishEvent(
-        EventRecord(
-            entity="emit",
-            id=started.run_id,
-            seq=event.number,
-            type=event.event,
-            at=at,
-            correlation_id=started.run_id,
-            data={"workflow": started.workflow, "step": event.step, "data": event.data},
-        )
+    return PublishEvent(emitted(state.started_event, event, at))
+
+
+def emitted(started: RunStarted, event: StepEmitted, at: datetime) -> EventRecord:
+    """What an `emit` step of the run says: it follows from the run's history, whenever it is asked for."""
+    return EventRecord(
+        entity="emit",
+        id=started.run_id,
+        seq=event.number,
+        type=event.event,
+        at=at,
+        correlation_id=started.run_id,
+        data={"workflow": started.workflow, "step": event.step, "data": event.data},
     )
 
 

@@ -9,6 +9,8 @@ from paracle_chassis.bus import Bus
 from paracle_domain.envelope import Context
 from paracle_domain.machine import EventRecord
 from paracle_domain.run.commands import GetRunEvents, RunEvents
+from paracle_domain.run.events import RunStarted, StepEmitted
+from paracle_domain.run.orders import emitted
 from paracle_domain.task.messages import GetTaskEvents, TaskEvents
 
 _PAGE: Final = 1_000
@@ -27,6 +29,28 @@ class OrchestratorRuns:
         question = GetRunEvents(run_id=name, after=seq, limit=_PAGE)
         answer = await self._bus.call(question, _context(tenant), timeout_s=_TIMEOUT_S)
         return _read(answer)
+
+
+class OrchestratorEmits:
+    """The `History` of what the `emit` steps of a run said: it follows from the run's own."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._runs = OrchestratorRuns(bus)
+
+    async def after(self, tenant: str, name: str, seq: int) -> tuple[Sequence[EventRecord], bool]:
+        """See `History.after`."""
+        found: list[EventRecord] = []
+        started: RunStarted | None = None
+        last, more = 0, True
+        while more:
+            records, more = await self._runs.after(tenant, name, last)
+            for record in records:
+                last = record.seq
+                if record.type == RunStarted.type_name:
+                    started = RunStarted.model_validate(record.data)
+                elif record.type == StepEmitted.type_name and started is not None:
+                    found.append(emitted(started, StepEmitted.model_validate(record.data), record.at))
+        return [record for record in found if record.seq > seq], False
 
 
 class RuntimeTasks:
