@@ -257,7 +257,7 @@ def _look_up(path: Path, scope: Mapping[str, Any]) -> Any:
     value: Any = scope
     for depth, part in enumerate(path.parts):
         match value:
-            case Mapping() if part in value:
+            case dict() | Mapping() if part in value:  # `dict` first: asking an abstract class takes longer
                 value = value[part]
             case list() | tuple() if isinstance(part, int) and part < len(value):
                 value = value[part]

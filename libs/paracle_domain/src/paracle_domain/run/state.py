@@ -201,7 +201,7 @@ class RunState:
 
     @property
     def terminal(self) -> bool:
-        return self.status.terminal
+        return self.finished_at is not None
 
     @property
     def started_event(self) -> RunStarted:
@@ -225,7 +225,8 @@ class RunState:
     @property
     def tolerated(self) -> tuple[str, ...]:
         """Steps that failed, in part or as a whole, as the workflow allows."""
-        return tuple(name for name, step in self.steps.items() if step.degraded)
+        steps = zip(self.graph.order, self.table, strict=True)
+        return tuple(name for name, step in steps if not isinstance(step, int) and step.degraded)
 
     def find(self, path: str) -> StepState | None:
         """The step, item, iteration or compensation at `path`, if it has begun."""
