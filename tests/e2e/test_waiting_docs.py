@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
 
 from tests.e2e.deciding import step_is
-from tests.e2e.world import ROOT, System, paracle
+from tests.e2e.world import PATIENCE_S, ROOT, System, paracle
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_client import Client
@@ -81,3 +84,27 @@ async def test_what_the_page_shows_runs(system: System) -> None:
     assert run.run.status is RunStatus.COMPLETED
     each = next(step for step in run.steps if step.id == "each")
     assert each.output == [{"by": "card"}, {"by": "card"}]
+
+
+async def test_who_is_asked_is_told_as_the_page_shows(system: System, tmp_path: Path) -> None:
+    await asyncio.to_thread(system.apply, shown())
+    (code,) = re.findall(r"```python\n(.*?)```", PEOPLE.read_text(encoding="utf-8"), re.DOTALL)
+    assert "nats://127.0.0.1:4222" in code
+    script = tmp_path / "tell.py"
+    script.write_text(code.replace("nats://127.0.0.1:4222", system.stack.nats_url), encoding="utf-8")
+    process = await asyncio.create_subprocess_exec(sys.executable, "-u", script, stdout=PIPE)
+    assert process.stdout is not None
+    try:
+        async with system.client() as client, asyncio.timeout(PATIENCE_S):
+            said = asyncio.create_task(process.stdout.readline())
+
+            async def heard() -> bool:  # what was published before it subscribed, it never hears
+                await client.start_run("payout", {"to": "bob", "amount": 12})
+                return said.done()
+
+            await eventually(heard, within_s=PATIENCE_S)
+            told = (await said).decode()
+    finally:
+        process.kill()
+        await process.wait()
+    assert re.fullmatch(r"apr_\w{26} Pay 12 EUR to bob\? \['finance'\]\n", told), told
