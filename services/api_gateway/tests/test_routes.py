@@ -87,13 +87,13 @@ async def test_specs_of_each_kind(client, world, plural, kind):
 
 
 async def test_a_run_of_a_workflow(client, world):
-    body = {"input": {"mails": [1, None, "ü"]}, "labels": {"team": "a"}, "revision": 2}
+    body = {"input": {"mails": [1, None, "ü"]}, "labels": {"team": "a"}, "revision": 2, "priority": 7}
     response = await client.post("/v1/workflows/triage/runs", json=body, headers={"traceparent": TRACE})
     assert response.status_code == 202
     run_id = response.json()["run_id"]
     assert response.headers["location"] == f"/v1/runs/{run_id}"
     [(command, envelope, subject)] = world.bus.commanded
-    assert (command.workflow, command.agent, command.revision) == ("triage", None, 2)
+    assert (command.workflow, command.agent, command.revision, command.priority) == ("triage", None, 2, 7)
     assert (command.input, command.labels, command.run_id) == (body["input"], body["labels"], run_id)
     assert subject == "paracle.v1.default.cmd.orchestrator.start_run"
     assert envelope.id == run_id

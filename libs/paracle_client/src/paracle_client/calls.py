@@ -94,9 +94,14 @@ def explain(agent: str) -> Call[Explanation]:
 
 
 def start_run(
-    workflow: str, value: JsonValue, labels: Mapping[str, str], revision: int | None, key: str | None
+    workflow: str,
+    value: JsonValue,
+    labels: Mapping[str, str],
+    revision: int | None,
+    priority: int | None,
+    key: str | None,
 ) -> Call[RunAccepted]:
-    body = {"input": value, "labels": dict(labels), "revision": revision}
+    body = {"input": value, "labels": dict(labels), "revision": revision, "priority": priority}
     return _start(f"/v1/workflows/{_part(workflow)}/runs", body, key)
 
 

@@ -111,11 +111,15 @@ class Client:
         *,
         labels: Mapping[str, str] | None = None,
         revision: int | None = None,
+        priority: int | None = None,
         idempotency_key: str | None = None,
     ) -> RunAccepted:
-        """Start a run of `workflow` on the input `value`; the same key names the same run for ever."""
+        """Start a run of `workflow` on the input `value`; the same key names the same run for ever.
+
+        Where a limit makes runs wait, the highest `priority` (-100 to 100, else 0) goes first.
+        """
         given = {} if value is None else value
-        return self._ask(calls.start_run(workflow, given, labels or {}, revision, idempotency_key))
+        return self._ask(calls.start_run(workflow, given, labels or {}, revision, priority, idempotency_key))
 
     def invoke(
         self,

@@ -34,6 +34,9 @@ def run(
     inputs: InputOption = None,
     labels: LabelOption = None,
     revision: Annotated[int | None, typer.Option(min=1, help="of the workflow; the newest if absent")] = None,
+    priority: Annotated[
+        int | None, typer.Option(min=-100, max=100, help="where runs queue, the highest goes first; else 0")
+    ] = None,
     key: KeyOption = None,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="show it until it ends; exit 0 only if completed")
@@ -44,7 +47,9 @@ def run(
     """Start a run of a workflow and print its id; with --watch, show it and print its output."""
     value, named = parse_input(inputs or []), parse_labels(labels or [])
     with connect(url) as client:
-        accepted = client.start_run(workflow, value, labels=named, revision=revision, idempotency_key=key)
+        accepted = client.start_run(
+            workflow, value, labels=named, revision=revision, priority=priority, idempotency_key=key
+        )
         if not watch:
             if output is Output.JSON:
                 print_json(accepted)

@@ -44,6 +44,7 @@ class InvokeRequest(BaseModel):
 
     input: JsonValue = Field(default_factory=dict, examples=[{"text": "My invoice is wrong."}])
     labels: Labels = Field(default={}, examples=[{"team": "support"}])
+    priority: int = Field(default=0, ge=-100, le=100, description="Where starts queue, the highest goes first.")
 
 
 class RunRequest(InvokeRequest):
@@ -107,7 +108,14 @@ async def start_run(
     """Start a run. Once this answers, the run is on disk and will reach a terminal state."""
     asked = await read_json(request, RunRequest)
     run_id = run_id_of(call, idempotency_key)
-    command = StartRun(workflow=name, revision=asked.revision, input=asked.input, labels=asked.labels, run_id=run_id)
+    command = StartRun(
+        workflow=name,
+        revision=asked.revision,
+        input=asked.input,
+        labels=asked.labels,
+        priority=asked.priority,
+        run_id=run_id,
+    )
     return await _start(request, call, bus, command)
 
 
@@ -116,7 +124,8 @@ async def invoke_agent(
 ) -> Response:
     """Run one agent by itself: a run like any other, of a workflow with that one step."""
     asked = await read_json(request, InvokeRequest)
-    command = StartRun(agent=name, input=asked.input, labels=asked.labels, run_id=run_id_of(call, idempotency_key))
+    run_id = run_id_of(call, idempotency_key)
+    command = StartRun(agent=name, input=asked.input, labels=asked.labels, priority=asked.priority, run_id=run_id)
     return await _start(request, call, bus, command)
 
 
