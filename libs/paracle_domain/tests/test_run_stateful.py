@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from datetime import timedelta
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from run_driver import BROKEN, FLAKY, Driver, end_of, plan, result_of
+from run_driver import BROKEN, FLAKY, RUN_ID, Driver, end_of, plan, result_of
 from run_graphs import workflows
 from run_model import Model
 
-from paracle_domain.run.commands import ApprovalStatus, ApprovalView, RunStatus
+from paracle_domain.ids import id_from_key
+from paracle_domain.run.commands import ApprovalStatus, ApprovalView, Parent, RunStatus
 from paracle_domain.run.directives import (
     CancelChild,
     DispatchTask,
@@ -20,14 +22,17 @@ from paracle_domain.run.directives import (
     ShowApproval,
     StartChild,
     StopTask,
+    TellParent,
 )
 from paracle_domain.run.events import StepStarted
 from paracle_domain.run.folding import evolve
-from paracle_domain.run.inbox import Decide, Pause, Resume, RunMessage, Signal
+from paracle_domain.run.forking import kept_steps
+from paracle_domain.run.inbox import Admit, Decide, Pause, Resume, RunMessage, Signal
 from paracle_domain.run.machine import RunMachine
-from paracle_domain.run.messages import ChildStart
+from paracle_domain.run.messages import ChildEnded, ChildStart
 from paracle_domain.task.messages import Task, TaskStatus
 
+PARENT = Parent(run_id=id_from_key("run", "p"), step="x", attempt=1, root_run_id=id_from_key("run", "p"), depth=1)
 ANSWERS = ("completed", "completed", "completed", "failed", "flaky", "cancelled", "timed_out")
 
 
@@ -42,14 +47,16 @@ class Lives(RuleBasedStateMachine):
         self.approvals: dict[str, ApprovalView] = {}
         self.signals = 0
 
-    @initialize(spec=workflows(), yes=st.booleans(), silent=st.booleans())
-    def begin(self, spec: dict[str, Any], yes: bool, silent: bool) -> None:
+    @initialize(spec=workflows(), yes=st.booleans(), silent=st.booleans(), queued=st.booleans(), child=st.booleans())
+    def begin(self, spec: dict[str, Any], yes: bool, silent: bool, queued: bool, child: bool) -> None:
         self.silent = silent
+        self.told: list[ChildEnded] = []
         steps = spec.pop("steps")
         self.run = Driver(RunMachine(plan(*steps, **spec)))
         self.model = Model(self.run.machine.plan.workflow.spec)
         self.replayed = self.run.machine.new()
-        self._carry_on(self.run.begin({"yes": yes}))
+        parent = PARENT if child else None
+        self._carry_on(self.run.begin({"yes": yes}, queued=queued and not child, parent=parent))
 
     def _tell(self, message: RunMessage) -> None:
         """Tell it twice from the same state: the answer is the same, and so deciding has changed nothing."""
@@ -81,6 +88,9 @@ class Lives(RuleBasedStateMachine):
             case ShowApproval(approval=approval):
                 self.approvals[approval.approval_id] = approval
                 return
+            case TellParent(message=told):
+                assert self.run.state.terminal
+                self.told.append(told)
             case _:
                 pass
         self.sent.add(directive.message_id)
@@ -138,6 +148,10 @@ class Lives(RuleBasedStateMachine):
         assert right or objection is not None
 
     @rule()
+    def admit(self) -> None:
+        self._tell(Admit())
+
+    @rule()
     def pause(self) -> None:
         self._tell(Pause("bob"))
 
@@ -180,8 +194,10 @@ class Lives(RuleBasedStateMachine):
         for _ in range(500):
             if self.run.state.terminal:
                 assert self.model.end
+                assert len(self.told) == (self.run.state.started_event.parent is not None)
                 return
             self._tell(Resume("bob"))
+            self._tell(Admit())
             self.signal("go")
             self._approve()
             for item in list(self.work.values()):
@@ -205,6 +221,54 @@ def answer_to(work: Task | ChildStart, how: str) -> RunMessage:
         return end_of(work, status, output={"of": work.parent.step}, error=error)
     status_of_task = TaskStatus.FAILED if how == "flaky" else TaskStatus(how)
     return result_of(work, status_of_task, output={"of": work.step}, error=error)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(spec=workflows(), pick=st.integers(0, 10), how=st.sampled_from(ANSWERS), seed=st.integers(0, 2**16))
+def test_a_fork_of_any_run_keeps_only_what_is_sound_and_ends(
+    spec: dict[str, Any], pick: int, how: str, seed: int
+) -> None:
+    steps = spec.pop("steps")
+    old = Driver(RunMachine(plan(*steps, **spec)))
+    old.begin({"yes": True})
+    live_out(old, random.Random(seed), how)
+    graph = old.machine.graph
+    from_step = graph.order[pick % len(graph.order)]
+    kept = kept_steps(old.state, old.machine.plan, graph, from_step, {"yes": True})
+    assert from_step not in {event.step for event in kept}
+    assert all(old.state.steps[event.step].compensation is None for event in kept)
+    new, model = Driver(old.machine), Model(old.machine.plan.workflow.spec)
+    new.begin({"yes": True}, kept=kept, forked_from=RUN_ID)
+    live_out(new, random.Random(seed), "completed")
+    for event in new.events:
+        model.see(event)
+    assert model.end
+    assert not {step for event in kept if (step := event.step) in {work.partition("[")[0] for work in started(new)}}
+
+
+def started(run: Driver) -> list[str]:
+    return [event.step for event in run.events if isinstance(event, StepStarted)]
+
+
+def live_out(run: Driver, choose: random.Random, how: str) -> None:
+    """Answer all that a run asks for, now and then with `how`, until it has ended."""
+    answered = 0
+    for turn in range(500):
+        if run.state.terminal:
+            return
+        run.signal("go", message=str(turn))
+        for item in run.directives[answered:]:
+            answered += 1
+            match item:
+                case DispatchTask(task=work) | StartChild(message=work):
+                    run.tell(answer_to(work, how if choose.random() < 0.3 else "completed"))
+                case ShowApproval(approval=shown) if shown.status is ApprovalStatus.OPEN:
+                    for by in ("ann", "bob"):
+                        run.tell(Decide(by, ("boss",), shown.approval_id, shown.digest, "approve"))
+                case _:
+                    pass
+        run.tick(0 if run.wake_at is None else max(0.0, (run.wake_at - run.now).total_seconds()))
+    raise AssertionError(f"the run did not end: {run.types[:100]}")
 
 
 Lives.TestCase.settings = settings(

@@ -46,25 +46,37 @@ class Model:
             case "step.failing":
                 assert self.status[path] == "open"
                 self.status[path] = "failing"
-            case "signal.received":
-                assert event.id not in self.signals  # type: ignore[union-attr]  # the type says which event it is
-                self.signals[event.id] = event.name  # type: ignore[union-attr]  # as above
-            case "approval.decided":
-                assert self.status[path] == "open"
-                assert event.principal not in self.approvals.get(path, [])  # type: ignore[union-attr]  # as above
-                self.approvals.setdefault(path, []).append(event.principal)  # type: ignore[union-attr]  # as above
             case "run.paused" | "run.resumed":
                 assert self.paused is (what == "run.resumed")
                 self.paused = what == "run.paused"
             case "run.cancelling" | "run.failing":
                 assert not self.ending
-                self.ending, self.paused = True, False
+                self.ending, self.paused, self.queued = True, False, False
+            case "run.started":
+                self.queued = event.queued  # type: ignore[union-attr]  # as above
             case "run.compensating":
                 self._compensate(event.steps)  # type: ignore[union-attr]  # as above
             case _ if what in ENDS:
                 self._end(event)
             case _:
-                assert what in {"run.started", "step.emitted", "approval.escalated"}
+                self._see_from_outside(event, path)
+
+    def _see_from_outside(self, event: Any, path: str) -> None:
+        match event.type:
+            case "signal.received":
+                assert event.id not in self.signals
+                self.signals[event.id] = event.name
+            case "approval.decided":
+                assert self.status[path] == "open"
+                assert event.principal not in self.approvals.get(path, [])
+                self.approvals.setdefault(path, []).append(event.principal)
+            case "run.admitted":
+                assert self.queued
+                self.queued = False
+            case "step.kept":
+                self._keep(event)
+            case _:
+                assert event.type in {"step.emitted", "approval.escalated"}
 
     @property
     def open(self) -> list[str]:
@@ -89,7 +101,17 @@ class Model:
                 ahead.append(other)
         return found
 
+    def _keep(self, event: Any) -> None:
+        """What a fork takes over is over as it begins."""
+        assert event.step not in self.status
+        self.status[event.step] = event.status
+        if event.degraded:
+            self.degraded.add(event.step)
+        if self.steps[event.step].switch is not None and event.status == "completed":
+            self.chosen[event.step] = event.output["case"]
+
     def _begin(self, event: Any, path: str) -> None:
+        assert not self.queued
         attempt = getattr(event, "attempt", 1)
         if path.endswith(".compensate"):
             self._begin_undo(path, attempt)
