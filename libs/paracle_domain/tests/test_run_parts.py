@@ -316,3 +316,23 @@ def test_paths() -> None:
         assert str(place_of(text)) == text
     assert place_of("a[3]") == Place("a", 3)
     assert place_of("A") is None
+
+
+def test_items_that_are_silent_are_looked_for_together() -> None:
+    """Each look is at all that is open: with one for each of thousands of items, a run would keep a replica busy."""
+    run = drive({"id": "a", "map": {"over": "{{ input.items }}", "concurrency": 50, "tool": "t"}})
+    run.begin({"items": list(range(100))})
+    for item in range(50):  # the next 50 begin one after the other
+        run.now += timedelta(milliseconds=10)
+        run.finish(f"a[{item}]")
+    begun = run.now
+    looks = 0
+    while run.now < begun + REDISPATCH * 2:
+        assert run.wake_at is not None
+        run.now = run.wake_at
+        run.tick()
+        looks += 1
+    assert looks <= 3
+    assert {item.task.step for item in run.directives if isinstance(item, DispatchTask) and item.again} == {
+        f"a[{item}]" for item in range(50, 100)
+    }

@@ -43,6 +43,8 @@ def _look_around(draft: Draft) -> None:
         draft.waiting.append(draft.state.graph.order[next(draft.state.table.ready_places())])
         _walk(draft)
     for name in draft.state.hungry:
+        if not draft.room:
+            break
         parts.feed(draft, draft.nodes[name])
         _walk(draft)
 

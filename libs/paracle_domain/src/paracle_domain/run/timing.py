@@ -28,6 +28,8 @@ from paracle_domain.workflow.spec import Backoff, RetrySpec
 
 REDISPATCH: Final = timedelta(seconds=15)
 LONGEST_SILENCE: Final = timedelta(minutes=10)
+TOGETHER: Final = timedelta(seconds=1)
+"""Least time between two looks for what is silent: each looks at all that is open, which may be thousands of items."""
 STOP_AGAIN: Final = timedelta(seconds=2)
 STOP_GRACE: Final = timedelta(seconds=10)
 
@@ -102,7 +104,9 @@ def _wakes_of_work(step: StepState, now: datetime, *, held: bool) -> Iterator[da
 
 
 def _next_repeat(step: StepState, now: datetime) -> datetime | None:
-    return None if step.attempt_at is None else step.attempt_at + repeats(now - step.attempt_at)[1]
+    if step.attempt_at is None:
+        return None
+    return max(step.attempt_at + repeats(now - step.attempt_at)[1], now + TOGETHER)
 
 
 def _undo_wake(state: RunState, now: datetime) -> datetime | None:
