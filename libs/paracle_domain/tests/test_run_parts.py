@@ -336,3 +336,14 @@ def test_items_that_are_silent_are_looked_for_together() -> None:
     assert {item.task.step for item in run.directives if isinstance(item, DispatchTask) and item.again} == {
         f"a[{item}]" for item in range(50, 100)
     }
+
+
+def test_outputs_that_do_not_fit_together_fail_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the list could be told or handed on."""
+    monkeypatch.setattr("paracle_domain.run.nodes.MOST_BYTES", 1000)
+    run = mapped(3)
+    for item in range(3):
+        run.finish(f"each[{item}]", output="x" * 400)
+    assert run.state.status is RunStatus.FAILED
+    assert run.state.error is not None
+    assert "at most 1,000 fit into a message" in run.state.error.message

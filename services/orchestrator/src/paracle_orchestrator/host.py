@@ -18,17 +18,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import islice
 from typing import Any, Final
 
 from paracle_chassis import outages
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.event_store import Append, EventStore, Loaded, Page, Wake
-from paracle_domain import subjects
-from paracle_domain.envelope import Context, Envelope
+from paracle_domain.envelope import Context
 from paracle_domain.errors import Conflict, ParacleError
-from paracle_domain.machine import EventRecord, encode_page
-from paracle_domain.messages import Encoded
 from paracle_domain.run.directives import RunDirective, ShowApproval
 from paracle_domain.run.events import RunEvent, decode_event
 from paracle_domain.run.folding import evolve
@@ -36,7 +32,8 @@ from paracle_domain.run.inbox import Begin, Decide, Pause, Resume, RunMessage, S
 from paracle_domain.run.machine import RunMachine
 from paracle_domain.run.state import RunState
 from paracle_orchestrator import telemetry
-from paracle_orchestrator.outgoing import SOURCE, message_of
+from paracle_orchestrator.outgoing import message_of
+from paracle_orchestrator.pages import told
 from paracle_orchestrator.plans import Pinned, Plans
 from paracle_orchestrator.ports import Approvals, Clock, Shown
 
@@ -285,7 +282,7 @@ class RunHost:
     def _note(turn: _Turn, mail: Mail, events: Sequence[RunEvent], now: datetime) -> None:
         page = Page(turn.state.seq + 1, mail.cause, now, tuple(event.encode() for event in events))
         turn.pages.append(page)
-        turn.outbox.append(_record_of_page(turn.entry, page, [event.type for event in events], mail.context))
+        turn.outbox += told(turn.entry.tenant, turn.entry.id, page, [event.type for event in events], mail.context)
 
     async def _commit(self, turns: Sequence[_Turn]) -> set[str]:
         """Append what was decided; the runs that somebody else had moved on meanwhile."""
@@ -383,32 +380,12 @@ def _is_gone(known: Entry, row: Loaded | None) -> bool:
     return row is None or row.created_at != known.state.created_at
 
 
-def records_of(run_id: str, pages: Iterable[Page], *, after: int, limit: int) -> list[EventRecord]:
-    """The first `limit` events of `pages` whose number is above `after`."""
-    numbered = ((page, seq, body) for page in pages for seq, body in enumerate(page.events, start=page.first_seq))
-    wanted = islice((item for item in numbered if item[1] > after), limit)
-    return [_record(run_id, page, seq, decode_event(body)) for page, seq, body in wanted]
-
-
-def _record(run_id: str, page: Page, seq: int, event: RunEvent) -> EventRecord:
-    return EventRecord(
-        entity="run",
-        id=run_id,
-        seq=seq,
-        type=event.type,
-        at=page.at,
-        cause=page.cause,
-        correlation_id=run_id,
-        data=event.model_dump(mode="json", exclude_none=True),
-    )
-
-
 def _say_again(turn: _Turn, page: Page, mail: Mail) -> None:
     """What `mail` led to when it came first: the events of `page`, and those of its directives that still matter."""
     entry, events = turn.entry, [decode_event(event) for event in page.events]
     if any(event.type == _OBEYED.get(type(mail.message)) for event in events):
         turn.refused.pop(mail.cause, None)
-    turn.outbox.append(_record_of_page(entry, page, [event.type for event in events], mail.context))
+    turn.outbox += told(entry.tenant, entry.id, page, [event.type for event in events], mail.context)
     turn.carry_out(entry.machine.again(turn.state, events), mail.context.caused_by(mail.cause, entry.id))
 
 
@@ -446,13 +423,3 @@ def _append(turn: _Turn) -> Append:
         finished_at=state.finished_at,
         facts=before.facts if before.state.seq == 0 else None,
     )
-
-
-def _record_of_page(entry: Entry, page: Page, types: Sequence[str], context: Context) -> Outgoing:
-    """The events of `page` as one message, on the subject of the last of them."""
-    events = list(zip(types, page.events, strict=True))
-    body = encode_page("run", entry.id, page.first_seq, events, at=page.at, cause=page.cause, correlation_id=entry.id)
-    envelope = Envelope(
-        f"{entry.id}.{page.last_seq}", types[-1], SOURCE, context.caused_by(page.cause, entry.id), page.at
-    )
-    return Outgoing(subjects.evt(entry.tenant, "run", entry.id, types[-1].replace(".", "_")), Encoded(body), envelope)

@@ -29,8 +29,9 @@ from paracle_domain.run.commands import (
 from paracle_domain.run.diff import DiffRuns, RunsDiff, differences
 from paracle_orchestrator.admitting import Admitter
 from paracle_orchestrator.bulk import BulkOrders, is_bulk
-from paracle_orchestrator.host import Entry, Handled, Mail, RunHost, records_of
+from paracle_orchestrator.host import Entry, Handled, Mail, RunHost
 from paracle_orchestrator.orders import Order, Orders, answer, leave, no_approval, no_run
+from paracle_orchestrator.pages import records_of
 from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.ports import Approvals, RunIndex
 from paracle_orchestrator.results import read_result

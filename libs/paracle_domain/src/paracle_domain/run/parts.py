@@ -18,6 +18,7 @@ from paracle_domain.errors import (
 from paracle_domain.inference.usage import NOTHING, Usage
 from paracle_domain.run import attempts, stopping
 from paracle_domain.run.events import StepCancelled, StepFailed, StepFailing, StepOpened, StepTimedOut
+from paracle_domain.run.nodes import fitting
 from paracle_domain.run.places import Place, part_path
 from paracle_domain.run.state import Parts, StepState
 
@@ -163,8 +164,13 @@ def _complete(draft: Draft, node: Node, parts: Parts) -> None:
     """Every item has ended, or the last allowed iteration has."""
     loop = node.spec.loop
     if loop is None:
-        outputs = [item.output for item in parts.items if isinstance(item, StepState)]
-        draft.complete(node, list(outputs), degraded=parts.degraded)
+        outputs: list[JsonValue] = [item.output for item in parts.items if isinstance(item, StepState)]
+        try:
+            fitting(outputs)
+        except ExpressionFailed as error:
+            draft.fail(node, error.to_info())
+        else:
+            draft.complete(node, outputs, degraded=parts.degraded)
     elif loop.on_limit == "complete":
         last = parts.items.entry(parts.items.count - 1)
         assert last is not None

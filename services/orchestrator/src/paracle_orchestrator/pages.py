@@ -1,0 +1,74 @@
+"""Pages of a run's history as they are told: published when they are kept, and read by whoever asks.
+
+What happens together can be more than fits into one message: a map of large items begins, a fork keeps large outputs.
+Such a page is told in several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+from paracle_chassis.bus import Outgoing
+from paracle_chassis.event_store import Page
+from paracle_domain import subjects
+from paracle_domain.envelope import Context, Envelope
+from paracle_domain.machine import EventRecord, encode_page
+from paracle_domain.messages import Encoded
+from paracle_domain.run.events import RunEvent, decode_event
+from paracle_domain.run.nodes import MOST_BYTES
+from paracle_orchestrator.outgoing import SOURCE
+
+_FRAME: Final = 200
+"""What surrounds an event in a message has about so many bytes, its type and number included."""
+
+
+def told(tenant: str, run_id: str, page: Page, types: Sequence[str], context: Context) -> list[Outgoing]:
+    """The events of `page`, of these `types`, as one message on the subject of the last of them; seldom, as several."""
+    cause = context.caused_by(page.cause, run_id)
+    found: list[Outgoing] = []
+    first = page.first_seq
+    for events in _portions(zip(types, page.events, strict=True), lambda event: len(event[1])):
+        last, kind = first + len(events) - 1, events[-1][0]
+        body = encode_page("run", run_id, first, events, at=page.at, cause=page.cause, correlation_id=run_id)
+        envelope = Envelope(f"{run_id}.{last}", kind, SOURCE, cause, page.at)
+        found.append(Outgoing(subjects.evt(tenant, "run", run_id, kind.replace(".", "_")), Encoded(body), envelope))
+        first = last + 1
+    return found
+
+
+def _portions[T](items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """`items` in their order, in portions that fit into a message; there is nothing that does not fit alone."""
+    portion: list[T] = []
+    room = MOST_BYTES
+    for item in items:
+        size = size_of(item) + _FRAME
+        if portion and size > room:
+            yield portion
+            portion, room = [], MOST_BYTES
+        portion.append(item)
+        room -= size
+    if portion:
+        yield portion
+
+
+def records_of(run_id: str, pages: Iterable[Page], *, after: int, limit: int) -> list[EventRecord]:
+    """The first events of `pages` whose number is above `after`: at most `limit`, and as many as fit together."""
+    numbered = ((page, seq, body) for page in pages for seq, body in enumerate(page.events, start=page.first_seq))
+    wanted = islice((item for item in numbered if item[1] > after), limit)
+    first = next(_portions(wanted, lambda item: len(item[2])), [])
+    return [_record(run_id, page, seq, decode_event(body)) for page, seq, body in first]
+
+
+def _record(run_id: str, page: Page, seq: int, event: RunEvent) -> EventRecord:
+    return EventRecord(
+        entity="run",
+        id=run_id,
+        seq=seq,
+        type=event.type,
+        at=page.at,
+        cause=page.cause,
+        correlation_id=run_id,
+        data=event.model_dump(mode="json", exclude_none=True),
+    )

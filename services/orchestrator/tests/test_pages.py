@@ -1,0 +1,57 @@
+"""How histories are told where what happened together does not fit into one message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paracle_chassis.bus import PAYLOAD_LIMIT
+from paracle_domain.envelope import Context
+from paracle_domain.run.commands import GetRun, GetRunEvents, RunStatus
+from paracle_domain.run.nodes import MOST_BYTES
+
+CALL = Context("acme")
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paracle_orchestrator.pages.MOST_BYTES", 2_000)
+
+
+@pytest.mark.usefixtures("narrow")
+async def test_what_happens_together_and_is_large_is_told_in_several_messages(desk: Any, tools: Any) -> None:
+    desk.knows("w", tools.plan_of({"id": "a", "map": {"over": [1, 2, 3, 4, 5], "tool": "t", "input": "{{ input.x }}"}}))
+    run_id = await desk.start(value={"x": "x" * 600})
+    told = [item for item in desk.bus.take() if ".evt." in item.subject]
+    assert [event["seq"] for event in tools.events(told)] == list(range(1, 8))
+    assert len(told) > 2
+    assert [item.envelope.id for item in told][-1] == f"{run_id}.7"
+    assert all(len(item.message.encode()) < 3_000 for item in told)
+
+
+@pytest.mark.usefixtures("narrow")
+async def test_events_are_answered_as_far_as_they_fit(desk: Any, tools: Any) -> None:
+    desk.knows("w", tools.plan_of({"id": "a", "map": {"over": [1, 2, 3, 4, 5], "tool": "t", "input": "{{ input.x }}"}}))
+    run_id = await desk.start(value={"x": "x" * 600})
+    seen: list[int] = []
+    while len(seen) < 7:
+        answer = await desk.service.get_run_events(GetRunEvents(run_id=run_id, after=len(seen)), CALL)
+        assert 0 < len(answer.events) < 5
+        seen += [event.seq for event in answer.events]
+    assert seen == list(range(1, 8))
+
+
+async def test_a_result_that_nothing_could_pass_on_fails_its_step(desk: Any, tools: Any) -> None:
+    run_id = await desk.start()
+    (task,) = tools.tasks(desk.bus.take())
+    await desk.finish(task, output="x" * MOST_BYTES)
+    view = await desk.service.get_run(GetRun(run_id=run_id), CALL)
+    assert view.run.status is RunStatus.FAILED
+    assert view.error is not None
+    assert view.error.code == "payload_too_large"
+    assert f"at most {MOST_BYTES:,} fit into a run" in view.error.message
+
+
+def test_there_is_room_for_what_surrounds_a_value() -> None:
+    assert MOST_BYTES * 1.2 < PAYLOAD_LIMIT
