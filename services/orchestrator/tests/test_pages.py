@@ -17,6 +17,7 @@ CALL = Context("acme")
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paracle_orchestrator.pages.MOST_BYTES", 2_000)
+    monkeypatch.setattr("paracle_orchestrator.pages.ANSWER_BYTES", 2_000)
 
 
 @pytest.mark.usefixtures("narrow")

@@ -22,6 +22,8 @@ from paracle_orchestrator.outgoing import SOURCE
 
 _FRAME: Final = 200
 """What surrounds an event in a message has about so many bytes, its type and number included."""
+ANSWER_BYTES: Final = 8 * 1024 * 1024
+"""Of events that are read together: more takes longer than a reader waits."""
 
 
 def told(tenant: str, run_id: str, page: Page, types: Sequence[str], context: Context) -> list[Outgoing]:
@@ -29,7 +31,7 @@ def told(tenant: str, run_id: str, page: Page, types: Sequence[str], context: Co
     cause = context.caused_by(page.cause, run_id)
     found: list[Outgoing] = []
     first = page.first_seq
-    for events in _portions(zip(types, page.events, strict=True), lambda event: len(event[1])):
+    for events in _portions(zip(types, page.events, strict=True), lambda event: len(event[1]), MOST_BYTES):
         last, kind = first + len(events) - 1, events[-1][0]
         body = encode_page("run", run_id, first, events, at=page.at, cause=page.cause, correlation_id=run_id)
         envelope = Envelope(f"{run_id}.{last}", kind, SOURCE, cause, page.at)
@@ -38,15 +40,15 @@ def told(tenant: str, run_id: str, page: Page, types: Sequence[str], context: Co
     return found
 
 
-def _portions[T](items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
-    """`items` in their order, in portions that fit into a message; there is nothing that does not fit alone."""
+def _portions[T](items: Iterable[T], size_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """`items` in their order, in portions of at most `most` bytes; what has more is alone."""
     portion: list[T] = []
-    room = MOST_BYTES
+    room = most
     for item in items:
         size = size_of(item) + _FRAME
         if portion and size > room:
             yield portion
-            portion, room = [], MOST_BYTES
+            portion, room = [], most
         portion.append(item)
         room -= size
     if portion:
@@ -57,7 +59,7 @@ def records_of(run_id: str, pages: Iterable[Page], *, after: int, limit: int) ->
     """The first events of `pages` whose number is above `after`: at most `limit`, and as many as fit together."""
     numbered = ((page, seq, body) for page in pages for seq, body in enumerate(page.events, start=page.first_seq))
     wanted = islice((item for item in numbered if item[1] > after), limit)
-    first = next(_portions(wanted, lambda item: len(item[2])), [])
+    first = next(_portions(wanted, lambda item: len(item[2]), ANSWER_BYTES), [])
     return [_record(run_id, page, seq, decode_event(body)) for page, seq, body in first]
 
 
