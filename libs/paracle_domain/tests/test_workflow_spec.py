@@ -98,7 +98,7 @@ def test_refusals(fields: dict[str, Any], message: str) -> None:
     "fields",
     [
         {"map": {**BODY, "over": [1, 2]}},
-        {"approval": {"ask": "?", "principals": ["ann"], "roles": ["r"], "quorum": 2}},
+        {"approval": {"ask": "?", "principals": ["auth0|5f7c", "user:ann"], "roles": ["cn=finance"], "quorum": 2}},
         {"wait": {"for_s": "{{ input.n }}"}},
         {"wait": {"until": "{{ input.when }}"}},
         {"wait": {"until": "2026-05-01T09:00:00Z"}},
