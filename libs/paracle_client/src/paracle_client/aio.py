@@ -252,7 +252,7 @@ class AsyncClient:
         limit: int = 50,
         cursor: str | None = None,
     ) -> ApprovalPage:
-        """Approvals, open ones first, then the newest; `mine`: only those that whoever asks may decide now."""
+        """Approvals, open ones first, then the newest; `mine`: only those that whoever asks may approve now."""
         return await self._ask(calls.list_approvals(status, run_id, workflow, approver, limit, cursor, mine=mine))
 
     async def get_approval(self, approval_id: str) -> ApprovalView:

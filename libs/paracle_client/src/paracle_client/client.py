@@ -253,7 +253,7 @@ class Client:
         limit: int = 50,
         cursor: str | None = None,
     ) -> ApprovalPage:
-        """Approvals, open ones first, then the newest; `mine`: only those that whoever asks may decide now."""
+        """Approvals, open ones first, then the newest; `mine`: only those that whoever asks may approve now."""
         return self._ask(calls.list_approvals(status, run_id, workflow, approver, limit, cursor, mine=mine))
 
     def get_approval(self, approval_id: str) -> ApprovalView:

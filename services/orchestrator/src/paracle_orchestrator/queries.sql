@@ -108,7 +108,7 @@ select document::text from approvals where tenant = $1 and id = $2;
 
 -- name: list_approvals
 -- Open ones first, then the newest. $2 status, $3 run, $4 workflow, $5 whoever is named or has the role; $6 and $7: a
--- principal and his roles, for what he may decide; $8 to $10: the place of the last one of the page before.
+-- principal and his roles, for what he may approve; $8 to $10: the place of the last one of the page before.
 select document::text
   from approvals
  where tenant = $1

@@ -26,7 +26,7 @@ ApprovalArgument = Annotated[str, typer.Argument(metavar="APPROVAL", help="id of
 StatusOption = Annotated[ApprovalStatus | None, typer.Option(help="only approvals that stand so")]
 RunOption = Annotated[str | None, typer.Option("--run", help="only of this run")]
 ApproverOption = Annotated[str | None, typer.Option(help="only those that name this principal or role")]
-MineOption = Annotated[bool, typer.Option("--mine", help="only those that you may decide now")]
+MineOption = Annotated[bool, typer.Option("--mine", help="only those that you may approve now")]
 ReasonOption = Annotated[str, typer.Option(help="kept with the decision")]
 DigestOption = Annotated[
     str | None,

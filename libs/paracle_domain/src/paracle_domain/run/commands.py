@@ -384,7 +384,7 @@ class GetApproval(
 class ListApprovals(
     Request[ApprovalPage], service="orchestrator", method="list_approvals", answer=ApprovalPage, query=True
 ):
-    """Approvals, open ones first, then the newest; `mine`: only those that whoever asks may decide now."""
+    """Approvals, open ones first, then the newest; `mine`: only those that whoever asks may approve now."""
 
     status: ApprovalStatus | None = None
     run_id: RunId | None = None

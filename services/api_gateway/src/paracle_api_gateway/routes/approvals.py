@@ -82,7 +82,7 @@ async def list_approvals(
     approver: Annotated[
         str | None, Query(min_length=1, max_length=200, description="Only those that name this principal or role.")
     ] = None,
-    mine: Annotated[bool, Query(description="Only those that whoever asks may decide now.")] = False,
+    mine: Annotated[bool, Query(description="Only those that whoever asks may approve now.")] = False,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
 ) -> Response:
