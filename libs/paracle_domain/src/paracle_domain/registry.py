@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from paracle_domain import subjects
 from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.messages import JsonObject, Message, Request, Value
 from paracle_domain.plan import Plan
@@ -202,6 +203,19 @@ class ResolvePlan(Request[PlanAnswer], service="registry", method="resolve_plan"
             message = "revision is a workflow's; an agent is always pinned at its newest"
             raise ValueError(message)
         return self
+
+
+class SpecsChanged(Message, type_name="registry.changed"):
+    """What the registry said before may no longer be so; events tell what changed.
+
+    It is broadcast on `changed_subject(tenant)` after every apply and deletion, before that is answered. Whoever hears
+    it on the connection by which he is told to start runs may believe until then what he knows.
+    """
+
+
+def changed_subject(tenant: str) -> str:
+    """Where `SpecsChanged` is broadcast (core NATS, no answer)."""
+    return subjects.rpc(tenant, "registry", "changed")
 
 
 class TriggerChange(Value):

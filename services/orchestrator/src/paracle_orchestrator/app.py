@@ -8,6 +8,7 @@ from paracle_chassis.event_store import PostgresEventStore
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_orchestrator.adapters.approvals import PostgresApprovals
+from paracle_orchestrator.adapters.news import RegistryNews
 from paracle_orchestrator.adapters.postgres import RUN_TABLES, PostgresPlanStore
 from paracle_orchestrator.adapters.queue import PostgresRunQueue
 from paracle_orchestrator.adapters.retention import PostgresRetention
@@ -38,7 +39,8 @@ def create_app(
     database = database or Database(settings, "paracle_orchestrator")
     queries = Queries.load("paracle_orchestrator")
     store = PostgresEventStore(database.pool, RUN_TABLES)
-    plans = Plans(PostgresPlanStore(database.pool, queries), bus)
+    news = RegistryNews(bus.link)
+    plans = Plans(PostgresPlanStore(database.pool, queries), bus, news)
     index, approvals = PostgresRunIndex(database.pool, queries), PostgresApprovals(database.pool, queries)
     host = RunHost(store, plans, approvals, bus, utc_now, cached=settings.cached_runs)
     bulk = BulkOrders(index, host)
@@ -60,7 +62,7 @@ def create_app(
         settings,
         bus=bus,
         routes=routes(orchestrator, watch, stuck, settings),
-        resources=[database, ticks, admissions, bulk, purges, watch.triggers.beside, *watch.rounds.values()],
+        resources=[database, news, ticks, admissions, bulk, purges, watch.triggers.beside, *watch.rounds.values()],
         checks={
             "postgres": database.check,
             "ticks": ticks.check,

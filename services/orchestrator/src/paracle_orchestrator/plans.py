@@ -25,7 +25,7 @@ from paracle_domain.plan import Plan
 from paracle_domain.registry import ResolvePlan
 from paracle_domain.run.commands import StartRun
 from paracle_domain.run.machine import RunMachine
-from paracle_orchestrator.ports import PlanStore
+from paracle_orchestrator.ports import News, PlanStore
 
 _CACHED: Final = 1_000
 # Far less than the time for which a plan that nobody pins is kept after it was last said to be used.
@@ -67,11 +67,12 @@ class _Target:
 class Plans:
     """Plans by digest, and by what they were resolved from."""
 
-    def __init__(self, store: PlanStore, bus: Bus) -> None:
+    def __init__(self, store: PlanStore, bus: Bus, news: News | None = None) -> None:
         self._store = store
         self._bus = bus
+        self._news = news
         self._pinned: OrderedDict[tuple[str, str], Pinned] = OrderedDict()
-        self._newest: OrderedDict[_Target, str] = OrderedDict()
+        self._newest: OrderedDict[_Target, tuple[str, object | None]] = OrderedDict()
         self._assured: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def batch(self) -> PlanBatch:
@@ -81,8 +82,8 @@ class Plans:
     async def resolve(self, command: StartRun, context: Context) -> Pinned:
         """The plan of what `command` starts, as the registry has it now, kept in the store.
 
-        The registry is asked every time, since it alone knows the newest revision; it answers without the plan if
-        that is the one known here.
+        The registry is asked, since it alone knows the newest revision, unless it is known that nothing has changed
+        since it was; it answers without the plan if that is the one known here.
 
         Raises
         ------
@@ -92,7 +93,10 @@ class Plans:
             If it says nothing in time: no reason to refuse a start.
         """
         target = target_of(command, context)
-        known = self._newest.get(target)
+        age = self._news.age if self._news is not None else None  # as it is before the question
+        known, told = self._newest.get(target, (None, None))
+        if known is not None and age is not None and age == told:
+            return await self.to_pin(context.tenant, known)
         request = ResolvePlan(
             workflow=command.workflow, agent=command.agent, revision=command.revision, known_digest=known
         )
@@ -101,10 +105,12 @@ class Plans:
         except DeadlineExceeded as error:
             raise Unavailable(f"the registry does not answer: {error.message}") from error
         if answer.plan is None:
-            return await self.to_pin(context.tenant, answer.digest)
-        await self._assure(context.tenant, answer.plan)
-        _remember(self._newest, target, answer.digest)
-        return self._keep(context.tenant, answer.plan)
+            pinned = await self.to_pin(context.tenant, answer.digest)
+        else:
+            await self._assure(context.tenant, answer.plan)
+            pinned = self._keep(context.tenant, answer.plan)
+        _remember(self._newest, target, (answer.digest, age))
+        return pinned
 
     async def to_pin(self, tenant: str, digest: str) -> Pinned:
         """As `get`, for a run that is about to pin the plan and is not there yet: the plan will not be dropped."""

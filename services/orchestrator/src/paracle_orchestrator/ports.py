@@ -20,6 +20,15 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class News(Protocol):
+    """Whether the registry may say something else by now than it did before."""
+
+    @property
+    def age(self) -> object | None:
+        """What it said in this age is still so; `None`: that cannot be known."""
+        ...
+
+
 class PlanStore(Protocol):
     """Plans that runs have pinned, kept as long as the runs are."""
 

@@ -6,7 +6,7 @@ from paracle_chassis.app import Service
 from paracle_chassis.background import Background
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
-from paracle_registry.adapters.bus import BusAnnouncer
+from paracle_registry.adapters.bus import BusAnnouncer, BusTeller
 from paracle_registry.adapters.postgres import PostgresSpecStore
 from paracle_registry.handlers import routes
 from paracle_registry.outbox import Outbox
@@ -27,7 +27,7 @@ def create_app(settings: Settings) -> Service:
         telling.wake()
 
     bus.link.on_reconnect(tell_again)
-    registry = RegistryService(store, telling.wake)
+    registry = RegistryService(store, telling.wake, tell=BusTeller(bus).tell)
     return Service(
         "registry",
         settings,

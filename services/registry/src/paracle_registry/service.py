@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -51,6 +51,10 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+async def _nobody_listens(_: Context) -> None:
+    """For a registry without a bus."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Given:
     """The manifests of one apply, by key in the order of the text, and what errors call each."""
@@ -76,11 +80,16 @@ class RegistryService:
     """
 
     def __init__(
-        self, store: SpecStore, announce_soon: Callable[[], None], clock: Callable[[], datetime] = _now
+        self,
+        store: SpecStore,
+        announce_soon: Callable[[], None],
+        clock: Callable[[], datetime] = _now,
+        tell: Callable[[Context], Awaitable[None]] = _nobody_listens,
     ) -> None:
         self._store = store
         self._announce_soon = announce_soon
         self._clock = clock
+        self._tell = tell
         self._catalogs: dict[str, Catalog] = {}
 
     async def apply(self, request: ApplyManifests, call: Context) -> Applied:
@@ -100,6 +109,8 @@ class RegistryService:
         if outcome.revisions and not request.dry_run:
             self._remember(call.tenant, outcome.catalog)
             self._announce_soon()
+        if not request.dry_run:
+            await self._tell(call)  # also of nothing new: an apply before this one may have died before it told
         return Applied(results=outcome.results, dry_run=request.dry_run)
 
     async def delete(self, request: DeleteManifests, call: Context) -> Applied:
@@ -121,6 +132,7 @@ class RegistryService:
         if not request.dry_run:
             self._remember(call.tenant, outcome.catalog)
             self._announce_soon()
+            await self._tell(call)
         return Applied(results=outcome.results, dry_run=request.dry_run)
 
     async def get_spec(self, request: GetSpec, call: Context) -> SpecView:

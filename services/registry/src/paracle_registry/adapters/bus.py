@@ -8,6 +8,7 @@ from paracle_chassis.bus import Bus, Outgoing
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.machine import EventRecord
+from paracle_domain.registry import SpecsChanged, changed_subject
 from paracle_registry.ports import Revision
 from paracle_registry.telemetry import SOURCE
 
@@ -21,6 +22,19 @@ class BusAnnouncer:
     async def announce(self, revisions: Sequence[tuple[str, Revision]]) -> None:
         """See `Announcer.announce`."""
         await self._bus.publish([_event(tenant, revision) for tenant, revision in revisions])
+
+
+class BusTeller:
+    """Tells whoever remembers what the registry said that it may no longer be so."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def tell(self, call: Context) -> None:
+        """On return, nats-server has it, or will have it before whatever else this connection says."""
+        message = SpecsChanged()
+        envelope = Envelope.wrap(message.type_name, SOURCE, call)
+        await self._bus.broadcast(Outgoing(changed_subject(call.tenant), message, envelope))
 
 
 def _event(tenant: str, revision: Revision) -> Outgoing:

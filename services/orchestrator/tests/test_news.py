@@ -1,0 +1,138 @@
+"""What the registry said is believed until it may have changed, and asked for again then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nats
+import pytest
+
+from paracle_chassis import provision
+from paracle_chassis.bus import outgoing
+from paracle_chassis.nats_bus import NatsBus
+from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.testing.eventually import eventually
+from paracle_domain import subjects
+from paracle_domain.envelope import Context
+from paracle_domain.registry import SpecsChanged, changed_subject
+from paracle_domain.run.commands import StartRun
+from paracle_orchestrator.adapters.news import RegistryNews
+from paracle_orchestrator.plans import Plans
+
+CALL = Context("acme")
+START = StartRun(workflow="w")
+
+
+class Ages:
+    """`News` by script."""
+
+    def __init__(self) -> None:
+        self.age: int | None = 1
+
+
+@pytest.fixture
+def ages() -> Ages:
+    return Ages()
+
+
+@pytest.fixture
+def plans(desk: Any, ages: Ages) -> Plans:
+    return Plans(desk.shelf, desk.bus, ages)
+
+
+async def test_the_registry_is_asked_again_when_something_may_have_changed(desk: Any, plans: Plans, ages: Ages) -> None:
+    first = await plans.resolve(START, CALL)
+    assert await plans.resolve(START, CALL) is first
+    assert len(desk.bus.asked) == 1
+    ages.age = 2
+    assert await plans.resolve(START, CALL) is first
+    assert await plans.resolve(START, CALL) is first
+    assert len(desk.bus.asked) == 2
+
+
+async def test_each_target_and_tenant_is_asked_for_by_itself(desk: Any, plans: Plans) -> None:
+    for command in (START, StartRun(workflow="w", revision=1)):
+        for call in (CALL, Context("other")):
+            await plans.resolve(command, call)
+    assert len(desk.bus.asked) == 4
+
+
+async def test_without_news_the_registry_is_asked_every_time(desk: Any, plans: Plans, ages: Ages) -> None:
+    ages.age = None
+    for _ in range(3):
+        await plans.resolve(START, CALL)
+    assert len(desk.bus.asked) == 3
+
+
+async def test_an_answer_is_not_believed_if_something_changed_on_its_way(
+    desk: Any, plans: Plans, ages: Ages, tools: Any
+) -> None:
+    call = desk.bus.call
+
+    async def slow(*given: Any, **more: Any) -> Any:
+        answer = await call(*given, **more)
+        ages.age = 2
+        return answer
+
+    desk.bus.call = slow
+    old = await plans.resolve(START, CALL)
+    desk.bus.call = call
+    desk.knows("w", tools.plan_of({"id": "new"}))
+    new = await plans.resolve(START, CALL)
+    assert new.plan.digest != old.plan.digest
+
+
+async def test_a_plan_that_could_not_be_stored_is_asked_for_again(desk: Any, plans: Plans) -> None:
+    put = desk.shelf.put
+
+    async def away(*_: Any) -> None:
+        raise ConnectionError
+
+    desk.shelf.put = away
+    with pytest.raises(ConnectionError):
+        await plans.resolve(START, CALL)
+    desk.shelf.put = put
+    await plans.resolve(START, CALL)
+    assert len(desk.bus.asked) == 2
+
+
+@pytest.mark.connected
+async def test_a_change_is_heard_before_the_start_that_follows_it(settings: ServiceSettings) -> None:
+    await provision.provision(provision.Plan(nats_url=settings.nats_url))
+    bus, registry = NatsBus("orchestrator", settings), NatsBus("registry", settings)
+    await bus.open()
+    await registry.open()
+    seen: list[object] = []
+    user = await nats.connect(settings.nats_url)
+    async with RegistryNews(bus.link) as news:
+        before = news.age
+        assert before is not None
+        starts = await bus.client.subscribe("starts")
+        bus.link.inlet.divert(starts, lambda _: seen.append(news.age))
+        await bus.link.check()
+        for _ in range(20):
+            told = outgoing(changed_subject("acme"), SpecsChanged(), CALL, source="paracle/test")
+            await registry.broadcast(told)
+            await registry.link.check()  # as whoever is answered by the registry knows
+            await user.publish("starts")
+            await user.flush()
+        await eventually(lambda: len(seen) == 20)
+        assert len({before, *seen}) == 21
+        await registry.publish(
+            [outgoing(subjects.evt("acme", "workflow", "w", "revised"), SpecsChanged(), CALL, source="paracle/test")]
+        )
+        last = seen[-1]
+        await eventually(lambda: news.age != last)
+    assert news.age is None
+    await user.close()
+    for one in (bus, registry):
+        await one.close()
+
+
+@pytest.mark.connected
+async def test_in_a_cluster_nothing_is_remembered(settings: ServiceSettings) -> None:
+    bus = NatsBus("orchestrator", settings.model_copy(update={"nats_replicas": 3}))
+    await bus.open()
+    async with RegistryNews(bus.link) as news:
+        assert news.age is None
+    await bus.close()
