@@ -20,6 +20,7 @@ from paracle_domain.ids import new_id
 from paracle_domain.run.commands import (
     ApprovalStatus,
     ApprovalView,
+    CancelRun,
     DecideApproval,
     ForkRun,
     GetRun,
@@ -347,3 +348,24 @@ async def test_only_a_start_says_that_it_created_a_run(desk: Any, tools: Any) ->
     ]
     await desk.service.obey(batch)
     assert (start.answers[0].created, pause.answers[0].created) == (True, False)
+
+
+async def test_a_run_can_begin_and_be_told_what_changes_nothing_in_one_batch(desk: Any, tools: Any) -> None:
+    """Senders that wait for an answer ask again: nobody else's command may fail for that."""
+    run_id = new_id("run")
+    commands = [
+        StartRun(workflow="w", run_id=run_id),
+        StartRun(workflow="w", run_id=run_id),
+        StartRun(workflow="w", run_id=run_id, input={"n": 1}),
+        CancelRun(run_id=run_id),
+        PauseRun(run_id=run_id),
+        StartRun(workflow="w"),
+    ]
+    receipts = [tools.receipt() for _ in commands]
+    orders = zip(commands, receipts, strict=True)
+    await desk.service.obey([desk.command(command, told, key=f"k{n}") for n, (command, told) in enumerate(orders)])
+    first, again, other, cancel, pause, neighbour = (receipt.answers[0] for receipt in receipts)
+    assert (first.created, again.created, cancel.created) == (True, False, False)
+    assert neighbour.created
+    assert isinstance(other, Conflict)
+    assert isinstance(pause, Conflict)

@@ -114,13 +114,13 @@ class _Turn:
 
 @dataclass(slots=True)
 class Handled:
-    """What became of a batch: the runs that its mail was for, which of them it began, and what they would not do.
+    """What became of a batch: the runs that its mail was for, what mail began one, and what they would not do.
 
     `broken`: runs that cannot be read, or decided upon, and why. Nothing happened to them, and their mail is to fail.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
-    begun: set[str] = field(default_factory=set)
+    begun: set[tuple[str, str]] = field(default_factory=set)
     refused: dict[tuple[str, str], ParacleError] = field(default_factory=dict)
     broken: dict[str, Exception] = field(default_factory=dict)
 
@@ -128,7 +128,7 @@ class Handled:
         for turn in turns:
             self.entries[turn.entry.id] = turn.ahead or replace(turn.entry, wake_at=turn.wake_at)
             if turn.pages and turn.entry.state.seq == 0:
-                self.begun.add(turn.entry.id)
+                self.begun.add((turn.entry.id, turn.pages[0].cause))
             self.refused |= {(turn.entry.id, cause): error for cause, error in turn.refused.items()}
 
     def refusal(self, mail: Mail) -> ParacleError | None:
@@ -182,7 +182,8 @@ class RunHost:
                 return handled
             async with self._appending:
                 pass  # what this was decided from is stored now, or is not to be
-            sure = set(await self._load(again, handled.broken))
+            await self._load(again, handled.broken)
+            sure = again  # also of those that are not there, for they begin in this batch
             waiting = {run_id: waiting[run_id] for run_id in again if run_id not in handled.broken}
         raise Conflict(f"{len(waiting)} runs changed {_ROUNDS} times while they were being changed; try again")
 

@@ -259,7 +259,7 @@ async def answer(order: Order, handled: Handled) -> None:
         taken = f"run {mail.run_id} exists already, from another request; choose another id, or send the same request"
         await refuse(order.delivery, Conflict(taken, path="run_id"))
         return
-    created = mail.facts is not None and mail.run_id in handled.begun
+    created = mail.facts is not None and (mail.run_id, mail.cause) in handled.begun
     await order.delivery.reply(RunAccepted(run_id=mail.run_id, status=entry.state.status, created=created))
 
 
