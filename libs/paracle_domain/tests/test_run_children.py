@@ -197,3 +197,19 @@ def test_a_child_that_runs_is_cancelled_by_its_parent() -> None:
     assert run.tell(begin(run, cancelled="parent cancelled")).events == ()
     run.stopped("a")
     assert run.state.status is RunStatus.CANCELLED
+
+
+def test_a_run_that_has_the_id_of_a_child_and_is_none_is_said_to_be_another_s() -> None:
+    """Whoever guesses the id must not keep the parent waiting for ever."""
+    run = child()
+    run.begin()
+    for message in (begin(run), begin(run, cancelled="parent cancelled")):
+        made = run.tell(message)
+        (told,) = made.directives
+        assert isinstance(told, TellParent)
+        assert (told.message.run_id, told.message.step) == (PARENT.run_id, PARENT.step)
+        assert (told.message.child_run_id, told.message.status) == (RUN_ID, RunStatus.FAILED)
+        assert told.message.error is not None
+        assert told.message.error.code == "conflict"
+        assert made.events == ()
+    assert run.state.status is RunStatus.RUNNING

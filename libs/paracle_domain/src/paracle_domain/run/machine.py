@@ -25,7 +25,7 @@ from typing import assert_never
 
 from paracle_domain.errors import Conflict, DeadlineExceeded, ParacleError
 from paracle_domain.plan import Plan
-from paracle_domain.run import again, approvals, attempts, compensation, parts, signals, starting, stopping
+from paracle_domain.run import again, approvals, attempts, compensation, orders, parts, signals, starting, stopping
 from paracle_domain.run.directives import RunDirective
 from paracle_domain.run.draft import Draft
 from paracle_domain.run.events import (
@@ -155,7 +155,9 @@ def _lives(state: RunState) -> bool:
 def _begin(draft: Draft, message: Begin) -> None:
     """A run begins. One that has begun is asked again how it ended, or told to end, by its parent."""
     if draft.state.started is not None:
-        if draft.state.terminal and draft.state.started.parent is not None:
+        if message.parent is not None and message.parent != draft.state.started.parent:
+            draft.send(orders.no_child(message.run_id, message.parent))
+        elif draft.state.terminal and draft.state.started.parent is not None:
             draft.send(again.tell_parent(draft))
         elif message.cancelled is not None and _lives(draft.state):
             _cancel(draft, message.principal, message.cancelled)

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Literal, assert_never
 
+from paracle_domain.errors import Conflict
 from paracle_domain.ids import derive_id
 from paracle_domain.machine import EventRecord
 from paracle_domain.plan import Plan
-from paracle_domain.run.commands import ApprovalStatus, ApprovalView, Parent, StepStatus
+from paracle_domain.run.commands import ApprovalStatus, ApprovalView, Parent, RunStatus, StepStatus
 from paracle_domain.run.directives import (
     CancelChild,
     DispatchTask,
@@ -166,6 +167,21 @@ def tell_parent(state: RunState, again: str = "") -> TellParent:
             usage=state.usage,
         ),
         again,
+    )
+
+
+def no_child(run_id: str, parent: Parent) -> TellParent:
+    """Tell `parent` that run `run_id` is another's: somebody chose that id for a run, which will never answer it."""
+    taken = Conflict(f"run {run_id}, which was to be the child, exists already and is another's")
+    return TellParent(
+        ChildEnded(
+            run_id=parent.run_id,
+            step=parent.step,
+            attempt=parent.attempt,
+            child_run_id=run_id,
+            status=RunStatus.FAILED,
+            error=taken.to_info(),
+        )
     )
 
 
