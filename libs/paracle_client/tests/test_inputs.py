@@ -49,6 +49,8 @@ def test_a_whole_input_from_a_file(tmp_path: Path) -> None:
         (["=x"], "none of key=text"),
         (["a=1", "a=2"], "'a' is given twice"),
         (["a:={"], "--input a: not JSON"),
+        (["a:=NaN"], "--input a: not JSON: NaN is not JSON"),
+        (["a:=[1e999]"], "--input a: not JSON: 1e999 is too large"),
         (["@/nowhere/at/all.json"], "/nowhere/at/all.json: cannot be read: No such file or directory"),
     ],
 )

@@ -251,6 +251,15 @@ class TestErrors:
         assert "'many'" in error.problems[0].message
         assert "got" not in error.problems[1].message
 
+    def test_what_is_no_id_is_told_how_one_looks(self) -> None:
+        with pytest.raises(MalformedMessage, match=r"is no id, such as run_\w+ \(got 'x'\)"):
+            GetRun.decode(b'{"run_id": "x"}')
+
+    def test_findings_of_our_own_are_said_as_they_are(self) -> None:
+        with pytest.raises(MalformedMessage) as caught:
+            ListRuns.decode(b'{"workflow": "\\u0000"}')
+        assert [found.message[:12] for found in caught.value.problems] == ["it holds the"]
+
 
 class TestMessages:
     def test_requests_and_commands_know_where_they_go(self) -> None:

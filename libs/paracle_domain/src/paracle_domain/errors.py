@@ -36,6 +36,7 @@ an RFC 9457 problem (`to_problem`, `from_problem`), and comes out of the other e
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Final, Self, override
 
@@ -43,6 +44,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 PROBLEM_TYPE_PREFIX: Final = "urn:paracle:error:"
 _QUOTE_LIMIT: Final = 120
+_ID_PATTERN: Final = re.compile(r"\^([a-z]+)_\[0-7\]")
 LONGEST_WAIT_S: Final = 86_400.0
 
 
@@ -341,8 +343,7 @@ def from_info(info: ErrorInfo) -> ParacleError:
 def from_validation(error: ValidationError, what: str, *, root: str = "") -> SpecInvalid:
     """Pydantic's findings as ours, each with the path of its field below `root`."""
     findings = [
-        Finding(path=field_path(item["loc"], root), message=f"{item['msg']}{_got(item)}")
-        for item in error.errors(include_url=False)
+        Finding(path=field_path(item["loc"], root), message=_said(item)) for item in error.errors(include_url=False)
     ]
     return SpecInvalid.many(what, findings)
 
@@ -358,10 +359,18 @@ def field_path(location: Sequence[str | int], root: str = "") -> str:
     return path
 
 
-def _got(item: Mapping[str, Any]) -> str:
-    if item["type"] in {"missing", "value_error"}:
-        return ""
-    return f" (got {quote(item['input'])})"
+def _said(item: Mapping[str, Any]) -> str:
+    """What one of pydantic's findings says, and about what."""
+    match item["type"]:
+        case "missing":
+            return str(item["msg"])
+        case "value_error":
+            return str(item["msg"]).removeprefix("Value error, ")
+        case "string_pattern_mismatch" if found := _ID_PATTERN.match(item["ctx"]["pattern"]):
+            kind = found[1]
+            return f"is no id, such as {kind}_01M8B866EV56C6P109NA34YCTA (got {quote(item['input'])})"
+        case _:
+            return f"{item['msg']} (got {quote(item['input'])})"
 
 
 def quote(value: object) -> str:

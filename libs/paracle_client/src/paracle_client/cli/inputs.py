@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from pydantic import JsonValue
 
 from paracle_domain.errors import Finding, InvalidInput, MalformedMessage, NotFound, ParacleError, quote
 from paracle_domain.messages import JsonObject
+from paracle_domain.strict_json import parse_json
 
 STDIN: Final = "-"
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
@@ -61,7 +61,7 @@ def _field(item: str, option: str) -> tuple[str, JsonValue]:
 
 def _json(text: str, where: str) -> JsonValue:
     try:
-        value: JsonValue = json.loads(text)
+        value = parse_json(text)
     except ValueError as error:
         raise MalformedMessage(f"not JSON: {error}", path=where) from error
     return value

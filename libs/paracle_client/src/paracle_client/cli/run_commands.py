@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated
 
@@ -24,6 +23,7 @@ from paracle_client.cli.stack_commands import say
 from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json
 from paracle_client.display import totals
 from paracle_domain.errors import InvalidInput
+from paracle_domain.strict_json import parse_json
 
 app = typer.Typer()
 
@@ -98,7 +98,7 @@ def invoke_input(text: str | None, inputs: list[str]) -> JsonValue:
         return parse_input(inputs)
     if text.lstrip().startswith("{"):
         try:
-            value: JsonValue = json.loads(text)
+            value = parse_json(text)
         except ValueError:
             return text
         return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -15,6 +14,7 @@ from paracle_client.cli.runs_commands import CursorOption, LimitOption
 from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
 from paracle_client.plain import safe
 from paracle_domain.errors import InvalidInput
+from paracle_domain.strict_json import parse_json
 from paracle_domain.trigger.commands import TriggerCounts, TriggerRun, TriggerSummary, TriggerView
 
 app = typer.Typer()
@@ -106,7 +106,7 @@ def _message(text: str | None) -> JsonValue:
     if text is None:
         return None
     try:
-        value: JsonValue = json.loads(sys.stdin.read() if text == "-" else text)
+        value = parse_json(sys.stdin.read() if text == "-" else text)
     except ValueError as error:
         raise InvalidInput(f"it is no JSON: {error}", path="--message") from None
     return value
