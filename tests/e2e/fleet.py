@@ -20,7 +20,7 @@ from tests.e2e.world import System
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain.machine import EventRecord
-from paracle_domain.run.commands import ListRuns, RunStatus, StartRun
+from paracle_domain.run.commands import ListRuns, RunStatus, RunSummary, StartRun
 
 _LIVE: Final = tuple(status for status in RunStatus if not status.terminal)
 _QUIET_S: Final = 1.0
@@ -67,8 +67,7 @@ class Fleet:
         answer = await self.desk.order(start)
         one = Sent(name, str(answer["run_id"]), shape)
         self.sent.append(one)
-        if shape.drive is not None:
-            await shape.drive(self.desk, one.run_id)
+        await shape.drive(self.desk, one.run_id)
 
     async def saw(self, message: Msg) -> None:
         """Something happened to a run, perhaps the completion of a step."""
@@ -89,8 +88,18 @@ class Fleet:
 
     async def live(self) -> list[str]:
         """Those that have not ended."""
-        page = await self.desk.ask(ListRuns(statuses=_LIVE, labels={"fleet": self.label}, limit=500))
-        return [run.run_id for run in page.runs]
+        return [run.run_id for run in await self._found(*_LIVE)]
+
+    async def _found(self, *statuses: RunStatus) -> list[RunSummary]:
+        """Runs with the label, those that others started as children included."""
+        found: list[RunSummary] = []
+        cursor, more = None, True
+        while more:
+            query = ListRuns(statuses=statuses, labels={"fleet": self.label}, limit=500, cursor=cursor)
+            page = await self.desk.ask(query)
+            found += page.runs
+            cursor, more = page.next_cursor, page.next_cursor is not None
+        return found
 
     async def ended(self, within_s: float) -> None:
         """Wait for all."""
@@ -105,6 +114,8 @@ class Fleet:
     async def check(self) -> None:
         """Hold all to what was promised."""
         histories = await asyncio.gather(*(assert_sound(self.desk, one.run_id) for one in self.sent))
+        children = {run.run_id for run in await self._found()} - {one.run_id for one in self.sent}
+        await asyncio.gather(*(assert_sound(self.desk, run_id) for run_id in children))
         for one, events in zip(self.sent, histories, strict=True):
             try:
                 self._check(one, events)
