@@ -172,15 +172,7 @@ class Desk:
         return await self.order(CancelRun(run_id=run_id, reason="enough"), key=f"cancel-{run_id}", **more)
 
     async def finish(self, task: Task, status: TaskStatus = TaskStatus.COMPLETED, **more: Any) -> None:
-        again = more.pop("deliveries", 1)
-        result = TaskResult(
-            task_id=task.task_id, run_id=task.run_id, step=task.step, attempt=task.attempt, status=status, **more
-        )
-        subject = subjects.result("acme", task.run_id)
-        key = f"{task.task_id}.result"
-        await self.service.take_in(
-            [delivery(subject, result.encode(), Receipt(), key=key, type_name="task.result", deliveries=again)]
-        )
+        await self.service.take_in([result_of(task, status, **more)])
 
     async def deliver(self, outbox: Sequence[Outgoing], *, deliveries: int = 1) -> None:
         """Bring what runs tell one another to them."""
@@ -246,6 +238,15 @@ def delivery(
     )
 
 
+def result_of(task: Task, status: TaskStatus = TaskStatus.COMPLETED, *, deliveries: int = 1, **more: Any) -> Delivery:
+    """How `task` ended, as it is delivered."""
+    result = TaskResult(
+        task_id=task.task_id, run_id=task.run_id, step=task.step, attempt=task.attempt, status=status, **more
+    )
+    subject, key = subjects.result("acme", task.run_id), f"{task.task_id}.result"
+    return delivery(subject, result.encode(), Receipt(), key=key, type_name="task.result", deliveries=deliveries)
+
+
 def tasks(outbox: Sequence[Outgoing]) -> list[Task]:
     return [item.message for item in outbox if isinstance(item.message, Task)]
 
@@ -275,6 +276,7 @@ def tools() -> Any:
     class Tools:
         plan_of = staticmethod(plan_of)
         tasks = staticmethod(tasks)
+        result = staticmethod(result_of)
         events = staticmethod(events)
         receipt = Receipt
         failed = TaskStatus.FAILED

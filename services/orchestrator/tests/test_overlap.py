@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -118,3 +119,73 @@ async def test_a_replica_that_was_first_is_heard_by_all_batches(desk: Any, repli
     assert [task.step for task in tools.tasks(desk.bus.take())] == ["c"]
     view = await replica.service.get_run(GetRun(run_id=run_id), CALL)
     assert view.last_seq == 6
+
+
+class Weather:
+    """What a store, shared by replicas, does to their batches: it takes its time, and is away at times."""
+
+    def __init__(self, store: Any, chance: random.Random) -> None:
+        self._append, self._load = store.append, store.load
+        self._chance = chance
+        store.append, store.load = self.append, self.load
+
+    async def append(self, appends: Sequence[Append]) -> set[str]:
+        await self._pass()
+        lost: set[str] = await self._append(appends)
+        await self._pass()
+        return lost
+
+    async def load(self, *arguments: Any) -> Any:
+        await self._pass()
+        found = await self._load(*arguments)
+        await self._pass()
+        return found
+
+    async def _pass(self) -> None:
+        for _ in range(self._chance.randrange(4)):
+            await asyncio.sleep(0)
+        if self._chance.random() < 0.05:
+            raise Unavailable("PostgreSQL is away")
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_replicas_that_hear_of_the_same_runs_at_once_forget_nothing(tools: Any, seed: int) -> None:
+    """Each has two batches in hand, some of which fail, before or after they were stored, and come again."""
+    chance = random.Random(seed)
+    desk = tools.desk(cached=chance.randint(2, 4))
+    each = {"id": "each", "map": {"over": list(range(20)), "tool": "t"}, "needs": ["one"]}
+    desk.knows("wide", tools.plan_of({"id": "one"}, each))
+    runs = [await desk.start("wide", key=f"msg-{number}") for number in range(3)]
+    replicas = [desk, tools.desk(desk, cached=2)]
+    for first in tools.tasks(desk.bus.take()):
+        await chance.choice(replicas).finish(first)
+    results = [tools.result(task) for task in tools.tasks(desk.bus.take())]
+    chance.shuffle(results)
+    _ = Weather(desk.store, chance)
+
+    async def work(replica: Any) -> None:
+        while batch := [results.pop() for _ in range(min(len(results), chance.randint(1, 12)))]:
+            while not await _taken(replica, batch):
+                pass
+
+    await asyncio.gather(*(work(replica) for replica in replicas * 2))
+    assert {(await _whole(desk, run_id)).state.status for run_id in runs} == {RunStatus.COMPLETED}
+
+
+async def _taken(replica: Any, batch: Sequence[Any]) -> bool:
+    """Whether the mailbox is done with `batch`; what an outage held up, it hands over again."""
+    for one in batch:
+        one.handed_over += 1
+    try:
+        await replica.service.take_in(batch)
+    except Unavailable:
+        return False
+    return True
+
+
+async def _whole(replica: Any, run_id: str) -> Any:
+    while True:
+        try:
+            return await replica.host.read(run_id)
+        except Unavailable:
+            continue

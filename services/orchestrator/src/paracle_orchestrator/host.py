@@ -108,7 +108,9 @@ class _Turn:
 
     @property
     def idle(self) -> bool:
-        """Whether some mail changed nothing. That may only seem so: what is cached may have been moved on elsewhere."""
+        """Whether some mail changed nothing. That may only seem so: what is cached may have been moved on elsewhere,
+        and what is not stored yet (this very mail may have led to it, in a try that failed) may never be.
+        """
         return bool(self.repeats)
 
 
@@ -173,7 +175,7 @@ class RunHost:
         for _ in range(_ROUNDS):
             entries = await self._entries_for(waiting, sure, handled.broken)
             turns = self._decide_all(entries, waiting, handled.broken)
-            again = {turn.entry.id for turn in turns if turn.idle and turn.entry.id not in sure}
+            again = {turn.entry.id for turn in turns if turn.idle and not (turn.entry.stored and turn.entry.id in sure)}
             again |= await self._commit([turn for turn in turns if turn.pages and turn.entry.id not in again])
             kept = [turn for turn in turns if turn.entry.id not in again]
             await self._publish(kept)
