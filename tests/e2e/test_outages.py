@@ -13,6 +13,8 @@ from nats.js.errors import NotFoundError
 from tests.e2e.fleet import fleet
 from tests.e2e.world import System
 
+from paracle_domain.audit import GetUsage
+
 WORKED_ON = {"COMMANDS", "TASKS", "RESULTS", "EVENTS"}
 LONGEST_S = 100.0
 
@@ -96,3 +98,21 @@ async def test_no_run_is_lost(system: System, outage: Outage, runs: int) -> None
             await outage(system)
         await load.ended(LONGEST_S)
         await load.check()
+
+
+async def test_what_the_audit_log_never_heard_of_is_asked_for(system: System) -> None:
+    """Runs and tasks that began and ended while events went nowhere: their owners say that there were some."""
+    chance = random.Random("never heard of")
+    system.stack.kill("observability")
+    async with fleet(system, "never-heard-of") as load, asyncio.timeout(110):
+        async with load.starting(60, chance):
+            await load.ended(LONGEST_S)
+        client = await nats.connect(system.stack.nats_url)
+        await client.jsm().delete_stream("EVENTS")
+        await client.close()
+        await asyncio.to_thread(system.stack.start, "observability")
+        await load.check()
+        agents = [one.run_id for one in load.sent if one.shape.name == "agent"]
+        used = [await load.desk.ask(GetUsage(run_id=run_id)) for run_id in agents]
+        assert {report.total.tool_calls for report in used} == {2}
+        assert min(report.total.input_tokens for report in used) > 0

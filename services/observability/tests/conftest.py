@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from observability_samples import ScriptedHistories
+from observability_samples import NOW, ScriptedHistories
 
 from paracle_chassis import migrations
 from paracle_chassis.postgres import Database, Queries
@@ -12,6 +12,7 @@ from paracle_chassis.settings import ServiceSettings
 from paracle_observability.adapters.memory import MemoryEventLog
 from paracle_observability.adapters.postgres import PostgresEventLog
 from paracle_observability.ports import EventLog
+from paracle_observability.rollcall import RollCall
 from paracle_observability.service import Observability
 
 
@@ -40,4 +41,7 @@ def log(request: pytest.FixtureRequest) -> EventLog:
 
 @pytest.fixture
 def observability(log: EventLog, truth: ScriptedHistories) -> Observability:
-    return Observability(log, {"run": truth, "task": truth})
+    tasks = ScriptedHistories()
+    tasks.histories, tasks.asked = truth.histories, truth.asked
+    owners = {"run": truth, "task": tasks}
+    return Observability(log, owners, RollCall(log, owners, lambda: NOW))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from observability_samples import RUN
+from observability_samples import NOW, RUN
 
 from paracle_chassis.bus import outgoing
 from paracle_chassis.dead_letters import Letter
@@ -39,6 +39,7 @@ from paracle_observability.dead_letters import DeadLetters
 from paracle_observability.handlers import routes
 from paracle_observability.ports import EventLog, Place, Shelf
 from paracle_observability.projections import EventRow
+from paracle_observability.rollcall import RollCall
 from paracle_observability.service import Observability
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -189,7 +190,7 @@ class World:
         self.refuses = True
 
     async def open(self) -> None:
-        await self.bus.serve(routes(Observability(self.log, {}), self.service))
+        await self.bus.serve(routes(Observability(self.log, {}, RollCall(self.log, {}, lambda: NOW)), self.service))
         table = Routes("testing")
         table.mailbox(stream=subjects.TASKS, durable="testing", filter="paracle.v1.*.task.agents", handler=self.handle)
         await self.bus.serve(table)

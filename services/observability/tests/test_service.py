@@ -3,14 +3,27 @@
 import logging
 
 import pytest
-from observability_samples import OTHER_RUN, RUN, TASK, Event, ScriptedHistories, record, replied, tool_returned
+from observability_samples import (
+    AT,
+    NOW,
+    OTHER_RUN,
+    RUN,
+    TASK,
+    Event,
+    ScriptedHistories,
+    record,
+    replied,
+    tool_returned,
+)
 
 from paracle_domain.audit import GetAudit, GetUsage
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Unavailable
+from paracle_domain.histories import Begun
 from paracle_domain.machine import EventRecord
 from paracle_observability.ports import EventLog
 from paracle_observability.projections import messages
+from paracle_observability.rollcall import SETTLED
 from paracle_observability.service import SUSPECTS, Observability
 
 CALL = Context(tenant="default")
@@ -105,6 +118,52 @@ async def test_a_decision_that_is_fetched_still_says_who_made_it(
     await observability.sweep(0)
     found = await log.of_run("default", RUN, 0, 10)
     assert {one.event.type: one.principal for one in found}["approval.decided"] == "bob"
+
+
+async def test_a_run_of_which_no_event_ever_came_is_fetched(
+    observability: Observability, log: EventLog, truth: ScriptedHistories
+):
+    truth.births = [Begun(tenant="default", id=RUN, at=AT), Begun(tenant="default", id=OTHER_RUN, at=AT)]
+    truth.histories[RUN] = HISTORY
+    await observability.store(
+        [Event(record(1, "run.started", id=OTHER_RUN)), Event(record(2, "run.completed", id=OTHER_RUN))]
+    )
+    assert await observability.sweep(0) == 0  # it looks again as soon as what may be on its way has come
+    assert await stored(log) == list(range(1, 10))
+    assert {name for name, _ in truth.asked} == {RUN}
+    truth.asked.clear()
+    assert await observability.sweep(0) is None
+    assert truth.asked == []
+
+
+async def test_an_event_that_is_only_late_is_not_fetched(
+    observability: Observability, log: EventLog, truth: ScriptedHistories
+):
+    truth.births = [Begun(tenant="default", id=RUN, at=AT)]
+    assert await observability.sweep(600) == 600
+    await observability.store([Event(event) for event in HISTORY])
+    await observability.sweep(0)
+    assert truth.asked == []
+    assert await stored(log) == list(range(1, 10))
+
+
+async def test_all_that_began_is_asked_for_page_by_page_and_once(
+    observability: Observability, log: EventLog, truth: ScriptedHistories, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("paracle_observability.rollcall.PAGE", 2)
+    runs = [f"run_01JDZ7T6C4W2V9M3N5K8Q0XHR{number}" for number in range(5)]
+    truth.births = [Begun(tenant="default", id=name, at=AT) for name in runs]
+    truth.away = Unavailable("the orchestrator is away")
+    await observability.sweep(0)
+    assert truth.asked == []
+    truth.away = None
+    truth.histories |= {name: [record(1, "run.started", id=name), record(2, "run.failed", id=name)] for name in runs}
+    await observability.sweep(0)
+    assert sorted(truth.asked) == [(name, 0) for name in runs]
+    assert await log.asked_until("run") == NOW - SETTLED
+    truth.births = []
+    await observability.sweep(0)
+    assert await log.asked_until("run") == NOW - SETTLED
 
 
 async def test_a_whole_run_is_left_alone(observability: Observability, truth: ScriptedHistories):

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationE
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from paracle_domain.errors import quote
-from paracle_domain.subjects import DEFAULT_TENANT, is_token
+from paracle_domain.subjects import DEFAULT_TENANT, EVERYONE, is_token
 
 ENV_PREFIX: Final = "PARACLE_"
 EXIT_CONFIG: Final = 2
@@ -34,8 +34,8 @@ def _postgres_dsn(text: str | None) -> str | None:
 
 
 def _tenant(text: str) -> str:
-    if not is_token(text):
-        raise ValueError("a tenant has 1 to 64 characters of A-Z, a-z, 0-9, _ and -")
+    if not is_token(text) or text == EVERYONE:
+        raise ValueError(f"a tenant has 1 to 64 characters of A-Z, a-z, 0-9, _ and -, and is not {EVERYONE}")
     return text
 
 

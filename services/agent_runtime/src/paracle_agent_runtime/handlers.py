@@ -7,6 +7,7 @@ from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.service import Runtime
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
+from paracle_domain.histories import ListTasksBegun
 from paracle_domain.task.messages import GetTaskEvents
 
 
@@ -37,5 +38,6 @@ def routes(runtime: Runtime, histories: Histories, purging: Purging) -> Routes:
         ack_wait_s=5.0,
     )
     table.rpc(GetTaskEvents, histories.get_task_events)
+    table.rpc(ListTasksBegun, histories.list_tasks_begun)
     table.listen(f"{subjects.PREFIX}.*.evt.task.*.task_cancelled", runtime.overhear)
     return table

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from paracle_chassis.beginnings import list_begun
 from paracle_chassis.event_store import EventStore, Page
 from paracle_domain.envelope import Context
 from paracle_domain.errors import NotFound, quote
+from paracle_domain.histories import Beginnings, ListTasksBegun
 from paracle_domain.machine import EventRecord
 from paracle_domain.task.events import event_record, load_event
 from paracle_domain.task.messages import GetTaskEvents, TaskEvents, TaskStatus
@@ -19,6 +21,10 @@ class Histories:
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
+
+    async def list_tasks_begun(self, request: ListTasksBegun, call: Context) -> Beginnings:
+        """See `list_begun`."""
+        return await list_begun(self._store, request, call)
 
     async def get_task_events(self, request: GetTaskEvents, call: Context) -> TaskEvents:
         """A task's events after number `after`.

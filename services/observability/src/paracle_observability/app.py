@@ -19,6 +19,7 @@ from paracle_observability.dead_letters import DeadLetters
 from paracle_observability.handlers import routes
 from paracle_observability.ports import History
 from paracle_observability.retention import AuditPurger, Keeping
+from paracle_observability.rollcall import RollCall
 from paracle_observability.service import Observability
 from paracle_observability.settings import Settings
 
@@ -32,15 +33,13 @@ def create_app(settings: Settings) -> Service:
     queries = Queries.load("paracle_observability")
     events = PostgresEventLog(database.pool, queries)
     dead_letters = DeadLetters(PostgresShelf(database.pool, queries), NatsStreamCopies(bus.link), bus)
-    owners: dict[str, History] = {
-        "run": OrchestratorRuns(bus),
-        "emit": OrchestratorEmits(bus),
-        "task": RuntimeTasks(bus),
-    }
-    observability = Observability(events, owners)
+    runs, tasks = OrchestratorRuns(bus), RuntimeTasks(bus)
+    owners: dict[str, History] = {"run": runs, "emit": OrchestratorEmits(bus), "task": tasks}
+    observability = Observability(events, owners, RollCall(events, {"run": runs, "task": tasks}, _now))
     sweeps = Background(
         "sweeps", partial(observability.sweep, settings.sweep_quiet_s), every_s=settings.sweep_interval_s
     )
+    bus.link.on_reconnect(sweeps.wake)  # nats-server may have lost what it had not written
     expiry = Background("expiry", partial(dead_letters.expire, settings.dead_letters_keep_s), every_s=_EXPIRY_EVERY_S)
     keeping = Keeping(settings.audit_keep_s, settings.audit_keep_s_of)
     purger = AuditPurger(

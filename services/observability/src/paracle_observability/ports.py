@@ -10,6 +10,7 @@ from typing import Protocol
 from paracle_chassis.dead_letters import Letter
 from paracle_domain.audit import StoredEvent
 from paracle_domain.dead_letters import DeadLetter, DeadLetterFilter
+from paracle_domain.histories import Begun
 from paracle_domain.machine import EventRecord
 from paracle_observability.projections import EventRow, Spent, UsageRow
 
@@ -69,6 +70,21 @@ class EventLog(Protocol):
         """Histories to look into now: those that have been quiet for `quiet_s`, less and less often each."""
         ...
 
+    async def expect(self, entity: str, begun: Sequence[Begun], quiet_s: float) -> int:
+        """There are these histories: those of which no event comes within `quiet_s` are suspects.
+
+        Returns of how many none had come, and that was not known.
+        """
+        ...
+
+    async def asked_until(self, entity: str) -> datetime | None:
+        """Until when the owner of `entity` has said which histories began; `None`: he never has."""
+        ...
+
+    async def note_asked(self, entity: str, until: datetime) -> None:
+        """He has until then."""
+        ...
+
     async def gaps(self) -> Gaps:
         """How much is known to be missing."""
         ...
@@ -85,6 +101,14 @@ class History(Protocol):
         NotFound
             If there is no such entity.
         """
+        ...
+
+
+class Roster(Protocol):
+    """Which entities of one kind there are."""
+
+    async def begun(self, since: datetime, after: str, until: datetime, limit: int) -> Sequence[Begun]:
+        """Histories of all tenants in the order in which they began: from `since` (ids after `after`) to `until`."""
         ...
 
 

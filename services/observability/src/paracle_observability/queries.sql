@@ -90,6 +90,25 @@ returning h.tenant, h.entity, h.id, h.stored, h.last_seq, h.checks,
               where e.tenant = h.tenant and e.entity = h.entity and e.id = h.id) as g
       where g.first_seq <> g.expected) as first_missing
 
+-- name: expect
+-- Histories that there are ($1 entity, $2 tenants, $3 ids): one of which no event has come is looked into after $4.
+with absent as (
+    insert into history (tenant, entity, id, stored, last_seq, closed, touched_at, check_at)
+    select b.tenant, $1, b.id, 0, 0, false, now(), now() + $4::interval
+      from unnest($2::text[], $3::text[]) as b(tenant, id)
+     where not exists (select from event e where e.tenant = b.tenant and e.entity = $1 and e.id = b.id)
+        on conflict do nothing
+    returning id
+)
+select count(*) from absent
+
+-- name: asked_until
+select until from asked where entity = $1
+
+-- name: note_asked
+insert into asked (entity, until) values ($1, $2)
+    on conflict (entity) do update set until = greatest(asked.until, excluded.until)
+
 -- name: count_gaps
 select coalesce(sum(last_seq - stored), 0)::bigint as missing, count(*)::bigint as histories
   from history where stored < last_seq

@@ -13,6 +13,7 @@ from paracle_domain.machine import EventRecord
 from paracle_observability import telemetry
 from paracle_observability.ports import EventLog, History, Suspect
 from paracle_observability.projections import EventKey, EventRow, messages, spending, usage_report, who
+from paracle_observability.rollcall import RollCall
 
 SUSPECTS: Final = 100
 
@@ -36,9 +37,10 @@ class Published(Protocol):
 class Observability:
     """The audit log and its projections; `owners` are asked for the missing events of their kind of entity."""
 
-    def __init__(self, events: EventLog, owners: Mapping[str, History]) -> None:
+    def __init__(self, events: EventLog, owners: Mapping[str, History], rolls: RollCall) -> None:
         self._events = events
         self._owners = owners
+        self._rolls = rolls
 
     async def store(self, batch: Sequence[Published]) -> None:
         """Keep every event of `batch`; what is no event at all goes to the dead letters with the reason."""
@@ -68,11 +70,13 @@ class Observability:
         """What a run used; a run that called no model used nothing, and so did one that nobody knows."""
         return usage_report(request.run_id, await self._events.usage(call.tenant, request.run_id))
 
-    async def sweep(self, quiet_s: float) -> None:
+    async def sweep(self, quiet_s: float) -> float | None:
         """Look into histories that may miss events, and fetch what is missing: one round.
 
         A crash between the owner's commit and its publication can leave such a hole, as can the loss of a stream.
+        Returns when to look again if that is soon: something is there of which nothing has come.
         """
+        absent = await self._rolls.round(quiet_s)
         more = True
         while more:
             suspects = await self._events.suspects(quiet_s, SUSPECTS)
@@ -83,6 +87,7 @@ class Observability:
         telemetry.MISSING.record(gaps.missing)
         if gaps.missing:
             log.warning("events are missing", extra={"missing": gaps.missing, "histories": gaps.histories})
+        return quiet_s if absent else None
 
     async def _look_into(self, suspect: Suspect) -> None:
         owner = self._owners.get(suspect.entity)

@@ -1,10 +1,11 @@
 """Events as services publish them, and an orchestrator by script."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import NotFound, ParacleError
+from paracle_domain.histories import Begun
 from paracle_domain.machine import EventRecord
 
 RUN = "run_01JDZ7T6C4W2V9M3N5K8Q0XHRB"
@@ -12,6 +13,7 @@ OTHER_RUN = "run_01JDZ7T6C4W2V9M3N5K8Q0XHRC"
 TASK = "task_01JDZ7T6C4W2V9M3N5K8Q0XHRD"
 OTHER_TASK = "task_01JDZ7T6C4W2V9M3N5K8Q0XHRE"
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+NOW = AT + timedelta(minutes=5)
 
 
 def record(seq, kind="step.completed", *, entity="run", id=RUN, run=RUN, **data):
@@ -52,6 +54,14 @@ class ScriptedHistories:
     def __init__(self):
         self.histories: dict[str, list[EventRecord] | ParacleError] = {}
         self.asked: list[tuple[str, int]] = []
+        self.births: list[Begun] = []
+        self.away: ParacleError | None = None
+
+    async def begun(self, since, after, until, limit):
+        if self.away:
+            raise self.away
+        made = sorted((one.at, one.id, one) for one in self.births)
+        return [one for at, name, one in made if (since, after) < (at, name) and at < until][:limit]
 
     async def after(self, tenant, run_id, seq):
         self.asked.append((run_id, seq))

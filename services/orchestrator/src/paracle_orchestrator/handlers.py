@@ -6,6 +6,7 @@ from typing import Final
 
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
+from paracle_domain.histories import ListRunsBegun
 from paracle_domain.run.commands import GetApproval, GetPlan, GetRun, GetRunEvents, ListApprovals, ListRuns
 from paracle_domain.run.diff import DiffRuns
 from paracle_domain.trigger.commands import GetTrigger, ListTriggers
@@ -64,6 +65,7 @@ def routes(orchestrator: Orchestrator, watch: Watch, stuck: StuckRuns, settings:
     table.rpc(GetRun, orchestrator.get_run)
     table.rpc(ListRuns, orchestrator.list_runs)
     table.rpc(GetRunEvents, orchestrator.get_run_events)
+    table.rpc(ListRunsBegun, orchestrator.list_runs_begun)
     table.rpc(GetPlan, orchestrator.get_plan)
     table.rpc(DiffRuns, orchestrator.diff_runs)
     table.rpc(GetApproval, orchestrator.get_approval)

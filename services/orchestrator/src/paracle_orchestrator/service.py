@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from paracle_chassis import outages
+from paracle_chassis.beginnings import list_begun
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.event_store import EventStore
 from paracle_domain.dead_letters import LetterGone
 from paracle_domain.envelope import Context
 from paracle_domain.errors import InternalError, ParacleError
+from paracle_domain.histories import Beginnings, ListRunsBegun
 from paracle_domain.plan import Plan
 from paracle_domain.run.commands import (
     ApprovalPage,
@@ -147,6 +149,9 @@ class Orchestrator:
             terminal=entry.state.terminal and last >= entry.state.seq,
             stuck=await self._stuck.of_run(call.tenant, entry.id) if waits else None,
         )
+
+    async def list_runs_begun(self, request: ListRunsBegun, call: Context) -> Beginnings:
+        return await list_begun(self._store, request, call)
 
     async def get_plan(self, request: GetPlan, call: Context) -> Plan:
         return (await self._plans.get(call.tenant, request.digest)).plan

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from paracle_chassis.event_store import Append, Due, Loaded, Page, Wake
+from paracle_chassis.event_store import Append, Born, Due, Loaded, Page, Wake
 
 
 class MemoryEventStore:
@@ -66,6 +66,12 @@ class MemoryEventStore:
         for _, actor in due:
             self.actors[actor.id] = replace(actor, wake_at=again_at)
         return [Due(actor.id, actor.tenant) for _, actor in due]
+
+    async def born(self, since: datetime, after: str, until: datetime, limit: int) -> list[Born]:
+        """See `EventStore.born`."""
+        made = sorted((actor.created_at, actor.id, actor.tenant) for actor in self.actors.values())
+        wanted = [one for one in made if (since, after) < one[:2] and one[0] < until]
+        return [Born(name, tenant, at) for at, name, tenant in wanted[:limit]]
 
     async def reschedule(self, wakes: Sequence[Wake]) -> None:
         """See `EventStore.reschedule`."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 
 from paracle_domain.audit import StoredEvent
+from paracle_domain.histories import Begun
 from paracle_domain.inference.usage import Usage
 from paracle_observability.ports import Gaps, Suspect
 from paracle_observability.projections import ENDS, LAST, EventKey, EventRow, Spent, UsageRow, stored
@@ -32,6 +34,7 @@ class MemoryEventLog:
     rows: dict[EventKey, tuple[int, EventRow]] = field(default_factory=dict)
     spent: list[Spent] = field(default_factory=list)
     _looks: dict[tuple[str, str, str], _Look] = field(default_factory=dict)
+    _asked: dict[str, datetime] = field(default_factory=dict)
 
     async def store(self, rows: Sequence[EventRow], spent: Sequence[Spent]) -> int:
         """See `EventLog.store`."""
@@ -79,17 +82,32 @@ class MemoryEventLog:
         return found
 
     def _all_suspects(self) -> list[Suspect]:
-        histories: dict[tuple[str, str, str], dict[int, str]] = {}
+        histories: dict[tuple[str, str, str], dict[int, str]] = {key: {} for key in self._looks}
         for _, row in self.rows.values():
             types = histories.setdefault((row.tenant, row.entity, row.id), {})
             types |= dict.fromkeys(range(row.first_seq, row.seq), "") | {row.seq: row.type}
         found = []
         for (tenant, entity, name), types in histories.items():
             ended = entity not in ENDS or any(kind in LAST for kind in types.values())
-            if len(types) < max(types) or not ended:
-                first = next(seq for seq in range(1, max(types) + 2) if seq not in types)
-                found.append(Suspect(tenant, entity, name, len(types), max(types), first, 0))
+            if len(types) < max(types, default=0) or not ended:
+                first = next(seq for seq in range(1, max(types, default=0) + 2) if seq not in types)
+                found.append(Suspect(tenant, entity, name, len(types), max(types, default=0), first, 0))
         return found
+
+    async def expect(self, entity: str, begun: Sequence[Begun], quiet_s: float) -> int:
+        """See `EventLog.expect`."""
+        here = {row.key[:3] for _, row in self.rows.values()} | self._looks.keys()
+        absent = [key for one in begun if (key := (one.tenant, entity, one.id)) not in here]
+        self._looks |= {key: _Look(0, self.clock() + quiet_s) for key in absent}
+        return len(absent)
+
+    async def asked_until(self, entity: str) -> datetime | None:
+        """See `EventLog.asked_until`."""
+        return self._asked.get(entity)
+
+    async def note_asked(self, entity: str, until: datetime) -> None:
+        """See `EventLog.note_asked`."""
+        self._asked[entity] = max(until, self._asked.get(entity, until))
 
     async def gaps(self) -> Gaps:
         """See `EventLog.gaps`."""

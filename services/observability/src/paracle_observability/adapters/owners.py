@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from paracle_chassis.bus import Bus
 from paracle_domain.envelope import Context
+from paracle_domain.histories import Begun, ListRunsBegun, ListTasksBegun
 from paracle_domain.machine import EventRecord
 from paracle_domain.run.commands import GetRunEvents, RunEvents
 from paracle_domain.run.events import RunStarted, StepEmitted
 from paracle_domain.run.orders import emitted
+from paracle_domain.subjects import EVERYONE
 from paracle_domain.task.messages import GetTaskEvents, TaskEvents
 
 _PAGE: Final = 1_000
@@ -29,6 +32,11 @@ class OrchestratorRuns:
         question = GetRunEvents(run_id=name, after=seq, limit=_PAGE)
         answer = await self._bus.call(question, _context(tenant), timeout_s=_TIMEOUT_S)
         return _read(answer)
+
+    async def begun(self, since: datetime, after: str, until: datetime, limit: int) -> Sequence[Begun]:
+        """See `Roster.begun`."""
+        question = ListRunsBegun(since=since, after=after, until=until, limit=limit)
+        return (await self._bus.call(question, _context(EVERYONE), timeout_s=_TIMEOUT_S)).begun
 
 
 class OrchestratorEmits:
@@ -64,6 +72,11 @@ class RuntimeTasks:
         question = GetTaskEvents(task_id=name, after=seq, limit=_PAGE)
         answer = await self._bus.call(question, _context(tenant), timeout_s=_TIMEOUT_S)
         return _read(answer)
+
+    async def begun(self, since: datetime, after: str, until: datetime, limit: int) -> Sequence[Begun]:
+        """See `Roster.begun`."""
+        question = ListTasksBegun(since=since, after=after, until=until, limit=limit)
+        return (await self._bus.call(question, _context(EVERYONE), timeout_s=_TIMEOUT_S)).begun
 
 
 def _context(tenant: str) -> Context:

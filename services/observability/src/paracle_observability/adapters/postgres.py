@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import chain, islice
 from operator import attrgetter
 from typing import Any, Final
@@ -13,6 +13,7 @@ import asyncpg
 
 from paracle_chassis.postgres import Queries
 from paracle_domain.audit import StoredEvent
+from paracle_domain.histories import Begun
 from paracle_domain.inference.usage import Usage
 from paracle_observability.ports import Gaps, Suspect
 from paracle_observability.projections import LAST, EventRow, Spent, UsageRow, row_of, stored
@@ -56,6 +57,20 @@ class PostgresEventLog:
             await connection.execute(self._sql["count_new"], list(LAST), quiet)
             rows = await connection.fetch(self._sql["claim_suspects"], limit, quiet)
         return [Suspect(**row) for row in rows]
+
+    async def expect(self, entity: str, begun: Sequence[Begun], quiet_s: float) -> int:
+        """See `EventLog.expect`."""
+        tenants, ids = [one.tenant for one in begun], [one.id for one in begun]
+        return int(await self._pool.fetchval(self._sql["expect"], entity, tenants, ids, timedelta(seconds=quiet_s)))
+
+    async def asked_until(self, entity: str) -> datetime | None:
+        """See `EventLog.asked_until`."""
+        found: datetime | None = await self._pool.fetchval(self._sql["asked_until"], entity)
+        return found
+
+    async def note_asked(self, entity: str, until: datetime) -> None:
+        """See `EventLog.note_asked`."""
+        await self._pool.execute(self._sql["note_asked"], entity, until)
 
     async def gaps(self) -> Gaps:
         """See `EventLog.gaps`."""

@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from paracle_chassis.event_store import Append, Due, EventStore, Page, Wake
+from paracle_chassis.event_store import Append, Born, Due, EventStore, Page, Wake
 
 #: The tables of the suite's actors, for stores that have tables.
 DDL: Final = """
@@ -146,3 +146,14 @@ class EventStoreContract:
         await store.append([Append("a", "acme", 1, (page(2, "y"),), "running", wake_at=AT)])
         await store.reschedule([Wake("a", 1, AT + timedelta(hours=1))])
         assert await store.claim_due(AT, AT, 10) == [Due("a", "acme")]
+
+    async def test_actors_are_listed_in_the_order_in_which_they_were_made(self, store: EventStore) -> None:
+        def at(seconds: int) -> datetime:
+            return AT + timedelta(seconds=seconds)
+
+        for name, tenant, seconds in (("c", "acme", 1), ("a", "globex", 1), ("b", "acme", 1), ("d", "acme", 2)):
+            pages = (Page(1, "msg_1", at(seconds), (b'{"type":"x"}',)),)
+            assert await store.append([Append(name, tenant, 0, pages, "running", facts={"colour": "red"})]) == set()
+        assert await store.born(at(1), "", at(2), 2) == [Born("a", "globex", at(1)), Born("b", "acme", at(1))]
+        assert [one.id for one in await store.born(at(1), "b", at(3), 9)] == ["c", "d"]
+        assert await store.born(at(3), "", at(9), 9) == []
