@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from paracle_domain.agent.manifest import AgentManifest, ListEdit
-from paracle_domain.agent.spec import Limits, ModelChoice
+from paracle_domain.agent.spec import Delegate, Limits, ModelChoice
 from paracle_domain.expression_syntax import FILTERS
 from paracle_domain.manifest import AgentDocument, Metadata, WorkflowDocument, parse_document
 from paracle_domain.tool.spec import BuiltinBackend, HttpBackend, Permissions, ToolSpec
@@ -44,6 +44,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "Agent": AgentManifest,
     "Model": ModelChoice,
     "Limits": Limits,
+    "Delegate": Delegate,
     "List edit": ListEdit,
     "Tool": ToolSpec,
     "Builtin backend": BuiltinBackend,

@@ -253,3 +253,22 @@ def test_manifests_and_resolved_agents_round_trip(data: dict[str, Any]) -> None:
     assert again.model_fields_set == manifest.model_fields_set
     spec = resolved("p", p=data).spec
     assert AgentSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_delegates_are_edited_like_tools() -> None:
+    base = {"delegates": [{"agent": "writer"}, {"agent": "writer", "mode": "handoff"}, {"agent": "critic"}]}
+    child = {
+        "extends": "base",
+        "delegates": {"remove": ["writer"], "add": [{"agent": "editor"}, {"agent": "critic", "description": "Fair."}]},
+    }
+    found = resolved("child", base=base, child=child)
+    assert [(d.tool_name, d.description) for d in found.spec.delegates] == [("ask_critic", "Fair."), ("ask_editor", "")]
+    assert found.origins["delegates[editor]"] == Origin("child", 2)
+    assert found.origins["delegates[critic]"] == Origin("base", 1)
+    assert "delegates[writer]" not in found.origins
+    gone = refusal("child", base=base, child={"extends": "base", "delegates": {"remove": ["editer"]}})
+    assert gone.path == "Agent/child spec.delegates.remove[0]"
+    none = resolved("child", base=base, child={"extends": "base", "delegates": None})
+    assert none.spec.delegates == ()
+    fixed = refusal("child", base={**base, "final": ["delegates"]}, child=child)
+    assert "delegates is final" in fixed.message

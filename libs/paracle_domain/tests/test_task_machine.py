@@ -237,7 +237,7 @@ def test_the_same_call_over_and_over_is_broken_off():
         play.reply(wish("look", q=1))
         play.returns()
     play.reply(wish("look", q=1))
-    assert "loop: the model called 'look' 4 times in a row" in play.error
+    assert "loop: the model called 'look' 3 times over" in play.error
 
 
 def test_effects_are_in_the_ledger_before_they_are_sent():

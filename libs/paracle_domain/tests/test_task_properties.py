@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +14,36 @@ from pydantic import JsonValue
 
 from paracle_domain.errors import ErrorInfo, Finding
 from paracle_domain.inference.chat import ToolCallPart
+from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import fold
 from paracle_domain.task import events as ev
 from paracle_domain.task import inputs as told
-from paracle_domain.task.directives import InvokeTool
+from paracle_domain.task.directives import AskAgent, CallModel, InvokeTool
 from paracle_domain.task.machine import decide, wishes
-from paracle_domain.task.messages import TaskStatus
+from paracle_domain.task.messages import TaskResult, TaskStatus
 from paracle_domain.task.state import Job, TaskState, evolve
 
-from .test_task_machine import AT, completion, plan, task
+from .test_task_delegation import tree
+from .test_task_machine import AT, completion, task
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"
-SHAPES: list[dict[str, Any]] = [{}, {"output": {"type": "object"}}, {"limits": {"turns": 3, "tool_calls": 4}}]
+SHAPES: list[dict[str, Any]] = [
+    {},
+    {"output": {"type": "object"}},
+    {"limits": {"turns": 3, "tool_calls": 4}},
+    {"limits": {"turns": 9, "tool_calls": 9, "tokens": 300, "cost_usd": 1}},
+]
 TARGETS: list[dict[str, Any]] = [{}, *({"target_kind": "tool", "target": t} for t in ("look", "save", "pay"))]
 
 calls = st.builds(
     ToolCallPart,
     id=st.sampled_from(["a", "b"]),
-    name=st.sampled_from(["look", "save", "pay", "ghost"]),
+    name=st.sampled_from(["look", "save", "pay", "ghost", "ask_writer", "ask_helper", "hand_to_writer"]),
     arguments=st.sampled_from([{}, {"n": 1}, {"n": None}]),
     invalid=st.sampled_from([None, None, "[1"]),
 )
 replies = st.lists(calls, max_size=3).flatmap(
-    lambda c: st.sampled_from(["", "{}", "hello"]).map(lambda text: completion(*c, text=text))
+    lambda c: st.sampled_from(["", "{}", "hello"]).map(lambda text: completion(*c, text=text, cost_usd="0.2"))
 )
 failure = st.builds(
     ErrorInfo,
@@ -45,7 +53,35 @@ failure = st.builds(
 )
 findings = st.sampled_from([(), (Finding(path="a", message="b"),)])
 seconds = st.integers(min_value=0, max_value=900)
-kinds = st.sampled_from(["accept", "reply", "model_failed", "ok", "failed", "checked", "cancel", "deadline", "resume"])
+kinds = st.sampled_from(
+    ["accept", "reply", "reply", "model_failed", "ok", "failed", "delegate", "checked", "cancel", "deadline", "resume"]
+)
+
+
+@st.composite
+def delegate_results(draw: st.DrawFn, state: TaskState, call_id: str) -> TaskResult:
+    """What a delegate may have come to: within its allowance, but for its last model call."""
+    call = state.call(call_id)
+    allowed = call.delegated.allowance if call is not None and call.delegated is not None else None
+    turns = draw(st.integers(0, allowed.turns if allowed else 3))
+    status = draw(st.sampled_from([TaskStatus.COMPLETED, TaskStatus.FAILED]))
+    code = draw(st.sampled_from(["tool_failed", "loop", "effect_in_doubt"]))
+    return TaskResult(
+        task_id=state.job.task.task_id,
+        run_id=state.job.task.run_id,
+        step="s",
+        attempt=1,
+        status=status,
+        output=draw(st.sampled_from(["x", {"y": None}])) if status is TaskStatus.COMPLETED else None,
+        error=None if status is TaskStatus.COMPLETED else ErrorInfo(code=code, message="no"),
+        usage=Usage(
+            model_calls=turns,
+            tool_calls=draw(st.integers(0, allowed.tool_calls if allowed else 3)),
+            input_tokens=min(15 * turns, allowed.tokens + 14) if allowed else 0,
+            cost_usd=Decimal("0.2") * turns if allowed and allowed.cost_usd is None else Decimal(0),
+        ),
+        waited_s=draw(st.sampled_from([0.0, 7.0])),
+    )
 
 
 @st.composite
@@ -65,6 +101,8 @@ def inputs(draw: st.DrawFn, state: TaskState) -> told.TaskInput:
             return told.ToolSucceeded(at, call, draw(st.sampled_from(results)), 0.1)
         case "failed":
             return told.ToolFailed(at, call, draw(failure), 0.1, draw(st.sampled_from(list(told.Outcome))))
+        case "delegate":
+            return told.DelegateEnded(at, call, draw(delegate_results(state, call)), 0.1)
         case "checked":
             return told.OutputChecked(at, state.turn, {}, draw(findings))
         case "cancel":
@@ -77,7 +115,7 @@ def inputs(draw: st.DrawFn, state: TaskState) -> told.TaskInput:
 
 @given(st.data(), st.sampled_from(SHAPES), st.sampled_from(TARGETS))
 def test_replay_equals_live_and_terminal_states_absorb(data: st.DataObject, agent: Any, target: Any) -> None:
-    start = TaskState(Job.of(task(**target), plan(agent)))
+    start = TaskState(Job.of(task(**target), tree(**agent)))
     state = start
     history: list[ev.TaskEvent] = []
     asked: list[str] = []
@@ -90,6 +128,9 @@ def test_replay_equals_live_and_terminal_states_absorb(data: st.DataObject, agen
         history += decision.events
         if not isinstance(message, told.Resume):
             asked += [wish.key for wish in decision.directives if isinstance(wish, InvokeTool) and wish.key]
+        if state.status.terminal:
+            begins = [w for w in decision.directives if isinstance(w, CallModel | InvokeTool | AskAgent)]
+            assert begins == [], "nothing begins once the task has ended"
         assert {repr(w) for w in decision.directives} <= {repr(w) for w in wishes(state)}
         again = decide(state, message)
         if not isinstance(message, told.ReplyCame | told.ModelFailed | told.CancelRequested):
@@ -97,8 +138,22 @@ def test_replay_equals_live_and_terminal_states_absorb(data: st.DataObject, agen
     assert fold(evolve, start, [ev.load_event(ev.dump_event(event)) for event in history]) == state
     if not state.status.terminal:
         assert wishes(state), "a task that is not done has something to do"
+    _check_limits(state)
     doubtful = [e.key for e in history if isinstance(e, ev.EffectInDoubt) and state.effect(e.tool) == "at_most_once"]
     assert all(asked.count(key) == 1 for key in doubtful)
+
+
+def _check_limits(state: TaskState) -> None:
+    """Nothing was used beyond a limit but by the last model call: turns and tool calls not even by that."""
+    limits, spent = state.job.limits, state.spent
+    if limits is None:
+        return
+    assert state.turns <= limits.turns
+    made = [call for call in state.calls if call.key or call.delegated]
+    assert len(made) + state.delegated.tool_calls <= limits.tool_calls
+    assert spent.total_tokens < limits.tokens + 15 * (1 + len(made))
+    shares = [call.delegated.allowance for call in state.calls if call.delegated]
+    assert all(share.turns < limits.turns and share.tokens <= limits.tokens for share in shares)
 
 
 def test_golden_streams_load_and_fold() -> None:
@@ -109,7 +164,7 @@ def test_golden_streams_load_and_fold() -> None:
         events = [ev.load_event(json.dumps(event)) for event in golden["events"]]
         accepted = events[0]
         assert isinstance(accepted, ev.TaskAccepted)
-        start = TaskState(Job.of(accepted.task, plan(golden["agent"])))
+        start = TaskState(Job.of(accepted.task, tree(**golden["agent"])))
         state = fold(evolve, start, events)
         assert state.status == TaskStatus(golden["status"]), path.name
         assert json.loads(json.dumps(state.output)) == golden["output"], path.name

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from runtime_stage import Stage, again, as_delivered, order, script
 from runtime_world import (
     CONTEXT,
     PLAN,
     Gateway,
     MemoryLeases,
-    Orchestrator,
     World,
     cancel,
     says,
@@ -27,68 +25,11 @@ from paracle_agent_runtime.tools.toolbox import ToolEnd
 from paracle_chassis.bus import Outgoing
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.event_store import Append, Page
-from paracle_chassis.inlet import Incoming
-from paracle_chassis.receipts import NoReceipt
 from paracle_chassis.testing.eventually import eventually
-from paracle_chassis.testing.memory import MemoryBus
-from paracle_chassis.testing.memory_store import MemoryEventStore
-from paracle_domain import subjects
 from paracle_domain.dead_letters import DEAD_TOLD
-from paracle_domain.envelope import Envelope
 from paracle_domain.errors import PayloadTooLarge, ProviderFailed, ProviderUnavailable, Unavailable
 from paracle_domain.ids import derive_id
-from paracle_domain.inference.request import AbortCall
-from paracle_domain.machine import EventRecord
 from paracle_domain.task.messages import Task, TaskResult, TaskStatus
-
-
-class Stage(World):
-    """A world with everything in memory, and what came out of it."""
-
-    def __init__(self, gateway: Gateway, **options: Any) -> None:
-        self.bus = MemoryBus()
-        self.store = MemoryEventStore()
-        self.gateway = gateway
-        self.orchestrator = Orchestrator()
-        super().__init__(self.bus, self.store, **options)
-
-    async def start(self) -> None:
-        for table in (self.orchestrator.routes(), self.gateway.routes(), self.routes):
-            await self.bus.serve(table)
-
-    @property
-    def aborted(self) -> int:
-        """How many model calls were called off (some by more than one); nothing else is broadcast."""
-        orders = [told.message for told in self.bus.broadcasts]
-        assert all(isinstance(order, AbortCall) for order in orders)
-        return len({order.call_id for order in orders if isinstance(order, AbortCall)})
-
-    def results(self) -> dict[str, TaskResult]:
-        found = [m.message for m in self.bus.published if isinstance(m.message, TaskResult)]
-        return {result.task_id: result for result in found}
-
-    def events(self, of: Task) -> list[EventRecord]:
-        records = [m.message for m in self.bus.published if isinstance(m.message, EventRecord)]
-        return [event for record in records if record.id == of.task_id for event in record.each()]
-
-    async def do(self, *tasks: Task) -> list[TaskResult]:
-        await self.bus.publish([sent(each) for each in tasks])
-        await eventually(lambda: all(each.task_id in self.results() for each in tasks))
-        await eventually(lambda: self.runtime.running == 0)
-        return [self.results()[each.task_id] for each in tasks]
-
-
-@pytest.fixture
-async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
-    made = Stage(Gateway(*getattr(request, "param", ())))
-    async with made.runtime:
-        await made.start()
-        yield made
-        await made.bus.drain()
-
-
-def script(*lines: Any) -> Any:
-    return pytest.mark.parametrize("stage", [lines], indirect=True)
 
 
 async def test_tools_that_change_nothing_leave_no_row(stage: Stage):
@@ -206,7 +147,7 @@ async def test_cancel_stops_a_running_task(stage: Stage):
     job = task("helper")
     await stage.bus.publish([sent(job)])
     await eventually(lambda: stage.gateway.asked)
-    await stage.bus.publish([_order(job)])
+    await stage.bus.publish([order(job)])
     await eventually(lambda: job.task_id in stage.results())
     assert stage.results()[job.task_id].status is TaskStatus.CANCELLED
     await eventually(lambda: stage.runtime.running == 0)
@@ -218,7 +159,7 @@ async def test_cancel_stops_a_tool_without_a_row(stage: Stage):
     job = task("nap", {"seconds": 60})
     await stage.bus.publish([sent(job)])
     await eventually(lambda: stage.toolbox.calls)
-    await stage.bus.publish([_order(job)])
+    await stage.bus.publish([order(job)])
     await eventually(lambda: job.task_id in stage.results())
     assert stage.results()[job.task_id].status is TaskStatus.CANCELLED
     await eventually(lambda: stage.runtime.running == 0)
@@ -227,7 +168,7 @@ async def test_cancel_stops_a_tool_without_a_row(stage: Stage):
 @pytest.mark.parametrize("target", ["helper", "look"])
 async def test_a_cancel_that_comes_first_keeps_the_task_from_beginning(stage: Stage, target: str):
     job = task(target)
-    await stage.bus.publish([_order(job)])
+    await stage.bus.publish([order(job)])
     await eventually(lambda: job.task_id in stage.results())
     await stage.bus.publish([sent(job)])
     await eventually(lambda: stage.runtime.running == 0)
@@ -239,7 +180,7 @@ async def test_a_cancel_that_comes_first_keeps_the_task_from_beginning(stage: St
 @pytest.mark.parametrize("target", ["helper", "look"])
 async def test_a_replica_that_started_later_sees_the_tombstone_in_the_journal(stage: Stage, target: str):
     job = task(target)
-    await stage.bus.publish([_order(job)])
+    await stage.bus.publish([order(job)])
     await eventually(lambda: job.task_id in stage.results())
     stage.runtime._cancelled.clear()
     await stage.bus.publish([sent(job)])
@@ -254,7 +195,7 @@ async def test_a_cancel_calls_the_model_call_of_a_dead_replica_off(stage: Stage)
     await stage.bus.publish([sent(job)])
     await eventually(lambda: stage.gateway.asked)
     stage.runtime._entries[job.task_id].cancelled = True  # it will not hear of it: as if it were gone
-    await stage.bus.publish([_order(job)])
+    await stage.bus.publish([order(job)])
     await eventually(lambda: stage.aborted == 1)
     stage.runtime._entries[job.task_id].stop()
 
@@ -270,7 +211,7 @@ async def test_many_are_cancelled_at_once(stage: Stage, monkeypatch: pytest.Monk
         return await append(appends)
 
     monkeypatch.setattr(stage.store, "append", counted)
-    await stage.bus.publish([_order(nap) for nap in naps])
+    await stage.bus.publish([order(nap) for nap in naps])
     await eventually(lambda: len(stage.results()) == len(naps))
     assert {result.status for result in stage.results().values()} == {TaskStatus.CANCELLED}
     assert max(batches) > 1
@@ -302,7 +243,7 @@ async def test_a_finished_task_is_not_run_again_and_a_finished_one_is_not_cancel
     job = task("helper")
     [first] = await stage.do(job)
     count = len(stage.bus.published)
-    await stage.bus.publish([sent(job, id="again"), _order(job)])
+    await stage.bus.publish([sent(job, id="again"), order(job)])
     await eventually(lambda: stage.runtime.running == 0)
     assert len(stage.gateway.asked) == 1
     assert len(stage.bus.published) == count + 2
@@ -321,13 +262,9 @@ async def test_a_task_that_a_live_replica_has_is_left_to_it(stage: Stage):
     rival = World(stage.bus, stage.store, stage.leases)
     async with rival.runtime:
         entry = stage.runtime._entries[job.task_id]
-        await rival.runtime.take([_delivery(entry.deliveries[0])])
+        await rival.runtime.take([again(entry.deliveries[0])])
         await eventually(lambda: rival.runtime.running == 0)
     assert len(stage.gateway.asked) == 1
-
-
-def _delivery(of: Any) -> Any:
-    return Delivery(Incoming(of.subject, "", of.body, headers=of.headers), NoReceipt(), deliveries=2)
 
 
 @script(None)
@@ -380,7 +317,7 @@ async def test_an_effect_under_way_when_the_process_stops_is_in_doubt_not_repeat
         stage.bus._mailboxes.clear()
     heir = World(stage.bus, stage.store)
     async with heir.runtime:
-        await heir.runtime.take([_delivery(_as_delivered(job))])
+        await heir.runtime.take([again(as_delivered(job))])
         await eventually(lambda: job.task_id in stage.results())
     error = stage.results()[job.task_id].error
     assert error
@@ -503,14 +440,3 @@ async def test_batches_hand_over_what_has_gathered_and_pass_errors_on():
 async def test_a_plan_is_asked_for_once(stage: Stage):
     await asyncio.gather(*(stage.plans.get(PLAN.digest, CONTEXT) for _ in range(10)))
     assert stage.orchestrator.asked == 1
-
-
-def _order(job: Task) -> Outgoing:
-    order = cancel(job)
-    envelope = Envelope.wrap(order.type_name, "test", CONTEXT)
-    return Outgoing(subjects.cmd("default", "agent_runtime", "cancel_task"), order, envelope)
-
-
-def _as_delivered(job: Task) -> Any:
-    out = sent(job)
-    return SimpleNamespace(subject=out.subject, headers=out.envelope.headers(), body=job.encode())

@@ -381,3 +381,34 @@ async def test_memory_holds_a_bounded_number_of_tenants(monkeypatch: pytest.Monk
         await apply(registry, TOOL, call=Context(tenant))
     assert (await registry.get_spec(GetSpec(kind="Tool", name="read-mail"), Context("a"))).revision == 1
     assert len(registry._catalogs) == 2
+
+
+def agent_text(name: str, *delegates: str) -> str:
+    listed = "".join(f"\n    - {{agent: {delegate}}}" for delegate in delegates)
+    body = f"  delegates:{listed}" if delegates else "  description: helps"
+    return f"apiVersion: paracle/v1\nkind: Agent\nmetadata: {{name: {name}}}\nspec:\n{body}\n"
+
+
+async def test_a_plan_holds_all_that_may_be_delegated_to(registry: RegistryService) -> None:
+    await apply(
+        registry, together(agent_text("boss", "left"), agent_text("left", "right"), agent_text("right", "left"))
+    )
+    plan = (await registry.resolve_plan(ResolvePlan(agent="boss"), CALL)).plan
+    assert plan
+    assert sorted(plan.agents) == ["boss", "left", "right"]
+    applied = await apply(registry, agent_text("right"))
+    assert sorted(item.name for item in applied.results[0].touches) == ["boss", "left"]
+
+
+async def test_delegates_that_cannot_be(registry: RegistryService) -> None:
+    await apply(registry, together(agent_text("left"), TOOL.replace("read-mail", "ask_left")))
+    assert await refusals(registry, agent_text("boss", "lefft")) == [
+        ("t.yaml#1 spec.delegates", "there is no agent 'lefft'; did you mean 'left'?")
+    ]
+    clash = agent_text("boss", "left") + "  tools: [ask_left]\n"
+    assert await refusals(registry, clash) == [
+        ("t.yaml#1 spec.delegates", "the tool 'ask_left' is called like this delegate; rename one")
+    ]
+    long = "x" * 61
+    [(_, message)] = await refusals(registry, together(agent_text("boss", long), agent_text(long)))
+    assert message == f"models take no tool called 'ask_{long}': 64 characters are the most"

@@ -16,6 +16,7 @@
     │   ├── ApprovalRejected           approval_rejected                409
     │   └── ApprovalExpired            approval_expired                 409
     ├── LimitExceeded                  limit_exceeded                   429
+    │   ├── LoopDetected               loop                             429
     │   └── RateLimited                rate_limited         yes         429
     ├── ToolFailed                     tool_failed                      502
     │   ├── ToolUnavailable            tool_unavailable     yes         503
@@ -232,6 +233,12 @@ class LimitExceeded(ParacleError):
 
     code = "limit_exceeded"
     http_status = 429
+
+
+class LoopDetected(LimitExceeded):
+    """An agent does the same again and again, and nothing changes."""
+
+    code = "loop"
 
 
 class RateLimited(LimitExceeded):

@@ -10,33 +10,32 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self, assert_never
+from typing import Any, Final, Self, assert_never
 
-from pydantic import JsonValue
-
+from paracle_agent_runtime.checking import Checks
 from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.outbox import Outbox, Parcel
 from paracle_agent_runtime.ports import Attempts, Clock, Models
-from paracle_agent_runtime.schemas import Schemas, parse_answer
-from paracle_agent_runtime.telemetry import SOURCE
+from paracle_agent_runtime.records import facts_of, records_of
+from paracle_agent_runtime.schemas import Schemas
+from paracle_agent_runtime.tombstones import bury
 from paracle_agent_runtime.tools.toolbox import Toolbox
-from paracle_chassis.bus import Outgoing
 from paracle_chassis.event_store import Append, Loaded, Page
-from paracle_domain import subjects
-from paracle_domain.envelope import Context, Envelope
-from paracle_domain.errors import Finding, ParacleError, SpecInvalid
-from paracle_domain.inference.response import Completion
-from paracle_domain.machine import EventRecord, fold
-from paracle_domain.messages import JsonObject
+from paracle_domain.envelope import Context
+from paracle_domain.errors import Conflict, InternalError, ParacleError
+from paracle_domain.machine import fold
 from paracle_domain.task import inputs as told
 from paracle_domain.task import prompt
-from paracle_domain.task.directives import CallModel, CheckOutput, InvokeTool, ReportResult, TaskDirective
-from paracle_domain.task.events import EarlierEffect, TaskEvent, dump_event, event_record, load_event
+from paracle_domain.task.delegation import child_task
+from paracle_domain.task.directives import AskAgent, CallModel, CheckOutput, InvokeTool, ReportResult, TaskDirective
+from paracle_domain.task.events import EarlierEffect, TaskEvent, dump_event, load_event
 from paracle_domain.task.ledger import earlier_effects
 from paracle_domain.task.machine import decide, result_of
 from paracle_domain.task.messages import Task, TaskResult
 from paracle_domain.task.state import Job, TaskState, evolve
 from paracle_domain.tool.spec import Effect
+
+CANCEL_TRIES: Final = 20
 
 
 class LostTaskError(Exception):
@@ -77,6 +76,8 @@ class TaskActor:
         self._inbox: asyncio.Queue[tuple[told.TaskInput, str] | _Broke] = asyncio.Queue()
         self._children: set[asyncio.Task[None]] = set()
         self._in_air: set[str] = set()
+        self._delegates: dict[str, TaskActor] = {}
+        self._checks = Checks(shop.schemas, job)
 
     @classmethod
     def restore(cls, shop: Workshop, job: Job, context: Context, cause: str, history: Loaded) -> Self:
@@ -91,7 +92,7 @@ class TaskActor:
 
     async def begin(self) -> bool:
         """Enter the task into the journal; false if it is there already."""
-        problems = self._input_problems()
+        problems = self._checks.input()
         try:
             await self._step(told.AcceptTask(self._shop.clock(), problems, await self._earlier()), self._cause)
         except LostTaskError:
@@ -117,15 +118,25 @@ class TaskActor:
         finally:
             await self._stop_children()
         await self.abort_calls()
+        await self._end_delegates("the task that asked for this has ended")
         return result_of(self.state)
 
     async def cancel(self, reason: str) -> TaskResult:
-        """Enter the cancel into the journal (unless the task has ended); how the task ended."""
+        """Enter the cancel into the journal (unless the task has ended), and into those of its delegates; how it ended.
+
+        The task goes first: from then on it sets nothing going any more.
+        """
+        due = self.state.model_call_id if self.state.wants_model else None
         await self._step(told.CancelRequested(self._shop.clock(), reason), self._cause)
+        if due is not None:  # whoever made the call may be dead, or may not hear of this
+            await self._shop.models.abort(due, self._context)
+        await self._end_delegates(reason)
         return result_of(self.state)
 
     async def abort_calls(self) -> None:
-        """Have the gateway close the model calls that nobody waits for any more."""
+        """Have the gateway close the model calls, at any depth, that nobody waits for any more."""
+        for delegate in self._delegates.values():
+            await delegate.abort_calls()
         calls, self._in_air = self._in_air, set()
         for call_id in calls:
             await self._shop.models.abort(call_id, self._context)
@@ -133,7 +144,9 @@ class TaskActor:
     @property
     def interruptible(self) -> bool:
         """Whether stopping now leaves no effect in doubt."""
-        return not any(call.key for call in self.state.open_calls)
+        return not any(call.key for call in self.state.open_calls) and all(
+            delegate.interruptible for delegate in self._delegates.values()
+        )
 
     # ── one step ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -162,6 +175,10 @@ class TaskActor:
                     directives.append(directive)
         return state, events, directives
 
+    def _checked(self, directive: CheckOutput, at: datetime) -> told.OutputChecked:
+        value, problems = self._checks.answer(directive.text)
+        return told.OutputChecked(at, directive.turn, value, problems)
+
     async def _append(self, state: TaskState, page: Page) -> None:
         task = self._job.task
         ended = state.status.terminal
@@ -184,9 +201,9 @@ class TaskActor:
         self._shop.outbox.put(Parcel(records_of(self._job.task, page, events, self._context)))
 
     async def _next(self) -> tuple[told.TaskInput, str]:
-        expires = self.state.expires_at
+        due = self.state.due_at
         try:
-            async with asyncio.timeout(self._seconds_to(expires) if expires else None):
+            async with asyncio.timeout(self._seconds_to(due) if due else None):
                 found = await self._inbox.get()
         except TimeoutError:
             return told.DeadlinePassed(self._shop.clock()), "deadline"
@@ -205,6 +222,8 @@ class TaskActor:
                 self._start(self._call_model(directive), directive.call_id)
             case InvokeTool():
                 self._start(self._invoke_tool(directive), directive.call_id)
+            case AskAgent():
+                self._start(self._ask_agent(directive), directive.call_id)
             case CheckOutput() | ReportResult():
                 pass  # the first is done within the step, the second by whoever runs the actor
             case _:
@@ -238,7 +257,7 @@ class TaskActor:
             self._in_air.discard(directive.call_id)
             return told.ModelFailed(self._shop.clock(), directive.call_id, error.to_info())
         self._in_air.discard(directive.call_id)
-        return told.ReplyCame(self._shop.clock(), directive.call_id, completion, self._refused(completion))
+        return told.ReplyCame(self._shop.clock(), directive.call_id, completion, self._checks.refused(completion))
 
     async def _invoke_tool(self, directive: InvokeTool) -> told.TaskInput:
         tool = self._job.tools[directive.tool]
@@ -247,6 +266,45 @@ class TaskActor:
         if end.error is None:
             return told.ToolSucceeded(at, directive.call_id, end.output, end.duration_s)
         return told.ToolFailed(at, directive.call_id, end.error, end.duration_s, end.outcome)
+
+    # ── delegates ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _ask_agent(self, directive: AskAgent) -> told.TaskInput:
+        """Work on the task of a delegate, as far as it is not done. Stopped with this one, it goes on with it."""
+        started = self._shop.clock()
+        delegate = TaskActor(self._shop, Job.of(directive.task, self._job.plan), self._context, directive.call_id)
+        self._delegates[directive.call_id] = delegate
+        if not await delegate.begin():
+            delegate = await self._restored(directive.task, directive.call_id)
+            self._delegates[directive.call_id] = delegate
+            if not delegate.state.status.terminal:
+                await delegate.resume()
+        result = await delegate.run()
+        del self._delegates[directive.call_id]
+        at = self._shop.clock()
+        return told.DelegateEnded(at, directive.call_id, result, (at - started).total_seconds())
+
+    async def _restored(self, task: Task, cause: str) -> TaskActor:
+        history = await self._shop.journal.load(task.task_id)
+        if history is None or history.tenant != self._context.tenant:
+            raise InternalError(f"task {task.task_id} can neither be begun nor found")
+        return TaskActor.restore(self._shop, Job.of(task, self._job.plan), self._context, cause, history)
+
+    async def _end_delegates(self, reason: str) -> None:
+        """What an ended task had set going ends with it. Nobody else would ever take it up again."""
+        open_calls = [call for call in self.state.open_calls if call.delegated is not None]
+        await asyncio.gather(*(self._end_delegate(child_task(self.state, call), reason) for call in open_calls))
+
+    async def _end_delegate(self, task: Task, reason: str) -> None:
+        for _ in range(CANCEL_TRIES):
+            if await bury(self._shop.journal, self._shop.outbox, task, reason, self._shop.clock(), self._context):
+                return
+            try:
+                await (await self._restored(task, self._cause)).cancel(reason)
+            except LostTaskError:
+                continue
+            return
+        raise Conflict(f"task {task.task_id} moves on faster than it can be cancelled")
 
     async def _earlier(self) -> tuple[EarlierEffect, ...]:
         """The ledger that earlier attempts of the step left behind."""
@@ -259,65 +317,3 @@ class TaskActor:
         return earlier_effects(
             [load_event(body) for page in history.pages for body in page.events] for history in histories if history
         )
-
-    # ── schemas ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _problems(self, name: str, place: str, schema: JsonObject, value: JsonValue, root: str) -> tuple[Finding, ...]:
-        """How `value` breaks `schema`; nothing fits a schema that is none."""
-        try:
-            return self._shop.schemas.problems((self._job.task.plan, name, place), schema, value, root=root)
-        except SpecInvalid as error:
-            return (Finding(path=root, message=error.message),)
-
-    def _input_problems(self) -> tuple[Finding, ...]:
-        task, target = self._job.task, self._job.target
-        return self._problems(target.name, f"{task.target_kind} input", target.spec.input, task.input, "input")
-
-    def _refused(self, completion: Completion) -> dict[int, str]:
-        """What is wrong with the arguments of the reply's tool calls, by index."""
-        found = {}
-        for index, wish in enumerate(completion.message.tool_calls):
-            tool = self._job.tools.get(wish.name)
-            if tool is None or wish.invalid is not None:
-                continue
-            problems = self._problems(tool.name, "input", tool.spec.input, wish.arguments, "arguments")
-            if problems:
-                found[index] = "; ".join(f"{problem.path}: {problem.message}" for problem in problems)
-        return found
-
-    def _checked(self, directive: CheckOutput, at: datetime) -> told.OutputChecked:
-        value, problems = parse_answer(directive.text)
-        agent = self._job.agent
-        if not problems and agent is not None and agent.spec.output is not None:
-            problems = self._problems(agent.name, "agent output", agent.spec.output, value, "output")
-        return told.OutputChecked(at, directive.turn, value, problems)
-
-
-def facts_of(task: Task, worker: str | None) -> JsonObject:
-    """What the row of a task says of it for ever, and who works on it first."""
-    return {
-        "run_id": task.run_id,
-        "step": task.step,
-        "attempt": task.attempt,
-        "target_kind": task.target_kind,
-        "target": task.target,
-        "owner": worker,
-    }
-
-
-def records_of(task: Task, page: Page, events: Sequence[TaskEvent], context: Context) -> list[Outgoing]:
-    """The events of `page` as they are published: in one message."""
-    records = [
-        event_record(task.task_id, task.run_id, event, seq=seq, at=page.at, cause=page.cause)
-        for seq, event in enumerate(events, start=page.first_seq)
-    ]
-    return [record_message(EventRecord.together(records), context)]
-
-
-def record_message(record: EventRecord, context: Context) -> Outgoing:
-    """`record` with its subject and its deterministic id."""
-    subject = subjects.evt(context.tenant, record.entity, record.id, record.type.replace(".", "_"))
-    story = context.caused_by(record.cause or record.id, record.correlation_id)
-    return Outgoing(
-        subject, record, Envelope.wrap(record.type_name, SOURCE, story, id=record.message_id(context.tenant))
-    )

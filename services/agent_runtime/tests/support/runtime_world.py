@@ -22,7 +22,7 @@ from paracle_agent_runtime.service import Runtime
 from paracle_agent_runtime.tools.http import HttpTools
 from paracle_agent_runtime.tools.toolbox import Toolbox, ToolEnd
 from paracle_chassis.bus import Bus, Outgoing
-from paracle_chassis.event_store import EventStore
+from paracle_chassis.event_store import EventStore, Loaded
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
 from paracle_domain.agent.spec import AgentSpec
@@ -67,6 +67,12 @@ AGENTS = {
         "strict": {"output": {"type": "object", "required": ["label"]}, "limits": {"output_repairs": 1}},
         "hasty": {"limits": {"wall_time_s": 0.05}},
         "broken": {"output": {"type": "nonsense"}, "limits": {"output_repairs": 0}},
+        "boss": {
+            "tools": ["look", "pay"],
+            "delegates": [{"agent": "helper"}, {"agent": "boss"}, {"agent": "picky", "mode": "handoff"}],
+            "limits": {"wall_time_s": 30},
+        },
+        "brief": {"delegates": [{"agent": "boss"}], "limits": {"wall_time_s": 0.1}},
         "picky": {"input": {"type": "object", "required": ["text"]}},
     }.items()
 }
@@ -185,10 +191,15 @@ class MemoryLeases:
 
 
 class MemoryAttempts:
-    """The earlier attempts in a `MemoryEventStore`, by their derived ids."""
+    """The earlier attempts in a `MemoryEventStore`."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._actors: dict[str, Loaded] = getattr(store, "actors", {})
 
     async def before(self, task: Task, tenant: str) -> Sequence[str]:
-        return [derive_id("task", task.run_id, task.step, n) for n in range(1, task.attempt)]
+        mine = [one for one in self._actors.values() if one.tenant == tenant and one.facts["run_id"] == task.run_id]
+        found = [one for one in mine if one.facts["step"] == task.step and one.facts["attempt"] < task.attempt]
+        return [one.id for one in sorted(found, key=lambda one: one.facts["attempt"])]
 
 
 class CountingToolbox(Toolbox):
@@ -228,7 +239,7 @@ class World:
         self.shop = Workshop(
             journal=Journal(store),
             outbox=Outbox(bus),
-            attempts=attempts or MemoryAttempts(),
+            attempts=attempts or MemoryAttempts(store),
             models=RpcModels(bus),
             toolbox=self.toolbox,
             schemas=schemas,

@@ -135,8 +135,10 @@ class Catalog:
             case AgentDocument(spec=spec):
                 if spec.extends is not None:
                     yield "Agent", spec.extends
-                for tool in self._tools_of(entry.revision.name):
-                    yield "Tool", tool
+                agent = self._resolved_or_none(entry.revision.name)
+                if agent is not None:
+                    yield from (("Tool", tool) for tool in agent.tools)
+                    yield from (("Agent", delegate.agent) for delegate in agent.delegates)
             case WorkflowDocument(spec=spec):
                 yield from {key_of(work): None for _, work in spec.works()}
             case TriggerDocument(spec=spec):
@@ -144,11 +146,11 @@ class Catalog:
             case ToolDocument():
                 pass
 
-    def _tools_of(self, name: str) -> Iterable[str]:
+    def _resolved_or_none(self, name: str) -> AgentSpec | None:
         try:
-            return self.agent(name).tools
+            return self.agent(name)
         except ParacleError:
-            return ()  # an agent that does not resolve is reported by the validation, not here
+            return None  # an agent that does not resolve is reported by the validation, not here
 
     def dependents(self, keys: Iterable[Key]) -> set[Key]:
         """All that changes when `keys` do, `keys` left out: users, users of users, and so on."""
@@ -192,7 +194,7 @@ class Catalog:
 
     def _pin(self, workflow: PlannedWorkflow) -> Plan:
         works = [work for _, work in workflow.spec.works()]
-        agents = {name: self._planned_agent(name) for name in sorted({work.agent for work in works if work.agent})}
+        agents = self._planned_agents({work.agent for work in works if work.agent})
         tools = {work.tool for work in works if work.tool} | {
             tool for agent in agents.values() for tool in agent.spec.tools
         }
@@ -203,6 +205,16 @@ class Catalog:
             {name: self._planned_tool(name) for name in sorted(tools)},
             {name: self.plan_of_workflow(name) for name in children},
         )
+
+    def _planned_agents(self, names: set[str]) -> dict[str, PlannedAgent]:
+        """The agents `names`, and all that they may delegate to, at any depth."""
+        found: dict[str, PlannedAgent] = {}
+        ahead = set(names)
+        while ahead:
+            name = ahead.pop()
+            found[name] = self._planned_agent(name)
+            ahead |= {delegate.agent for delegate in found[name].spec.delegates} - found.keys()
+        return {name: found[name] for name in sorted(found)}
 
     def _planned_agent(self, name: str) -> PlannedAgent:
         revision = self.need("Agent", name).revision

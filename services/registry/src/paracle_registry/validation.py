@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from pydantic import JsonValue
 
@@ -25,6 +26,7 @@ from paracle_registry.children import check_children
 from paracle_registry.schemas import check_schema, check_value, unknown_part
 
 INSTRUCTION_NAMES = frozenset({"input"})
+_LONGEST_TOOL_NAME: Final = 64
 
 
 def validate(catalog: Catalog, keys: Iterable[Key], labels: Mapping[Key, str]) -> list[Finding]:
@@ -74,6 +76,21 @@ class _Validator:
             if self.catalog.get("Tool", tool) is None:
                 message = f"there is no tool {tool!r}{suggest(tool, self.catalog.names('Tool'))}"
                 yield Finding(path=self._where(resolved, "tools", f"tools[{tool}]"), message=message)
+        yield from self._delegates(resolved)
+
+    def _delegates(self, resolved: Resolved) -> Iterator[Finding]:
+        tools = resolved.spec.tools
+        for delegate in resolved.spec.delegates:
+            where = self._where(resolved, "delegates", f"delegates[{delegate.agent}]")
+            called = delegate.tool_name
+            if self.catalog.get("Agent", delegate.agent) is None:
+                message = f"there is no agent {delegate.agent!r}{suggest(delegate.agent, self.catalog.names('Agent'))}"
+                yield Finding(path=where, message=message)
+            if called in tools:
+                yield Finding(path=where, message=f"the tool {called!r} is called like this delegate; rename one")
+            if len(called) > _LONGEST_TOOL_NAME:
+                message = f"models take no tool called {called!r}: {_LONGEST_TOOL_NAME} characters are the most"
+                yield Finding(path=where, message=message)
 
     def _where(self, resolved: Resolved, field: str, origin: str | None = None) -> str:
         """The place in the manifest that set `field`."""

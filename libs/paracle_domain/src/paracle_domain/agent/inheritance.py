@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, JsonValue
 
-from paracle_domain.agent.manifest import AgentManifest, ListEdit
-from paracle_domain.agent.spec import AgentSpec
+from paracle_domain.agent.manifest import AgentManifest, DelegatesEdit, ListEdit
+from paracle_domain.agent.spec import AgentSpec, Delegate
 from paracle_domain.errors import SpecInvalid
 from paracle_domain.names import suggest
 
@@ -125,7 +125,7 @@ class _Draft:
             self._forget(name)
             return
         match value:
-            case ListEdit():
+            case ListEdit() | DelegatesEdit():
                 self._edit_list(name, value, origin, label)
             case tuple():
                 self._forget(name)
@@ -149,19 +149,21 @@ class _Draft:
         for known in [known for known in self.origins if _covers(path, known)]:
             del self.origins[known]
 
-    def _put_list(self, name: str, items: Iterable[str], origin: Origin) -> None:
-        self.values[name] = list(dict.fromkeys(items))
+    def _put_list(self, name: str, items: Iterable[str | Delegate], origin: Origin) -> None:
+        """Of two that mean the same, the place of the first and what the last one says."""
+        self.values[name] = list({_identity(item): item for item in items}.values())
         for item in self.values[name]:
-            self.origins.setdefault(f"{name}[{item}]", origin)
+            self.origins.setdefault(f"{name}[{_name(item)}]", origin)
 
-    def _edit_list(self, name: str, edit: ListEdit, origin: Origin, label: str) -> None:
-        items: list[str] = self.values.get(name, [])
+    def _edit_list(self, name: str, edit: ListEdit | DelegatesEdit, origin: Origin, label: str) -> None:
+        items: list[str | Delegate] = self.values.get(name, [])
+        names = [_name(item) for item in items]
         for index, item in enumerate(edit.remove):
-            if item not in items:
-                message = f"there is no {item!r} to remove{suggest(item, items) or '; the list is empty'}"
+            if item not in names:
+                message = f"there is no {item!r} to remove{suggest(item, names) or '; the list is empty'}"
                 raise SpecInvalid(message, path=f"{label} spec.{name}.remove[{index}]")
             self.origins.pop(f"{name}[{item}]", None)
-        kept = [item for item in items if item not in edit.remove]
+        kept = [item for item in items if _name(item) not in edit.remove]
         self._put_list(name, [*kept, *edit.add], origin)
 
     def _merge_parts(self, name: str, edit: BaseModel, origin: Origin) -> None:
@@ -207,6 +209,15 @@ class _Draft:
                 owner = self.final[path]
                 message = f"{path} is final in agent {owner.name!r} (revision {owner.revision}) and cannot be changed"
                 raise SpecInvalid(message, path=f"{label} spec.{path}")
+
+
+def _name(item: str | Delegate) -> str:
+    """What an item of a list is called when it is removed, and where its origin is noted."""
+    return item if isinstance(item, str) else item.agent
+
+
+def _identity(item: str | Delegate) -> str:
+    return item if isinstance(item, str) else item.tool_name
 
 
 def _covers(path: str, other: str) -> bool:

@@ -12,6 +12,7 @@ from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
 from paracle_domain.agent.spec import (
     AgentSpec,
+    Delegate,
     Limits,
     ModelChoice,
     ModelName,
@@ -55,19 +56,28 @@ class ListEdit(Spec):
     remove: tuple[Name, ...] = ()
 
 
+class DelegatesEdit(Spec):
+    """An edit of the parent's delegates: first those of the agents in `remove` go, then `add` is put at the end."""
+
+    add: tuple[Delegate, ...] = ()
+    remove: tuple[Name, ...] = ()
+
+
 def _list_or_edit(value: object) -> str | None:
     if isinstance(value, list | tuple):
         return "list"
-    return "edit" if isinstance(value, dict | ListEdit) else None
+    return "edit" if isinstance(value, dict | ListEdit | DelegatesEdit) else None
 
 
-type EditableList = Annotated[
-    Annotated[tuple[Name, ...], Tag("list")] | Annotated[ListEdit, Tag("edit")],
-    Discriminator(
-        _list_or_edit,
-        custom_error_type="list_or_edit",
-        custom_error_message="give a list, or {add: [...], remove: [...]} to edit the parent's",
-    ),
+_EDITABLE: Final = Discriminator(
+    _list_or_edit,
+    custom_error_type="list_or_edit",
+    custom_error_message="give a list, or {add: [...], remove: [...]} to edit the parent's",
+)
+
+type EditableList = Annotated[Annotated[tuple[Name, ...], Tag("list")] | Annotated[ListEdit, Tag("edit")], _EDITABLE]
+type EditableDelegates = Annotated[
+    Annotated[tuple[Delegate, ...], Tag("list")] | Annotated[DelegatesEdit, Tag("edit")], _EDITABLE
 ]
 
 
@@ -85,6 +95,7 @@ class AgentManifest(Spec):
     input: JsonObject | None = None
     output: JsonObject | None = None
     tools: EditableList | None = None
+    delegates: EditableDelegates | None = None
     limits: LimitsEdit | None = None
     metadata: dict[str, JsonValue] | None = None
     final: tuple[str, ...] = Field(default=(), description="paths of fields that no descendant may change")

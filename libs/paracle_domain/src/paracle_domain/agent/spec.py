@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, JsonValue, StringConstraints
 
@@ -33,7 +33,7 @@ class ModelChoice(Spec):
 
 
 class Limits(Spec):
-    """How far one task of the agent may go; reaching one is a failure with code `limit_exceeded`."""
+    """How far one task of the agent may go, with all that it delegates; reaching one fails it with `limit_exceeded`."""
 
     turns: Turns = 20
     tool_calls: ToolCalls = 50
@@ -41,6 +41,27 @@ class Limits(Spec):
     tokens: Tokens = 1_000_000
     cost_usd: Money | None = None
     output_repairs: OutputRepairs = Field(default=2, description="turns to mend an output that breaks the schema")
+
+
+type DelegateMode = Literal["call", "handoff"]
+
+_PREFIXES: Final = {"call": "ask_", "handoff": "hand_to_"}
+
+
+class Delegate(Spec):
+    """Another agent that this one may turn to; its model sees it as a tool.
+
+    `call`: the delegate's answer is the result of the call. `handoff`: it is the answer of the whole task.
+    """
+
+    agent: Name
+    mode: DelegateMode = "call"
+    description: str = Field(default="", max_length=2_000, description="when to turn to it; the agent's own if absent")
+
+    @property
+    def tool_name(self) -> str:
+        """What the model calls: `ask_writer`, `hand_to_writer`."""
+        return _PREFIXES[self.mode] + self.agent
 
 
 class AgentSpec(Spec):
@@ -56,5 +77,6 @@ class AgentSpec(Spec):
     input: JsonObject = {}
     output: JsonObject | None = None
     tools: tuple[Name, ...] = ()
+    delegates: tuple[Delegate, ...] = ()
     limits: Limits = Limits()
     metadata: dict[str, JsonValue] = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from paracle_domain.messages import JsonObject
-from paracle_domain.task.messages import TaskResult
+from paracle_domain.task.messages import Task, TaskResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,14 @@ class InvokeTool:
 
 
 @dataclass(frozen=True, slots=True)
+class AskAgent:
+    """Have another agent work on `task`; the answer is a `DelegateEnded`."""
+
+    call_id: str
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
 class CheckOutput:
     """Read `text` as JSON and hold it against the agent's output schema; the answer is an `OutputChecked`."""
 
@@ -42,4 +50,4 @@ class ReportResult:
     result: TaskResult
 
 
-type TaskDirective = CallModel | InvokeTool | CheckOutput | ReportResult
+type TaskDirective = CallModel | InvokeTool | AskAgent | CheckOutput | ReportResult

@@ -7,13 +7,14 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
+from paracle_domain.agent.spec import DelegateMode
 from paracle_domain.errors import ErrorInfo, Finding, MalformedMessage, from_validation
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Value
-from paracle_domain.task.messages import Task
+from paracle_domain.task.messages import Allowance, Task
 from paracle_domain.tool.spec import Effect
 
 
@@ -74,6 +75,19 @@ class ToolReturned(Value):
     output: JsonValue = None
     error: ErrorInfo | None = None
     duration_s: float | None = None
+    usage: Usage | None = Field(default=None, description="what a delegate used, with all that it set going")
+    waited_s: float = Field(default=0.0, description="seconds that a delegate waited for people")
+
+
+class TaskDelegated(Value):
+    """A call of the model's goes to another agent, which works on the task `task_id` within `allowance`."""
+
+    type: Literal["task.delegated"] = "task.delegated"
+    call_id: str
+    agent: str
+    mode: DelegateMode
+    task_id: str
+    allowance: Allowance
 
 
 class EffectIntended(Value):
@@ -157,6 +171,7 @@ type TaskEvent = Annotated[
     | ModelReplied
     | ModelCallFailed
     | ToolReturned
+    | TaskDelegated
     | EffectIntended
     | EffectSent
     | EffectConfirmed

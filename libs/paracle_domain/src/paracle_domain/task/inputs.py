@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from paracle_domain.errors import ErrorInfo, Finding
 from paracle_domain.inference.response import Completion
 from paracle_domain.task.events import EarlierEffect
+from paracle_domain.task.messages import TaskResult
 
 
 class Outcome(StrEnum):
@@ -68,6 +69,16 @@ class ToolFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class DelegateEnded:
+    """The agent that `call_id` asked is done, well or not."""
+
+    at: datetime
+    call_id: str
+    result: TaskResult
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class OutputChecked:
     """The final answer of turn `turn` as JSON, and how it breaks the output schema (nothing: it fits)."""
 
@@ -101,6 +112,7 @@ type TaskInput = (
     | ModelFailed
     | ToolSucceeded
     | ToolFailed
+    | DelegateEnded
     | OutputChecked
     | CancelRequested
     | DeadlinePassed

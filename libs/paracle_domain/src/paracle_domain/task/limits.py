@@ -1,22 +1,23 @@
-"""Limits of an agent's task: what stops it before the next model or tool call."""
+"""Limits of an agent's task: what stops it, and all that it set going, before the next model or tool call."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from paracle_domain.errors import ErrorInfo
-from paracle_domain.task.state import TaskState
+from paracle_domain.errors import ErrorInfo, LimitExceeded, LoopDetected
+from paracle_domain.task.state import MadeCall, TaskState
 
-LOOP_LENGTH: Final = 4
+LAPS: Final = 3
+_LONGEST_LAP: Final = 4
 
 
 def next_turn_refused(state: TaskState) -> ErrorInfo | None:
     """Why no further model call may begin."""
-    agent = state.job.agent
-    if agent is None:
+    limits, used = state.job.limits, state.spent
+    if limits is None:
         return None
-    limits, used = agent.spec.limits, state.usage
-    if state.turn >= limits.turns:
+    if state.turns >= limits.turns:
         return _exceeded(f"limits.turns: all {limits.turns} turns are used up without a final answer")
     if used.total_tokens >= limits.tokens:
         return _exceeded(f"limits.tokens: {used.total_tokens:,} of {limits.tokens:,} tokens are used")
@@ -31,18 +32,41 @@ def next_turn_refused(state: TaskState) -> ErrorInfo | None:
 
 def tool_calls_refused(state: TaskState) -> ErrorInfo | None:
     """Why the tool calls of the newest turn may not begin."""
-    agent = state.job.agent
-    if agent is None:
+    limits = state.job.limits
+    if limits is None:
         return None
-    allowed = agent.spec.limits.tool_calls
-    if len(state.calls) > allowed:
-        return _exceeded(f"limits.tool_calls: the model asks for call {len(state.calls)} of {allowed}")
-    last = state.calls[-LOOP_LENGTH:]
-    if len(last) == LOOP_LENGTH and len({call.fingerprint for call in last}) == 1:
-        name = last[0].tool
-        return _exceeded(f"loop: the model called {name!r} {LOOP_LENGTH} times in a row with the same arguments")
+    made = state.spent.tool_calls
+    if made > limits.tool_calls:
+        return _exceeded(f"limits.tool_calls: the model asks for call {made} of {limits.tool_calls}")
+    lap = _circle(state.calls)
+    if lap is None:
+        return None
+    names = " and ".join(dict.fromkeys(repr(call.tool) for call in lap))
+    return LoopDetected(
+        f"the model called {names} {LAPS} times over with the same arguments, and the results were the same"
+    ).to_info()
+
+
+def _circle(calls: Sequence[MadeCall]) -> Sequence[MadeCall] | None:
+    """The lap that the newest turn would begin once more, after `LAPS` of them in which nothing changed.
+
+    A call whose result differs from that of its like is progress.
+    """
+    first = next(index for index, call in enumerate(calls) if call.turn == calls[-1].turn)
+    for newest in range(first, len(calls)):
+        for length in range(1, _LONGEST_LAP + 1):
+            start = newest - LAPS * length
+            if start >= 0 and all(_alike(calls[at], calls[at + length]) for at in range(start, newest + 1 - length)):
+                return calls[newest - length : newest]
     return None
 
 
+def _alike(one: MadeCall, other: MadeCall) -> bool:
+    """Whether they are the same call with the same result, as far as results are known."""
+    if one.fingerprint != other.fingerprint or one.result is None or other.result is None:
+        return one.fingerprint == other.fingerprint
+    return (one.result.content, one.result.is_error) == (other.result.content, other.result.is_error)
+
+
 def _exceeded(message: str) -> ErrorInfo:
-    return ErrorInfo(code="limit_exceeded", message=message)
+    return LimitExceeded(message).to_info()

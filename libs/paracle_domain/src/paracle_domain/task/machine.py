@@ -18,7 +18,8 @@ from paracle_domain.machine import Decision
 from paracle_domain.task import events as ev
 from paracle_domain.task import inputs as told
 from paracle_domain.task import prompt
-from paracle_domain.task.directives import CallModel, CheckOutput, InvokeTool, ReportResult, TaskDirective
+from paracle_domain.task.delegation import Helper, asked_again, child_id, child_task, share
+from paracle_domain.task.directives import AskAgent, CallModel, CheckOutput, InvokeTool, ReportResult, TaskDirective
 from paracle_domain.task.inputs import Outcome, TaskInput
 from paracle_domain.task.limits import next_turn_refused, tool_calls_refused
 from paracle_domain.task.messages import TaskResult, TaskStatus
@@ -28,6 +29,9 @@ from paracle_domain.tool.spec import Effect
 MODEL_RETRIES: Final = 6
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 15.0
+
+_ENDS_ALL: Final = frozenset({errors.EffectInDoubt.code, errors.LoopDetected.code})
+"""Failures of a delegate that its parent cannot mend by asking again: that would repeat the effect, or the circle."""
 
 type TaskDecision = Decision[ev.TaskEvent, TaskDirective]
 
@@ -49,6 +53,8 @@ def decide(state: TaskState, message: TaskInput) -> TaskDecision:
             _tool_succeeded(story, message)
         case told.ToolFailed():
             _tool_failed(story, message)
+        case told.DelegateEnded():
+            _delegate_ended(story, message)
         case told.OutputChecked():
             _output_checked(story, message)
         case told.CancelRequested():
@@ -71,7 +77,13 @@ def wishes(state: TaskState) -> tuple[TaskDirective, ...]:
         return (CheckOutput(state.turn, state.answer),)
     if state.wants_model:
         return (CallModel(state.model_call_id, state.retry_at),)
-    return tuple(InvokeTool(call.id, call.tool, call.arguments, call.key) for call in state.open_calls)
+    return tuple(_wish(state, call) for call in state.open_calls)
+
+
+def _wish(state: TaskState, call: MadeCall) -> TaskDirective:
+    if call.delegated is not None:
+        return AskAgent(call.id, child_task(state, call))
+    return InvokeTool(call.id, call.tool, call.arguments, call.key)
 
 
 def result_of(state: TaskState) -> TaskResult:
@@ -86,6 +98,7 @@ def result_of(state: TaskState) -> TaskResult:
         output=state.output,
         error=state.error,
         usage=state.spent,
+        waited_s=state.waited_s,
     )
 
 
@@ -105,6 +118,10 @@ class _Story:
     def fail(self, error: ParacleError | ErrorInfo) -> None:
         self.tell(ev.TaskFailed(error=error if isinstance(error, ErrorInfo) else error.to_info()))
 
+    def refuse(self, call: MadeCall, error: ParacleError) -> None:
+        """Let the model know why `call` is not made."""
+        self.tell(ev.ToolReturned(call_id=call.id, tool=call.tool, error=error.to_info()))
+
     def decision(self) -> TaskDecision:
         """The events, and what is to be done now that was not under way before."""
         if not self.events:
@@ -118,7 +135,7 @@ class _Story:
 
 def _name(wish: TaskDirective) -> str:
     match wish:
-        case CallModel() | InvokeTool():
+        case CallModel() | InvokeTool() | AskAgent():
             return wish.call_id
         case CheckOutput():
             return f"check.{wish.turn}"
@@ -154,10 +171,10 @@ def _accept(story: _Story, message: told.AcceptTask) -> None:
 
 
 def _expiry(state: TaskState, at: datetime) -> datetime | None:
-    agent, deadline = state.job.agent, state.job.task.deadline_at
-    if agent is None:
+    limits, deadline = state.job.limits, state.job.task.deadline_at
+    if limits is None:
         return deadline
-    wall = at + timedelta(seconds=agent.spec.limits.wall_time_s)
+    wall = at + timedelta(seconds=limits.wall_time_s)
     return wall if deadline is None else min(wall, deadline)
 
 
@@ -211,24 +228,90 @@ def _begin_calls(story: _Story, message: told.ReplyCame) -> None:
     if refused is not None:
         story.fail(refused)
         return
+    allowed: list[MadeCall] = []
     for index, (call, wish) in enumerate(
         zip(story.state.open_calls, message.completion.message.tool_calls, strict=True)
     ):
         error = _call_refused(story.state, wish, message.refused.get(index))
+        if isinstance(error, errors.LoopDetected):
+            story.fail(error)
+            return
         if error is None:
-            _intend(story, call)
+            allowed.append(call)
         else:
-            story.tell(ev.ToolReturned(call_id=call.id, tool=call.tool, error=error.to_info()))
+            story.refuse(call, error)
+    for call in allowed:
+        if call.tool in story.state.job.tools:
+            _intend(story, call)
+    _delegate(story, [call for call in allowed if call.tool in story.state.job.helpers], message.at)
     _send(story)
 
 
 def _call_refused(state: TaskState, wish: ToolCallPart, problem: str | None) -> ParacleError | None:
-    if wish.name not in state.job.tools:
-        known = ", ".join(state.job.tools) or "none"
+    job = state.job
+    helper = job.helpers.get(wish.name)
+    if wish.name not in job.tools and helper is None:
+        known = ", ".join([*job.tools, *job.helpers]) or "none"
         return errors.NotFound(f"there is no tool {errors.quote(wish.name)}; your tools are: {known}")
     if wish.invalid is not None:
         return errors.InputInvalid(f"the arguments are no JSON object: {errors.quote(wish.invalid)}")
-    return errors.InputInvalid(problem) if problem is not None else None
+    if problem is not None:
+        return errors.InputInvalid(problem)
+    return _delegation_refused(state, wish, helper) if helper is not None else None
+
+
+def _delegation_refused(state: TaskState, wish: ToolCallPart, helper: Helper) -> ParacleError | None:
+    if helper.handoff and sum(call.turn == state.turn for call in state.calls) > 1:
+        return errors.InputInvalid("hand over in a turn of its own: nobody would read what the other calls give")
+    return asked_again(state.job.task, helper.agent.name, helper.input_of(wish.arguments))
+
+
+def _delegate(story: _Story, calls: list[MadeCall], at: datetime) -> None:
+    """Set the delegates of a turn to work, each with its share of what is left."""
+    state = story.state
+    if not calls:
+        return
+    assert state.job.limits is not None
+    assert state.expires_at is not None
+    left_s = (state.expires_at - at).total_seconds()
+    given = share(state.job.limits, state.turns, state.spent, left_s, len(calls))
+    for call in calls:
+        if isinstance(given, ParacleError):
+            story.refuse(call, given)
+            continue
+        delegate = state.job.helpers[call.tool].delegate
+        story.tell(
+            ev.TaskDelegated(
+                call_id=call.id,
+                agent=delegate.agent,
+                mode=delegate.mode,
+                task_id=child_id(state.job.task, call.id),
+                allowance=given,
+            )
+        )
+
+
+def _delegate_ended(story: _Story, message: told.DelegateEnded) -> None:
+    call, result = story.state.call(message.call_id), message.result
+    if call is None or call.delegated is None:
+        return
+    error = result.error if result.status is not TaskStatus.COMPLETED else None
+    story.tell(
+        ev.ToolReturned(
+            call_id=call.id,
+            tool=call.tool,
+            output=result.output,
+            error=error,
+            duration_s=message.duration_s,
+            usage=result.usage,
+            waited_s=result.waited_s,
+        )
+    )
+    if error is not None:
+        if call.delegated.mode == "handoff" or error.code in _ENDS_ALL:
+            story.fail(error)
+    elif story.state.handed_over and story.state.answer is None:
+        story.tell(ev.TaskCompleted(output=result.output))
 
 
 def _intend(story: _Story, call: MadeCall) -> None:
@@ -357,7 +440,9 @@ def _doubt_error(call: MadeCall, reason: str) -> ParacleError:
 def _output_checked(story: _Story, message: told.OutputChecked) -> None:
     if story.state.answer is None or message.turn != story.state.turn:
         return
-    if message.problems:
+    if message.problems and story.state.handed_over:
+        story.fail(errors.OutputInvalid.many("what the agent that took over answered does not fit", message.problems))
+    elif message.problems:
         _reject(story, message.problems)
     else:
         story.tell(ev.TaskCompleted(output=message.value))
@@ -373,7 +458,7 @@ def _reject(story: _Story, problems: tuple[Finding, ...]) -> None:
 
 def _deadline_passed(story: _Story, message: told.DeadlinePassed) -> None:
     state = story.state
-    if state.expires_at is None or message.at < state.expires_at:
+    if state.due_at is None or message.at < state.due_at:
         return
     doubtful = state.in_doubt()
     if doubtful:
@@ -384,12 +469,12 @@ def _deadline_passed(story: _Story, message: told.DeadlinePassed) -> None:
 
 
 def _timed_out(state: TaskState, at: datetime) -> ev.TaskTimedOut:
-    task, agent = state.job.task, state.job.agent
+    task, limits = state.job.task, state.job.limits
     error: ParacleError
     if task.deadline_at is not None and at >= task.deadline_at:
         error = errors.DeadlineExceeded(f"the task was not done by {task.deadline_at.isoformat()}")
     else:
-        limit = agent.spec.limits.wall_time_s if agent else 0
+        limit = limits.wall_time_s if limits else 0
         error = errors.LimitExceeded(f"limits.wall_time_s: the task took longer than {limit:g} s")
     return ev.TaskTimedOut(error=error.to_info())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Literal
 
@@ -12,7 +13,7 @@ from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import RunId, TaskId
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
-from paracle_domain.messages import Command, Json, Message, Received, Request
+from paracle_domain.messages import Command, Json, Message, Received, Request, Value
 
 
 class TaskStatus(StrEnum):
@@ -31,11 +32,35 @@ class TaskStatus(StrEnum):
         return self in {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.TIMED_OUT}
 
 
+class Allowance(Value):
+    """What is left of its parent's limits for a delegate and all that it sets going."""
+
+    turns: int = Field(ge=1)
+    tool_calls: int = Field(ge=0)
+    tokens: int = Field(ge=1)
+    cost_usd: Decimal | None = Field(default=None, ge=0)
+    wall_time_s: float = Field(gt=0)
+
+
+class TaskParent(Value):
+    """The call that a task answers, where an agent turned to another one. `depth` is 1 for the delegate of a step's.
+
+    `lineage` tells the questions apart that were asked on the way here, the first one first.
+    """
+
+    task_id: TaskId
+    call_id: str
+    agent: str
+    depth: int = Field(ge=1)
+    lineage: tuple[str, ...] = ()
+
+
 class Task(Message, type_name="task"):
     """One step attempt for a worker pool, on subject `task.{pool}`; its message id is its `task_id`.
 
     `target` names an agent or tool of the run's plan; `plan` is that plan's digest (`GetPlan` gives it).
-    `effect_scope` is the same for every attempt of the step: idempotency keys are derived from it.
+    `effect_scope` is the same for every attempt of the step: idempotency keys are derived from it. The task of a
+    delegate has a `parent` and its `allowance`; it never travels, since its parent's process works on it.
     """
 
     task_id: TaskId
@@ -48,6 +73,12 @@ class Task(Message, type_name="task"):
     input: Json = None
     effect_scope: str
     deadline_at: datetime | None = None
+    parent: TaskParent | None = None
+    allowance: Allowance | None = None
+
+    @property
+    def lineage(self) -> tuple[str, ...]:
+        return self.parent.lineage if self.parent else ()
 
 
 class TaskResult(Message, type_name="task.result"):
@@ -61,6 +92,7 @@ class TaskResult(Message, type_name="task.result"):
     output: Received = None
     error: ErrorInfo | None = None
     usage: Usage = Usage()
+    waited_s: float = Field(default=0.0, ge=0, description="seconds that it waited for people to decide")
 
 
 class CancelTask(Command, service="agent_runtime", verb="cancel_task"):

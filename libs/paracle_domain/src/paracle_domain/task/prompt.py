@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +14,7 @@ from paracle_domain.errors import ErrorInfo, ExpressionFailed, Finding
 from paracle_domain.inference.chat import ChatMessage, OutputFormat, Sampling, ToolDefinition, ToolResultPart
 from paracle_domain.inference.request import CallLabels, Complete
 from paracle_domain.plan import PlannedAgent
+from paracle_domain.task.delegation import MAX_DEPTH
 
 if TYPE_CHECKING:
     from paracle_domain.task.state import TaskState
@@ -70,6 +71,18 @@ def repair_request(problems: Sequence[Finding]) -> str:
     return f"Your answer was not accepted:\n{listed}\nGive the whole answer again, corrected, and nothing else."
 
 
+def _tools(state: TaskState) -> Iterator[ToolDefinition]:
+    for name, tool in state.job.tools.items():
+        yield ToolDefinition(name=name, description=tool.spec.description, input_schema=tool.spec.input)
+
+
+def _helpers(state: TaskState) -> Iterator[ToolDefinition]:
+    """Delegates, unless it is too deep down to ask one."""
+    if len(state.job.task.lineage) < MAX_DEPTH:
+        for name, helper in state.job.helpers.items():
+            yield ToolDefinition(name=name, description=helper.description, input_schema=helper.input_schema)
+
+
 def model_request(state: TaskState) -> Complete:
     """The question for the turn that is due.
 
@@ -90,10 +103,7 @@ def model_request(state: TaskState) -> Complete:
         call_id=state.model_call_id,
         model=spec.model.name,
         messages=(*((ChatMessage.system(told),) if told else ()), *state.messages),
-        tools=tuple(
-            ToolDefinition(name=name, description=tool.spec.description, input_schema=tool.spec.input)
-            for name, tool in state.job.tools.items()
-        ),
+        tools=(*_tools(state), *_helpers(state)),
         output=None if spec.output is None else OutputFormat(json_schema=spec.output),
         sampling=Sampling(
             temperature=spec.model.temperature,

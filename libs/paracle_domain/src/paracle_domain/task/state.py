@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from pydantic import JsonValue
 
+from paracle_domain.agent.spec import Limits
 from paracle_domain.errors import ErrorInfo, NotFound
 from paracle_domain.ids import derive_id
 from paracle_domain.inference.chat import ChatMessage, ToolCallPart, ToolResultPart
@@ -18,6 +19,7 @@ from paracle_domain.messages import JsonObject
 from paracle_domain.plan import Plan, PlannedAgent, PlannedTool
 from paracle_domain.task import events as ev
 from paracle_domain.task import prompt
+from paracle_domain.task.delegation import Helper, limits_of
 from paracle_domain.task.messages import Task, TaskStatus
 from paracle_domain.tool.spec import Effect
 
@@ -29,6 +31,8 @@ class Job:
     task: Task
     target: PlannedAgent | PlannedTool
     tools: dict[str, PlannedTool]
+    helpers: dict[str, Helper]
+    plan: Plan
 
     @classmethod
     def of(cls, task: Task, plan: Plan) -> Job:
@@ -37,17 +41,26 @@ class Job:
         Raises
         ------
         NotFound
-            If the plan lacks the target, or a tool that the target names.
+            If the plan lacks the target, or a tool or delegate that the target names.
         """
         if task.target_kind == "tool":
             tool = _planned(plan.tools, task.target, "tool", plan)
-            return cls(task, tool, {task.target: tool})
+            return cls(task, tool, {task.target: tool}, {}, plan)
         agent = _planned(plan.agents, task.target, "agent", plan)
-        return cls(task, agent, {name: _planned(plan.tools, name, "tool", plan) for name in agent.spec.tools})
+        tools = {name: _planned(plan.tools, name, "tool", plan) for name in agent.spec.tools}
+        helpers = {
+            one.tool_name: Helper(one, _planned(plan.agents, one.agent, "agent", plan)) for one in agent.spec.delegates
+        }
+        return cls(task, agent, tools, helpers, plan)
 
     @property
     def agent(self) -> PlannedAgent | None:
         return self.target if isinstance(self.target, PlannedAgent) else None
+
+    @property
+    def limits(self) -> Limits | None:
+        """How far the agent may go, with all that it sets going."""
+        return limits_of(self.target, self.task.allowance) if isinstance(self.target, PlannedAgent) else None
 
 
 def _planned[T](parts: dict[str, T], name: str, kind: str, plan: Plan) -> T:
@@ -60,7 +73,7 @@ def _planned[T](parts: dict[str, T], name: str, kind: str, plan: Plan) -> T:
 class MadeCall:
     """A tool call of the task. `ref` is the model's name for it; `key` names its effect, if it has one.
 
-    `result` is what the model is told; a call without one is under way.
+    `delegated` is there if another agent answers it. `result` is what the model is told; without one it is under way.
     """
 
     id: str
@@ -72,6 +85,7 @@ class MadeCall:
     key: str | None = None
     sent: bool = False
     confirmed: bool = False
+    delegated: ev.TaskDelegated | None = None
     result: ToolResultPart | None = None
 
 
@@ -80,6 +94,8 @@ class TaskState:
     """A task at one moment. `messages` is the conversation without the system message, which follows from the job.
 
     `answer` is a final answer that has yet to be checked; `tried` counts the failures of the present model call.
+    `usage` is what this task used, `delegated` what its delegates did. `waited_s` are seconds of waiting for people, in
+    which wall time stands still; `turn_waited_s` those of this turn, whose waits overlap.
     """
 
     job: Job
@@ -94,6 +110,9 @@ class TaskState:
     answer: str | None = None
     rejections: int = 0
     usage: Usage = field(default_factory=Usage)
+    delegated: Usage = field(default_factory=Usage)
+    waited_s: float = 0.0
+    turn_waited_s: float = 0.0
     output: JsonValue = None
     error: ErrorInfo | None = None
 
@@ -114,8 +133,28 @@ class TaskState:
 
     @property
     def spent(self) -> Usage:
-        """What the task used so far, its tool calls counted."""
-        return self.usage.model_copy(update={"tool_calls": len(self.calls)})
+        """What the task used so far, with its tool calls and all that its delegates used."""
+        return self.usage.model_copy(update={"tool_calls": len(self.calls)}) + self.delegated
+
+    @property
+    def turns(self) -> int:
+        """Turns so far, those of its delegates counted."""
+        return self.turn + self.delegated.model_calls
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When the task is over if nothing happens. While a delegate works, its own wall time counts instead."""
+        if any(call.delegated for call in self.open_calls):
+            return self.job.task.deadline_at
+        return self.expires_at
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether the answer is that of an agent which the task was handed to."""
+        newest = self.calls[-1] if self.calls else None
+        if newest is None or newest.delegated is None or newest.turn != self.turn:
+            return False
+        return newest.delegated.mode == "handoff" and newest.result is not None and not newest.result.is_error
 
     def call(self, call_id: str) -> MadeCall | None:
         """The open call `call_id`."""
@@ -159,6 +198,8 @@ def evolve(state: TaskState, event: ev.TaskEvent) -> TaskState:
             return replace(state, tried=state.tried + 1, retry_at=event.retry_at)
         case ev.ToolReturned():
             return _returned(state, event)
+        case ev.TaskDelegated():
+            return _changed(state, event.call_id, delegated=event)
         case ev.EffectIntended() | ev.EffectSent() | ev.EffectConfirmed() | ev.EffectFailed() | ev.EffectInDoubt():
             return _ledgered(state, event)
         case ev.OutputRejected():
@@ -221,6 +262,7 @@ def _replied(state: TaskState, event: ev.ModelReplied) -> TaskState:
         turn=event.turn,
         tried=0,
         retry_at=None,
+        turn_waited_s=0.0,
         calls=state.calls + made,
         answer=None if wishes else event.message.text,
         usage=state.usage + event.usage,
@@ -237,10 +279,34 @@ def _returned(state: TaskState, event: ev.ToolReturned) -> TaskState:
     if open_call is None:
         return state
     done = _changed(state, event.call_id, result=prompt.tool_result(open_call.ref, event.output, event.error))
+    if event.usage is not None:
+        done = replace(done, delegated=done.delegated + event.usage)
+    done = _waited(done, event.waited_s)
     if done.open_calls or done.job.agent is None:
         return done
     results = [call.result for call in done.calls if call.turn == done.turn and call.result is not None]
-    return replace(done, messages=(*done.messages, ChatMessage.tool(*results)))
+    done = replace(done, messages=(*done.messages, ChatMessage.tool(*results)))
+    return replace(done, answer=_handed_answer(done, open_call, event)) if done.handed_over else done
+
+
+def _handed_answer(state: TaskState, call: MadeCall, event: ev.ToolReturned) -> str | None:
+    """What a delegate answered for good, as the text that is held against the agent's own output schema."""
+    agent = state.job.agent
+    if agent is None or agent.spec.output is None:
+        return None
+    said, free = event.output, state.job.helpers[call.tool].agent.spec.output is None
+    return said if free and isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+
+
+def _waited(state: TaskState, seconds: float) -> TaskState:
+    """Waits of one turn overlap, so the longest of them counts."""
+    more = seconds - state.turn_waited_s
+    if more <= 0:
+        return state
+    later = state.expires_at and state.expires_at + timedelta(seconds=more)
+    if later is not None and state.job.task.deadline_at is not None:
+        later = min(later, state.job.task.deadline_at)
+    return replace(state, expires_at=later, waited_s=state.waited_s + more, turn_waited_s=seconds)
 
 
 def _changed(state: TaskState, call_id: str, **changes: object) -> TaskState:
