@@ -1,6 +1,7 @@
 """Use cases: what is kept, what is answered, what is found missing and mended."""
 
 import logging
+from datetime import timedelta
 
 import pytest
 from observability_samples import (
@@ -23,7 +24,7 @@ from paracle_domain.histories import Begun
 from paracle_domain.machine import EventRecord
 from paracle_observability.ports import EventLog
 from paracle_observability.projections import messages
-from paracle_observability.rollcall import SETTLED
+from paracle_observability.rollcall import SETTLED, RollCall
 from paracle_observability.service import SUSPECTS, Observability
 
 CALL = Context(tenant="default")
@@ -164,6 +165,16 @@ async def test_all_that_began_is_asked_for_page_by_page_and_once(
     truth.births = []
     await observability.sweep(0)
     assert await log.asked_until("run") == NOW - SETTLED
+
+
+async def test_a_clock_that_was_ahead_leaves_nothing_out(log: EventLog, truth: ScriptedHistories):
+    clock = [NOW + timedelta(hours=1)]
+    rolls = RollCall(log, {"run": truth}, lambda: clock[0])
+    assert await rolls.round(0) == 0
+    clock[0] = NOW
+    truth.births = [Begun(tenant="default", id=RUN, at=NOW - timedelta(seconds=5))]
+    assert await rolls.round(0) == 1
+    assert await rolls.round(0) == 0
 
 
 async def test_a_whole_run_is_left_alone(observability: Observability, truth: ScriptedHistories):

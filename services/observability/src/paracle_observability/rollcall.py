@@ -39,7 +39,8 @@ class RollCall:
 
     async def _ask(self, entity: str, roster: Roster, quiet_s: float) -> int:
         now = self._clock()
-        since, after = await self._events.asked_until(entity) or now - FIRST, ""
+        asked = await self._events.asked_until(entity) or now - FIRST
+        since, after = min(asked, now - SETTLED), ""  # a clock that was ahead for a while leaves nothing out
         absent, more = 0, True
         while more:
             begun = await roster.begun(since, after, now, PAGE)
