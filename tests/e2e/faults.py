@@ -1,4 +1,4 @@
-"""What is on its way when the orchestrator is killed at a chosen point: a run for each kind of directive."""
+"""What is on its way when a service is killed at a chosen point: a run for each kind of directive."""
 
 from __future__ import annotations
 
@@ -36,18 +36,19 @@ from paracle_domain.run.directives import (
 )
 from paracle_embedded import ProcessRef, free_port, spawn
 
-ORCHESTRATOR: Final = next(one for one in SERVICES if one.name == "orchestrator")
+_SERVICES: Final = {one.name: one for one in SERVICES}
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A workflow, what is done to its run, and which message of it is the chosen one: the first that matches."""
+    """A workflow, what is done to its run, whose service is killed, and at which message: the first that matches."""
 
     name: str
     match: str
     steps: tuple[Mapping[str, Any], ...]
     drive: Drive = leave_alone
     gaps: tuple[Gap, ...] = tuple(Gap)
+    service: str = "orchestrator"
 
     @property
     def workflow(self) -> str:
@@ -131,7 +132,27 @@ BESIDES: Final = (
 )
 """What else a run's history hangs on: its ends, time, and people."""
 
-CASES: Final = (*itertools.chain.from_iterable(BY_DIRECTIVE.values()), *BESIDES)
+_SAID: Final = (Gap.BEFORE_PUBLISH, Gap.BEFORE_ACK)  # the agent runtime acks where it publishes, outside its mailboxes
+OF_RUNTIME: Final = (
+    Case(
+        "result",
+        r"\.result\..* task\.result .*\"step\":\"one\"",
+        (count("one", tool="count_once"), count("two", "one")),
+        gaps=_SAID,
+        service="agent_runtime",
+    ),
+    Case(
+        "stopped",
+        r"\.result\..* task\.result .*\"cancelled\"",
+        (count("one"), doze("slow", 600)),
+        drive=cancel,
+        gaps=_SAID,
+        service="agent_runtime",
+    ),
+)
+"""What the agent runtime says of tasks."""
+
+CASES: Final = (*itertools.chain.from_iterable(BY_DIRECTIVE.values()), *BESIDES, *OF_RUNTIME)
 HELPERS: Final = {
     "fault-child": [count("inner")],
     "fault-slow-child": [doze("long", 600)],
@@ -161,13 +182,13 @@ class Outcome:
 
 
 async def outcome(system: System, case: Case, gap: Gap | None) -> Outcome:
-    """How a run of `case` ends if the orchestrator is killed in `gap`; `None`: if it is not."""
+    """How a run of `case` ends if its service is killed in `gap`; `None`: if it is not."""
     name = f"{case.name}-{gap}"
     async with desk(system.stack.nats_url) as at:
         if gap is None:
             run_id = await _play(at, case, name)
         else:
-            with killed(system, gap, case.match) as doomed:
+            with killed(system, case, gap) as doomed:
                 playing = asyncio.create_task(_play(at, case, name))
                 await eventually(lambda: not doomed.alive, within_s=60)
             assert doomed.exit_code == -9
@@ -205,15 +226,15 @@ async def _ended(at: Desk, run_id: str) -> RunView | None:
 
 
 @contextmanager
-def killed(system: System, gap: Gap, match: str) -> Iterator[ProcessRef]:
-    """The orchestrator, replaced by one that is to die; afterwards an ordinary one is there again."""
-    stack = system.stack
-    stack.kill(ORCHESTRATOR.name)
+def killed(system: System, case: Case, gap: Gap) -> Iterator[ProcessRef]:
+    """The service, replaced by one that is to die; afterwards an ordinary one is there again."""
+    stack, service = system.stack, _SERVICES[case.service]
+    stack.kill(service.name)
     port = free_port()
     doomed = spawn(
-        [sys.executable, "-m", "paracle_chassis.testing.faults", ORCHESTRATOR.package, gap, match, "1"],
+        [sys.executable, "-m", "paracle_chassis.testing.faults", service.package, gap, case.match, "1"],
         log=stack.root / "logs" / "doomed.log",
-        env=stack.env(ORCHESTRATOR, port),
+        env=stack.env(service, port),
         cwd=stack.root,
     )
     try:
@@ -222,4 +243,4 @@ def killed(system: System, gap: Gap, match: str) -> Iterator[ProcessRef]:
         yield doomed
     finally:
         doomed.kill_tree()
-        stack.start(ORCHESTRATOR.name)
+        stack.start(service.name)

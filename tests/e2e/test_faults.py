@@ -1,6 +1,7 @@
-"""The orchestrator is killed between commit and publish, publish and ack, ack and next fetch: it makes no difference.
+"""A service is killed between commit and publish, publish and ack, ack and next fetch: it makes no difference.
 
-For each kind of directive, and for what else moves a run. `make test` takes one gap of each case, `make chaos` all.
+The orchestrator for each kind of directive, and for what else moves a run; the agent runtime for what it says of tasks.
+`make test` takes one gap of each case, `make chaos` all.
 """
 
 from __future__ import annotations

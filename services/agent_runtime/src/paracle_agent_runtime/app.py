@@ -34,10 +34,10 @@ from paracle_domain.ids import new_id
 _log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings) -> Service:
-    """The service over NATS and PostgreSQL."""
-    bus = NatsBus("agent_runtime", settings)
-    database = Database(settings, "paracle_agent_runtime")
+def create_app(settings: Settings, *, bus: NatsBus | None = None, database: Database | None = None) -> Service:
+    """The service over NATS and PostgreSQL; tests give a bus and a database that fail as they say."""
+    bus = bus or NatsBus("agent_runtime", settings)
+    database = database or Database(settings, "paracle_agent_runtime")
     http = HttpTools(body_limit=settings.http_tool_body_limit)
     store = PostgresEventStore(database.pool, TASK_TABLES)
     queries = Queries.load("paracle_agent_runtime")
