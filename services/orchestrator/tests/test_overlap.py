@@ -189,3 +189,43 @@ async def _whole(replica: Any, run_id: str) -> Any:
             return await replica.host.read(run_id)
         except Unavailable:
             continue
+
+
+async def test_no_mail_is_taken_for_done_because_of_what_is_never_stored(
+    desk: Any, replica: Any, tools: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result comes while this replica builds on a state that another one has left behind, without its step."""
+    desk.knows("w", tools.plan_of({"id": "a"}, {"id": "b", "needs": ["a"]}, {"id": "x"}, {"id": "y"}))
+    run_id = await desk.start("w")
+    first = {task.step: task for task in tools.tasks(desk.bus.take())}
+    gate, loads = Gate(desk.store), asyncio.Event()
+    load = desk.store.load
+
+    async def held(*given: Any) -> Any:
+        await loads.wait()
+        return await load(*given)
+
+    one = asyncio.create_task(desk.finish(first["x"]))
+    await eventually(lambda: gate.waiting)
+    elsewhere = asyncio.create_task(replica.finish(first["a"]))
+    await eventually(lambda: len(gate.waiting) == 2)
+    gate.waiting.reverse()
+    await gate.open()
+    await elsewhere
+    (last,) = tools.tasks(desk.bus.take())
+    monkeypatch.setattr(desk.store, "load", held)
+    two = asyncio.create_task(desk.finish(last))
+    await asyncio.sleep(0)
+    await gate.open()
+    await eventually(lambda: not gate.waiting)
+    three = asyncio.create_task(desk.finish(first["y"]))
+    await eventually(lambda: gate.waiting)
+    loads.set()
+    everything = asyncio.gather(one, two, three)
+    while not everything.done():
+        await eventually(lambda: gate.waiting or everything.done())
+        if gate.waiting:
+            await gate.open()
+    await everything
+    view = await desk.service.get_run(GetRun(run_id=run_id), CALL)
+    assert view.run.status is RunStatus.COMPLETED

@@ -108,10 +108,12 @@ class _Turn:
 
     @property
     def idle(self) -> bool:
-        """Whether some mail changed nothing. That may only seem so: what is cached may have been moved on elsewhere,
-        and what is not stored yet (this very mail may have led to it, in a try that failed) may never be.
+        """Whether there is mail, and none of it changed anything.
+
+        That may only seem so: what is cached may have been moved on elsewhere, and what is not stored yet (this very
+        mail may have led to it, in a try that failed) may never be. Where something is appended, that shows.
         """
-        return bool(self.repeats)
+        return bool(self.repeats) and not self.pages
 
 
 @dataclass(slots=True)
@@ -172,11 +174,15 @@ class RunHost:
         waiting = _by_run(mail)
         handled = Handled()
         sure: set[str] = set()
+        loaded: dict[str, Entry] = {}
         for _ in range(_ROUNDS):
-            entries = await self._entries_for(waiting, sure, handled.broken)
+            entries = await self._entries_for(waiting, loaded, sure, handled.broken)
             turns = self._decide_all(entries, waiting, handled.broken)
-            again = {turn.entry.id for turn in turns if turn.idle and not (turn.entry.stored and turn.entry.id in sure)}
-            again |= await self._commit([turn for turn in turns if turn.pages and turn.entry.id not in again])
+            idle = [turn for turn in turns if turn.idle]
+            ahead = [turn for turn in idle if not turn.entry.stored]
+            again = {turn.entry.id for turn in idle if turn.entry.stored and turn.entry.id not in sure}
+            again |= await self._commit([turn for turn in turns if turn.pages])
+            again |= await self._unsettled(ahead)
             kept = [turn for turn in turns if turn.entry.id not in again]
             await self._publish(kept)
             handled.note(kept)
@@ -184,7 +190,7 @@ class RunHost:
                 return handled
             async with self._appending:
                 pass  # what this was decided from is stored now, or is not to be
-            await self._load(again, handled.broken)
+            loaded = await self._load(again, handled.broken)
             sure = again  # also of those that are not there, for they begin in this batch
             waiting = {run_id: waiting[run_id] for run_id in again if run_id not in handled.broken}
         raise Conflict(f"{len(waiting)} runs changed {_ROUNDS} times while they were being changed; try again")
@@ -197,14 +203,31 @@ class RunHost:
             raise broken[run_id]
         return found
 
+    async def _unsettled(self, ahead: Sequence[_Turn]) -> set[str]:
+        """Runs of turns that came to nothing because of what was still being appended, and then was not stored."""
+        if not ahead:
+            return set()
+        async with self._appending:
+            pass  # that was there first
+        return {turn.entry.id for turn in ahead if not turn.entry.stored}
+
     async def _entries_for(
-        self, waiting: Mapping[str, Sequence[Mail]], sure: set[str], broken: dict[str, Exception]
+        self,
+        waiting: Mapping[str, Sequence[Mail]],
+        loaded: Mapping[str, Entry],
+        sure: set[str],
+        broken: dict[str, Exception],
     ) -> dict[str, Entry]:
-        """Entries of the runs with mail: from the cache, from the store (these are `sure`), or new for a `Begin`."""
+        """Entries of the runs with mail: from the cache, from the store (these are `sure`), or new for a `Begin`.
+
+        What is cached may be older than what was just `loaded`: what was taken back left it behind.
+        """
         found: dict[str, Entry] = {}
         missing: list[str] = []
         for run_id, mails in waiting.items():
-            known = self._entries.get(run_id)
+            known, newer = self._entries.get(run_id), loaded.get(run_id)
+            if newer is not None and (known is None or known.state.seq < newer.state.seq):
+                known = newer
             if known is not None:
                 found[run_id] = known
             elif isinstance(mails[0].message, Begin) and not mails[0].redelivered:
