@@ -9,7 +9,7 @@ import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
 
-from tests.e2e.deciding import step_is
+from tests.e2e.deciding import asked_for, step_is
 from tests.e2e.world import PATIENCE_S, ROOT, System, paracle
 
 from paracle_chassis.testing.eventually import eventually
@@ -38,8 +38,7 @@ async def test_the_refund_is_approved_paid_and_settled(system: System) -> None:
     given = ("-i", "order=A-17", "-i", "amount:=49.5", "-i", "reason=arrived broken")
     run_id = (await command(system, "run", "refund", *given)).strip()
     async with system.client() as client:
-        await step_is(client, run_id, "approve", StepStatus.WAITING)
-        (one,) = (await client.approvals(run_id=run_id)).approvals
+        one = await asked_for(client, run_id)
         assert one.action == {"pay": {"order": "A-17", "amount": 49.5}, "because": "arrived broken"}
         await command(system, "approvals", "approve", one.approval_id, "--digest", one.digest, "--reason", "photo seen")
         await step_is(client, run_id, "settled", StepStatus.WAITING)
@@ -60,8 +59,7 @@ async def test_a_small_refund_needs_nobody_and_a_rejected_one_gives_back(system:
         await rest.signal(small, "settled", {"reference": "B-1"})
         assert (await rest.wait(small)).output == {"paid": 5, "approved_by": [], "reference": "B-1"}
         large = (await rest.start_run("refund", {"order": "A-2", "amount": 500, "reason": "late"})).run_id
-        await step_is(rest, large, "approve", StepStatus.WAITING)
-        (one,) = (await rest.approvals(run_id=large)).approvals
+        one = await asked_for(rest, large)
         await rest.decide(one.approval_id, "reject", digest=one.digest, reason="not our order")
         run = await rest.wait(large)
     assert run.error is not None
