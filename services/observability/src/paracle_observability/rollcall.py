@@ -10,7 +10,7 @@ from typing import Final
 from paracle_domain.errors import ParacleError
 from paracle_observability.ports import EventLog, Roster
 
-PAGE: Final = 1_000
+PAGE: Final = 2_500  # as many as fit into one message
 # What began longer ago is committed by now, or never will be: statements are cut off after 30 s, and clocks differ.
 SETTLED: Final = timedelta(seconds=45)
 # How far the first question of all goes back.
