@@ -73,3 +73,8 @@ async def post(client: Client, frames: Iterable[bytes]) -> None:
     # The client's own way in below `publish`, which would build the frames again; tests hold it.
     await client._send_command(b"".join(frames))  # noqa: SLF001
     await client._flush_pending()  # noqa: SLF001
+
+
+async def written(client: Client) -> None:
+    """Wait until all that was sent before is written. nats-py's own `flush` lets its PING overtake what waits to be."""
+    await client._flush_pending(force_flush=True)  # noqa: SLF001  # as above

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from nats.aio.msg import Msg
 
-from paracle_chassis import _lean
+from paracle_chassis import _lean, frames
 from paracle_chassis.inlet import Incoming, Inlet
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.topology import Durability
@@ -160,6 +160,7 @@ class Link:
         """
         try:
             async with asyncio.timeout(within_s):
+                await frames.written(self.client)
                 await self.client.flush(within_s)  # type: ignore[arg-type]  # nats-py says int and takes seconds
         except Exception as error:  # whatever it is, NATS did not answer
             raise Unavailable(f"NATS does not answer: {type(error).__name__}") from error
