@@ -50,6 +50,20 @@ def problems(doc: object) -> list[tuple[str, str]]:
         ),
         (document("Agent", {}, extra=1), "triage.yaml#2 extra", "there is no field 'extra'; known: apiVersion"),
         (document("Agent", {"model": {"nam": 1}}), "triage.yaml#2 spec.model.nam", "did you mean 'name'?"),
+        (
+            document(
+                "Tool", {"description": "d", "backend": {"type": "http", "url": "http://a", "headers": {"a b": "c"}}}
+            ),
+            "triage.yaml#2 spec.backend.headers.a b",
+            "'a b' is no name of a header",
+        ),
+        (
+            document(
+                "Tool", {"description": "d", "backend": {"type": "http", "url": "http://a", "headers": {"a": "b\n"}}}
+            ),
+            "triage.yaml#2 spec.backend.headers.a",
+            "holds a line break",
+        ),
         (document("Agent", {"tools": 5}), "triage.yaml#2 spec.tools", "give a list, or {add"),
         (document("Agent", {"tools": ["a", 3]}), "triage.yaml#2 spec.tools[1]", "valid string (got 3)"),
         (document("Agent", {"tools": {"ad": []}}), "triage.yaml#2 spec.tools.ad", "did you mean 'add'?"),

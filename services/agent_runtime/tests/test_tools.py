@@ -12,50 +12,20 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.test_utils import TestServer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tool_bench import Bench
 from yarl import URL
 
 from paracle_agent_runtime.schemas import Schemas, parse_answer
-from paracle_agent_runtime.tools.http import HttpTools
 from paracle_agent_runtime.tools.permissions import Grants, is_public
-from paracle_agent_runtime.tools.toolbox import Toolbox, ToolEnd
+from paracle_agent_runtime.tools.toolbox import ToolEnd
 from paracle_domain.errors import Forbidden, NotFound, SpecInvalid
-from paracle_domain.plan import PlannedTool
 from paracle_domain.task.events import TaskCompleted, dump_event, load_event
 from paracle_domain.task.inputs import Outcome
-from paracle_domain.tool.spec import Permissions, ToolSpec
+from paracle_domain.tool.spec import Permissions
 
 FOLDER = {"path": "mails"}
-
-
-def planned(**spec: Any) -> PlannedTool:
-    backend = spec.pop("backend", {"type": "builtin", "function": "noop"})
-    return PlannedTool(
-        name="t", revision=1, spec=ToolSpec.model_validate({"description": "d", "backend": backend, **spec})
-    )
-
-
-class Bench:
-    """A toolbox over a folder, with one secret."""
-
-    def __init__(self, root: Path, resolver: AbstractResolver | None = None) -> None:
-        self.bugs: list[str] = []
-        self.http = HttpTools(body_limit=2_000, resolver=resolver)
-        self.box = Toolbox(
-            schemas=Schemas(),
-            http=self.http,
-            files_root=root,
-            environment={"PARACLE_SECRET_KEY": "hunter2secret"},
-            log_bug=lambda name, _: self.bugs.append(name),
-        )
-
-    async def call(self, arguments: dict[str, Any], *, key: str | None = None, **spec: Any) -> ToolEnd:
-        return await self.box.call(os.urandom(4).hex(), planned(**spec), arguments, key=key)
-
-    async def builtin(self, function: str, arguments: dict[str, Any], *paths: str, **options: Any) -> ToolEnd:
-        backend = {"type": "builtin", "function": function, "options": options}
-        return await self.call(arguments, backend=backend, permissions={"paths": paths})
 
 
 @pytest.fixture
@@ -267,6 +237,7 @@ async def test_what_is_no_arithmetic_is_refused(bench: Bench, expression: str):
     assert bench.bugs == []
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 async def test_calculating_any_text_gives_a_number_or_a_clear_error(text: str):
     bench = Bench(Path())
@@ -276,12 +247,63 @@ async def test_calculating_any_text_gives_a_number_or_a_clear_error(text: str):
 
 
 async def test_json_query(bench: Bench):
-    value = {"items": [{"name": "a"}, {"name": "b"}]}
-    assert (await bench.builtin("json_query", {"value": value, "path": "items[1].name"})).output == {"value": "b"}
-    missing = await bench.builtin("json_query", {"value": value, "path": "items[1].size"})
-    assert missing.error is not None
-    assert missing.error.message == "items[1] has no size"
-    assert (await bench.builtin("json_query", {"value": value, "path": "items[x"})).error is not None
+    value = {"items": [{"name": "a", "n": 1}, {"name": "b", "n": 2}]}
+    assert (await bench.builtin("json_query", {"value": value, "query": "items[1].name"})).output == {"value": "b"}
+    assert (await bench.builtin("json_query", {"value": value, "query": "sum(items[].n)"})).output == {"value": 3}
+    assert (await bench.builtin("json_query", {"value": value, "query": "items[7].name"})).output == {"value": None}
+    assert (await bench.builtin("json_query", {"value": value})).output == {"value": value}
+
+
+@pytest.mark.parametrize("query", ["items[x", "nope(@)", "sum(@)", "@.", "to_number('nan')", "(" * 900, "items[::0]"])
+async def test_what_is_no_query_is_refused(bench: Bench, query: str):
+    end = await bench.builtin("json_query", {"value": {"items": []}, "query": query})
+    assert end.error is not None
+    assert (end.error.code, end.error.path) == ("input_schema_mismatch", "query")
+    assert bench.bugs == []
+
+
+@pytest.mark.filterwarnings("ignore:deprecated string literal")
+@settings(deadline=None)
+@given(st.text(alphabet="abc@[]{}*?.,:|&!'\"`() 0123456789<>=-", max_size=40))
+async def test_any_query_gives_a_value_or_a_clear_error(query: str):
+    bench = Bench(Path())
+    await bench.builtin("json_query", {"value": {"a": [1, {"b": "c"}]}, "query": query})
+    assert bench.bugs == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "[@,@]|" * 60 + "@",
+        "[@,@][]|" * 60 + "@",
+        "{a:@,b:@}|" * 60 + "@",
+        "join('', [@,@])|" * 60 + "@",
+        "to_string([@,@])|" * 40 + "@",
+        "map(&map(&map(&@, [@,@,@]), [@,@,@]), [@,@,@])|[]|[]|" * 18 + "@",
+        "[[@,@]|[@,@]|" + "[@,@]|" * 50 + "@,[@,@]|" + "[@,@]|" * 50 + "@]|[0]==[1]",
+    ],
+)
+async def test_queries_that_grow_without_end_are_stopped(bench: Bench, query: str):
+    end = await bench.builtin("json_query", {"value": "xxxxxxxxxxxxxxxx", "query": query})
+    assert end.error is not None
+    assert end.error.code == "limit_exceeded", end.error
+    assert bench.bugs == []
+
+
+async def test_csv_query(bench: Bench, tmp_path: Path):
+    text = 'name,price\n"Ada, L.",3\nBob,12\nCid\n'
+    dear = "[?to_number(price) > `10`].name"
+    assert (await bench.builtin("csv_query", {"text": text, "query": dear})).output == {"value": ["Bob"]}
+    rows = (await bench.builtin("csv_query", {"text": "1;2\n\n3;4", "delimiter": ";", "header": False})).output
+    assert rows == {"value": [["1", "2"], ["3", "4"]]}
+    (tmp_path / "mails" / "list.csv").write_text(text)
+    end = await bench.builtin("csv_query", {"path": "list.csv", "query": "[-1]"}, "mails")
+    assert end.output == {"value": {"name": "Cid", "price": ""}}
+    for wrong in ({}, {"text": "a", "path": "b"}, {"text": '"a'}, {"text": "a", "delimiter": "\n"}):
+        refused = await bench.builtin("csv_query", wrong)
+        assert refused.error is not None
+        assert refused.error.code == "input_schema_mismatch"
+    assert bench.bugs == []
 
 
 async def test_now_and_sleep(bench: Bench):
@@ -383,7 +405,8 @@ async def http(
     method, key = more.pop("method", "POST"), more.pop("key", None)
     permissions = {"hosts": [f"127.0.0.1:{server.port}"], "private_networks": True, "secrets": ["KEY"]}
     url = f"http://127.0.0.1:{server.port}{path}"
-    backend = {"type": "http", "method": method, "url": url, "headers": more.pop("headers", {})}
+    places = {name: more.pop(name) for name in ("query", "header_arguments", "body", "body_type") if name in more}
+    backend = {"type": "http", "method": method, "url": url, "headers": more.pop("headers", {})} | places
     return await bench.call(
         arguments or {}, backend=backend, permissions=permissions | more.pop("permissions", {}), key=key, **more
     )
@@ -404,6 +427,77 @@ async def test_a_get_carries_the_rest_as_query(bench: Bench, server: TestServer)
     end = await http(bench, server, "/echo/x?fixed=1", {"q": "a b", "n": 2}, method="GET")
     assert isinstance(end.output, dict)
     assert URL(str(end.output["url"])).query == {"fixed": "1", "q": "a b", "n": "2"}
+
+
+async def test_arguments_go_where_the_backend_says(bench: Bench, server: TestServer):
+    places = {"query": {"tag": "tags", "q": "q"}, "header_arguments": {"X-Trace": "trace", "X-None": "none"}}
+    given = {"id": 7, "tags": ["a", "b"], "trace": "t", "n": 1, "q": None}
+    end: Any = await http(bench, server, "/echo/{id}", given, **places)
+    assert end.output["url"] == "/echo/7?tag=a&tag=b"
+    assert end.output["body"] == '{"n": 1}'
+    assert (end.output["headers"]["X-Trace"], "X-None" in end.output["headers"]) == ("t", False)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "more", "body"),
+    [
+        ("POST", {"item": [1, 2]}, {"body": "item"}, "[1, 2]"),
+        ("PUT", {}, {"body": "item"}, ""),
+        ("POST", {"a": "x y", "b": [1, 2], "c": None}, {"body_type": "form"}, "a=x+y&b=1&b=2"),
+        ("DELETE", {}, {}, ""),
+        ("DELETE", {"why": "old"}, {}, '{"why": "old"}'),
+        ("POST", {}, {}, "{}"),
+    ],
+)
+async def test_bodies_are_what_the_backend_says(
+    bench: Bench, server: TestServer, method: str, arguments: dict[str, Any], more: dict[str, Any], body: str
+):
+    end: Any = await http(bench, server, "/echo/x", arguments, method=method, **more)
+    assert end.output["body"] == body
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more"),
+    [({"item": 1, "other": 2}, {"body": "item"}), ({"a": [1]}, {"body": "a", "body_type": "form"})],
+)
+async def test_arguments_without_a_place_are_refused(
+    bench: Bench, server: TestServer, arguments: dict[str, Any], more: dict[str, Any]
+):
+    end = await http(bench, server, "/echo/x", arguments, **more)
+    assert end.error is not None
+    assert (end.error.code, end.outcome) == ("input_schema_mismatch", Outcome.NOT_DONE)
+
+
+async def test_http_request_sends_what_it_is_told(bench: Bench, server: TestServer):
+    permissions = {"hosts": ["127.0.0.1"], "private_networks": True}
+    url = f"http://127.0.0.1:{server.port}/echo/x"
+    arguments = {"url": url, "method": "POST", "headers": {"X-A": "b"}, "body": {"n": 1}}
+    end: Any = await bench.granted("http_request", arguments, permissions, key="eff_1")
+    assert (end.output["status"], end.output["content_type"]) == (200, "application/json")
+    seen = end.output["body"]
+    assert (seen["body"], seen["headers"]["X-A"], seen["headers"]["Idempotency-Key"]) == ('{"n": 1}', "b", "eff_1")
+    text: Any = await bench.granted("http_request", {**arguments, "body": "plain"}, permissions, key="eff_2")
+    assert text.output["body"]["body"] == "plain"
+    assert (await bench.granted("http_request", {"url": url, "method": "HEAD"}, permissions)).error is None
+    refused = await bench.granted("http_request", {"url": url, "body": 1}, permissions)
+    assert refused.error is not None
+    assert refused.error.path == "body"
+    ghost = await bench.granted("http_request", {"url": "http://[", "method": "GET"}, permissions)
+    assert ghost.error is not None
+    assert ghost.error.path == "url"
+
+
+async def test_web_page_gives_text_with_its_links(bench: Bench, server: TestServer):
+    permissions = {"hosts": ["127.0.0.1"], "private_networks": True}
+    html = "<title>T</title><h1>Hi</h1><script>no()</script><p>See <a href='/docs?a=b'>the docs</a>.</p>"
+    url = URL(f"http://127.0.0.1:{server.port}/text").with_query({"say": html, "as": "text/html"})
+    end: Any = await bench.granted("web_page", {"url": str(url)}, permissions)
+    assert end.output["text"].split() == ["#", "Hi", "See", "[the", f"docs](http://127.0.0.1:{server.port}/docs?a=b)."]
+    assert end.output["truncated"] is False
+    short: Any = await bench.granted("web_page", {"url": str(url), "max_chars": 4}, permissions)
+    assert (short.output["text"], short.output["truncated"]) == ("# Hi", True)
+    plain: Any = await bench.granted("web_page", {"url": str(url.update_query({"as": "text/plain"}))}, permissions)
+    assert plain.output["text"] == html
 
 
 @pytest.mark.parametrize(

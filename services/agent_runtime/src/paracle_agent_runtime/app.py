@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import traceback
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,9 @@ from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.service import Runtime
 from paracle_agent_runtime.settings import Settings
 from paracle_agent_runtime.tools.http import HttpTools
+from paracle_agent_runtime.tools.permissions import redact
+from paracle_agent_runtime.tools.sandbox.bubblewrap import Bubblewrap
+from paracle_agent_runtime.tools.sandbox.commands import Commands
 from paracle_agent_runtime.tools.toolbox import Toolbox
 from paracle_chassis.app import Service
 from paracle_chassis.bus import Bus
@@ -58,8 +62,19 @@ def create_runtime(
     """The use cases on these connections."""
     worker = new_id("wrk")
     schemas = Schemas()
+    commands = Commands(
+        Bubblewrap(settings.bubblewrap),
+        unsandboxed=settings.unsandboxed_execution,
+        concurrency=settings.sandbox_concurrency,
+        most_memory_mb=settings.sandbox_memory_mb,
+    )
     toolbox = Toolbox(
-        schemas=schemas, http=http, files_root=settings.files_root, environment=os.environ, log_bug=_log_bug
+        schemas=schemas,
+        http=http,
+        commands=commands,
+        files_root=settings.files_root,
+        environment=os.environ,
+        log_bug=_log_bug,
     )
     queries = Queries.load("paracle_agent_runtime")
     shop = Workshop(
@@ -84,4 +99,5 @@ def create_runtime(
 
 
 def _log_bug(tool: str, error: Exception) -> None:
-    _log.error("tool %s broke", tool, exc_info=error)
+    trace = "".join(traceback.format_exception(error))
+    _log.error("tool %s broke: %s", tool, redact(trace, os.environ))

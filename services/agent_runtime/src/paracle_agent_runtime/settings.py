@@ -18,10 +18,24 @@ class Settings(ServiceSettings):
     files_root: Path = Field(
         Path(),
         title="Files root",
-        description="The folder that bounds what file tools may read; relative paths in manifests start here.",
+        description="The folder that bounds what file tools may touch; relative paths in manifests start here.",
     )
     http_tool_body_limit: int = Field(
         1 << 20, ge=1, le=1 << 26, title="Body limit", description="Most bytes of a response to an HTTP tool."
+    )
+    bubblewrap: str = Field(
+        "bwrap", min_length=1, title="Bubblewrap", description="The program that keeps commands of tools apart."
+    )
+    sandbox_concurrency: int = Field(
+        8, ge=1, le=1_000, title="Commands", description="Most commands of tools that one replica runs at once."
+    )
+    sandbox_memory_mb: int = Field(
+        1_024, ge=64, title="Memory of commands", description="Most memory of one command, whatever its manifest says."
+    )
+    unsandboxed_execution: bool = Field(
+        default=False,
+        title="Unsandboxed execution",
+        description="Run commands of tools without bubblewrap: they may do whatever this service may.",
     )
     worker_beat_s: float = Field(
         2.0, gt=0, title="Heartbeat", description="Seconds between two signs of life of a replica."

@@ -20,6 +20,8 @@ from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.service import Runtime
 from paracle_agent_runtime.tools.http import HttpTools
+from paracle_agent_runtime.tools.sandbox.bubblewrap import Bubblewrap
+from paracle_agent_runtime.tools.sandbox.commands import Commands
 from paracle_agent_runtime.tools.toolbox import Toolbox, ToolEnd
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.event_store import EventStore, Loaded
@@ -206,7 +208,14 @@ class CountingToolbox(Toolbox):
     """A toolbox that remembers its calls."""
 
     def __init__(self, schemas: Schemas) -> None:
-        super().__init__(schemas=schemas, http=HttpTools(), files_root=Path(), environment={}, log_bug=lambda *_: None)
+        super().__init__(
+            schemas=schemas,
+            http=HttpTools(),
+            commands=Commands(Bubblewrap()),
+            files_root=Path(),
+            environment={},
+            log_bug=lambda *_: None,
+        )
         self.calls: list[tuple[str, str | None]] = []
 
     async def call(self, plan: str, tool: PlannedTool, arguments: JsonObject, *, key: str | None = None) -> ToolEnd:

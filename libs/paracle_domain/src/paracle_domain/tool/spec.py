@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
 
+from paracle_domain.errors import quote
 from paracle_domain.messages import JsonObject
 from paracle_domain.workflow.spec import Seconds, Spec
 
 SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,127}$")]
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}")
+_BREAK: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def _header_name(name: str) -> str:
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"{quote(name)} is no name of a header")
+    return name
+
+
+def _header_value(value: str) -> str:
+    if _BREAK.search(value):
+        raise ValueError(f"{quote(value)} holds a line break or another control character, which no header can")
+    return value
+
+
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+HeaderValue = Annotated[str, AfterValidator(_header_value)]
 
 
 class Effect(StrEnum):
@@ -34,15 +54,29 @@ class BuiltinBackend(Spec):
 
 
 class HttpBackend(Spec):
-    """An HTTP endpoint. `{name}` in `url` is filled from the arguments (URL-quoted); the rest is the JSON body, or the
-    query of a GET. A header value `${NAME}` is that secret. The idempotency key travels in `idempotency_header`.
+    """An HTTP endpoint. `{name}` in `url` is filled from the arguments (URL-quoted); those that `query`,
+    `header_arguments` and `body` name go there; the rest is the body, or the query of a GET. A header value `${NAME}`
+    is that secret. The idempotency key travels in `idempotency_header`.
     """
 
     type: Literal["http"] = "http"
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
     url: str = Field(pattern=r"^https?://")
-    headers: dict[str, str] = {}
-    idempotency_header: str = "Idempotency-Key"
+    headers: dict[HeaderName, HeaderValue] = {}
+    query: dict[str, str] = Field(default={}, description="name in the query: the argument that fills it")
+    header_arguments: dict[HeaderName, str] = Field(default={}, description="header: the argument that fills it")
+    body: str | None = Field(default=None, description="the argument that is the whole body")
+    body_type: Literal["json", "form"] = "json"
+    idempotency_header: HeaderName = "Idempotency-Key"
+
+
+class Execution(Spec):
+    """Within what a tool may run commands: in the sandbox, without network, besides the tool's `timeout_s`."""
+
+    memory_mb: int = Field(default=256, ge=64, le=65_536, description="of all its processes together")
+    processes: int = Field(default=32, ge=1, le=4_096, description="at the same time")
+    output_bytes: int = Field(default=65_536, ge=1, le=1 << 20, description="standard output and error together")
+    scratch_mb: int = Field(default=64, ge=1, le=65_536, description="of files that it may write for itself")
 
 
 class Permissions(Spec):
@@ -51,7 +85,9 @@ class Permissions(Spec):
     hosts: tuple[str, ...] = Field(default=(), description="host names (or host:port) that it may connect to")
     private_networks: bool = Field(default=False, description="whether those hosts may have private addresses")
     paths: tuple[str, ...] = Field(default=(), description="folders that it may read")
+    write_paths: tuple[str, ...] = Field(default=(), description="folders that it may read and write")
     secrets: tuple[SecretName, ...] = Field(default=(), description="names of environment secrets that it may use")
+    execute: Execution | None = Field(default=None, description="whether, and within what, it may run commands")
 
 
 class ToolSpec(Spec):

@@ -7,27 +7,26 @@ bodies are bounded.
 
 from __future__ import annotations
 
-import json
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, override
-from urllib.parse import quote as url_quote
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from pydantic import JsonValue
 from yarl import URL
 
+from paracle_agent_runtime.tools.http_requests import Request, build
 from paracle_agent_runtime.tools.outcome import OutcomeUnknownError
 from paracle_agent_runtime.tools.permissions import Grants
 from paracle_domain.errors import (
     Forbidden,
-    InputInvalid,
     ParacleError,
     PayloadTooLarge,
     ToolFailed,
@@ -38,7 +37,6 @@ from paracle_domain.messages import JsonObject
 from paracle_domain.strict_json import parse_json
 from paracle_domain.tool.spec import HttpBackend
 
-_PLACE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # Codecs that a server may choose. Others of Python's (punycode, unicode_escape, …) are slow, or give no text.
 _CHARSETS: Final = re.compile(
     r"utf-?(8|16|32)(-?[lb]e)?|(us-)?ascii|latin-?1|iso-8859-\d+|(windows-|cp)\d+|koi8-[ru]|gb\w+|big5|shift_jis|euc-\w+",
@@ -47,6 +45,16 @@ _CHARSETS: Final = re.compile(
 _REDIRECTS: Final = 5
 _EXCERPT: Final = 300
 _GRANTS: Final[ContextVar[Grants]] = ContextVar("grants of the tool that is connecting")
+
+
+@contextmanager
+def acting_for(grants: Grants) -> Iterator[None]:
+    """Connect for the tool with these grants."""
+    token = _GRANTS.set(grants)
+    try:
+        yield
+    finally:
+        _GRANTS.reset(token)
 
 
 class CheckedResolver(AbstractResolver):
@@ -71,13 +79,13 @@ class CheckedResolver(AbstractResolver):
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
-    method: str
+class Answer:
+    """What came back, as text, without the secrets of whoever asked."""
+
+    status: int
     url: URL
-    headers: dict[str, str]
-    body: bytes | None
-    key: str
-    """Name of the header that carries the idempotency key."""
+    content_type: str
+    text: str
 
 
 class HttpTools:
@@ -118,13 +126,14 @@ class HttpTools:
         OutcomeUnknownError
             If the request went out and nothing trustworthy came back (5xx, broken connection, too much body).
         """
-        call = _build(backend, arguments, grants, key)
-        token = _GRANTS.set(grants)
-        try:
-            session = self._session(private=grants.permissions.private_networks, fresh=key is not None)
-            return await self._follow(session, call, grants, aiohttp.ClientTimeout(total=timeout_s))
-        finally:
-            _GRANTS.reset(token)
+        request = build(backend, arguments, grants, key)
+        return value_of(await self.send(request, grants, fresh=key is not None, timeout_s=timeout_s))
+
+    async def send(self, request: Request, grants: Grants, *, fresh: bool, timeout_s: float) -> Answer:
+        """The answer to `request`, redirects followed; `fresh` if it has an effect. Raises what `call` does."""
+        with acting_for(grants):
+            session = self._session(private=grants.permissions.private_networks, fresh=fresh)
+            return await self._follow(session, request, grants, aiohttp.ClientTimeout(total=timeout_s))
 
     def _session(self, *, private: bool, fresh: bool) -> aiohttp.ClientSession:
         """The pool for a call. One that was opened for private networks serves no other tool.
@@ -143,15 +152,15 @@ class HttpTools:
         return self._sessions[private, fresh]
 
     async def _follow(
-        self, session: aiohttp.ClientSession, call: _Call, grants: Grants, patience: aiohttp.ClientTimeout
-    ) -> JsonValue:
+        self, session: aiohttp.ClientSession, call: Request, grants: Grants, patience: aiohttp.ClientTimeout
+    ) -> Answer:
         for _ in range(_REDIRECTS + 1):
             grants.url(call.url)
             try:
                 async with session.request(
                     call.method, call.url, headers=call.headers, data=call.body, timeout=patience, allow_redirects=False
                 ) as response:
-                    onward = _redirected(call, response)
+                    onward = _redirected(call, response, grants)
                     if onward is None:
                         return await self._read(response, grants)
                     call = onward
@@ -159,7 +168,7 @@ class HttpTools:
                 raise _failure(call.url, error) from error
         raise ToolFailed(f"{_where(call.url)} redirects more than {_REDIRECTS} times")
 
-    async def _read(self, response: aiohttp.ClientResponse, grants: Grants) -> JsonValue:
+    async def _read(self, response: aiohttp.ClientResponse, grants: Grants) -> Answer:
         where = _where(response.url)
         if response.status >= 400:
             raise _refusal(response, await _excerpt(response, grants))
@@ -170,62 +179,30 @@ class HttpTools:
             body += await response.content.read(self._body_limit + 1 - len(body))
         if len(body) > self._body_limit:
             raise OutcomeUnknownError(PayloadTooLarge(f"{where} answered more than {self._body_limit:,} bytes"))
-        return _value(response, grants.redact(_decode(body, response)), where)
+        text = grants.redact(_decode(body, response))
+        return Answer(response.status, response.url, response.content_type, text)
 
 
-def _build(backend: HttpBackend, arguments: JsonObject, grants: Grants, key: str | None) -> _Call:
-    rest = dict(arguments)
-    for name in _PLACE.findall(backend.url):
-        if name not in arguments:
-            raise ToolFailed(f"backend.url names {{{name}}}, which is not among the arguments", path=name)
-        rest.pop(name, None)
-    filled = "/".join(_filled(part, arguments) for part in backend.url.split("/"))
-    try:
-        url = URL(filled, encoded=True)
-    except ValueError as error:
-        raise ToolFailed(f"{quote(filled)} is no URL: {error}", path="backend.url") from error
-    headers = {name: grants.fill_secrets(value) for name, value in backend.headers.items()}
-    if key is not None:
-        headers[backend.idempotency_header] = key
-    if backend.method == "GET":
-        url = url.extend_query({name: _plain(value) for name, value in rest.items()})
-        return _Call("GET", url, headers, None, backend.idempotency_header)
-    headers.setdefault("Content-Type", "application/json")
-    body = json.dumps(rest, ensure_ascii=False).encode()
-    return _Call(backend.method, url, headers, body, backend.idempotency_header)
-
-
-def _filled(part: str, arguments: JsonObject) -> str:
-    """`part` of a URL's path with its places filled: with one name, neither with none nor with the way up."""
-    names = _PLACE.findall(part)
-    filled = _PLACE.sub(lambda match: url_quote(_plain(arguments[match[1]]), safe=""), part)
-    if names and filled.partition("?")[0] in {"", ".", ".."}:
-        raise InputInvalid(f"{quote(arguments[names[0]])} cannot be a part of {quote(part)} in a URL", path=names[0])
-    return filled
-
-
-def _plain(value: JsonValue) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _redirected(call: _Call, response: aiohttp.ClientResponse) -> _Call | None:
+def _redirected(call: Request, response: aiohttp.ClientResponse, grants: Grants) -> Request | None:
     """The call that a redirect asks for; `None` if it is none, or may not be followed without sending a body twice."""
     location = response.headers.get("Location")
-    repeatable = call.method == "GET" or response.status in {307, 308}
+    repeatable = call.method in {"GET", "HEAD"} or response.status in {307, 308}
     if response.status not in {301, 302, 303, 307, 308} or location is None or not repeatable:
         return None
     try:
         url = response.url.join(URL(location))
         same = url.origin() == response.url.origin()
     except ValueError as error:
-        raise ToolFailed(f"{_where(response.url)} redirects to {quote(location)}, which is no address") from error
+        shown = quote(grants.redact(location))
+        raise ToolFailed(f"{_where(response.url)} redirects to {shown}, which is no address") from error
     if same:
-        return _Call(call.method, url, call.headers, call.body, call.key)
+        return Request(call.method, url, call.headers, call.body, call.key_header)
     if response.url.scheme == "https" and url.scheme != "https":
         raise Forbidden(f"{_where(response.url)} redirects from https to http", path="url")
-    harmless = {"content-type", "accept", call.key.lower()}
+    harmless = {"content-type", "accept", call.key_header.lower()}
+    # what may hold secrets stays with the host it is for
     kept = {name: value for name, value in call.headers.items() if name.lower() in harmless}
-    return _Call(call.method, url, kept, call.body, call.key)  # what may hold secrets stays with the host it is for
+    return Request(call.method, url, kept, call.body, call.key_header)
 
 
 def _refusal(response: aiohttp.ClientResponse, excerpt: str) -> Exception:
@@ -277,15 +254,16 @@ def _decode(body: bytes, response: aiohttp.ClientResponse) -> str:
         return body.decode("utf-8", "replace")
 
 
-def _value(response: aiohttp.ClientResponse, text: str, where: str) -> JsonValue:
-    if not text:
+def value_of(answer: Answer) -> JsonValue:
+    """JSON as it is, anything else as text; `None` if it is empty."""
+    if not answer.text:
         return None
-    if "json" not in response.content_type:
-        return text
+    if "json" not in answer.content_type:
+        return answer.text
     try:
-        return parse_json(text)
+        return parse_json(answer.text)
     except ValueError as error:
-        raise OutcomeUnknownError(_nonsense(where, text)) from error
+        raise OutcomeUnknownError(_nonsense(_where(answer.url), answer.text)) from error
 
 
 def _nonsense(where: str, text: str) -> ParacleError:

@@ -12,9 +12,13 @@ from pydantic import JsonValue
 
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.tools.builtin import BUILTINS
+from paracle_agent_runtime.tools.builtin.acting import Call
+from paracle_agent_runtime.tools.builtin.execution import Execution
+from paracle_agent_runtime.tools.builtin.web import Web
 from paracle_agent_runtime.tools.http import HttpTools
 from paracle_agent_runtime.tools.outcome import OutcomeUnknownError
-from paracle_agent_runtime.tools.permissions import Grants
+from paracle_agent_runtime.tools.permissions import Grants, redact
+from paracle_agent_runtime.tools.sandbox.commands import Commands
 from paracle_domain.errors import (
     ErrorInfo,
     Forbidden,
@@ -59,6 +63,7 @@ class Toolbox:
         *,
         schemas: Schemas,
         http: HttpTools,
+        commands: Commands,
         files_root: Path,
         environment: Mapping[str, str],
         log_bug: Callable[[str, Exception], None],
@@ -68,6 +73,7 @@ class Toolbox:
         self._files_root = files_root
         self._environment = environment
         self._log_bug = log_bug
+        self._acting = {**Web(http).functions, **Execution(commands, environment).functions}
 
     async def call(self, plan: str, tool: PlannedTool, arguments: JsonObject, *, key: str | None = None) -> ToolEnd:
         """Call `tool` of the plan with digest `plan`; every failure is in the answer."""
@@ -78,15 +84,20 @@ class Toolbox:
             sent = True
             output = await self._within(tool, arguments, key)
         except OutcomeUnknownError as error:
-            return ToolEnd(time.monotonic() - started, error=error.error.to_info(), outcome=Outcome.UNKNOWN)
+            return ToolEnd(time.monotonic() - started, error=self._told(error.error), outcome=Outcome.UNKNOWN)
         except ParacleError as error:
-            return ToolEnd(time.monotonic() - started, error=error.to_info(), outcome=Outcome.NOT_DONE)
+            return ToolEnd(time.monotonic() - started, error=self._told(error), outcome=Outcome.NOT_DONE)
         except Exception as error:  # noqa: BLE001  # a tool's bug is that tool's failure, not the end of the runtime
             self._log_bug(tool.name, error)
             failed = ToolFailed(f"tool {tool.name!r} broke: {type(error).__name__}; see the agent runtime's log")
             outcome = Outcome.UNKNOWN if sent else Outcome.NOT_DONE
             return ToolEnd(time.monotonic() - started, error=failed.to_info(), outcome=outcome)
         return ToolEnd(time.monotonic() - started, output, self._wrong_output(plan, tool, output))
+
+    def _told(self, error: ParacleError) -> ErrorInfo:
+        """`error` as events keep it. Whatever it quotes, it quotes no secret."""
+        info = error.to_info()
+        return info.model_copy(update={"message": redact(info.message, self._environment)})
 
     def _check_arguments(self, plan: str, tool: PlannedTool, arguments: JsonObject) -> None:
         problems = self._schemas.problems((plan, tool.name, "input"), tool.spec.input, arguments, root="arguments")
@@ -120,7 +131,9 @@ class Toolbox:
             case HttpBackend() as backend:
                 return await self._http.call(backend, arguments, grants, key=key, timeout_s=tool.spec.timeout_s)
             case BuiltinBackend(function=name, options=options):
-                if name not in BUILTINS:
-                    known = ", ".join(sorted(BUILTINS))
-                    raise Forbidden(f"tool {tool.name!r}: there is no builtin {name!r}; there are {known}")
-                return await BUILTINS[name]({**arguments, **options}, grants)
+                if name in BUILTINS:
+                    return await BUILTINS[name]({**arguments, **options}, grants)
+                if name in self._acting:
+                    return await self._acting[name](Call(arguments, options, grants, key, tool.spec.timeout_s))
+                known = ", ".join(sorted({*BUILTINS, *self._acting}))
+                raise Forbidden(f"tool {tool.name!r}: there is no builtin {name!r}; there are {known}")

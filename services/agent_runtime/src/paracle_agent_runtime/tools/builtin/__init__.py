@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from paracle_agent_runtime.tools.builtin import files, values
+from paracle_agent_runtime.tools.builtin import files, queries, values, writing
 from paracle_agent_runtime.tools.permissions import Grants
 from paracle_domain.messages import JsonObject
 
@@ -21,8 +21,12 @@ BUILTINS: Final[dict[str, Builtin]] = {
     "sleep": values.sleep,
     "now": values.now,
     "calculate": values.calculate,
-    "json_query": values.json_query,
+    "json_query": queries.json_query,
+    "csv_query": queries.csv_query,
     "list_files": files.list_files,
     "read_text": files.read_text,
     "read_folder": files.read_folder,
+    "search_files": files.search_files,
+    "write_text": writing.write_text,
+    "append_text": writing.append_text,
 }

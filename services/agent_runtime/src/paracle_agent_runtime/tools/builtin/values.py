@@ -6,7 +6,6 @@ import ast
 import asyncio
 import math
 import operator
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
@@ -15,12 +14,11 @@ from pydantic import Field, JsonValue
 
 from paracle_agent_runtime.tools.builtin.arguments import Arguments
 from paracle_agent_runtime.tools.permissions import Grants
-from paracle_domain.errors import InputInvalid, NotFound, quote
+from paracle_domain.errors import InputInvalid, quote
 from paracle_domain.messages import JsonObject
 
 _SLEEP_MAX_S: Final = 3_600.0
 _DIGITS_MAX: Final = 1_000
-_PATH_PART: Final = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
 
 type Number = int | float
 
@@ -129,37 +127,3 @@ def _bounded(value: Number) -> Number:
     if isinstance(value, float) and not math.isfinite(value):
         raise OverflowError("the result is not a finite number")
     return value
-
-
-class _JsonQuery(Arguments):
-    value: JsonValue
-    path: str = Field(max_length=1_000, description="such as items[0].name; empty for the whole value")
-
-
-async def json_query(arguments: JsonObject, _: Grants) -> JsonValue:
-    """The part of `value` at `path`."""
-    query = _JsonQuery.take(arguments)
-    found, walked = query.value, ""
-    for key, index in _parts(query.path):
-        step = f"[{index}]" if index else key
-        try:
-            found = _step(found, key, index)
-        except LookupError as error:
-            raise NotFound(f"{walked or 'the value'} has no {step}", path=query.path) from error
-        walked += step if index or not walked else f".{step}"
-    return {"value": found}
-
-
-def _parts(path: str) -> list[tuple[str, str]]:
-    matches = list(_PATH_PART.finditer(path))
-    if "".join(match[0] for match in matches) != path:
-        raise InputInvalid(f"{quote(path)} is no path such as items[0].name", path="path")
-    return [(match[1] or "", match[2] or "") for match in matches]
-
-
-def _step(value: JsonValue, key: str, index: str) -> JsonValue:
-    if index and isinstance(value, list):
-        return value[int(index)]
-    if key and isinstance(value, dict):
-        return value[key]
-    raise LookupError(key or index)

@@ -1,0 +1,66 @@
+"""A toolbox to try tools with: over a folder, with one secret."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp.abc import AbstractResolver
+
+from paracle_agent_runtime.schemas import Schemas
+from paracle_agent_runtime.tools.http import HttpTools
+from paracle_agent_runtime.tools.sandbox.bubblewrap import Bubblewrap
+from paracle_agent_runtime.tools.sandbox.commands import Commands
+from paracle_agent_runtime.tools.toolbox import Toolbox, ToolEnd
+from paracle_domain.plan import PlannedTool
+from paracle_domain.tool.spec import ToolSpec
+
+SECRET: Final = "hunter2secret"
+
+
+def planned(**spec: Any) -> PlannedTool:
+    backend = spec.pop("backend", {"type": "builtin", "function": "noop"})
+    return PlannedTool(
+        name="t", revision=1, spec=ToolSpec.model_validate({"description": "d", "backend": backend, **spec})
+    )
+
+
+class Bench:
+    """Calls tools, and keeps the names of those that broke."""
+
+    def __init__(
+        self,
+        root: Path,
+        resolver: AbstractResolver | None = None,
+        *,
+        bubblewrap: str | None = None,
+        unsandboxed: bool = False,
+        body_limit: int = 2_000,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.bugs: list[str] = []
+        self.http = HttpTools(body_limit=body_limit, resolver=resolver)
+        self.box = Toolbox(
+            schemas=Schemas(),
+            http=self.http,
+            commands=Commands(Bubblewrap(bubblewrap), unsandboxed=unsandboxed),
+            files_root=root,
+            environment={"PARACLE_SECRET_KEY": SECRET} if environment is None else environment,
+            log_bug=lambda name, _: self.bugs.append(name),
+        )
+
+    async def call(self, arguments: dict[str, Any], *, key: str | None = None, **spec: Any) -> ToolEnd:
+        return await self.box.call(os.urandom(4).hex(), planned(**spec), arguments, key=key)
+
+    async def builtin(self, function: str, arguments: dict[str, Any], *paths: str, **options: Any) -> ToolEnd:
+        return await self.granted(function, arguments, {"paths": paths}, **options)
+
+    async def granted(
+        self, function: str, arguments: dict[str, Any], permissions: dict[str, Any], **options: Any
+    ) -> ToolEnd:
+        """Call a builtin function with these permissions."""
+        key, timeout_s = options.pop("key", None), options.pop("timeout_s", 30.0)
+        backend = {"type": "builtin", "function": function, "options": options}
+        return await self.call(arguments, key=key, backend=backend, permissions=permissions, timeout_s=timeout_s)
