@@ -103,9 +103,8 @@ def _wakes_of_work(step: StepState, now: datetime, *, held: bool) -> Iterator[da
         yield step.due_at
 
 
-def _next_repeat(step: StepState, now: datetime) -> datetime | None:
-    if step.attempt_at is None:
-        return None
+def _next_repeat(step: StepState, now: datetime) -> datetime:
+    assert step.attempt_at is not None  # it is open, so it has begun
     return max(step.attempt_at + repeats(now - step.attempt_at)[1], now + TOGETHER)
 
 
