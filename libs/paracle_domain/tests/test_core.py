@@ -37,6 +37,7 @@ from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import Decision, EarlierEvent, EventRecord, encode_page, fold
 from paracle_domain.messages import CATALOG, Command, Encoded, Message, Request
 from paracle_domain.plan import Plan, digest_of
+from paracle_domain.registry import changed_subject
 from paracle_domain.run.commands import (
     CancelRun,
     ForkRun,
@@ -104,6 +105,7 @@ class TestSubjects:
             subjects.evt(tenant, one, two, three),
             subjects.out(tenant, one),
             subjects.dlq(tenant, one),
+            changed_subject(tenant),
         ):
             parsed = Subject.parse(text)
             assert str(parsed) == text
