@@ -125,6 +125,44 @@ def test_headers_are_read_as_they_are_meant(head: bytes, wanted: dict[str, str])
 
 
 @pytest.mark.connected
+@pytest.mark.parametrize("word", [b"a\x0bb", b"a\x0cb", b"\xff", "\u0085".encode(), b"a\x1cb"])
+async def test_a_subject_of_any_bytes_ends_no_connection(nats_url: str, word: bytes) -> None:
+    sender = await nats.connect(nats_url)
+    client = await nats.connect(nats_url, allow_reconnect=False)
+    inlet = Inlet.on(client)
+    found: list[Incoming] = []
+    diverted, plain = await client.subscribe("inlet.a.>"), await client.subscribe("inlet.b.>")
+    inlet.divert(diverted, found.append)
+    await client.flush()
+    await sender._send_command(b"PUB inlet.a.%b 3\r\nodd\r\nPUB inlet.b.%b inlet.%b 3\r\nodd\r\n" % (word, word, word))
+    await sender.publish("inlet.a.ok", b"good")
+    await sender.publish("inlet.b.ok", b"good")
+    text = word.decode("utf-8", "replace")
+    odd, good = await plain.next_msg(5), await plain.next_msg(5)
+    await eventually(lambda: len(found) == 2)
+    assert [(each.subject, each.data) for each in found] == [(f"inlet.a.{text}", b"odd"), ("inlet.a.ok", b"good")]
+    assert [(odd.subject, odd.reply), good.subject] == [(f"inlet.b.{text}", f"inlet.{text}"), "inlet.b.ok"]
+    await client.close()
+    await sender.close()
+
+
+@pytest.mark.connected
+@pytest.mark.parametrize("head", [b"abcd", b"NATS/1.0\r\n", b"NATS/1.0 \xff\r\n\r\n"])
+async def test_headers_that_are_none_end_no_connection(nats_url: str, head: bytes) -> None:
+    sender = await nats.connect(nats_url)
+    client = await nats.connect(nats_url, allow_reconnect=False)
+    Inlet.on(client)
+    plain = await client.subscribe("inlet.b")
+    await client.flush()
+    await sender._send_command(b"HPUB inlet.b %d %d\r\n%bodd\r\n" % (len(head), len(head) + 3, head))
+    await sender.publish("inlet.b", b"good")
+    while (await plain.next_msg(5)).data != b"good":
+        pass
+    await client.close()
+    await sender.close()
+
+
+@pytest.mark.connected
 async def test_a_diverted_subscription_hears_what_others_publish_and_no_other_is_disturbed(nats_url: str) -> None:
     client = await nats.connect(nats_url)
     inlet = Inlet.on(client)

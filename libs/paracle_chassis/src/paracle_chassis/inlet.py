@@ -10,15 +10,20 @@ Source: NATS client protocol, MSG and HMSG (NATS ADR-4).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Self, cast, override
 
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
+from paracle_domain.errors import quote
+
 if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.subscription import Subscription
+
+_log = logging.getLogger(__name__)
 
 _LINE: Final = b"\r\n"
 _HMSG: Final = b"HMSG"
@@ -127,8 +132,8 @@ class Inlet(Parser):
         at = 0
         while (end := data.find(_LINE, at)) >= 0:
             begin = end + 2
-            words = data[at:end].split()
-            if not words or words[0] not in _MESSAGES:
+            words = data[at:end].split(b" ")  # only by spaces: subjects hold whatever else a publisher put there
+            if words[0] not in _MESSAGES:
                 await super().parse(data[at:begin])
                 at = begin
                 continue
@@ -142,11 +147,24 @@ class Inlet(Parser):
                 self._wanted = stop + 2 - at
                 break
             reply = words[3] if len(words) == _MESSAGES[words[0]] else b""
+            subject, reply_to, body, head = _text(words[1]), _text(reply), data[middle:stop], data[begin:middle]
             sink = self._sinks.get(sid)
             if sink is not None:
-                sink(Incoming(words[1].decode(), reply.decode(), data[middle:stop], data[begin:middle]))
+                sink(Incoming(subject, reply_to, body, head))
             else:
-                client = cast("Client", self.nc)
-                await client._process_msg(sid, words[1], reply, data[middle:stop], data[begin:middle])  # noqa: SLF001
+                await self._pass_on(sid, subject, reply_to, body, head)
             at = stop + 2
         return at
+
+    async def _pass_on(self, sid: int, subject: str, reply: str, body: bytes, head: bytes) -> None:
+        """Let the client have a message; headers that are none are more than it can bear."""
+        client = cast("Client", self.nc)
+        try:
+            await client._process_msg(sid, subject.encode(), reply.encode(), body, head)  # noqa: SLF001
+        except Exception:  # noqa: BLE001  # whatever is wrong with it: the messages behind it are somebody else's
+            _log.exception("dropped a message on %s that cannot be read", quote(subject))
+
+
+def _text(word: bytes) -> str:
+    """A subject as text. Servers let any bytes through, and one bad message must not end the connection."""
+    return word.decode("utf-8", "replace")
