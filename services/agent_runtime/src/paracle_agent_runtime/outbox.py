@@ -72,10 +72,9 @@ class Outbox:
         except Exception as error:  # noqa: BLE001  # one of them is at fault: each is sent alone
             _log.warning("%d parcels could not be published together: %s", len(batch), error)
             for parcel in batch:
-                await self._settle(parcel, sent=await self._alone(parcel))
+                await self._settle((parcel,), sent=await self._alone(parcel))
         else:
-            for parcel in batch:
-                await self._settle(parcel, sent=True)
+            await self._settle(batch, sent=True)
 
     async def _alone(self, parcel: Parcel) -> bool:
         """Whether the parcel, or what stands in for it, could be published."""
@@ -95,17 +94,22 @@ class Outbox:
             return error
         return None
 
-    async def _settle(self, parcel: Parcel, *, sent: bool) -> None:
-        """Done with it: acked if it was sent; otherwise its deliveries come again."""
-        for delivery in parcel.deliveries:
-            try:
-                await (delivery.ack() if sent else delivery.nak(_AGAIN_S))
-            except Exception as error:  # only an outage is waited out; the rest is raised
-                if not outages.is_outage(error):
-                    raise
-                _log.warning("not heard, the message will come again: %s", error)
-        if parcel.done is not None:
-            parcel.done()
+    async def _settle(self, parcels: Sequence[Parcel], *, sent: bool) -> None:
+        """Done with them: acked if they were sent; otherwise their deliveries come again."""
+        deliveries = [delivery for parcel in parcels for delivery in parcel.deliveries]
+        try:
+            if sent:
+                await Delivery.ack_all(deliveries)
+            else:
+                for delivery in deliveries:
+                    await delivery.nak(_AGAIN_S)
+        except Exception as error:  # only an outage is waited out; the rest is raised
+            if not outages.is_outage(error):
+                raise
+            _log.warning("not heard, the messages will come again: %s", error)
+        for parcel in parcels:
+            if parcel.done is not None:
+                parcel.done()
 
     async def _publish(self, messages: Sequence[Outgoing]) -> None:
         if not messages:

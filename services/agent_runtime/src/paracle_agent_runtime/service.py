@@ -95,14 +95,15 @@ class Runtime:
         plans: PlanCache,
         leases: Leases,
         *,
-        concurrency: int = 5_000,
+        concurrency: int = 20_000,
         beat_s: float = 2.0,
         drain_s: float = 10.0,
     ) -> None:
         self._shop = shop
         self._plans = plans
         self._leases = leases
-        self._slots = asyncio.Semaphore(concurrency)
+        self._concurrency = concurrency
+        self._room = asyncio.Event()
         self._beat_s = beat_s
         self._drain_s = drain_s
         self._entries: dict[str, Entry] = {}
@@ -154,7 +155,9 @@ class Runtime:
                 delivery.keep()
                 known.deliveries.append(delivery)
                 continue
-            await self._slots.acquire()
+            while len(self._entries) >= self._concurrency:
+                self._room.clear()
+                await self._room.wait()
             self._begin(task, delivery)
 
     async def cancel(self, batch: Sequence[Delivery]) -> None:
@@ -350,7 +353,7 @@ class Runtime:
     def _forget(self, entry: Entry) -> None:
         if self._entries.get(entry.task.task_id) is entry:
             del self._entries[entry.task.task_id]
-            self._slots.release()
+            self._room.set()
 
     def _stop(self, task_id: str) -> None:
         self._cancelled[task_id] = None

@@ -13,7 +13,7 @@ class Settings(ServiceSettings):
     """What the agent runtime needs besides what every service has."""
 
     task_concurrency: int = Field(
-        5_000, ge=1, le=100_000, title="Concurrency", description="Most tasks that one replica works on at once."
+        20_000, ge=1, le=100_000, title="Concurrency", description="Most tasks that one replica works on at once."
     )
     files_root: Path = Field(
         Path(),
