@@ -17,7 +17,7 @@ from paracle_domain.agent.manifest import AgentManifest, ListEdit
 from paracle_domain.agent.spec import Delegate, Limits, ModelChoice
 from paracle_domain.expression_syntax import FILTERS
 from paracle_domain.manifest import AgentDocument, Metadata, WorkflowDocument, parse_document
-from paracle_domain.tool.spec import BuiltinBackend, Execution, HttpBackend, Permissions, ToolSpec
+from paracle_domain.tool.spec import BuiltinBackend, Execution, HttpBackend, Permissions, ToolApproval, ToolSpec
 from paracle_domain.trigger.spec import ScheduleSpec, SubjectSpec, TriggerSpec
 from paracle_domain.workflow.graph import validate_workflow
 from paracle_domain.workflow.spec import (
@@ -47,6 +47,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "Delegate": Delegate,
     "List edit": ListEdit,
     "Tool": ToolSpec,
+    "Tool approval": ToolApproval,
     "Builtin backend": BuiltinBackend,
     "HTTP backend": HttpBackend,
     "Permissions": Permissions,

@@ -16,9 +16,10 @@ from paracle_domain.task import inputs as told
 from paracle_domain.task import prompt
 from paracle_domain.task.delegation import MAX_DEPTH, Helper, asked_again, child_task, limits_of, share
 from paracle_domain.task.directives import AskAgent, CallModel, CheckOutput, InvokeTool
-from paracle_domain.task.machine import decide, wishes
+from paracle_domain.task.machine import decide
 from paracle_domain.task.messages import Allowance, Task, TaskParent, TaskResult, TaskStatus
 from paracle_domain.task.state import Job, TaskState, evolve
+from paracle_domain.task.story import wishes
 
 from .test_task_machine import AT, TOOLS, Play, completion, plan, task, wish
 

@@ -21,9 +21,10 @@ from paracle_domain.task.directives import CallModel, CheckOutput, InvokeTool, R
 from paracle_domain.task.inputs import Outcome
 from paracle_domain.task.ledger import earlier_effects
 from paracle_domain.task.limits import next_turn_refused, tool_calls_refused
-from paracle_domain.task.machine import MODEL_RETRIES, decide, wishes
+from paracle_domain.task.machine import MODEL_RETRIES, decide
 from paracle_domain.task.messages import Task, TaskStatus
 from paracle_domain.task.state import Job, TaskState, evolve
+from paracle_domain.task.story import wishes
 from paracle_domain.tool.spec import ToolSpec
 from paracle_domain.workflow.spec import WorkflowSpec
 

@@ -16,13 +16,17 @@ from paracle_domain.errors import ErrorInfo, Finding
 from paracle_domain.inference.chat import ToolCallPart
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import fold
+from paracle_domain.run.commands import ApprovalStatus, ApprovalView
+from paracle_domain.run.deciding import asked
 from paracle_domain.task import events as ev
 from paracle_domain.task import inputs as told
-from paracle_domain.task.directives import AskAgent, CallModel, InvokeTool
-from paracle_domain.task.machine import decide, wishes
+from paracle_domain.task.directives import AskAgent, AskPeople, CallModel, InvokeTool
+from paracle_domain.task.machine import decide
 from paracle_domain.task.messages import TaskResult, TaskStatus
 from paracle_domain.task.state import Job, TaskState, evolve
+from paracle_domain.task.story import wishes
 
+from .test_run_deciding import REQUEST
 from .test_task_delegation import tree
 from .test_task_machine import AT, completion, task
 
@@ -32,6 +36,7 @@ SHAPES: list[dict[str, Any]] = [
     {"output": {"type": "object"}},
     {"limits": {"turns": 3, "tool_calls": 4}},
     {"limits": {"turns": 9, "tool_calls": 9, "tokens": 300, "cost_usd": 1}},
+    {"approvals": {"pay": {}, "look": {"when": "arguments.n", "on_rejection": "fail"}}},
 ]
 TARGETS: list[dict[str, Any]] = [{}, *({"target_kind": "tool", "target": t} for t in ("look", "save", "pay"))]
 
@@ -53,9 +58,8 @@ failure = st.builds(
 )
 findings = st.sampled_from([(), (Finding(path="a", message="b"),)])
 seconds = st.integers(min_value=0, max_value=900)
-kinds = st.sampled_from(
-    ["accept", "reply", "reply", "model_failed", "ok", "failed", "delegate", "checked", "cancel", "deadline", "resume"]
-)
+KINDS = "accept reply reply model_failed ok failed delegate people checked cancel deadline resume"
+kinds = st.sampled_from(KINDS.split())
 
 
 @st.composite
@@ -85,6 +89,21 @@ def delegate_results(draw: st.DrawFn, state: TaskState, call_id: str) -> TaskRes
 
 
 @st.composite
+def views(draw: st.DrawFn, state: TaskState, call_id: str) -> ApprovalView:
+    """How the approval of a held call may stand; of any other call, one that nobody asked for."""
+    asks = [wish.request for wish in wishes(state) if isinstance(wish, AskPeople)]
+    mine = [ask for ask in asks if state.call(call_id) and question_id(state, call_id) == ask.approval_id]
+    view = asked(mine[0] if mine else REQUEST, "w", "ann")
+    digest = draw(st.sampled_from([view.digest, view.digest, "sha256:other"]))
+    return view.model_copy(update={"status": draw(st.sampled_from(list(ApprovalStatus))), "digest": digest})
+
+
+def question_id(state: TaskState, call_id: str) -> str | None:
+    call = state.call(call_id)
+    return call.held.approval_id if call is not None and call.held is not None else None
+
+
+@st.composite
 def inputs(draw: st.DrawFn, state: TaskState) -> told.TaskInput:
     """Something that a task in `state` may be told: fitting more often than not."""
     at = AT + timedelta(seconds=draw(seconds))
@@ -103,6 +122,8 @@ def inputs(draw: st.DrawFn, state: TaskState) -> told.TaskInput:
             return told.ToolFailed(at, call, draw(failure), 0.1, draw(st.sampled_from(list(told.Outcome))))
         case "delegate":
             return told.DelegateEnded(at, call, draw(delegate_results(state, call)), 0.1)
+        case "people":
+            return told.CallDecided(at, call, draw(views(state, call)))
         case "checked":
             return told.OutputChecked(at, state.turn, {}, draw(findings))
         case "cancel":
@@ -118,7 +139,7 @@ def test_replay_equals_live_and_terminal_states_absorb(data: st.DataObject, agen
     start = TaskState(Job.of(task(**target), tree(**agent)))
     state = start
     history: list[ev.TaskEvent] = []
-    asked: list[str] = []
+    keys: list[str] = []
     for number in range(1 + data.draw(st.integers(0, 25))):
         message = data.draw(inputs(state)) if number else told.AcceptTask(AT)
         decision = decide(state, message)
@@ -127,7 +148,7 @@ def test_replay_equals_live_and_terminal_states_absorb(data: st.DataObject, agen
         state = fold(evolve, state, decision.events)
         history += decision.events
         if not isinstance(message, told.Resume):
-            asked += [wish.key for wish in decision.directives if isinstance(wish, InvokeTool) and wish.key]
+            keys += [wish.key for wish in decision.directives if isinstance(wish, InvokeTool) and wish.key]
         if state.status.terminal:
             begins = [w for w in decision.directives if isinstance(w, CallModel | InvokeTool | AskAgent)]
             assert begins == [], "nothing begins once the task has ended"
@@ -139,8 +160,11 @@ def test_replay_equals_live_and_terminal_states_absorb(data: st.DataObject, agen
     if not state.status.terminal:
         assert wishes(state), "a task that is not done has something to do"
     _check_limits(state)
+    released = {e.call_id for e in history if isinstance(e, ev.CallReleased) and e.verdict is ApprovalStatus.APPROVED}
+    held = {e.call_id for e in history if isinstance(e, ev.CallHeld)}
+    assert {e.call_id for e in history if isinstance(e, ev.EffectSent)} & held <= released, "nothing unapproved is sent"
     doubtful = [e.key for e in history if isinstance(e, ev.EffectInDoubt) and state.effect(e.tool) == "at_most_once"]
-    assert all(asked.count(key) == 1 for key in doubtful)
+    assert all(keys.count(key) == 1 for key in doubtful)
 
 
 def _check_limits(state: TaskState) -> None:

@@ -32,6 +32,7 @@ from paracle_domain.workflow.spec import KINDS, WorkflowSpec
 from paracle_orchestrator.admission import Limits
 from paracle_orchestrator.admitting import Admitter
 from paracle_orchestrator.bulk import BulkOrders
+from paracle_orchestrator.call_approvals import CallApprovals
 from paracle_orchestrator.host import RunHost
 from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.service import Orchestrator
@@ -137,6 +138,7 @@ class Desk:
         self.approvals: ApprovalsInMemory = other.approvals if other else ApprovalsInMemory()
         self.plans = Plans(self.shelf, self.bus)
         self.host = RunHost(self.store, self.plans, self.approvals, self.bus, lambda: self.now, cached=cached)
+        self.calls = CallApprovals(self.host, self.approvals, self.bus, lambda: self.now)
         index = RunsInMemory(self.store)
         self.bulk = BulkOrders(index, self.host)
         self.stuck_index: StuckInMemory = other.stuck_index if other else StuckInMemory(self.store)
@@ -144,7 +146,7 @@ class Desk:
         self.queue: QueueInMemory = QueueInMemory(self.store, other.queue.slots if other else None)
         self.admitter = Admitter(self.queue, limits or Limits(), self.host)
         self.service = Orchestrator(
-            self.host, self.plans, self.store, index, self.approvals, self.bulk, self.stuck, self.admitter
+            self.host, self.plans, self.store, index, self.approvals, self.calls, self.bulk, self.stuck, self.admitter
         )
         self.ticker = Ticker(self.store, self.host, self.bus, lambda: self.now)
 

@@ -32,6 +32,7 @@ from paracle_domain.run.commands import (
     RunStatus,
 )
 from paracle_orchestrator.bulk import BulkOrders
+from paracle_orchestrator.call_approvals import CallApprovals
 from paracle_orchestrator.handlers import routes
 from paracle_orchestrator.host import RunHost
 from paracle_orchestrator.plans import Plans
@@ -158,9 +159,10 @@ async def test_a_bug_in_one_run_is_seen_and_outlived(desk: Any, tools: Any) -> N
     host = RunHost(desk.store, plans, desk.approvals, bus, lambda: desk.now, cached=0)
     stuck = StuckRuns(desk.stuck_index, bus, lambda: desk.now)
     bulk = BulkOrders(index, host)
-    service = Orchestrator(host, plans, desk.store, index, desk.approvals, bulk, stuck, desk.admitter)
+    calls = CallApprovals(host, desk.approvals, bus, lambda: desk.now)
+    service = Orchestrator(host, plans, desk.store, index, desk.approvals, calls, bulk, stuck, desk.admitter)
     watch = Watch.over(MemoryTriggerStore(), bus, lambda: desk.now)
-    await bus.serve(routes(service, watch, stuck, OrchestratorSettings()))
+    await bus.serve(routes(service, calls, watch, stuck, OrchestratorSettings()))
     shelf.unreadable = first.plan
     result = result_of(second)
     context = Context("acme", "agent_runtime", correlation_id=sound)

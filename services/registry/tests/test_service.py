@@ -412,3 +412,38 @@ async def test_delegates_that_cannot_be(registry: RegistryService) -> None:
     long = "x" * 61
     [(_, message)] = await refusals(registry, together(agent_text("boss", long), agent_text(long)))
     assert message == f"models take no tool called 'ask_{long}': 64 characters are the most"
+
+
+GUARDED = """apiVersion: paracle/v1
+kind: Tool
+metadata: {name: pay}
+spec:
+  description: pays
+  backend: {type: builtin, function: noop}
+  cost_usd: "{{ arguments.amount }}"
+  approval: {when: "arguments.amount > 5", ask: "Pay {{ arguments.amount }}?", quorum: 2, roles: [finance]}
+"""
+CAREFUL = """apiVersion: paracle/v1
+kind: Agent
+metadata: {name: careful}
+spec:
+  tools: [pay]
+  approvals: {pay: {quorum: 2, roles: [finance]}}
+"""
+
+
+async def test_approvals_of_tools_are_checked(registry: RegistryService) -> None:
+    await apply(registry, together(GUARDED, CAREFUL))
+    assert [path for path, _ in await refusals(registry, GUARDED.replace("arguments.amount", "argument.amount"))] == [
+        "t.yaml#1 spec.approval.when",
+        "t.yaml#1 spec.approval.ask",
+        "t.yaml#1 spec.cost_usd",
+    ]
+    assert await refusals(registry, CAREFUL.replace("quorum: 2", "quorum: 1")) == [
+        ("t.yaml#1 spec.approvals.pay.quorum", "an agent can only be stricter: the tool wants 2 approvals")
+    ]
+    assert await refusals(registry, CAREFUL.replace("{pay:", "{pray:")) == [
+        ("t.yaml#1 spec.approvals.pray", "the agent has no tool 'pray'; did you mean 'pay'?")
+    ]
+    [(path, _)] = await refusals(registry, GUARDED.replace("quorum: 2", "quorum: 3"))
+    assert path == "Agent/careful spec.approvals.pay.quorum"

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Final, Self, assert_never
 
 from paracle_agent_runtime.checking import Checks
+from paracle_agent_runtime.decisions import Decisions
 from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.outbox import Outbox, Parcel
 from paracle_agent_runtime.ports import Attempts, Clock, Models
@@ -27,12 +28,21 @@ from paracle_domain.machine import fold
 from paracle_domain.task import inputs as told
 from paracle_domain.task import prompt
 from paracle_domain.task.delegation import child_task
-from paracle_domain.task.directives import AskAgent, CallModel, CheckOutput, InvokeTool, ReportResult, TaskDirective
+from paracle_domain.task.directives import (
+    AskAgent,
+    AskPeople,
+    CallModel,
+    CheckOutput,
+    InvokeTool,
+    ReportResult,
+    TaskDirective,
+)
 from paracle_domain.task.events import EarlierEffect, TaskEvent, dump_event, load_event
 from paracle_domain.task.ledger import earlier_effects
-from paracle_domain.task.machine import decide, result_of
+from paracle_domain.task.machine import decide
 from paracle_domain.task.messages import Task, TaskResult
 from paracle_domain.task.state import Job, TaskState, evolve
+from paracle_domain.task.story import result_of
 from paracle_domain.tool.spec import Effect
 
 CANCEL_TRIES: Final = 20
@@ -50,6 +60,7 @@ class Workshop:
     outbox: Outbox
     attempts: Attempts
     models: Models
+    decisions: Decisions
     toolbox: Toolbox
     schemas: Schemas
     clock: Clock
@@ -118,7 +129,7 @@ class TaskActor:
         finally:
             await self._stop_children()
         await self.abort_calls()
-        await self._end_delegates("the task that asked for this has ended")
+        await self._wind_up("the task that asked for this has ended")
         return result_of(self.state)
 
     async def cancel(self, reason: str) -> TaskResult:
@@ -130,7 +141,7 @@ class TaskActor:
         await self._step(told.CancelRequested(self._shop.clock(), reason), self._cause)
         if due is not None:  # whoever made the call may be dead, or may not hear of this
             await self._shop.models.abort(due, self._context)
-        await self._end_delegates(reason)
+        await self._wind_up(reason)
         return result_of(self.state)
 
     async def abort_calls(self) -> None:
@@ -224,6 +235,8 @@ class TaskActor:
                 self._start(self._invoke_tool(directive), directive.call_id)
             case AskAgent():
                 self._start(self._ask_agent(directive), directive.call_id)
+            case AskPeople():
+                self._start(self._ask_people(directive), directive.call_id)
             case CheckOutput() | ReportResult():
                 pass  # the first is done within the step, the second by whoever runs the actor
             case _:
@@ -267,6 +280,10 @@ class TaskActor:
             return told.ToolSucceeded(at, directive.call_id, end.output, end.duration_s)
         return told.ToolFailed(at, directive.call_id, end.error, end.duration_s, end.outcome)
 
+    async def _ask_people(self, directive: AskPeople) -> told.TaskInput:
+        view = await self._shop.decisions.decision(directive.request, self._context)
+        return told.CallDecided(self._shop.clock(), directive.call_id, view)
+
     # ── delegates ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _ask_agent(self, directive: AskAgent) -> told.TaskInput:
@@ -290,10 +307,18 @@ class TaskActor:
             raise InternalError(f"task {task.task_id} can neither be begun nor found")
         return TaskActor.restore(self._shop, Job.of(task, self._job.plan), self._context, cause, history)
 
-    async def _end_delegates(self, reason: str) -> None:
-        """What an ended task had set going ends with it. Nobody else would ever take it up again."""
-        open_calls = [call for call in self.state.open_calls if call.delegated is not None]
-        await asyncio.gather(*(self._end_delegate(child_task(self.state, call), reason) for call in open_calls))
+    async def _wind_up(self, reason: str) -> None:
+        """What an ended task had set going ends with it, and nobody is to decide about its calls.
+
+        Nobody else would ever take its delegates up again.
+        """
+        work: list[Coroutine[Any, Any, None]] = []
+        for call in self.state.open_calls:
+            if call.delegated is not None:
+                work.append(self._end_delegate(child_task(self.state, call), reason))
+            elif call.held is not None:
+                work.append(self._shop.decisions.withdraw(call.held.approval_id, self._context))
+        await asyncio.gather(*work)
 
     async def _end_delegate(self, task: Task, reason: str) -> None:
         for _ in range(CANCEL_TRIES):

@@ -13,7 +13,8 @@ import asyncpg
 
 from paracle_agent_runtime.actor import Workshop
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresAttempts, PostgresLeases, PostgresTaskShelf
-from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPlans
+from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPeople, RpcPlans
+from paracle_agent_runtime.decisions import Decisions
 from paracle_agent_runtime.handlers import routes
 from paracle_agent_runtime.histories import Histories
 from paracle_agent_runtime.journal import Journal
@@ -82,9 +83,10 @@ def create_runtime(
         attempts=PostgresAttempts(pool, queries),
         outbox=Outbox(bus),
         models=RpcModels(bus),
+        decisions=Decisions(RpcPeople(bus), utc_now),
         toolbox=toolbox,
         schemas=schemas,
-        clock=lambda: datetime.now(UTC),
+        clock=utc_now,
         worker=worker,
     )
     leases = PostgresLeases(pool, queries, worker, settings.worker_lease_s)
@@ -96,6 +98,11 @@ def create_runtime(
         beat_s=settings.worker_beat_s,
         drain_s=settings.drain_timeout_s,
     )
+
+
+def utc_now() -> datetime:
+    """The clock of a real service."""
+    return datetime.now(UTC)
 
 
 def _log_bug(tool: str, error: Exception) -> None:

@@ -40,4 +40,5 @@ def routes(runtime: Runtime, histories: Histories, purging: Purging) -> Routes:
     table.rpc(GetTaskEvents, histories.get_task_events)
     table.rpc(ListTasksBegun, histories.list_tasks_begun)
     table.listen(f"{subjects.PREFIX}.*.evt.task.*.task_cancelled", runtime.overhear)
+    table.listen(f"{subjects.PREFIX}.*.evt.approval.*.*", runtime.hear_of_approval)
     return table

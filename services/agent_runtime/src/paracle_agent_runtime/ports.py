@@ -10,6 +10,7 @@ from paracle_domain.envelope import Context
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion
 from paracle_domain.plan import Plan
+from paracle_domain.run.commands import ApprovalView, AskForCall
 from paracle_domain.task.messages import Task
 
 type Clock = Callable[[], datetime]
@@ -32,6 +33,18 @@ class Models(Protocol):
 
     async def abort(self, call_id: str, context: Context) -> None:
         """Stop the call `call_id`, wherever it is."""
+        ...
+
+
+class People(Protocol):
+    """Who decides about calls of tools."""
+
+    async def ask(self, request: AskForCall, context: Context) -> ApprovalView:
+        """Ask, once; how it stands. Raises `NotFound` if there is no such run."""
+        ...
+
+    async def withdraw(self, approval_id: str, context: Context) -> None:
+        """Nobody waits for it any more. Raises `NotFound` if it was never asked."""
         ...
 
 

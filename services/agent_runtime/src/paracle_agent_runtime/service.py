@@ -37,7 +37,7 @@ from paracle_domain.plan import PlannedTool
 from paracle_domain.subjects import Subject
 from paracle_domain.task.messages import CancelTask, Task, TaskResult, TaskStatus
 from paracle_domain.task.state import Job
-from paracle_domain.tool.spec import Effect
+from paracle_domain.tool.spec import Effect, ToolSpec
 
 _log = logging.getLogger(__name__)
 
@@ -180,6 +180,10 @@ class Runtime:
         """A task was cancelled somewhere: if it is here, it stops."""
         self._stop(Subject.parse(delivery.subject).tail[1])
 
+    async def hear_of_approval(self, delivery: Delivery) -> None:
+        """Something happened to an approval: if it is waited for here, it is looked at."""
+        self._shop.decisions.heard(Subject.parse(delivery.subject).tail[1])
+
     # ── one task ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _begin(self, task: Task, delivery: Delivery) -> None:
@@ -227,7 +231,7 @@ class Runtime:
         if task.task_id in self._cancelled:
             entry.cancelled = True
             raise asyncio.CancelledError
-        if isinstance(job.target, PlannedTool) and job.target.spec.effect is Effect.NONE:
+        if isinstance(job.target, PlannedTool) and _is_plain(job.target.spec):
             if await self._cancelled_before(entry):
                 entry.cancelled = True
                 raise asyncio.CancelledError
@@ -391,6 +395,11 @@ class Runtime:
             await asyncio.wait(works, timeout=seconds)
         else:
             await asyncio.sleep(min(seconds, 0.01))
+
+
+def _is_plain(tool: ToolSpec) -> bool:
+    """Whether the tool changes nothing and asks nobody: calling it needs no history."""
+    return tool.effect is Effect.NONE and tool.approval is None
 
 
 def _late(task: Task) -> TaskResult:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from paracle_agent_runtime.actor import Workshop
-from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPlans
+from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPeople, RpcPlans
+from paracle_agent_runtime.decisions import Decisions
 from paracle_agent_runtime.handlers import routes
 from paracle_agent_runtime.histories import Histories
 from paracle_agent_runtime.journal import Journal
@@ -29,15 +30,16 @@ from paracle_chassis.routes import Routes
 from paracle_domain import subjects
 from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.envelope import Context, Envelope
-from paracle_domain.errors import NotFound, ParacleError
+from paracle_domain.errors import NotFound, ParacleError, Unavailable
 from paracle_domain.ids import derive_id, new_id
 from paracle_domain.inference.chat import ChatMessage, ToolCallPart
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion, FinishReason
 from paracle_domain.inference.usage import Usage
-from paracle_domain.messages import JsonObject
+from paracle_domain.messages import Done, JsonObject
 from paracle_domain.plan import Plan, PlannedAgent, PlannedTool, PlannedWorkflow
-from paracle_domain.run.commands import GetPlan
+from paracle_domain.run.commands import ApprovalStatus, ApprovalView, AskForCall, GetPlan, WithdrawCall
+from paracle_domain.run.deciding import asked
 from paracle_domain.task.messages import CancelTask, Task
 from paracle_domain.tool.spec import ToolSpec
 from paracle_domain.workflow.spec import WorkflowSpec
@@ -60,6 +62,8 @@ TOOLS = {
         tool("pay", "at_most_once"),
         tool("nap", function="sleep"),
         tool("hang", "at_most_once", function="sleep"),
+        tool("guarded", "at_most_once", approval={"when": "arguments.n > 1"}),
+        tool("peek", approval={}),
     )
 }
 AGENTS = {
@@ -74,6 +78,7 @@ AGENTS = {
             "delegates": [{"agent": "helper"}, {"agent": "boss"}, {"agent": "picky", "mode": "handoff"}],
             "limits": {"wall_time_s": 30},
         },
+        "careful": {"tools": ["guarded", "save"]},
         "brief": {"delegates": [{"agent": "boss"}], "limits": {"wall_time_s": 0.1}},
         "picky": {"input": {"type": "object", "required": ["text"]}},
     }.items()
@@ -153,10 +158,31 @@ class Gateway:
 
 
 class Orchestrator:
-    """Knows one plan."""
+    """Knows one plan, and keeps what people are asked; tests decide for them."""
 
     def __init__(self) -> None:
         self.asked = 0
+        self.approvals: dict[str, ApprovalView] = {}
+        self.withdrawn: list[str] = []
+        self.away = 0
+
+    async def ask(self, request: AskForCall, _: Context) -> ApprovalView:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("the orchestrator is away")
+        return self.approvals.setdefault(request.approval_id, asked(request, "w", "ann"))
+
+    async def withdraw(self, request: WithdrawCall, _: Context) -> Done:
+        self.withdrawn.append(request.approval_id)
+        if request.approval_id not in self.approvals:
+            raise NotFound(f"there is no approval {request.approval_id}")
+        return Done()
+
+    def decide(self, status: ApprovalStatus = ApprovalStatus.APPROVED) -> None:
+        """Everything that is open comes out so."""
+        for name, view in self.approvals.items():
+            if view.status is ApprovalStatus.OPEN:
+                self.approvals[name] = view.model_copy(update={"status": status})
 
     async def get_plan(self, request: GetPlan, _: Context) -> Plan:
         self.asked += 1
@@ -167,6 +193,8 @@ class Orchestrator:
     def routes(self) -> Routes:
         table = Routes("orchestrator")
         table.rpc(GetPlan, self.get_plan)
+        table.rpc(AskForCall, self.ask)
+        table.rpc(WithdrawCall, self.withdraw)
         return table
 
 
@@ -250,6 +278,7 @@ class World:
             outbox=Outbox(bus),
             attempts=attempts or MemoryAttempts(store),
             models=RpcModels(bus),
+            decisions=Decisions(RpcPeople(bus), lambda: datetime.now(UTC), look_s=0.05),
             toolbox=self.toolbox,
             schemas=schemas,
             clock=lambda: datetime.now(UTC),

@@ -19,6 +19,7 @@ from paracle_orchestrator.admission import Limits
 from paracle_orchestrator.admitting import LOOK_EVERY_S as ADMIT_EVERY_S
 from paracle_orchestrator.admitting import Admitter
 from paracle_orchestrator.bulk import BulkOrders
+from paracle_orchestrator.call_approvals import CallApprovals
 from paracle_orchestrator.handlers import routes
 from paracle_orchestrator.host import RunHost
 from paracle_orchestrator.plans import Plans
@@ -47,7 +48,8 @@ def create_app(
     stuck = StuckRuns(PostgresStuckIndex(database.pool, queries), bus, utc_now)
     limits = Limits(settings.tenant_max_runs, settings.tenant_max_runs_of)
     admitter = Admitter(PostgresRunQueue(database.pool, queries), limits, host)
-    orchestrator = Orchestrator(host, plans, store, index, approvals, bulk, stuck, admitter)
+    calls = CallApprovals(host, approvals, bus, utc_now)
+    orchestrator = Orchestrator(host, plans, store, index, approvals, calls, bulk, stuck, admitter)
     admissions = Background("admissions", admitter.round, every_s=ADMIT_EVERY_S)
     host.queue_moved = admissions.wake
     ticks = Background(
@@ -61,7 +63,7 @@ def create_app(
         "orchestrator",
         settings,
         bus=bus,
-        routes=routes(orchestrator, watch, stuck, settings),
+        routes=routes(orchestrator, calls, watch, stuck, settings),
         resources=[database, news, ticks, admissions, bulk, purges, watch.triggers.beside, *watch.rounds.values()],
         checks={
             "postgres": database.check,

@@ -7,9 +7,19 @@ from typing import Final
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
 from paracle_domain.histories import ListRunsBegun
-from paracle_domain.run.commands import GetApproval, GetPlan, GetRun, GetRunEvents, ListApprovals, ListRuns
+from paracle_domain.run.commands import (
+    AskForCall,
+    GetApproval,
+    GetPlan,
+    GetRun,
+    GetRunEvents,
+    ListApprovals,
+    ListRuns,
+    WithdrawCall,
+)
 from paracle_domain.run.diff import DiffRuns
 from paracle_domain.trigger.commands import GetTrigger, ListTriggers
+from paracle_orchestrator.call_approvals import CallApprovals
 from paracle_orchestrator.obeying import Obeying
 from paracle_orchestrator.service import Orchestrator
 from paracle_orchestrator.settings import OrchestratorSettings
@@ -20,7 +30,9 @@ TAKEOVER_S: Final = 5.0
 """How long what a replica had in hand waits for the next one when it is killed, or hangs."""
 
 
-def routes(orchestrator: Orchestrator, watch: Watch, stuck: StuckRuns, settings: OrchestratorSettings) -> Routes:
+def routes(
+    orchestrator: Orchestrator, calls: CallApprovals, watch: Watch, stuck: StuckRuns, settings: OrchestratorSettings
+) -> Routes:
     """The routing table."""
     table = Routes("orchestrator")
     table.mailbox(
@@ -69,6 +81,8 @@ def routes(orchestrator: Orchestrator, watch: Watch, stuck: StuckRuns, settings:
     table.rpc(GetPlan, orchestrator.get_plan)
     table.rpc(DiffRuns, orchestrator.diff_runs)
     table.rpc(GetApproval, orchestrator.get_approval)
+    table.rpc(AskForCall, calls.ask)
+    table.rpc(WithdrawCall, calls.withdraw)
     table.rpc(ListApprovals, orchestrator.list_approvals)
     table.rpc(GetTrigger, watch.triggers.get_trigger)
     table.rpc(ListTriggers, watch.triggers.list_triggers)

@@ -15,7 +15,6 @@ from paracle_domain.errors import (
     Conflict,
     InvalidInput,
     MalformedMessage,
-    NotFound,
     ParacleError,
     PayloadTooLarge,
     quote,
@@ -35,10 +34,12 @@ from paracle_domain.run.commands import (
 from paracle_domain.run.forking import kept_steps
 from paracle_domain.run.inbox import Begin, Cancel, Decide, Pause, Resume, RunMessage, Signal
 from paracle_orchestrator.admission import Limits
+from paracle_orchestrator.call_approvals import CallApprovals
 from paracle_orchestrator.facts import facts_of
 from paracle_orchestrator.host import Entry, Handled, Mail, RunHost
 from paracle_orchestrator.plans import Pinned, PlanBatch, Plans
 from paracle_orchestrator.ports import Approvals
+from paracle_orchestrator.refusals import no_approval, no_run
 
 MAX_INPUT_BYTES: Final = 4 * 1024 * 1024
 
@@ -52,18 +53,19 @@ class Order:
 
 
 type Read = Order | BaseException | None
-"""What became of reading a command: an order; why it cannot be read now; or nothing, for it was refused."""
+"""What became of reading a command: an order; why it cannot be read now; or nothing, for it was refused or obeyed."""
 
 
 class Orders:
     """Reads commands. Starts need the registry; while it is away, they cannot be read."""
 
-    def __init__(self, host: RunHost, plans: Plans, approvals: Approvals, limits: Limits) -> None:
+    def __init__(self, host: RunHost, plans: Plans, approvals: Approvals, calls: CallApprovals, limits: Limits) -> None:
         self._host = host
         self._limits = limits
         self._plans = plans
         self._approvals = approvals
-        self._readers: Mapping[str, Callable[[Delivery, PlanBatch], Awaitable[Mail]]] = {
+        self._calls = calls
+        self._readers: Mapping[str, Callable[[Delivery, PlanBatch], Awaitable[Mail | None]]] = {
             StartRun.verb: self._start,
             ForkRun.verb: self._fork,
             CancelRun.verb: _cancel,
@@ -85,7 +87,8 @@ class Orders:
             if reader is None:
                 known = ", ".join(self._readers)
                 raise MalformedMessage(f"the orchestrator knows no command {quote(verb)}; known are {known}")
-            return Order(delivery, await reader(delivery, plans))
+            mail = await reader(delivery, plans)
+            return None if mail is None else Order(delivery, mail)
         except ParacleError as error:
             if error.retryable:
                 raise
@@ -157,14 +160,17 @@ class Orders:
             raise InvalidInput(message, path="revision")
         return await plans.resolve(StartRun(workflow=old.facts["workflow"], revision=command.revision), context)
 
-    async def _decide(self, delivery: Delivery, _: PlanBatch) -> Mail:
+    async def _decide(self, delivery: Delivery, _: PlanBatch) -> Mail | None:
+        """A decision for the run that asked. One about a tool call is no run's, and is obeyed at once."""
         command, context = delivery.decode(DecideApproval), delivery.envelope.context
-        run_id = command.run_id
+        found = await self._approvals.get(context.tenant, command.approval_id)
+        if found is not None and found.task_id is not None:
+            said = await self._calls.decide(delivery, command)
+            await (refuse(delivery, said) if isinstance(said, ParacleError) else delivery.reply(said))
+            return None
+        run_id = command.run_id or (found.run_id if found is not None else None)
         if run_id is None:
-            found = await self._approvals.get(context.tenant, command.approval_id)
-            if found is None:
-                raise no_approval(command.approval_id)
-            run_id = found.run_id
+            raise no_approval(command.approval_id)
         message = Decide(
             context.principal,
             context.roles,
@@ -207,17 +213,6 @@ def _check_size(delivery: Delivery, path: str) -> None:
             "put large data where a tool can read it, and pass its place",
             path=path,
         )
-
-
-def no_run(run_id: str, path: str = "run_id") -> NotFound:
-    """There is no such run for whoever asks."""
-    return NotFound(f"there is no run {quote(run_id)}; `paracle runs` lists those there are", path=path)
-
-
-def no_approval(approval_id: str) -> NotFound:
-    """There is no such approval for whoever asks."""
-    message = f"there is no approval {quote(approval_id)}; `paracle approvals` lists those there are"
-    return NotFound(message, path="approval_id")
 
 
 def mail_of(delivery: Delivery, run_id: str, message: RunMessage, **more: Any) -> Mail:

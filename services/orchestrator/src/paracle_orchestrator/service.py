@@ -31,11 +31,13 @@ from paracle_domain.run.commands import (
 from paracle_domain.run.diff import DiffRuns, RunsDiff, differences
 from paracle_orchestrator.admitting import Admitter
 from paracle_orchestrator.bulk import BulkOrders, is_bulk
+from paracle_orchestrator.call_approvals import CallApprovals
 from paracle_orchestrator.host import Entry, Handled, Mail, RunHost
-from paracle_orchestrator.orders import Order, Orders, answer, leave, no_approval, no_run
+from paracle_orchestrator.orders import Order, Orders, answer, leave
 from paracle_orchestrator.pages import records_of
 from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.ports import Approvals, RunIndex
+from paracle_orchestrator.refusals import no_run
 from paracle_orchestrator.results import read_result
 from paracle_orchestrator.stuck import StuckRuns
 from paracle_orchestrator.views import pins_of, view_of
@@ -51,16 +53,18 @@ class Orchestrator:
         store: EventStore,
         index: RunIndex,
         approvals: Approvals,
+        calls: CallApprovals,
         bulk: BulkOrders,
         stuck: StuckRuns,
         admitter: Admitter,
     ) -> None:
         self._host = host
         self._plans = plans
-        self._orders = Orders(host, plans, approvals, admitter.limits)
+        self._orders = Orders(host, plans, approvals, calls, admitter.limits)
         self._store = store
         self._index = index
         self._approvals = approvals
+        self._calls = calls
         self._bulk = bulk
         self._stuck = stuck
         self._admitter = admitter
@@ -157,10 +161,7 @@ class Orchestrator:
         return (await self._plans.get(call.tenant, request.digest)).plan
 
     async def get_approval(self, request: GetApproval, call: Context) -> ApprovalView:
-        found = await self._approvals.get(call.tenant, request.approval_id)
-        if found is None:
-            raise no_approval(request.approval_id)
-        return found
+        return await self._calls.standing(request.approval_id, call)
 
     async def list_approvals(self, request: ListApprovals, call: Context) -> ApprovalPage:
         return await self._approvals.page(request, call)

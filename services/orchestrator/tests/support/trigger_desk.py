@@ -37,6 +37,7 @@ from paracle_domain.workflow.spec import WorkflowSpec
 from paracle_orchestrator.admission import Limits
 from paracle_orchestrator.admitting import Admitter
 from paracle_orchestrator.bulk import BulkOrders
+from paracle_orchestrator.call_approvals import CallApprovals
 from paracle_orchestrator.handlers import routes
 from paracle_orchestrator.host import RunHost
 from paracle_orchestrator.plans import Plans
@@ -149,9 +150,10 @@ class TriggerDesk:
         host = RunHost(self.events, plans, approvals, self.bus, lambda: self.now, cached=100)
         stuck = StuckRuns(StuckInMemory(self.events), self.bus, lambda: self.now)
         admitter = Admitter(QueueInMemory(self.events), Limits(), host)
-        runs = Orchestrator(host, plans, self.events, index, approvals, BulkOrders(index, host), stuck, admitter)
+        calls, bulk = CallApprovals(host, approvals, self.bus, lambda: self.now), BulkOrders(index, host)
+        runs = Orchestrator(host, plans, self.events, index, approvals, calls, bulk, stuck, admitter)
         await self.bus.serve(self.registry.routes())
-        await self.bus.serve(routes(runs, self.watch, stuck, OrchestratorSettings()))
+        await self.bus.serve(routes(runs, calls, self.watch, stuck, OrchestratorSettings()))
 
     # ── the registry ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -16,7 +16,8 @@ from paracle_domain.expressions import check_names, has_code, read, read_conditi
 from paracle_domain.manifest import AgentDocument, ToolDocument, TriggerDocument, WorkflowDocument
 from paracle_domain.messages import JsonObject
 from paracle_domain.names import suggest
-from paracle_domain.tool.spec import ToolSpec
+from paracle_domain.task.approvals import NAMES, loosened
+from paracle_domain.tool.spec import ToolApproval, ToolSpec
 from paracle_domain.trigger.spec import TriggerSpec
 from paracle_domain.trigger.validation import validate_trigger
 from paracle_domain.workflow.graph import expressions_of, validate_workflow
@@ -49,6 +50,8 @@ class _Validator:
             case ToolDocument(spec=spec):
                 yield from check_schema(spec.input, f"{label} spec.input")
                 yield from check_schema(spec.output, f"{label} spec.output")
+                yield from _check_approval(spec.approval, f"{label} spec.approval")
+                yield from _check_expression(spec.cost_usd, f"{label} spec.cost_usd")
             case WorkflowDocument(spec=spec):
                 yield from self._workflow(spec, label)
                 yield from check_children(self.catalog, entry.revision.name, spec, label)
@@ -77,6 +80,19 @@ class _Validator:
                 message = f"there is no tool {tool!r}{suggest(tool, self.catalog.names('Tool'))}"
                 yield Finding(path=self._where(resolved, "tools", f"tools[{tool}]"), message=message)
         yield from self._delegates(resolved)
+        yield from self._approvals(resolved)
+
+    def _approvals(self, resolved: Resolved) -> Iterator[Finding]:
+        for tool, policy in resolved.spec.approvals.items():
+            where = self._where(resolved, f"approvals.{tool}")
+            yield from _check_approval(policy, where)
+            entry = self.catalog.get("Tool", tool)
+            if tool not in resolved.spec.tools:
+                message = f"the agent has no tool {tool!r}{suggest(tool, resolved.spec.tools)}"
+                yield Finding(path=where, message=message)
+            elif entry is not None and isinstance(entry.manifest, ToolDocument) and entry.manifest.spec.approval:
+                for field, why in loosened(entry.manifest.spec.approval, policy):
+                    yield Finding(path=f"{where}.{field}", message=f"an agent can only be stricter: {why}")
 
     def _delegates(self, resolved: Resolved) -> Iterator[Finding]:
         tools = resolved.spec.tools
@@ -189,6 +205,21 @@ class _Validator:
             case _:
                 pass
         return {"items": schema or {}, "properties": {}} if step.map is not None else schema
+
+
+def _check_approval(policy: ToolApproval | None, path: str) -> Iterator[Finding]:
+    if policy is not None:
+        yield from _check_expression(policy.when, f"{path}.when", condition=True)
+        yield from _check_expression(policy.ask, f"{path}.ask")
+
+
+def _check_expression(text: str | None, path: str, *, condition: bool = False) -> Iterator[Finding]:
+    if text is None:
+        return
+    try:
+        check_names(read_condition(text) if condition else read(text), NAMES)
+    except ExpressionFailed as error:
+        yield Finding(path=path, message=error.message)
 
 
 def _named_paths(spec: WorkflowSpec) -> Iterator[tuple[str, Path]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel
 
 from paracle_domain.agent.manifest import AgentManifest, DelegatesEdit, ListEdit
 from paracle_domain.agent.spec import AgentSpec, Delegate
@@ -16,6 +16,7 @@ from paracle_domain.names import suggest
 
 MAX_DEPTH: Final = 10
 _PARENT: Final = re.compile(r"\{\{-?\s*parent\s*-?\}\}")
+_MAPS: Final = frozenset({"metadata", "approvals"})
 _NOT_FIELDS: Final = frozenset({"extends", "final"})
 
 
@@ -132,7 +133,7 @@ class _Draft:
                 self._put_list(name, value, origin)
             case BaseModel():
                 self._merge_parts(name, value, origin)
-            case dict() if name == "metadata":
+            case dict() if name in _MAPS:
                 self._merge_keys(self.values.setdefault(name, {}), name, value, origin)
             case str() if name == "instructions":
                 self._put(name, self._with_parent(value, label), origin)
@@ -182,7 +183,7 @@ class _Draft:
                 parts[part] = value
                 self.origins[path] = origin
 
-    def _merge_keys(self, target: dict[str, Any], path: str, edit: Mapping[str, JsonValue], origin: Origin) -> None:
+    def _merge_keys(self, target: dict[str, Any], path: str, edit: Mapping[str, Any], origin: Origin) -> None:
         for key, value in edit.items():
             if value is None:
                 target.pop(key, None)

@@ -16,7 +16,6 @@ from paracle_domain.agent.spec import (
     Limits,
     ModelChoice,
     ModelName,
-    Money,
     OutputRepairs,
     OutputTokens,
     Temperature,
@@ -26,6 +25,7 @@ from paracle_domain.agent.spec import (
 )
 from paracle_domain.messages import JsonObject
 from paracle_domain.names import suggest
+from paracle_domain.tool.spec import Money, ToolApproval
 from paracle_domain.workflow.spec import Name, Seconds, Spec
 
 
@@ -96,6 +96,7 @@ class AgentManifest(Spec):
     output: JsonObject | None = None
     tools: EditableList | None = None
     delegates: EditableDelegates | None = None
+    approvals: dict[Name, ToolApproval | None] | None = None
     limits: LimitsEdit | None = None
     metadata: dict[str, JsonValue] | None = None
     final: tuple[str, ...] = Field(default=(), description="paths of fields that no descendant may change")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, JsonValue, StringConstraints
 
 from paracle_domain.messages import JsonObject
+from paracle_domain.tool.spec import Money, ToolApproval
 from paracle_domain.workflow.spec import Name, Seconds, Spec
 
-type Money = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 type ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 type Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 type OutputTokens = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -78,5 +77,6 @@ class AgentSpec(Spec):
     output: JsonObject | None = None
     tools: tuple[Name, ...] = ()
     delegates: tuple[Delegate, ...] = ()
+    approvals: dict[Name, ToolApproval] = Field(default={}, description="stricter policies for tools, by name")
     limits: Limits = Limits()
     metadata: dict[str, JsonValue] = {}

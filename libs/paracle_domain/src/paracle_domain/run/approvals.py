@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from paracle_domain.envelope import ANONYMOUS
 from paracle_domain.errors import (
     ApprovalExpired,
     ApprovalRejected,
     Conflict,
     DeadlineExceeded,
     ExpressionFailed,
-    Forbidden,
     NotFound,
     ParacleError,
     quote,
@@ -20,6 +18,7 @@ from paracle_domain.messages import JsonObject
 from paracle_domain.plan import digest_of
 from paracle_domain.run import orders
 from paracle_domain.run.commands import Decision, StepStatus
+from paracle_domain.run.deciding import not_entitled
 from paracle_domain.run.draft import Draft
 from paracle_domain.run.events import ApprovalAsked, ApprovalDecided, ApprovalEscalated
 from paracle_domain.run.inbox import Decide
@@ -113,13 +112,13 @@ def objection(state: RunState, message: Decide) -> ParacleError | None:
     if step.status is not StepStatus.WAITING:
         return Conflict(f"approval {message.approval_id} is over: its step is {step.status}")
     approvers = step.detail.approvers
-    anyone = not approvers.principals and not approvers.roles
-    if not anyone and message.principal not in approvers.principals and not set(approvers.roles) & set(message.roles):
-        return Forbidden(f"{message.principal} is not among those who may decide this")
-    if not asked.own and message.decision == "approve" and message.principal == state.started_event.principal:
-        unknown = "; say who you are to the API, as docs/people.md tells" if message.principal == ANONYMOUS else ""
-        return Forbidden(f"{message.principal} started the run, and may not approve it (own: false){unknown}")
-    return None
+    return not_entitled(
+        approvers.principals,
+        approvers.roles,
+        own=asked.own,
+        requested_by=state.started_event.principal,
+        message=message,
+    )
 
 
 def _decided(state: RunState, message: Decide) -> Decision | None:

@@ -9,13 +9,13 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from paracle_domain.errors import ErrorInfo
-from paracle_domain.ids import ApprovalId, DeadLetterId, RunId
+from paracle_domain.ids import ApprovalId, DeadLetterId, RunId, TaskId
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
-from paracle_domain.messages import Command, Given, Message, Moment, Plain, Request, Sent, Value
+from paracle_domain.messages import Command, Done, Given, JsonObject, Message, Moment, Plain, Request, Sent, Value
 from paracle_domain.plan import Plan
 from paracle_domain.run.labels import Labels
-from paracle_domain.workflow.spec import SignalName
+from paracle_domain.workflow.spec import Approvers, SignalName
 
 type Verdict = Literal["approve", "reject"]
 
@@ -364,6 +364,9 @@ class ApprovalView(Message, type_name="approval.view"):
     escalated: bool = False
     decisions: tuple[Decision, ...] = ()
     decided_at: datetime | None = None
+    task_id: TaskId | None = Field(default=None, description="whose tool call it is about; absent for an approval step")
+    tool: str | None = None
+    escalate_to: Approvers | None = Field(default=None, description="who will be asked if these let it expire")
 
 
 class ApprovalPage(Message, type_name="approval.page"):
@@ -371,6 +374,35 @@ class ApprovalPage(Message, type_name="approval.page"):
 
     approvals: tuple[ApprovalView, ...]
     next_cursor: str | None = None
+
+
+class AskForCall(Request[ApprovalView], service="orchestrator", method="ask_for_call", answer=ApprovalView):
+    """Ask people before a tool is called; the same again is answered with how the approval stands.
+
+    For the agent runtime alone. `digest` binds decisions to what is asked, of whom, and about which call exactly.
+    """
+
+    approval_id: ApprovalId
+    run_id: RunId
+    task_id: TaskId
+    step: str
+    tool: str
+    ask: str
+    action: JsonObject
+    digest: str
+    asked_at: Moment
+    principals: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    quorum: int = Field(default=1, ge=1)
+    own: bool = False
+    expires_s: float | None = Field(default=None, gt=0)
+    escalate_to: Approvers | None = None
+
+
+class WithdrawCall(Request[Done], service="orchestrator", method="withdraw_call", answer=Done):
+    """Nobody waits for this approval any more: its task has ended. For the agent runtime alone."""
+
+    approval_id: ApprovalId
 
 
 class GetApproval(

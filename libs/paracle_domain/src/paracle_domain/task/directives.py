@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from paracle_domain.messages import JsonObject
+from paracle_domain.run.commands import AskForCall
 from paracle_domain.task.messages import Task, TaskResult
 
 
@@ -36,6 +37,14 @@ class AskAgent:
 
 
 @dataclass(frozen=True, slots=True)
+class AskPeople:
+    """Have people decide about a call; how it came out is a `CallDecided`."""
+
+    call_id: str
+    request: AskForCall
+
+
+@dataclass(frozen=True, slots=True)
 class CheckOutput:
     """Read `text` as JSON and hold it against the agent's output schema; the answer is an `OutputChecked`."""
 
@@ -50,4 +59,4 @@ class ReportResult:
     result: TaskResult
 
 
-type TaskDirective = CallModel | InvokeTool | AskAgent | CheckOutput | ReportResult
+type TaskDirective = CallModel | InvokeTool | AskAgent | AskPeople | CheckOutput | ReportResult

@@ -9,11 +9,13 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from paracle_domain.agent.spec import DelegateMode
 from paracle_domain.errors import ErrorInfo, Finding, MalformedMessage, from_validation
+from paracle_domain.ids import ApprovalId
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Value
+from paracle_domain.run.commands import ApprovalStatus, Decision
 from paracle_domain.task.messages import Allowance, Task
 from paracle_domain.tool.spec import Effect
 
@@ -88,6 +90,28 @@ class TaskDelegated(Value):
     mode: DelegateMode
     task_id: str
     allowance: Allowance
+
+
+class CallHeld(Value):
+    """A tool call waits for people to approve it; `digest` is that of exactly what they are asked."""
+
+    type: Literal["task.call_held"] = "task.call_held"
+    call_id: str
+    tool: str
+    approval_id: ApprovalId
+    digest: str
+    at: datetime
+
+
+class CallReleased(Value):
+    """People have decided about a held call, or nobody did in time. Only an `approved` one is made."""
+
+    type: Literal["task.call_released"] = "task.call_released"
+    call_id: str
+    approval_id: ApprovalId
+    verdict: ApprovalStatus
+    decisions: tuple[Decision, ...] = ()
+    waited_s: float = 0.0
 
 
 class EffectIntended(Value):
@@ -172,6 +196,8 @@ type TaskEvent = Annotated[
     | ModelCallFailed
     | ToolReturned
     | TaskDelegated
+    | CallHeld
+    | CallReleased
     | EffectIntended
     | EffectSent
     | EffectConfirmed

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from paracle_domain.errors import ErrorInfo, Finding
 from paracle_domain.inference.response import Completion
+from paracle_domain.run.commands import ApprovalView
 from paracle_domain.task.events import EarlierEffect
 from paracle_domain.task.messages import TaskResult
 
@@ -79,6 +80,15 @@ class DelegateEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class CallDecided:
+    """How the approval of a held call came out."""
+
+    at: datetime
+    call_id: str
+    view: ApprovalView
+
+
+@dataclass(frozen=True, slots=True)
 class OutputChecked:
     """The final answer of turn `turn` as JSON, and how it breaks the output schema (nothing: it fits)."""
 
@@ -113,6 +123,7 @@ type TaskInput = (
     | ToolSucceeded
     | ToolFailed
     | DelegateEnded
+    | CallDecided
     | OutputChecked
     | CancelRequested
     | DeadlinePassed

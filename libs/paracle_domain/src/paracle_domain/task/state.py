@@ -73,7 +73,8 @@ def _planned[T](parts: dict[str, T], name: str, kind: str, plan: Plan) -> T:
 class MadeCall:
     """A tool call of the task. `ref` is the model's name for it; `key` names its effect, if it has one.
 
-    `delegated` is there if another agent answers it. `result` is what the model is told; without one it is under way.
+    `delegated` is there if another agent answers it, `held` while people decide about it. `result` is what
+    the model is told; without one it is under way.
     """
 
     id: str
@@ -86,6 +87,7 @@ class MadeCall:
     sent: bool = False
     confirmed: bool = False
     delegated: ev.TaskDelegated | None = None
+    held: ev.CallHeld | None = None
     result: ToolResultPart | None = None
 
 
@@ -143,8 +145,8 @@ class TaskState:
 
     @property
     def due_at(self) -> datetime | None:
-        """When the task is over if nothing happens. While a delegate works, its own wall time counts instead."""
-        if any(call.delegated for call in self.open_calls):
+        """When the task is over if nothing happens. Wall time stands still while people decide, or a delegate works."""
+        if any(call.delegated or call.held for call in self.open_calls):
             return self.job.task.deadline_at
         return self.expires_at
 
@@ -200,6 +202,10 @@ def evolve(state: TaskState, event: ev.TaskEvent) -> TaskState:
             return _returned(state, event)
         case ev.TaskDelegated():
             return _changed(state, event.call_id, delegated=event)
+        case ev.CallHeld():
+            return _changed(state, event.call_id, held=event)
+        case ev.CallReleased():
+            return _waited(_changed(state, event.call_id, held=None), event.waited_s)
         case ev.EffectIntended() | ev.EffectSent() | ev.EffectConfirmed() | ev.EffectFailed() | ev.EffectInDoubt():
             return _ledgered(state, event)
         case ev.OutputRejected():

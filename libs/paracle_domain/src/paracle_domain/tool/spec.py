@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
@@ -10,8 +11,9 @@ from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_
 
 from paracle_domain.errors import quote
 from paracle_domain.messages import JsonObject
-from paracle_domain.workflow.spec import Seconds, Spec
+from paracle_domain.workflow.spec import ApprovalRules, Seconds, Spec
 
+type Money = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,127}$")]
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}")
 _BREAK: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -90,6 +92,20 @@ class Permissions(Spec):
     execute: Execution | None = Field(default=None, description="whether, and within what, it may run commands")
 
 
+class ToolApproval(ApprovalRules):
+    """When people are asked before a tool is called, and who. Without `when` and `above_usd`: always.
+
+    Decisions are bound to the exact arguments, and to the revisions of the tool and the agent.
+    """
+
+    when: str | None = Field(default=None, description="an expression over `arguments`: asked if it holds")
+    above_usd: Money | None = Field(default=None, description="asked if the call costs more, or nobody knows what")
+    ask: str = Field(default="", max_length=2_000, description="the question; may hold expressions over `arguments`")
+    on_rejection: Literal["tell", "fail"] = Field(
+        default="tell", description="`tell`: the model hears of it and goes on; `fail`: the task fails"
+    )
+
+
 class ToolSpec(Spec):
     """`spec` of a `kind: Tool` manifest."""
 
@@ -99,6 +115,10 @@ class ToolSpec(Spec):
     backend: BuiltinBackend | HttpBackend = Field(discriminator="type")
     permissions: Permissions = Permissions()
     effect: Effect = Effect.NONE
+    approval: ToolApproval | None = Field(default=None, description="when people are asked before a call, and who")
+    cost_usd: str | None = Field(
+        default=None, description="what a call costs: an expression over `arguments`, or a sum"
+    )
     timeout_s: Seconds = 30.0
 
     @model_validator(mode="after")

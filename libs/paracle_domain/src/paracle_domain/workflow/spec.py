@@ -157,11 +157,9 @@ class Approvers(Spec):
     expires_s: Seconds | None = Field(default=None, description="time for the decision")
 
 
-class ApprovalSpec(Approvers):
-    """Asks people before the run goes on. Decisions are bound to the exact `ask` and `action` that were shown."""
+class ApprovalRules(Approvers):
+    """Who decides, how many of them, and what becomes of it if they do not."""
 
-    ask: str = Field(min_length=1, description="the question; may hold expressions")
-    action: JsonValue = Field(default=None, description="what is to be approved; strings may be expressions")
     quorum: int = Field(default=1, ge=1, le=100, description="approvals that it takes; one rejection rejects")
     on_expiry: Literal["reject", "escalate"] = "reject"
     escalate_to: Approvers | None = Field(default=None, description="who is asked after the expiry")
@@ -180,6 +178,13 @@ class ApprovalSpec(Approvers):
             message = "on_expiry: escalate needs expires_s"
             raise ValueError(message)
         return self
+
+
+class ApprovalSpec(ApprovalRules):
+    """Asks people before the run goes on. Decisions are bound to the exact `ask` and `action` that were shown."""
+
+    ask: str = Field(min_length=1, description="the question; may hold expressions")
+    action: JsonValue = Field(default=None, description="what is to be approved; strings may be expressions")
 
 
 class WaitSpec(Spec):

@@ -10,9 +10,9 @@ from paracle_domain.envelope import Context, Envelope
 from paracle_domain.inference.request import AbortCall, Complete, abort_subject
 from paracle_domain.inference.response import Completion
 from paracle_domain.plan import Plan
-from paracle_domain.run.commands import GetPlan
+from paracle_domain.run.commands import ApprovalView, AskForCall, GetPlan, WithdrawCall
 
-_PLAN_S: Final = 10.0
+_ANSWER_S: Final = 10.0
 _GRACE_S: Final = 5.0
 
 
@@ -24,7 +24,22 @@ class RpcPlans:
 
     async def get(self, digest: str, context: Context) -> Plan:
         """See `PlanSource.get`."""
-        return await self._bus.call(GetPlan(digest=digest), context, timeout_s=_PLAN_S)
+        return await self._bus.call(GetPlan(digest=digest), context, timeout_s=_ANSWER_S)
+
+
+class RpcPeople:
+    """`People`: whoever reads the orchestrator's list of approvals."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def ask(self, request: AskForCall, context: Context) -> ApprovalView:
+        """See `People.ask`."""
+        return await self._bus.call(request, context, timeout_s=_ANSWER_S)
+
+    async def withdraw(self, approval_id: str, context: Context) -> None:
+        """See `People.withdraw`."""
+        await self._bus.call(WithdrawCall(approval_id=approval_id), context, timeout_s=_ANSWER_S)
 
 
 class RpcModels:

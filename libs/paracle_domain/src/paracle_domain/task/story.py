@@ -1,0 +1,129 @@
+"""What follows from a task's state: what is to be done in it, how it stands, and the story of one decision."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from paracle_domain.errors import ErrorInfo, ParacleError
+from paracle_domain.machine import Decision
+from paracle_domain.run.commands import AskForCall
+from paracle_domain.task import events as ev
+from paracle_domain.task.approvals import exact_question
+from paracle_domain.task.delegation import child_task
+from paracle_domain.task.directives import (
+    AskAgent,
+    AskPeople,
+    CallModel,
+    CheckOutput,
+    InvokeTool,
+    ReportResult,
+    TaskDirective,
+)
+from paracle_domain.task.limits import next_turn_refused
+from paracle_domain.task.messages import TaskResult
+from paracle_domain.task.state import MadeCall, TaskState, evolve
+
+type TaskDecision = Decision[ev.TaskEvent, TaskDirective]
+
+
+def wishes(state: TaskState) -> tuple[TaskDirective, ...]:
+    """Everything that is to be done in `state`, whether or not it is under way."""
+    if state.status.terminal:
+        return (ReportResult(result_of(state)),)
+    if state.answer is not None:
+        return (CheckOutput(state.turn, state.answer),)
+    if state.wants_model:
+        return (CallModel(state.model_call_id, state.retry_at),)
+    return tuple(_wish(state, call) for call in state.open_calls)
+
+
+def _wish(state: TaskState, call: MadeCall) -> TaskDirective:
+    if call.delegated is not None:
+        return AskAgent(call.id, child_task(state, call))
+    if call.held is not None:
+        return _ask_people(state, call, call.held)
+    return InvokeTool(call.id, call.tool, call.arguments, call.key)
+
+
+def _ask_people(state: TaskState, call: MadeCall, held: ev.CallHeld) -> AskPeople:
+    task = state.job.task
+    asked = exact_question(state.job, call)
+    request = AskForCall(
+        approval_id=asked.approval_id,
+        run_id=task.run_id,
+        task_id=task.task_id,
+        step=task.step,
+        tool=call.tool,
+        ask=asked.ask,
+        action=asked.action,
+        digest=asked.digest,
+        asked_at=held.at,
+        principals=asked.rules.principals,
+        roles=asked.rules.roles,
+        quorum=asked.rules.quorum,
+        own=asked.rules.own,
+        expires_s=asked.rules.expires_s,
+        escalate_to=asked.rules.escalate_to,
+    )
+    return AskPeople(call.id, request)
+
+
+def result_of(state: TaskState) -> TaskResult:
+    """How the task ended, or stands, for the orchestrator."""
+    task = state.job.task
+    return TaskResult(
+        task_id=task.task_id,
+        run_id=task.run_id,
+        step=task.step,
+        attempt=task.attempt,
+        status=state.status,
+        output=state.output,
+        error=state.error,
+        usage=state.spent,
+        waited_s=state.waited_s,
+    )
+
+
+class Story:
+    """The events of one decision, each folded in as it is told."""
+
+    def __init__(self, state: TaskState) -> None:
+        self.before = state
+        self.state = state
+        self.events: list[ev.TaskEvent] = []
+
+    def tell(self, *events: ev.TaskEvent) -> None:
+        for event in events:
+            self.events.append(event)
+            self.state = evolve(self.state, event)
+
+    def fail(self, error: ParacleError | ErrorInfo) -> None:
+        self.tell(ev.TaskFailed(error=error if isinstance(error, ErrorInfo) else error.to_info()))
+
+    def refuse(self, call: MadeCall, error: ParacleError) -> None:
+        """Let the model know why `call` is not made."""
+        self.tell(ev.ToolReturned(call_id=call.id, tool=call.tool, error=error.to_info()))
+
+    def decision(self) -> TaskDecision:
+        """The events, and what is to be done now that was not under way before."""
+        if not self.events:
+            return Decision()
+        refused = next_turn_refused(self.state) if self.state.wants_model else None
+        if refused is not None:
+            self.fail(refused)
+        before = {_name(wish) for wish in wishes(self.before)}
+        return Decision(tuple(self.events), tuple(wish for wish in wishes(self.state) if _name(wish) not in before))
+
+
+def _name(wish: TaskDirective) -> str:
+    match wish:
+        case CallModel() | InvokeTool() | AskAgent():
+            return wish.call_id
+        case AskPeople():
+            return f"ask.{wish.call_id}"
+        case CheckOutput():
+            return f"check.{wish.turn}"
+        case ReportResult():
+            return "report"
+        case _:
+            assert_never(wish)
