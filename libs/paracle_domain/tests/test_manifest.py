@@ -176,3 +176,9 @@ def test_workflows_round_trip(found: list[dict[str, Any]]) -> None:
 def test_tools_round_trip(effect: str, timeout_s: float) -> None:
     spec = ToolSpec.model_validate({**TOOL, "effect": effect, "timeout_s": timeout_s})
     assert ToolSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_headers_of_http_tools_hold_text_and_secrets():
+    headers = {"Authorization": "Bearer ${KEY}", "X-Note": "caf\N{LATIN SMALL LETTER E WITH ACUTE}\tx"}
+    spec = {"description": "d", "backend": {"type": "http", "url": "http://a", "headers": headers}}
+    assert parse_document(document("Tool", spec), 1, "t").to_json()["spec"] == spec

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "apply": "spec_commands",
     "delete": "spec_commands",
     "get": "spec_commands",
+    "import": "import_commands",
     "explain": "spec_commands",
     "run": "run_commands",
     "invoke": "run_commands",
