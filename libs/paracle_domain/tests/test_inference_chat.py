@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from paracle_domain.errors import MalformedMessage
 from paracle_domain.inference.chat import (
     ChatMessage,
+    FilePart,
     ImagePart,
     NamedTool,
     OutputFormat,
@@ -37,6 +38,7 @@ parts = (
     st.builds(TextPart, text=st.text())
     | st.builds(ImagePart, url=st.text())
     | st.builds(ImagePart, data=st.text(), media_type=st.just("image/png"))
+    | st.builds(FilePart, name=st.text(min_size=1, max_size=9), url=st.text())
     | calls
     | st.builds(ToolResultPart, call_id=st.text(), content=st.text(), is_error=st.booleans())
     | st.builds(ReasoningPart, text=st.text(), provider=st.none() | st.text(), data=st.none() | objects)
@@ -97,13 +99,22 @@ def test_an_image_has_one_source_and_a_type(fields: dict, complaint: str):
         ImagePart(**fields)
 
 
+def test_a_file_has_one_source_and_may_be_text():
+    with pytest.raises(ValidationError, match="a file needs either url or data"):
+        FilePart()
+    texts = [("text/csv", "YSxi", "a,b"), ("application/json", "e30=", "{}"), ("application/pdf", "e30=", None)]
+    for media_type, data, text in texts:
+        assert FilePart(data=data, media_type=media_type).text == text
+    assert FilePart(url="u").text is None
+
+
 def test_a_message_is_taken_apart_by_kind_of_part():
     image, call = ImagePart(url="u"), ToolCallPart(id="1", name="find")
     result = ToolResultPart(call_id="1", content="found")
     said = ChatMessage.assistant("I will look.", call)
     assert (said.text, said.tool_calls, said.role) == ("I will look.", (call,), Role.ASSISTANT)
     assert ChatMessage.assistant().parts == ()
-    assert ChatMessage.user("Look.", image).images == (image,)
+    assert ChatMessage.user("Look.", image).attached == (image,)
     assert ChatMessage.tool(result).tool_results == (result,)
     assert ChatMessage.system("Be brief.").text == "Be brief."
 

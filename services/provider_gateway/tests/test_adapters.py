@@ -19,6 +19,7 @@ from paracle_domain.errors import (
     Cancelled,
     ContentRefused,
     DeadlineExceeded,
+    InvalidInput,
     NotFound,
     ParacleError,
     ProviderFailed,
@@ -27,6 +28,7 @@ from paracle_domain.errors import (
 )
 from paracle_domain.inference.chat import (
     ChatMessage,
+    FilePart,
     ImagePart,
     NamedTool,
     OutputFormat,
@@ -162,6 +164,47 @@ class TestRequests:
             assert sent[2]["content"][0]["is_error"] is True
             assert sent[3]["content"][0]["input"] == {"invalid_arguments": "{oops"}
             assert body["tool_choice"] == {"type": "tool", "name": "search"}
+
+    async def test_files_by_what_they_are(self, peer: Peer):
+        report = FilePart(name="q3.pdf", data="JVBERg==", media_type="application/pdf")
+        table = FilePart(name="t.csv", data="YSxi", media_type="text/csv")
+        await peer.complete(peer.ask(messages=(ChatMessage.user("", report, table),)))
+        [message] = peer.server.journal[0].body["messages"]
+        if peer.name == "openai":
+            file = {"filename": "q3.pdf", "file_data": "data:application/pdf;base64,JVBERg=="}
+            assert message["content"] == [
+                {"type": "file", "file": file},
+                {"type": "text", "text": "File t.csv:\na,b"},
+            ]
+        else:
+            pdf = {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="}
+            assert [block["source"] for block in message["content"]] == [
+                pdf,
+                {"type": "text", "media_type": "text/plain", "data": "a,b"},
+            ]
+            assert message["content"][0]["title"] == "q3.pdf"
+
+    @pytest.mark.parametrize(
+        "part",
+        [
+            ImagePart(data="QUJD", media_type="image/tiff"),
+            FilePart(name="a.zip", data="QUJD", media_type="application/zip"),
+        ],
+    )
+    async def test_what_models_do_not_take_is_said_before_it_is_sent(self, peer: Peer, part: ImagePart | FilePart):
+        with pytest.raises(InvalidInput, match="models take no"):
+            await peer.complete(peer.ask(messages=(ChatMessage.user("?", part),)))
+        assert peer.server.journal == []
+
+    async def test_a_file_by_url_goes_where_it_is_taken(self, peer: Peer):
+        asked = peer.ask(messages=(ChatMessage.user("?", FilePart(url="https://f.example/a.pdf")),))
+        if peer.name == "openai":
+            with pytest.raises(InvalidInput, match="as data, not by url"):
+                await peer.complete(asked)
+            return
+        await peer.complete(asked)
+        block = peer.server.journal[0].body["messages"][0]["content"][1]
+        assert block["source"] == {"type": "url", "url": "https://f.example/a.pdf"}
 
     @pytest.mark.parametrize("strict", [False, True])
     async def test_a_schema_for_the_answer(self, peer: Peer, strict: bool):

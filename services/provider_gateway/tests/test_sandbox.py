@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from provider_gateway_samples import CONTEXT, TASK, ask, gateway
 
+from paracle_domain.errors import InvalidInput
 from paracle_domain.inference.chat import (
     ChatMessage,
+    ImagePart,
     NamedTool,
     OutputFormat,
     Sampling,
@@ -407,3 +409,10 @@ def test_greetings_are_no_summary():
 def test_patterns_that_cannot_be_followed_are_refused():
     with pytest.raises(ValueError, match="cannot make up"):
         sample(r"(?=a)b")
+
+
+async def test_the_sandbox_says_that_it_sees_nothing() -> None:
+    photo = ImagePart(data="QUJD", media_type="image/png")
+    request = Complete(call_id="c", messages=(ChatMessage.user("What is it?", photo),))
+    with pytest.raises(InvalidInput, match="reads text only"):
+        await SandboxProvider().ask("rules", request)

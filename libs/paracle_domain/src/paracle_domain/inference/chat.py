@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -12,6 +13,15 @@ from paracle_domain.messages import JsonObject, Value
 from paracle_domain.strict_json import parse_json
 
 ToolName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+def _check_source(what: str, example: str, url: str | None, data: str | None, media_type: str | None) -> None:
+    if (url is None) == (data is None):
+        message = f"{what} needs either url or data"
+        raise ValueError(message)
+    if data is not None and media_type is None:
+        message = f"{what} given as data needs its media_type, such as {example}"
+        raise ValueError(message)
 
 
 class Role(StrEnum):
@@ -40,13 +50,32 @@ class ImagePart(Value):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.url is None) == (self.data is None):
-            message = "an image needs either url or data"
-            raise ValueError(message)
-        if self.data is not None and self.media_type is None:
-            message = "an image given as data needs its media_type, such as image/png"
-            raise ValueError(message)
+        _check_source("an image", "image/png", self.url, self.data, self.media_type)
         return self
+
+
+class FilePart(Value):
+    """A file: by `url`, or as base64 `data` with its `media_type` (`application/pdf`, `text/csv`)."""
+
+    type: Literal["file"] = "file"
+    name: str = Field(default="file", min_length=1, max_length=255)
+    url: str | None = None
+    data: str | None = Field(default=None, description="base64")
+    media_type: str | None = Field(default=None, pattern=r"^[a-z]+/[a-z0-9.+-]+$")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        _check_source("a file", "application/pdf", self.url, self.data, self.media_type)
+        return self
+
+    @property
+    def text(self) -> str | None:
+        """What it says, if it is a text of its own."""
+        if self.data is None or self.media_type is None:
+            return None
+        if not self.media_type.startswith("text/") and self.media_type != "application/json":
+            return None
+        return base64.b64decode(self.data).decode(errors="replace")
 
 
 class ToolCallPart(Value):
@@ -101,8 +130,10 @@ class ReasoningPart(Value):
     data: JsonObject | None = None
 
 
+type InputPart = Annotated[ImagePart | FilePart, Field(discriminator="type")]
+
 type Part = Annotated[
-    TextPart | ImagePart | ToolCallPart | ToolResultPart | ReasoningPart,
+    TextPart | ImagePart | FilePart | ToolCallPart | ToolResultPart | ReasoningPart,
     Field(discriminator="type"),
 ]
 
@@ -118,8 +149,8 @@ class ChatMessage(Value):
         return cls(role=Role.SYSTEM, parts=(TextPart(text=text),))
 
     @classmethod
-    def user(cls, text: str, *images: ImagePart) -> Self:
-        return cls(role=Role.USER, parts=(TextPart(text=text), *images))
+    def user(cls, text: str, *attached: InputPart) -> Self:
+        return cls(role=Role.USER, parts=(TextPart(text=text), *attached))
 
     @classmethod
     def assistant(cls, text: str = "", *calls: ToolCallPart) -> Self:
@@ -144,8 +175,9 @@ class ChatMessage(Value):
         return tuple(part for part in self.parts if isinstance(part, ToolResultPart))
 
     @property
-    def images(self) -> tuple[ImagePart, ...]:
-        return tuple(part for part in self.parts if isinstance(part, ImagePart))
+    def attached(self) -> tuple[InputPart, ...]:
+        """Images and files."""
+        return tuple(part for part in self.parts if isinstance(part, ImagePart | FilePart))
 
 
 class ToolDefinition(Value):

@@ -14,9 +14,9 @@ from paracle_domain import errors
 from paracle_domain.errors import Finding, ParacleError
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.machine import Decision
+from paracle_domain.task import attached, prompt
 from paracle_domain.task import events as ev
 from paracle_domain.task import inputs as told
-from paracle_domain.task import prompt
 from paracle_domain.task.calling import (
     begin_calls,
     call_decided,
@@ -123,7 +123,9 @@ def _expiry(state: TaskState, at: datetime) -> datetime | None:
 
 def _shape_problems(state: TaskState) -> tuple[Finding, ...]:
     value = state.job.task.input
-    if state.job.agent is not None or isinstance(value, dict):
+    if state.job.agent is not None:
+        return attached.problems(value)
+    if isinstance(value, dict):
         return ()
     return (Finding(path="input", message=f"a tool takes named arguments, not {errors.quote(value)}"),)
 

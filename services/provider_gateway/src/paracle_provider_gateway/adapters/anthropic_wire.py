@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from paracle_domain.inference.chat import (
     ChatMessage,
+    FilePart,
     ImagePart,
     NamedTool,
     OutputFormat,
@@ -29,7 +30,7 @@ from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
 from paracle_domain.messages import JsonObject
-from paracle_provider_gateway.adapters.wire import replayed, without_none
+from paracle_provider_gateway.adapters.wire import check_image, check_pdf, replayed, without_none
 from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
 
 PROVIDER: Final = "anthropic"
@@ -271,7 +272,10 @@ def _block(part: Part) -> dict[str, Any] | None:
         case TextPart():
             return {"type": "text", "text": part.text} if part.text else None
         case ImagePart():
-            return {"type": "image", "source": _image_source(part)}
+            check_image(part)
+            return {"type": "image", "source": _source(part)}
+        case FilePart():
+            return {"type": "document", "title": part.name, "source": _document(part)}
         case ToolCallPart():
             return {"type": "tool_use", "id": part.id, "name": part.name, "input": replayed(part)}
         case ToolResultPart():
@@ -295,10 +299,19 @@ def _thinking(part: ReasoningPart) -> dict[str, Any] | None:
     return {"type": "thinking", "thinking": part.text, "signature": part.data.get("signature")}
 
 
-def _image_source(image: ImagePart) -> dict[str, Any]:
-    if image.url is not None:
-        return {"type": "url", "url": image.url}
-    return {"type": "base64", "media_type": image.media_type, "data": image.data}
+def _document(file: FilePart) -> dict[str, Any]:
+    """Documents are PDFs, or plain text."""
+    if file.text is not None:
+        return {"type": "text", "media_type": "text/plain", "data": file.text}
+    if file.url is None:
+        check_pdf(file)
+    return _source(file)
+
+
+def _source(part: ImagePart | FilePart) -> dict[str, Any]:
+    if part.url is not None:
+        return {"type": "url", "url": part.url}
+    return {"type": "base64", "media_type": part.media_type, "data": part.data}
 
 
 def _tool(tool: ToolDefinition) -> dict[str, Any]:

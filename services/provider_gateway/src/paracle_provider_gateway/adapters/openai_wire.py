@@ -10,8 +10,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from paracle_domain.errors import InvalidInput
 from paracle_domain.inference.chat import (
     ChatMessage,
+    FilePart,
     ImagePart,
     NamedTool,
     OutputFormat,
@@ -26,7 +28,7 @@ from paracle_domain.inference.deltas import EndDelta, ReasoningDelta, TextDelta,
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
-from paracle_provider_gateway.adapters.wire import replayed, without_none
+from paracle_provider_gateway.adapters.wire import check_image, check_pdf, named_text, replayed, without_none
 from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
 
 DONE: Final = "[DONE]"
@@ -215,19 +217,35 @@ def _messages(message: ChatMessage) -> list[dict[str, Any]]:
 
 
 def _user_content(message: ChatMessage) -> str | list[dict[str, Any]]:
-    if not message.images:
+    if not message.attached:
         return message.text
     content: list[dict[str, Any]] = []
     for part in message.parts:
-        if isinstance(part, TextPart):
-            content.append({"type": "text", "text": part.text})
-        elif isinstance(part, ImagePart):
-            content.append({"type": "image_url", "image_url": {"url": _image_url(part)}})
+        match part:
+            case TextPart(text=text) if text:
+                content.append({"type": "text", "text": text})
+            case ImagePart():
+                check_image(part)
+                content.append({"type": "image_url", "image_url": {"url": part.url or _data_url(part)}})
+            case FilePart():
+                content.append(_file(part))
+            case _:
+                pass
     return content
 
 
-def _image_url(image: ImagePart) -> str:
-    return image.url or f"data:{image.media_type};base64,{image.data}"
+def _file(file: FilePart) -> dict[str, Any]:
+    """Chat Completions takes PDFs, as data; what a text says is sent as text."""
+    if file.text is not None:
+        return {"type": "text", "text": named_text(file)}
+    if file.url is not None:
+        raise InvalidInput(f"this provider takes files as data, not by url (file {file.name!r})", path="input.parts")
+    check_pdf(file)
+    return {"type": "file", "file": {"filename": file.name, "file_data": _data_url(file)}}
+
+
+def _data_url(part: ImagePart | FilePart) -> str:
+    return f"data:{part.media_type};base64,{part.data}"
 
 
 def _assistant(message: ChatMessage) -> dict[str, Any]:

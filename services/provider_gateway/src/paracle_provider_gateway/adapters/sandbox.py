@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
 
-from paracle_domain.errors import NotFound, quote
+from paracle_domain.errors import InvalidInput, NotFound, quote
 from paracle_domain.inference.chat import Part, ReasoningPart, TextPart, ToolCallPart
 from paracle_domain.inference.deltas import Change, EndDelta, ReasoningDelta, TextDelta, ToolCallDelta
 from paracle_domain.inference.request import Complete
@@ -33,6 +33,7 @@ class SandboxProvider:
         return "rules"
 
     async def ask(self, model: str, request: Complete) -> Reply:
+        _only_text(model, request)
         await self._think(model)
         if _length(request) <= _AT_ONCE_CHARS:
             return answer(model, request)
@@ -55,6 +56,12 @@ class SandboxProvider:
             raise NotFound(f"the sandbox has no model {quote(model)}; it has {known}", path="model")
         if delay := DELAYS_S[model]:
             await self._sleep(delay)
+
+
+def _only_text(model: str, request: Complete) -> None:
+    if any(message.attached for message in request.messages):
+        message = f"{NAME}/{model} reads text only; choose a model that takes images and files"
+        raise InvalidInput(message, path="model")
 
 
 def _length(request: Complete) -> int:

@@ -15,13 +15,37 @@ from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from paracle_domain.inference.chat import ToolCallPart
+from paracle_domain.errors import InvalidInput
+from paracle_domain.inference.chat import FilePart, ImagePart, ToolCallPart
 from paracle_domain.messages import JsonObject
 from paracle_provider_gateway.faults import Origin
 
 CONNECT_TIMEOUT_S: Final = 10.0
 MAX_REPLY_BYTES: Final = 32 * 1024 * 1024
 _NAMED: Final = frozenset({"model", "messages", "max_tokens", "stream"})
+
+
+_IMAGES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_PDF: Final = "application/pdf"
+
+
+def check_image(image: ImagePart) -> None:
+    """Raise `InvalidInput` if no provider takes such an image."""
+    if image.media_type is not None and image.media_type not in _IMAGES:
+        known = ", ".join(_IMAGES)
+        raise InvalidInput(f"models take no {image.media_type}; they take {known}", path="input.parts")
+
+
+def check_pdf(file: FilePart) -> None:
+    """Raise `InvalidInput` if no provider takes such a file."""
+    if file.media_type != _PDF:
+        message = f"models take no {file.media_type} (file {file.name!r}); they take {_PDF}, text and JSON"
+        raise InvalidInput(message, path="input.parts")
+
+
+def named_text(file: FilePart) -> str:
+    """A file of text as words of the message, under its name."""
+    return f"File {file.name}:\n{file.text}"
 
 
 class Body(Protocol):

@@ -19,7 +19,6 @@ from paracle_provider_gateway.sandbox.tool_use import next_calls
 LABEL: Final = "[sandbox]"
 _CHARACTERS_PER_TOKEN: Final = 4
 _TOKENS_PER_MESSAGE: Final = 4
-_TOKENS_PER_IMAGE: Final = 300
 _TEXT_ANSWER: Final = 600
 
 
@@ -59,4 +58,4 @@ def _usage(request: Complete, reply: ChatMessage) -> Usage:
 def _message_tokens(message: ChatMessage) -> int:
     said = tokens(message.text) + sum(tokens(result.content) for result in message.tool_results)
     called = sum(tokens(call.name) + tokens(call.arguments_text) for call in message.tool_calls)
-    return _TOKENS_PER_MESSAGE + said + called + _TOKENS_PER_IMAGE * len(message.images)
+    return _TOKENS_PER_MESSAGE + said + called
