@@ -71,7 +71,14 @@ BY_DIRECTIVE: Final[Mapping[type, tuple[Case, ...]]] = {
             (count("one", compensate=counted("undo-one")), {**BOOM, "needs": ["one"]}),
         ),
     ),
-    StopTask: (Case("stop", r"\.cmd\.agent_runtime\.cancel_task ", (count("one"), doze("slow", 600)), drive=cancel),),
+    StopTask: (
+        Case(
+            "stop",
+            r"\.cmd\.agent_runtime\.cancel_task ",
+            (count("one"), doze("slow", 600, needs=["one"])),
+            drive=cancel,
+        ),
+    ),
     StartChild: (
         Case("child-start", r"\.result\..* run\.child_start ", ({"id": "child", **CHILD}, count("last", "child"))),
     ),
@@ -144,7 +151,7 @@ OF_RUNTIME: Final = (
     Case(
         "stopped",
         r"\.result\..* task\.result .*\"cancelled\"",
-        (count("one"), doze("slow", 600)),
+        (count("one"), doze("slow", 600, needs=["one"])),
         drive=cancel,
         gaps=_SAID,
         service="agent_runtime",

@@ -13,6 +13,7 @@ from nats.js.errors import NotFoundError
 from tests.e2e.fleet import fleet
 from tests.e2e.world import System
 
+from paracle_chassis.testing.eventually import eventually
 from paracle_domain.audit import GetUsage
 
 WORKED_ON = {"COMMANDS", "TASKS", "RESULTS", "EVENTS"}
@@ -106,13 +107,19 @@ async def test_what_the_audit_log_never_heard_of_is_asked_for(system: System) ->
     system.stack.kill("observability")
     async with fleet(system, "never-heard-of") as load, asyncio.timeout(110):
         async with load.starting(60, chance):
-            await load.ended(LONGEST_S)
+            await load.progress(1)
+        await load.ended(LONGEST_S)
         client = await nats.connect(system.stack.nats_url)
         await client.jsm().delete_stream("EVENTS")
         await client.close()
         await asyncio.to_thread(system.stack.start, "observability")
         await load.check()
         agents = [one.run_id for one in load.sent if one.shape.name == "agent"]
-        used = [await load.desk.ask(GetUsage(run_id=run_id)) for run_id in agents]
-        assert {report.total.tool_calls for report in used} == {2}
-        assert min(report.total.input_tokens for report in used) > 0
+
+        async def counted() -> bool:
+            used = [await load.desk.ask(GetUsage(run_id=run_id)) for run_id in agents]
+            assert {report.total.tool_calls for report in used} == {2}
+            assert min(report.total.input_tokens for report in used) > 0
+            return True
+
+        await eventually(counted, within_s=60)
