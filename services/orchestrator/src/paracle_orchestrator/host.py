@@ -343,6 +343,8 @@ class RunHost:
     def _settle(self, turn: _Turn) -> None:
         assert turn.ahead is not None
         turn.ahead.stored = True
+        if turn.state.terminal and self._entries.get(turn.entry.id) is turn.ahead:
+            del self._entries[turn.entry.id]  # mail for it is rare, and room for those that live is not
         _count(turn.entry.state, turn.state)
         if turn.wake_at is not None and (self.soonest_wake is None or turn.wake_at < self.soonest_wake):
             self.soonest_wake = turn.wake_at
