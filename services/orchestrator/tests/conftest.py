@@ -135,7 +135,7 @@ class Desk:
         self.store: MemoryEventStore = other.store if other else MemoryEventStore()
         self.shelf: PlanShelf = other.shelf if other else PlanShelf()
         self.now = EPOCH
-        self.approvals: ApprovalsInMemory = other.approvals if other else ApprovalsInMemory()
+        self.approvals: ApprovalsInMemory = other.approvals if other else ApprovalsInMemory(self.store)
         self.plans = Plans(self.shelf, self.bus)
         self.host = RunHost(self.store, self.plans, self.approvals, self.bus, lambda: self.now, cached=cached)
         self.calls = CallApprovals(self.host, self.approvals, self.bus, lambda: self.now)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
 from approvals_memory import AT, ApprovalsInMemory, approval
 
 from paracle_chassis import migrations
-from paracle_chassis.event_store import Append, Page, PostgresEventStore
+from paracle_chassis.event_store import Append, EventStore, Page, PostgresEventStore
 from paracle_chassis.postgres import Queries, create_pool
 from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.testing.memory_store import MemoryEventStore
 from paracle_domain.envelope import Context
 from paracle_domain.errors import InvalidInput, NotFound
-from paracle_domain.ids import new_id
-from paracle_domain.run.commands import ApprovalStatus, ApprovalView, Decision, GetApproval, ListApprovals
+from paracle_domain.ids import derive_id, new_id
+from paracle_domain.run.commands import ApprovalStatus, ApprovalView, AskForCall, Decision, GetApproval, ListApprovals
 from paracle_orchestrator.adapters.approvals import PostgresApprovals
 from paracle_orchestrator.adapters.postgres import RUN_TABLES
+from paracle_orchestrator.host import RunHost
+from paracle_orchestrator.left_open import LeftOpen
 from paracle_orchestrator.ports import Approvals, Shown
 
 CALL = Context("acme", "bob")
@@ -28,13 +33,16 @@ OPEN, APPROVED = ApprovalStatus.OPEN, ApprovalStatus.APPROVED
 class World:
     """A list, and a way to make runs that ask."""
 
-    def __init__(self, approvals: Approvals, make_run: Callable[[str, str], Awaitable[None]]) -> None:
+    def __init__(self, approvals: Approvals, store: EventStore) -> None:
         self.approvals = approvals
-        self._make_run = make_run
+        self._store = store
 
-    async def run(self, tenant: str = "acme") -> str:
-        run_id = new_id("run")
-        await self._make_run(run_id, tenant)
+    async def run(self, tenant: str = "acme", ended_at: datetime | None = None) -> str:
+        given: dict[str, Any] = {"text": "x", "int": 1, "float8": 1.0, "json": "{}", "boolean": False}
+        facts = {name: given[kind] for name, kind in RUN_TABLES.facts.items()}
+        run_id, page = new_id("run"), Page(1, "c", AT, (b'{"type":"x"}',))
+        one = Append(run_id, tenant, 0, (page,), "running", finished_at=ended_at, facts=facts)
+        assert not await self._store.append([one])
         return run_id
 
     async def show(self, *approvals: ApprovalView, version: int = 3, tenant: str = "acme") -> None:
@@ -57,25 +65,13 @@ async def pool(postgres_dsn: str) -> AsyncIterator[Any]:
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.connected)])
 def world(request: pytest.FixtureRequest) -> World:
     if request.param == "memory":
-        return World(ApprovalsInMemory(), _nothing)
-    pool = request.getfixturevalue("pool")
-    return World(PostgresApprovals(pool, Queries.load("paracle_orchestrator")), _maker(pool))
+        store = MemoryEventStore()
+        return World(ApprovalsInMemory(store), store)
+    return _in_postgres(request.getfixturevalue("pool"))
 
 
-async def _nothing(_run_id: str, _tenant: str) -> None:
-    """The list in memory knows no runs."""
-
-
-def _maker(pool: Any) -> Callable[[str, str], Awaitable[None]]:
-    store = PostgresEventStore(pool, RUN_TABLES)
-    given: dict[str, Any] = {"text": "x", "int": 1, "float8": 1.0, "json": "{}", "boolean": False}
-    facts = {name: given[kind] for name, kind in RUN_TABLES.facts.items()}
-
-    async def make(run_id: str, tenant: str) -> None:
-        page = Page(1, "c", AT, (b'{"type":"x"}',))
-        assert not await store.append([Append(run_id, tenant, 0, (page,), "running", facts=facts)])
-
-    return make
+def _in_postgres(pool: Any) -> World:
+    return World(PostgresApprovals(pool, Queries.load("paracle_orchestrator")), PostgresEventStore(pool, RUN_TABLES))
 
 
 async def test_what_is_shown_comes_back_whole(world: World) -> None:
@@ -195,7 +191,7 @@ async def test_nothing_to_show_is_nothing_to_do(world: World) -> None:
 
 @pytest.mark.connected
 async def test_approvals_go_with_their_run(pool: Any) -> None:
-    world = World(PostgresApprovals(pool, Queries.load("paracle_orchestrator")), _maker(pool))
+    world = _in_postgres(pool)
     kept, dropped = approval(await world.run()), approval(await world.run())
     await world.show(kept, dropped)
     await pool.execute("delete from runs where id = $1", dropped.run_id)
@@ -210,3 +206,73 @@ async def test_approvals_are_asked_for_by_id(desk: Any) -> None:
     assert (await desk.service.list_approvals(ListApprovals(mine=True), CALL)).approvals == (one,)
     with pytest.raises(NotFound, match="there is no approval"):
         await desk.service.get_approval(GetApproval(approval_id=one.approval_id), Context("evil"))
+
+
+async def test_those_that_are_left_open_are_found_page_by_page(world: World) -> None:
+    ended = [approval(await world.run(tenant, AT)) for tenant in ("acme", "other", "acme")]
+    decided, under_way = approval(await world.run("acme", AT), status=APPROVED), approval(await world.run())
+    for one, tenant in zip(ended, ("acme", "other", "acme"), strict=True):
+        await world.show(one, tenant=tenant)
+    await world.show(decided, under_way)
+    wanted = sorted((one.approval_id, one.run_id) for one in ended)
+    assert await world.approvals.left_open("", 2) == wanted[:2]
+    assert await world.approvals.left_open(wanted[1][0], 2) == wanted[2:]
+
+
+async def left_behind(desk: Any, tools: Any) -> tuple[ApprovalsInMemory, list[ApprovalView]]:
+    """A list that heard of two approvals only that they were asked, and how they ended."""
+    desk.knows("w", tools.plan_of({"id": "ok", "approval": {"ask": "Refund?"}}))
+    for key in ("1", "2"):
+        await desk.cancel(await desk.start(key=key))
+    ended = list((await desk.approvals.page(ListApprovals(), CALL)).approvals)
+    approvals = ApprovalsInMemory(desk.store)
+    asked = [one.model_copy(update={"status": OPEN, "decided_at": None}) for one in ended]
+    await approvals.show([Shown("acme", one, 1) for one in asked])
+    return approvals, ended
+
+
+async def test_what_lost_messages_left_open_is_closed_as_its_run_has_it(desk: Any, tools: Any) -> None:
+    approvals, ended = await left_behind(desk, tools)
+    await desk.start(key="3")
+    await LeftOpen(approvals, desk.calls, desk.host).round()
+    assert list((await approvals.page(ListApprovals(), CALL)).approvals) == ended
+    assert [one.status for one in ended] == [ApprovalStatus.VOID] * 2
+    [still_asked] = (await desk.approvals.page(ListApprovals(status=OPEN), CALL)).approvals
+    assert await approvals.left_open("", 10) == []
+    await LeftOpen(desk.approvals, desk.calls, desk.host).round()
+    assert await desk.approvals.get("acme", still_asked.approval_id) == still_asked
+
+
+async def test_a_run_that_cannot_be_read_keeps_no_other_open(
+    desk: Any, tools: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    approvals, ended = await left_behind(desk, tools)
+    broken = desk.store.actors[ended[0].run_id]
+    desk.store.actors[broken.id] = replace(broken, pages=(replace(broken.pages[0], events=(b"nonsense",)),))
+    host = RunHost(desk.store, desk.plans, approvals, desk.bus, lambda: desk.now, cached=10)
+    await LeftOpen(approvals, desk.calls, host).round()
+    assert await approvals.left_open("", 10) == [(ended[0].approval_id, broken.id)]
+    assert f"cannot close approval {ended[0].approval_id}" in caplog.text
+
+
+async def test_a_call_that_a_run_left_behind_is_void(desk: Any, tools: Any) -> None:
+    desk.knows("w", tools.plan_of({"id": "ok", "approval": {"ask": "Refund?"}}))
+    run_id = await desk.start()
+    task_id = derive_id("task", run_id, "a", 1)
+    asked = AskForCall(
+        approval_id=derive_id("apr", task_id, "call"),
+        run_id=run_id,
+        task_id=task_id,
+        step="a",
+        tool="pay",
+        ask="Pay?",
+        action={},
+        digest="sha256:1",
+        asked_at=desk.now,
+    )
+    await desk.calls.ask(asked, CALL)
+    await desk.cancel(run_id)
+    await LeftOpen(desk.approvals, desk.calls, desk.host).round()
+    found = await desk.approvals.get("acme", asked.approval_id)
+    assert found is not None
+    assert found.status is ApprovalStatus.VOID

@@ -22,6 +22,8 @@ from paracle_orchestrator.bulk import BulkOrders
 from paracle_orchestrator.call_approvals import CallApprovals
 from paracle_orchestrator.handlers import routes
 from paracle_orchestrator.host import RunHost
+from paracle_orchestrator.left_open import LOOK_EVERY_S as LEFT_OPEN_EVERY_S
+from paracle_orchestrator.left_open import LeftOpen
 from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.ports import utc_now
 from paracle_orchestrator.retention import Keeping, Purger
@@ -58,13 +60,24 @@ def create_app(
     keeping = Keeping(settings.run_keep_s, settings.run_keep_s_of, settings.run_keep_least_s)
     purger = Purger(PostgresRetention(database.pool, queries), keeping, bus, utc_now, every_s=settings.purge_every_s)
     purges = Background("purges", purger.round, every_s=settings.purge_every_s)
+    left_open = Background("approvals", LeftOpen(approvals, calls, host).round, every_s=LEFT_OPEN_EVERY_S)
     watch = Watch.over(PostgresTriggerStore(database.pool, queries), bus, utc_now)
     return Service(
         "orchestrator",
         settings,
         bus=bus,
         routes=routes(orchestrator, calls, watch, stuck, settings),
-        resources=[database, news, ticks, admissions, bulk, purges, watch.triggers.beside, *watch.rounds.values()],
+        resources=[
+            database,
+            news,
+            ticks,
+            admissions,
+            bulk,
+            purges,
+            left_open,
+            watch.triggers.beside,
+            *watch.rounds.values(),
+        ],
         checks={
             "postgres": database.check,
             "ticks": ticks.check,

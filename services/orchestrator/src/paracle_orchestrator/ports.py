@@ -85,6 +85,10 @@ class Approvals(Protocol):
         """The approval with that id, or none."""
         ...
 
+    async def left_open(self, after: str, limit: int) -> list[tuple[str, str]]:
+        """Approvals of all tenants that are shown as open though their runs have ended, and those runs; by id."""
+        ...
+
     async def page(self, query: ListApprovals, call: Context) -> ApprovalPage:
         """Approvals of the caller's tenant that match `query`: open ones first, then the newest.
 

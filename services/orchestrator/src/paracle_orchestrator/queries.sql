@@ -106,6 +106,11 @@ select g.id, g.tenant, g.run_id, g.version, g.workflow, g.status, g.asked_at, g.
 -- name: get_approval
 select document::text from approvals where tenant = $1 and id = $2;
 
+-- name: left_open_approvals
+-- Those that the list leaves open though their runs have ended, after id $1.
+select a.id, a.run_id from approvals a join runs r on r.id = a.run_id
+ where a.open and a.id > $1 and r.finished_at is not null order by a.id limit $2;
+
 -- name: list_approvals
 -- Open ones first, then the newest. $2 status, $3 run, $4 workflow, $5 whoever is named or has the role; $6 and $7: a
 -- principal and his roles, for what he may approve; $8 to $10: the place of the last one of the page before.

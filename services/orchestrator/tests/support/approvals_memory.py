@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from paracle_chassis.event_store import EventStore
 from paracle_domain.envelope import Context
 from paracle_domain.errors import InvalidInput
 from paracle_domain.ids import derive_id
@@ -34,9 +35,10 @@ def approval(run_id: str, step: str = "ok", second: int = 0, **more: Any) -> App
 
 
 class ApprovalsInMemory:
-    """`Approvals` in a dictionary. It knows no runs, so it keeps what is said of any."""
+    """`Approvals` in a dictionary. It keeps what is said of any run; its store says which have ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
         self._shown: dict[str, Shown] = {}
 
     async def show(self, approvals: Sequence[Shown]) -> None:
@@ -46,6 +48,13 @@ class ApprovalsInMemory:
     async def get(self, tenant: str, approval_id: str) -> ApprovalView | None:
         found = self._shown.get(approval_id)
         return found.approval if found is not None and found.tenant == tenant else None
+
+    async def left_open(self, after: str, limit: int) -> list[tuple[str, str]]:
+        shown = [one.approval for one in self._shown.values() if one.approval.status is ApprovalStatus.OPEN]
+        runs = await self._store.load({one.run_id for one in shown})
+        ended = {run.id for run in runs.values() if run.finished_at is not None}
+        found = sorted((one.approval_id, one.run_id) for one in shown if one.run_id in ended)
+        return [one for one in found if one[0] > after][:limit]
 
     async def page(self, query: ListApprovals, call: Context) -> ApprovalPage:
         ours = (one.approval for one in self._shown.values() if one.tenant == call.tenant)

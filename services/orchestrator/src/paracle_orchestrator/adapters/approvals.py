@@ -75,6 +75,11 @@ class PostgresApprovals:
         document = await self._pool.fetchval(self._queries["get_approval"], tenant, approval_id)
         return None if document is None else ApprovalView.model_validate_json(document)
 
+    async def left_open(self, after: str, limit: int) -> list[tuple[str, str]]:
+        """See `Approvals.left_open`."""
+        rows = await self._pool.fetch(self._queries["left_open_approvals"], after, limit)
+        return [(row[0], row[1]) for row in rows]
+
     async def page(self, query: ListApprovals, call: Context) -> ApprovalPage:
         """See `Approvals.page`."""
         place = None if query.cursor is None else Place.parse(query.cursor)
