@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import nats
@@ -13,10 +15,11 @@ from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
+from paracle_domain.plan import Plan
 from paracle_domain.registry import SpecsChanged, changed_subject
 from paracle_domain.run.commands import StartRun
 from paracle_orchestrator.adapters.news import RegistryNews
-from paracle_orchestrator.plans import Plans
+from paracle_orchestrator.plans import Pinned, Plans
 
 CALL = Context("acme")
 START = StartRun(workflow="w")
@@ -93,6 +96,22 @@ async def test_a_plan_that_could_not_be_stored_is_asked_for_again(desk: Any, pla
     desk.shelf.put = put
     await plans.resolve(START, CALL)
     assert len(desk.bus.asked) == 2
+
+
+async def test_nobody_waits_for_a_machine_that_is_made_ready(
+    desk: Any, plans: Plans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 10,000 steps it takes a second, so the loop must go on: here it is what lets the making end."""
+    loop, going_on = asyncio.get_running_loop(), threading.Event()
+
+    def slowly(plan: Plan) -> Pinned:
+        loop.call_soon_threadsafe(going_on.set)
+        assert going_on.wait(30)
+        return made(plan)
+
+    made = Pinned.of
+    monkeypatch.setattr(Pinned, "of", slowly)
+    assert (await plans.resolve(START, CALL)).plan == desk.bus.plans["w"]
 
 
 @pytest.mark.connected

@@ -108,7 +108,7 @@ class Plans:
             pinned = await self.to_pin(context.tenant, answer.digest)
         else:
             await self._assure(context.tenant, answer.plan)
-            pinned = self._keep(context.tenant, answer.plan)
+            pinned = await self._keep(context.tenant, answer.plan)
         _remember(self._newest, target, (answer.digest, age))
         return pinned
 
@@ -143,10 +143,11 @@ class Plans:
         plan = await self._store.get(tenant, digest)
         if plan is None:
             raise NotFound(f"no run has pinned a plan with digest {quote(digest)}", path="digest")
-        return self._keep(tenant, plan)
+        return await self._keep(tenant, plan)
 
-    def _keep(self, tenant: str, plan: Plan) -> Pinned:
-        pinned = Pinned.of(plan)
+    async def _keep(self, tenant: str, plan: Plan) -> Pinned:
+        """The plan made ready, in a thread: that of 10,000 steps takes a second, and nobody else is to wait for it."""
+        pinned = await asyncio.to_thread(Pinned.of, plan)
         _remember(self._pinned, (tenant, plan.digest), pinned)
         return pinned
 
