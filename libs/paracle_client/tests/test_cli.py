@@ -22,7 +22,18 @@ from paracle_domain.audit import ModelUsage, UsageReport
 from paracle_domain.dead_letters import dead_letter_id
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
-from paracle_domain.registry import Ancestor, Applied, AppliedSpec, Explanation, SpecList, SpecView, Touched
+from paracle_domain.registry import (
+    Ancestor,
+    Applied,
+    AppliedSpec,
+    Explanation,
+    RevisionList,
+    RevisionView,
+    SpecList,
+    SpecSummary,
+    SpecView,
+    Touched,
+)
 from paracle_domain.run.commands import ApprovalPage, RunAccepted, RunPage, RunStatus
 
 
@@ -99,6 +110,23 @@ def test_apply_of_what_cannot_be_read(paracle: Callable[..., Any], api: Any, tmp
     (tmp_path / "bad.yaml").write_bytes(b"\xff")
     assert "error: bad.yaml: not UTF-8: byte 0xff in line 1" in paracle("apply", "-f", "bad.yaml").err
     assert api.asked == []
+
+
+def test_a_long_list_goes_on_where_it_is_told_to(paracle: Callable[..., Any], api: Any, make: Any) -> None:
+    one = SpecSummary(kind="Agent", name="a", revision=1, author="me", created_at=make.START)
+    api.on("GET /v1/agents", SpecList(specs=(one,), next_cursor="a"))
+    assert "more: --cursor a\n" in paracle("get", "agents").out
+    paracle("get", "agents", "--cursor", "a")
+    assert api.asked[-1].query["cursor"] == "a"
+
+
+def test_whoever_wrote_a_revision_says_nothing_to_the_terminal(
+    paracle: Callable[..., Any], api: Any, make: Any
+) -> None:
+    odd = RevisionView(revision=1, digest="d", author="[/red]\x1b[2J", created_at=make.START, diff="")
+    api.on("GET /v1/agents/a/revisions", RevisionList(kind="Agent", name="a", revisions=(odd,)))
+    told = paracle("get", "agent", "a", "--history")
+    assert (told.code, "[/red]" in told.out, "\x1b" in told.out) == (0, True, False)
 
 
 def test_get(paracle: Callable[..., Any], api: Any, make: Any) -> None:
@@ -302,6 +330,20 @@ def test_a_person_confirms_what_was_shown(
     assert f"{decision.capitalize()} exactly this?" in result.out
     assert result.out.endswith(f"{one.approval_id} is approved; run {make.RUN}\n")
     assert api.asked[1].json == {"decision": decision, "digest": "sha256:abc", "reason": "checked"}
+
+
+def test_what_a_person_is_shown_does_not_mix_with_json(
+    paracle: Callable[..., Any], api: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make.approval()
+    path = f"/v1/approvals/{one.approval_id}"
+    api.on(f"GET {path}", one)
+    api.on(f"POST {path}/decision", RunAccepted(run_id=make.RUN, status=RunStatus.RUNNING))
+    monkeypatch.setattr(sys, "stdin", make.Terminal("y\n"))
+    told = paracle("approvals", "approve", one.approval_id, "-o", "json")
+    assert json.loads(told.out)["approval_id"] == one.approval_id
+    assert '"to": "Zoë"' in told.err
+    assert "Approve exactly this?" in told.err
 
 
 def test_a_person_who_says_no_decides_nothing(

@@ -100,6 +100,8 @@ def test_a_trigger_is_paused_and_resumed(paracle: Callable[..., Any], api: Any, 
     assert api.asked[-1].json == {"reason": "closed"}
     assert paracle("triggers", "resume", "nightly")[1] == "nightly is active\n"
     assert json.loads(paracle("triggers", "resume", "nightly", "-o", "json")[1])["trigger"]["name"] == "nightly"
+    api.on("POST /v1/triggers/nightly/resume", view(make, problem="no zone\x1b[2J"))
+    assert "\x1b" not in paracle("triggers", "resume", "nightly")[1]
 
 
 def test_a_trigger_is_fired(paracle: Callable[..., Any], api: Any, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:

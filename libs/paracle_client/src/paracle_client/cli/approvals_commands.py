@@ -123,7 +123,7 @@ def _decide(
     approval_id: str, decision: Verdict, reason: str, digest: str | None, output: Output, url: str | None
 ) -> None:
     with connect(url) as client:
-        wanted = digest or _confirmed(client, approval_id, decision)
+        wanted = digest or _confirmed(client, approval_id, decision, output)
         accepted = client.decide(approval_id, decision, digest=wanted, reason=reason)
         stands = client.get_approval(approval_id)
     if output is Output.JSON:
@@ -132,8 +132,8 @@ def _decide(
     console().print(f"{approval_id} is {stands.status}{_missing(stands)}; run {accepted.run_id}", markup=False)
 
 
-def _confirmed(client: Client, approval_id: str, decision: Verdict) -> str:
-    """The digest of the approval, once a person has seen it and said yes.
+def _confirmed(client: Client, approval_id: str, decision: Verdict, output: Output) -> str:
+    """The digest of the approval, once a person has seen it and said yes; beside standard output, if that is for JSON.
 
     Raises
     ------
@@ -144,8 +144,9 @@ def _confirmed(client: Client, approval_id: str, decision: Verdict) -> str:
         message = "standard input is no terminal, so nobody can confirm; name what you decide on, as `show` prints it"
         raise InvalidInput(message, path="--digest")
     found = client.get_approval(approval_id)
-    _print(found)
-    typer.confirm(f"{decision.capitalize()} exactly this?", abort=True)
+    aside = output is Output.JSON
+    _print(found, aside=aside)
+    typer.confirm(f"{decision.capitalize()} exactly this?", abort=True, err=aside)
     return found.digest
 
 
@@ -169,9 +170,9 @@ def _time(at: datetime | None) -> str:
     return "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-def _print(one: ApprovalView) -> None:
+def _print(one: ApprovalView, *, aside: bool = False) -> None:
     """The approval, and in its action nothing left out: that is what is decided on."""
-    screen = console()
+    screen = console(aside=aside)
     screen.print(safe(one.ask, lines=True), style="bold", markup=False, soft_wrap=True)
     for name, text in _facts(one):
         screen.print(f"{name:<9} {safe(text)}", markup=False, soft_wrap=True)

@@ -109,6 +109,7 @@ def get(
     name: Annotated[str | None, typer.Argument(help="one of them; all if absent")] = None,
     revision: Annotated[int | None, typer.Option(min=1, help="the newest if absent")] = None,
     history: Annotated[bool, typer.Option("--history", help="list its revisions instead")] = False,
+    cursor: Annotated[str | None, typer.Option(help="of a list: `next_cursor` of the page before")] = None,
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
@@ -116,7 +117,7 @@ def get(
     plural = plural_of(kind)
     with connect(url) as client:
         if name is None:
-            _list(client, plural, output)
+            _list(client, plural, cursor, output)
         elif history:
             _history(client, plural, name, output)
         else:
@@ -133,15 +134,15 @@ def plural_of(kind: str) -> Plural:
     raise InvalidInput(f"there is no kind {kind!r}{suggest(kind.lower(), PLURALS)}", path="KIND")
 
 
-def _list(client: Client, plural: Plural, output: Output) -> None:
-    page = client.list(plural)
+def _list(client: Client, plural: Plural, cursor: str | None, output: Output) -> None:
+    page = client.list(plural, cursor=cursor)
     if output is Output.JSON:
         print_json(page)
         return
     rows = [(one.name, one.revision, f"{one.created_at:%Y-%m-%d %H:%M}", one.description) for one in page.specs]
     print_table(["NAME", "REVISION", "CHANGED", "DESCRIPTION"], rows, empty=f"no {plural} yet: paracle apply -f FILE")
     if page.next_cursor is not None:
-        console().print("… and more: -o json and the REST API give them all", style="dim")
+        console().print(f"more: --cursor {page.next_cursor}", style="dim", markup=False, soft_wrap=True)
 
 
 def _history(client: Client, plural: Plural, name: str, output: Output) -> None:
@@ -150,7 +151,8 @@ def _history(client: Client, plural: Plural, name: str, output: Output) -> None:
         print_json(found)
         return
     for one in found.revisions:
-        console().print(f"revision {one.revision}  {one.created_at:%Y-%m-%d %H:%M}  {one.author}", style="bold")
+        heading = f"revision {one.revision}  {one.created_at:%Y-%m-%d %H:%M}  {safe(one.author)}"
+        console().print(heading, style="bold", markup=False, soft_wrap=True)
         console().print(safe(one.diff, lines=True), markup=False)
 
 
@@ -166,7 +168,8 @@ def explain(
     if output is Output.JSON:
         print_json(found)
         return
-    console().print(" ← ".join(f"{one.name} (revision {one.revision})" for one in found.lineage), style="bold")
+    lineage = " ← ".join(f"{one.name} (revision {one.revision})" for one in found.lineage)
+    console().print(lineage, style="bold", markup=False, soft_wrap=True)
     print_table(["FIELD", "VALUE", "SET BY"], explained_rows(found), empty="every field has its default")
 
 

@@ -55,9 +55,9 @@ def resolve(url: str | None, environment: Mapping[str, str], cwd: Path) -> str:
     return found or DEFAULT_URL
 
 
-def console() -> Console:
-    """Where tables and texts go."""
-    return Console(highlight=False)
+def console(*, aside: bool = False) -> Console:
+    """Where tables and texts go: to standard output, or `aside`, to standard error."""
+    return Console(highlight=False, stderr=aside)
 
 
 def print_json(value: BaseModel | Mapping[str, Any]) -> None:

@@ -116,7 +116,7 @@ def _say_state(view: TriggerView, output: Output) -> None:
     if output is Output.JSON:
         print_json(view)
     else:
-        console().print(f"{view.trigger.name} is {_state(view.trigger)}", markup=False)
+        console().print(safe(f"{view.trigger.name} is {_state(view.trigger)}"), markup=False, soft_wrap=True)
 
 
 def _row(one: TriggerSummary) -> tuple[object, ...]:
