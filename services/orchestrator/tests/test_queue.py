@@ -83,7 +83,7 @@ def make(pool: Any, desk: Any) -> Any:
         queries = Queries.load("paracle_orchestrator")
         plans = Plans(PostgresPlanStore(pool, queries), desk.bus)
         store = PostgresEventStore(pool, RUN_TABLES)
-        host = RunHost(store, plans, ApprovalsInMemory(), desk.bus, lambda: clock[0], cached=100)
+        host = RunHost(store, plans, ApprovalsInMemory(store), desk.bus, lambda: clock[0], cached=100)
         queue = PostgresRunQueue(pool, queries)
         return Replica(pool, host, Admitter(queue, limits or Limits(), host), queue, clock)
 

@@ -191,3 +191,27 @@ async def test_what_happens_to_a_run_leaves_its_list_entries_alone(pool: Any) ->
 async def test_a_made_up_cursor_is_refused(pool: Any, cursor: str) -> None:
     with pytest.raises(InvalidInput, match="is no cursor"):
         await index_of(pool).page("acme", RunFilter(), 50, cursor)
+
+
+@pytest.mark.connected
+async def test_runs_of_the_first_schema_are_found_once_it_is_brought_up_to_date(postgres_dsn: str) -> None:
+    steps = migrations.load("paracle_orchestrator")
+    run_id = new_id("run")
+    async with create_pool(ServiceSettings(postgres_dsn=postgres_dsn)) as pool:
+        async with pool.acquire() as connection:
+            await migrations.migrate(connection, steps[:1])
+            await connection.execute(
+                "insert into runs values ($1, 'acme', 1, 'running', null, $2, null, 'w', 1, 'p', 'ada', 'r', $3::json)",
+                run_id,
+                AT,
+                '{"team": "a", "note": ""}',
+            )
+            await connection.execute("insert into run_history values ($1, 1, 'c', $2, '[{}]')", run_id, AT)
+            await migrations.migrate(connection, steps)
+        index, store = index_of(pool), PostgresEventStore(pool, RUN_TABLES)
+        for wanted in (RunFilter(), RunFilter(labels={"team": "a"}), RunFilter(workflow="w", labels={"team": "a"})):
+            assert [run.run_id for run in await every_page(index, wanted)] == [run_id]
+        move = Append(run_id, "acme", 1, (Page(2, "d", AT, (b"{}",)),), "completed", finished_at=AT)
+        assert not await store.append([move])
+        done = RunFilter(labels={"team": "a"}, statuses=(RunStatus.COMPLETED,))
+        assert [run.run_id for run in await every_page(index, done)] == [run_id]

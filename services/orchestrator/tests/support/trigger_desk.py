@@ -146,7 +146,7 @@ class TriggerDesk:
         return Watch.over(self.store, self.bus, lambda: self.now)
 
     async def open(self) -> None:
-        plans, index, approvals = Plans(Shelf(), self.bus), NoIndex(), ApprovalsInMemory()
+        plans, index, approvals = Plans(Shelf(), self.bus), NoIndex(), ApprovalsInMemory(self.events)
         host = RunHost(self.events, plans, approvals, self.bus, lambda: self.now, cached=100)
         stuck = StuckRuns(StuckInMemory(self.events), self.bus, lambda: self.now)
         admitter = Admitter(QueueInMemory(self.events), Limits(), host)
