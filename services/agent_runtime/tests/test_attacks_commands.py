@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -22,6 +23,10 @@ from paracle_domain.task.inputs import Outcome
 
 BWRAP = shutil.which("bwrap")
 RUN = {"execute": {"memory_mb": 256, "processes": 16, "output_bytes": 20_000, "scratch_mb": 8}}
+WAYS: dict[str, dict[str, Any]] = {
+    "bubblewrap": {},
+    "unsandboxed": {"unsandboxed": True, "bubblewrap": "/nowhere/bwrap"},
+}
 MARK = "PARACLE_ATTACK_MARK"
 
 
@@ -30,7 +35,7 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     """Both ways to run a command."""
     if request.param == "bubblewrap" and BWRAP is None:
         pytest.skip("bubblewrap (bwrap) is not installed here, so the sandbox was not attacked")
-    made = Bench(tmp_path, unsandboxed=request.param == "unsandboxed")
+    made = Bench(tmp_path, **WAYS[request.param])
     yield made
     await made.http.aclose()
     assert made.bugs == []
@@ -212,11 +217,11 @@ def _some_sleeper() -> bool:
 
 
 KILLED = """
-import asyncio, sys
+import asyncio, json, sys
 from pathlib import Path
 from tool_bench import Bench
 async def main():
-    bench = Bench(Path(sys.argv[1]), unsandboxed=sys.argv[2] == "unsandboxed")
+    bench = Bench(Path(sys.argv[1]), **json.loads(sys.argv[2]))
     call = bench.granted("shell", {"command": sys.argv[3], "args": [sys.argv[4]]}, {"execute": {}}, timeout_s=60)
     await call
 asyncio.run(main())
@@ -230,7 +235,7 @@ async def test_processes_go_with_a_runtime_that_is_killed(tmp_path: Path, way: s
     command = f"setsid sleep 1000 & exec sh -c 'sleep 1000; sleep 1' {MARK}"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "support")}
     runtime = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", KILLED, str(tmp_path), way, command, "x"), env=environment
+        *(sys.executable, "-c", KILLED, str(tmp_path), json.dumps(WAYS[way]), command, "x"), env=environment
     )
     await eventually(_marked_runs)
     family = processes.family(runtime.pid)
@@ -304,7 +309,7 @@ async def test_the_sandbox_holds(walled: Bench, command: str):
     [
         "import socket; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 2)",
         "import socket; socket.create_connection(('169.254.169.254', 80), 2)",
-        "import socket; s=socket.socket(socket.AF_UNIX); s.connect('\\0paracle-attack')",
+        "import socket; s=socket.socket(socket.AF_UNIX); s.connect('\\0paracle-attack-' + sys.argv[1])",
         "import socket; socket.getaddrinfo('example.org', 80)",
         "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
     ],
@@ -313,12 +318,14 @@ async def test_there_is_no_network_in_the_sandbox(walled: Bench, code: str):
     heard = []
     server = await asyncio.start_server(lambda *_: heard.append(1), "127.0.0.1", 0)
     port = str(server.sockets[0].getsockname()[1])
+    hidden = await asyncio.start_unix_server(lambda *_: heard.append(1), f"\0paracle-attack-{port}")
     arguments = {"args": [port]}
     end = await python(walled, f"import sys\ntry:\n  {code}\nexcept OSError: print('shut')", arguments=arguments)
     assert said(end) == "shut\n"
     assert heard == []
-    server.close()
-    await server.wait_closed()
+    for one in (server, hidden):
+        one.close()
+        await one.wait_closed()
 
 
 async def test_granted_folders_are_there(walled: Bench, tmp_path: Path):
@@ -326,6 +333,18 @@ async def test_granted_folders_are_there(walled: Bench, tmp_path: Path):
     end = await shell(walled, "cp /files/in/a.txt /files/out/b.txt; ls /files", permissions=permissions)
     assert said(end) == "in\nout\n"
     assert (tmp_path / "out" / "b.txt").read_text() == "hello"
+
+
+async def test_granted_folders_are_where_the_variable_says(bench: Bench, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("hello")
+    assert said(await shell(bench, 'cat "$FILES/in/a.txt"', permissions={**RUN, "paths": ["in"]})) == "hello"
+
+
+async def test_bubblewrap_is_used_where_it_works_whatever_is_allowed_elsewhere(walled: Bench, tmp_path: Path):
+    end = await shell(Bench(tmp_path, unsandboxed=True), "ls $FILES; ls /proc/self")
+    assert "/proc/self" in said(end)
+    assert "private.txt" not in said(end)
 
 
 async def test_links_in_granted_folders_lead_nowhere(walled: Bench, tmp_path: Path):

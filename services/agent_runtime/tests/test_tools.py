@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tool_bench import Bench
 from yarl import URL
 
+from paracle_agent_runtime.app import log_bug
 from paracle_agent_runtime.schemas import Schemas, parse_answer
 from paracle_agent_runtime.tools.permissions import Grants, is_public
 from paracle_agent_runtime.tools.toolbox import ToolEnd
@@ -102,6 +103,30 @@ def test_paths_may_be_relative_to_the_root_or_to_a_granted_folder(bench: Bench, 
 )
 def test_only_public_addresses_are_public(address: str, public: bool):
     assert is_public(address) is public
+
+
+def test_a_metadata_service_can_be_granted_by_its_address_alone(tmp_path: Path):
+    url = URL("http://169.254.169.254/latest")
+    grants(tmp_path, hosts=["169.254.169.254:80"], private_networks=True).url(url)
+    named = grants(tmp_path, hosts=["metadata.example", "10.0.0.1"], private_networks=True)
+    with pytest.raises(Forbidden, match="metadata service"):
+        named.address("metadata.example", "169.254.169.254")
+    named.address("intranet.example", "10.0.0.1")
+
+
+def test_a_host_that_is_none_matches_nothing(tmp_path: Path):
+    for entry in ("[", "a:b:c", "", "*"):
+        with pytest.raises(Forbidden):
+            grants(tmp_path, hosts=[entry]).url(URL("http://api.example/"))
+
+
+def test_what_a_broken_tool_said_is_logged_without_secrets(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("PARACLE_SECRET_KEY", "hunter2secret")
+    log_bug("t", ValueError("no hunter2secret here"))
+    assert "ValueError: no [secret KEY] here" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 @pytest.mark.parametrize(

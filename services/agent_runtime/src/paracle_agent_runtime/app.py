@@ -75,7 +75,7 @@ def create_runtime(
         commands=commands,
         files_root=settings.files_root,
         environment=os.environ,
-        log_bug=_log_bug,
+        log_bug=log_bug,
     )
     queries = Queries.load("paracle_agent_runtime")
     shop = Workshop(
@@ -105,6 +105,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def _log_bug(tool: str, error: Exception) -> None:
+def log_bug(tool: str, error: Exception) -> None:
+    """Log what no tool should raise. Its trace may quote what a tool was sent, but no secret."""
     trace = "".join(traceback.format_exception(error))
     _log.error("tool %s broke: %s", tool, redact(trace, os.environ))

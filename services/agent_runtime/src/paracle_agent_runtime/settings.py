@@ -35,7 +35,7 @@ class Settings(ServiceSettings):
     unsandboxed_execution: bool = Field(
         default=False,
         title="Unsandboxed execution",
-        description="Run commands of tools without bubblewrap: they may do whatever this service may.",
+        description="Run commands of tools also where bubblewrap does not work: they may do whatever this service may.",
     )
     worker_beat_s: float = Field(
         2.0, gt=0, title="Heartbeat", description="Seconds between two signs of life of a replica."

@@ -24,7 +24,12 @@ FILES: Final = Path("/files")
 SCRATCH: Final = Path("/tmp")  # noqa: S108  # within the sandbox, where nobody else is
 SCRIPT: Final = Path("/script")
 PYTHON: Final = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
-ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(SCRATCH)}
+ENVIRONMENT: Final = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": str(SCRATCH),
+    "FILES": str(FILES),
+}
 _SYSTEM: Final = tuple(Path(name) for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives"))
 _PROBE_S: Final = 10.0
 

@@ -17,7 +17,7 @@ from paracle_agent_runtime.tools.outcome import OutcomeUnknownError
 from paracle_agent_runtime.tools.permissions import Grants
 from paracle_agent_runtime.tools.sandbox import processes
 from paracle_agent_runtime.tools.sandbox.bubblewrap import ENVIRONMENT, PYTHON, SCRIPT, Bubblewrap
-from paracle_domain.errors import LimitExceeded
+from paracle_domain.errors import Forbidden, LimitExceeded
 from paracle_domain.tool.spec import Execution
 
 _LAUNCHER: Final = resources.files("paracle_agent_runtime.tools.sandbox").joinpath("launcher.py").read_text("utf-8")
@@ -62,7 +62,7 @@ class Commands:
     bubblewrap
         What keeps them apart from everything else.
     unsandboxed
-        Whether they are run without it, as processes that may do what the runtime may.
+        Whether they are run all the same where it does not work, as processes that may do what the runtime may.
     concurrency
         Most commands at the same time; others wait.
     most_memory_mb
@@ -99,20 +99,29 @@ class Commands:
     @asynccontextmanager
     async def _start(self, command: Command, grants: Grants, limits: Execution) -> AsyncIterator[_Start]:
         script = command.script.encode("utf-8", "replace")
-        if self._unsandboxed:
+        program = await self._program()
+        if program is None:
             folder = Path(tempfile.mkdtemp(prefix="paracle-tool-"))
             try:
                 await asyncio.to_thread((folder / "script").write_bytes, script)
                 argv = _launch(command, folder / "script", limits, mode="supervise")
-                yield _Start(argv, (), folder, {**ENVIRONMENT, "HOME": str(folder), "TMPDIR": str(folder)})
+                yield _Start(argv, (), folder, _environment(folder, grants))
             finally:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             return
-        program = await self._bubblewrap.find()
         with ExitStack() as held:
             options, handles = self._bubblewrap.arguments(grants, script, limits.scratch_mb << 20, held)
             argv = [program, *options, "--", *_launch(command, SCRIPT, limits, mode="exec")]
             yield _Start(argv, handles, Path("/"), {})
+
+    async def _program(self) -> str | None:
+        """The program that keeps commands apart; `None` if there is none, and they may run without."""
+        try:
+            return await self._bubblewrap.find()
+        except Forbidden:
+            if self._unsandboxed:
+                return None
+            raise
 
 
 class _Running:
@@ -127,19 +136,21 @@ class _Running:
         """What it says until it ends, or the limit that it broke."""
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        watch: asyncio.Future[None] = asyncio.ensure_future(self._watch())
-        work = asyncio.gather(self._feed(stdin), self._drain(self._process.stdout), self._drain(self._process.stderr))
+        watch = asyncio.create_task(self._watch())
+        feed = asyncio.create_task(self._feed(stdin))
+        drains = [asyncio.create_task(self._drain(pipe)) for pipe in (self._process.stdout, self._process.stderr)]
+        work = asyncio.gather(feed, *drains)
+        both: set[asyncio.Future[Any]] = {watch, work}
         try:
-            both: set[asyncio.Future[Any]] = {watch, work}
             done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if watch in done:
-                await watch
-            _, stdout, stderr = await work
+            for one in done:
+                one.result()
+            stdout, stderr = (drain.result() for drain in drains)
             return Ended(await self._process.wait(), stdout, stderr)
         finally:
-            watch.cancel()
-            work.cancel()
-            await asyncio.gather(watch, work, return_exceptions=True)
+            for task in (watch, feed, *drains):  # each: what fails in a group leaves the others at work
+                task.cancel()
+            await asyncio.gather(watch, work, feed, *drains, return_exceptions=True)
 
     async def _feed(self, stdin: bytes) -> None:
         pipe = self._process.stdin
@@ -175,6 +186,10 @@ class _Running:
 
 def _broke(what: str) -> OutcomeUnknownError:
     return OutcomeUnknownError(LimitExceeded(f"the command {what} and was stopped", path="permissions.execute"))
+
+
+def _environment(folder: Path, grants: Grants) -> dict[str, str]:
+    return {**ENVIRONMENT, "HOME": str(folder), "TMPDIR": str(folder), "FILES": str(grants.bound)}
 
 
 def _launch(command: Command, script: Path, limits: Execution, *, mode: str) -> list[str]:

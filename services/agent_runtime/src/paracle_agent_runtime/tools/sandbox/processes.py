@@ -46,7 +46,13 @@ async def started(
 async def _end(process: Process) -> None:
     if process.returncode is None:
         kill_family(process.pid)
-    await process.wait()
+    # asyncio takes a process for ended once its pipes are read to their end
+    await asyncio.gather(_discard(process.stdout), _discard(process.stderr), process.wait())
+
+
+async def _discard(stream: asyncio.StreamReader | None) -> None:
+    while stream is not None and await stream.read(65_536):
+        pass
 
 
 def family(pid: int, *, most: int | None = None) -> list[int]:
