@@ -101,6 +101,43 @@ async def test_the_same_mail_in_two_batches_at_once_happens_once(desk: Any, tool
     assert view.last_seq == 4
 
 
+async def test_what_happened_to_a_run_is_told_in_its_order(desk: Any, tools: Any) -> None:
+    desk.knows("fork", tools.plan_of({"id": "a"}, {"id": "b"}))
+    desk.knows("ask", tools.plan_of({"id": "a"}, {"id": "ok", "needs": ["a"], "approval": {"ask": "Refund?"}}))
+    run_id, _ = await desk.start("fork"), await desk.start("ask", key="2")
+    first, second, other = tools.tasks(desk.bus.take())
+    listed, show = asyncio.Event(), desk.approvals.show
+
+    async def slowly(approvals: Any) -> None:
+        await listed.wait()
+        await show(approvals)
+
+    desk.approvals.show = slowly
+    one = asyncio.create_task(desk.service.take_in([tools.result(first), tools.result(other)]))
+    await eventually(lambda: desk.store.writes == 4)
+    two = asyncio.create_task(desk.finish(second))
+    await eventually(lambda: desk.store.writes == 5)
+    await asyncio.sleep(0)
+    listed.set()
+    await asyncio.gather(one, two)
+    assert [event["seq"] for event in tools.events(desk.bus.take()) if event["id"] == run_id] == [4, 5, 6]
+
+
+async def test_what_could_not_be_told_holds_up_nothing(desk: Any, tools: Any, fork: Any) -> None:
+    gate, run_id, first, second = fork
+    desk.bus.broken = 1
+    one = asyncio.create_task(desk.finish(first))
+    await eventually(lambda: gate.waiting)
+    two = asyncio.create_task(desk.finish(second))
+    await gate.open()
+    await gate.open()
+    with pytest.raises(Unavailable):
+        await one
+    await two
+    await desk.finish(first, deliveries=2)
+    assert {event["seq"] for event in tools.events(desk.bus.take()) if event["id"] == run_id} == {4, 5, 6}
+
+
 async def test_a_replica_that_was_first_is_heard_by_all_batches(desk: Any, replica: Any, tools: Any, fork: Any) -> None:
     gate, run_id, first, second = fork
     one = asyncio.create_task(desk.finish(first))

@@ -3,7 +3,8 @@
     mail ──► decide (pure) ──► append: one statement, one fsync ──► publish ──► (the mailbox acks)
 
 Batches overlap: while one is appended, the next one is decided from the states that the first one will have led to.
-Appends go one after the other, and what was decided from a state that did not come to be is decided again.
+Appends go one after the other, and what was decided from a state that did not come to be is decided again. What
+happened to a run is published in its order.
 
 A crash before the append leaves nothing; the mail comes again. A crash after it leaves history without its messages;
 the mail comes again, is found to change nothing, and what it had caused is published again under the same ids. A run
@@ -85,7 +86,10 @@ class Entry:
 
 @dataclass(slots=True)
 class _Turn:
-    """One run's share of a batch: from `entry` on. `ahead` is what it leads to, if it is to be appended."""
+    """One run's share of a batch: from `entry` on. `ahead` is what it leads to, if it is to be appended.
+
+    `told` is done once what was appended has been published, or cannot be; `after` is that of the turn before it.
+    """
 
     entry: Entry
     state: RunState
@@ -96,6 +100,8 @@ class _Turn:
     repeats: list[Mail] = field(default_factory=list)
     refused: dict[str, ParacleError] = field(default_factory=dict)
     ahead: Entry | None = None
+    told: asyncio.Future[None] | None = None
+    after: asyncio.Future[None] | None = None
 
     def carry_out(self, directives: Iterable[RunDirective], context: Context) -> None:
         """Take in what is to be done once the turn is committed."""
@@ -157,6 +163,7 @@ class RunHost:
         self._cached = cached
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._appending = asyncio.Lock()  # whoever waits for it gets it in turn
+        self._telling: dict[str, asyncio.Future[None]] = {}  # of the runs of which something is yet to be published
         self.soonest_wake: datetime | None = None
         self.queue_moved: Callable[[], None] = _nobody_cares
 
@@ -181,10 +188,13 @@ class RunHost:
             idle = [turn for turn in turns if turn.idle]
             ahead = [turn for turn in idle if not turn.entry.stored]
             again = {turn.entry.id for turn in idle if turn.entry.stored and turn.entry.id not in sure}
-            again |= await self._commit([turn for turn in turns if turn.pages])
-            again |= await self._unsettled(ahead)
-            kept = [turn for turn in turns if turn.entry.id not in again]
-            await self._publish(kept)
+            try:
+                again |= await self._commit([turn for turn in turns if turn.pages])
+                again |= await self._unsettled(ahead)
+                kept = [turn for turn in turns if turn.entry.id not in again]
+                await self._publish(kept)
+            finally:
+                self._have_told(turns)
             handled.note(kept)
             if not again:
                 return handled
@@ -321,6 +331,7 @@ class RunHost:
                 ready = [turn for turn in turns if turn.entry.stored]
                 refused = await self._store.append([_append(turn) for turn in ready]) if ready else set()
             lost -= {turn.entry.id for turn in ready} - refused
+            self._will_tell([turn for turn in ready if turn.entry.id not in lost])
         finally:
             for turn in turns:
                 if turn.entry.id in lost:
@@ -360,8 +371,29 @@ class RunHost:
         else:
             del self._entries[turn.entry.id]
 
+    def _will_tell(self, turns: Sequence[_Turn]) -> None:
+        """What these turns led to is published next, for each run in the order of its turns."""
+        told = asyncio.get_running_loop().create_future()
+        for turn in turns:
+            turn.after, turn.told = self._telling.get(turn.entry.id), told
+            self._telling[turn.entry.id] = told
+
+    def _have_told(self, turns: Iterable[_Turn]) -> None:
+        for turn in turns:
+            if turn.told is None:
+                continue
+            if not turn.told.done():
+                turn.told.set_result(None)
+            if self._telling.get(turn.entry.id) is turn.told:
+                del self._telling[turn.entry.id]
+
     async def _publish(self, turns: Sequence[_Turn]) -> None:
-        """Send out what was committed, and once more what earlier deliveries of the same mail had caused."""
+        """Send out what was committed, and once more what earlier deliveries of the same mail had caused.
+
+        Publishing overlaps as well, but not that of one run: who follows it hears what happened in its order.
+        """
+        if before := {turn.after for turn in turns if turn.after is not None}:
+            await asyncio.wait(before)
         await self._reschedule([turn for turn in turns if not turn.pages and turn.wake_at != turn.entry.wake_at])
         await self._say_again(turns)
         if shown := [one for turn in turns for one in turn.shown]:
