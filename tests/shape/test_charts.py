@@ -81,6 +81,13 @@ def test_a_service_never_sees_the_role_that_makes_databases(chart: str) -> None:
     assert "admin" not in str(container).lower()
 
 
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_all_are_told_the_same_of_how_streams_are_kept(replicas: int) -> None:
+    found = pods(render(UMBRELLA, {"global": {"nats": {"replicas": replicas}}} if replicas > 1 else None))
+    env = [{entry["name"]: entry.get("value") for entry in pod["spec"]["containers"][0]["env"]} for pod in found]
+    assert [one["PARACLE_NATS_REPLICAS"] for one in env] == [str(replicas)] * 2 * len(CHARTS)
+
+
 @pytest.mark.parametrize("chart", CHARTS)
 def test_probes_ask_what_the_services_answer(chart: str) -> None:
     container = of_kind(render(chart), "Deployment")["spec"]["template"]["spec"]["containers"][0]

@@ -138,6 +138,8 @@ volumeMounts:
   {{- else }}
   value: {{ $nats.url | quote }}
   {{- end }}
+- name: PARACLE_NATS_REPLICAS
+  value: {{ $nats.replicas | quote }}
 {{- end }}
 
 {{/* Only the job sees the role that may create databases and roles. */}}
