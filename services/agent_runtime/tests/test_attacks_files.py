@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tool_bench import Bench
 
 from paracle_agent_runtime.tools import rooted
+from paracle_agent_runtime.tools.permissions import Grants
 from paracle_domain.errors import Forbidden, NotFound, ToolFailed
+from paracle_domain.tool.spec import Permissions
 
 TREASURE = "the treasure"
 
@@ -276,6 +280,23 @@ async def test_swapping_links_in_all_the_while_gains_nothing(root: Path):
     finally:
         stop.set()
         thread.join()
+
+
+PARTS = st.sampled_from(
+    ["open", "desk", "vault", "deep", "gold.txt", "link0", "link1", "up", "..", ".", "", "~", "new", "\x00"]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(PARTS, min_size=1, max_size=8), st.booleans())
+def test_whatever_a_path_is_made_of_it_stays_inside(root: Path, parts: list[str], absolute: bool):
+    grants = Grants("t", Permissions(paths=("open",), write_paths=("desk",)), root, {})
+    text = f"{root}/" * absolute + "/".join(parts)
+    for find, folders in ((grants.path, ("open", "desk")), (grants.writable, ("desk",))):
+        with suppress(Forbidden, NotFound):
+            found = find(text)
+            assert found == found.resolve()
+            assert any(found.is_relative_to(root / folder) for folder in folders)
 
 
 async def test_what_is_granted_can_be_read_written_and_searched(root: Path):

@@ -144,7 +144,7 @@ def _manifest(operation: _Operation, name: str) -> JsonObject:
             **({"output": output} if output else {}),
             "backend": backend,
             "permissions": {
-                "hosts": [_host(document, server, place)],
+                "hosts": [_host(document, server)],
                 **({"secrets": list(signature.secrets)} if signature.secrets else {}),
             },
             "effect": "idempotent" if arguments.key_header else _EFFECTS.get(operation.method, "at_most_once"),
@@ -162,12 +162,12 @@ def _url_path(operation: _Operation, arguments: Arguments) -> str:
     return path
 
 
-def _host(document: Document, server: str, place: str) -> str:
+def _host(document: Document, server: str) -> str:
     parts = urlsplit(server)
     host = (parts.hostname or "").lower()
     shown = f"[{host}]" if ":" in host else host
     if host == "localhost" or _is_private(host):
-        document.note(place, f"{host} is no public host: add permissions.private_networks: true if it is meant")
+        document.note("servers", f"{host} is no public host: add permissions.private_networks: true if it is meant")
     return f"{shown}:{parts.port}" if parts.port else shown
 
 

@@ -35,7 +35,9 @@ class Document:
 
     def note(self, path: str, message: str) -> None:
         """Tell whoever imports, and go on."""
-        self.findings.append(Finding(path=path, message=message))
+        finding = Finding(path=path, message=message)
+        if finding not in self.findings:
+            self.findings.append(finding)
 
     def follow(self, value: Any, path: str) -> dict[str, Any]:
         """The object `value`, or the one that it refers to.
