@@ -192,6 +192,21 @@ async def test_what_is_no_message_of_the_contract_is_a_dead_letter(serve):
     assert found.data == b"\xff not json"
 
 
+@pytest.mark.parametrize("word", [b"a\x0bb", b"a\x0cb", b"\xff"])
+async def test_a_subject_that_is_none_is_a_dead_letter_and_stops_nothing(serve, word: bytes):
+    recorder = Recorder()
+    table = Routes("testing")
+    table.mailbox(stream=subjects.TASKS, durable="testing", filter="paracle.v1.*.task.>", handler=recorder)
+    bus = await serve(table)
+    await bus.publish([])
+    await bus.client._send_command(b"PUB paracle.v1.acme.task.%b 3\r\nodd\r\n" % word)
+    await bus.publish([note(7)])
+    await eventually(lambda: recorder.seen == [7])
+    found = await eventually_dead(bus)
+    assert found.headers[dead_letters.DEAD_CODE] == "malformed_message"
+    assert found.data == b"odd"
+
+
 async def test_deleting_the_streams_under_a_mailbox_only_interrupts_it(serve):
     recorder = Recorder()
     bus = await serve(mailbox(recorder))

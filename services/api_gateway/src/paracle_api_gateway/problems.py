@@ -78,11 +78,14 @@ _MEANING: Final = {
     409: "It is there already with other contents, or its state does not allow this.",
     413: "The body is larger than the limit.",
     415: "The body has a content type that is not taken here.",
+    421: "The server does not go by the name in `Host`.",
     422: "A value is not acceptable; `path` and `problems` say which and why.",
     500: "A bug; the log has the details under the request's id.",
     503: "A part of Paracle is not there at the moment; try again.",
     504: "No answer in time; try again.",
 }
+_ANY: Final = frozenset({403, 421, 500, 503, 504})
+"""What any operation may answer, whoever calls it, and whatever for."""
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -90,7 +93,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
     return {
         status: {"description": _MEANING[status], "content": {MEDIA_TYPE: schema}}
-        for status in sorted({*statuses, 500, 503, 504})
+        for status in sorted({*statuses, *_ANY})
     }
 
 

@@ -66,7 +66,7 @@ def router() -> APIRouter:
         summary="Approve or reject",
         status_code=202,
         response_model=RunAccepted,
-        responses=documented(400, 403, 404, 409, 413, 415, 422),
+        responses=documented(400, 404, 409, 413, 415, 422),
         openapi_extra=body_of(DecisionRequest),
     )(decide_approval)
     return routes
