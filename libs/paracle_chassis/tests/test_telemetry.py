@@ -86,6 +86,18 @@ async def test_a_batch_of_several_is_linked_to_each_of_its_messages(serve, recei
     assert set(spans["process TASKS"].links) == {spans["first"].span_id, spans["second"].span_id}
 
 
+def test_a_counter_sums_up_by_attributes_whatever_their_order(receiver):
+    stop = telemetry.setup("testing", receiver.endpoint)
+    counter = telemetry.Counter("test.things", "Things.")
+    counter.add(2, {"kind": "a", "size": 1})
+    counter.add(1)
+    counter.add(3, {"size": 1, "kind": "a"})
+    counter.add(5, {"kind": "b", "size": 1})
+    stop()
+    found = sorted(((value, attributes) for attributes, value in receiver.sums("test.things")), key=str)
+    assert found == [(1, {}), (5, {"kind": "a", "size": 1}), (5, {"kind": "b", "size": 1})]
+
+
 def test_without_an_endpoint_nothing_is_loaded_and_everything_may_be_called():
     telemetry.setup("testing", None)()
     with telemetry.span("x", attributes={"a": 1}):

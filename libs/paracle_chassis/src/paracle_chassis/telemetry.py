@@ -42,7 +42,7 @@ class Counter:
 
     def add(self, value: float = 1, attributes: Attributes | None = None) -> None:
         if _otel is not None:
-            _otel.counter(self).add(value, attributes)
+            _otel.count(self, value, attributes)
 
 
 class Histogram:

@@ -97,6 +97,18 @@ class OtlpReceiver:
                         )
         return found
 
+    def sums(self, name: str) -> list[tuple[dict[str, Any], float]]:
+        """The points of the counter `name` as it was sent last: attributes and sum."""
+        last = [
+            metric.sum
+            for request in list(self._kept.metrics)
+            for group in request.resource_metrics
+            for scope in group.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name and metric.sum.is_monotonic
+        ][-1]
+        return [(_values(point.attributes), point.as_double or point.as_int) for point in last.data_points]
+
     def metric_services(self) -> set[str]:
         """The services that sent metrics so far."""
         groups = (group for request in list(self._kept.metrics) for group in request.resource_metrics)
