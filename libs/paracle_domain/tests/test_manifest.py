@@ -182,3 +182,14 @@ def test_headers_of_http_tools_hold_text_and_secrets():
     headers = {"Authorization": "Bearer ${KEY}", "X-Note": "caf\N{LATIN SMALL LETTER E WITH ACUTE}\tx"}
     spec = {"description": "d", "backend": {"type": "http", "url": "http://a", "headers": headers}}
     assert parse_document(document("Tool", spec), 1, "t").to_json()["spec"] == spec
+
+
+def test_what_only_follows_from_a_finding_within_is_not_said():
+    step = STEP | {"on_error": {"fallback": "plan-b"}}
+    assert [path for path, _ in problems(document("Workflow", {"steps": [step]}))] == [
+        "triage.yaml#2 spec.steps[0].on_error.fallback"
+    ]
+    wrong = STEP | {"on_error": "stop"}
+    assert ("triage.yaml#2 spec.steps[0].on_error", "Input should be 'fail' or 'continue' (got 'stop')") in problems(
+        document("Workflow", {"steps": [wrong]})
+    )

@@ -147,11 +147,18 @@ def _children(value: object) -> Iterator[object]:
 
 
 def _findings(error: ValidationError, doc: object, model: type[BaseModel], label: str) -> list[Finding]:
-    found = []
-    for item in error.errors(include_url=False):
-        where = _place(item["loc"], doc)
-        found.append(Finding(path=f"{label} {field_path(where)}".rstrip(), message=_message(item, where, model)))
-    return found
+    """Pydantic's findings as ours, but for those that follow from others within the same field.
+
+    Where something in a list is wrong, pydantic also finds the list too short; where a union's right branch fails
+    inside, it also says that the other branches do not fit at all.
+    """
+    placed = [(_place(item["loc"], doc, absent=item["type"] == "missing"), item) for item in error.errors()]
+    above = {where[:depth] for where, _ in placed for depth in range(len(where))}
+    return [
+        Finding(path=f"{label} {field_path(where)}".rstrip(), message=_message(item, where, model))
+        for where, item in placed
+        if where not in above
+    ]
 
 
 def _message(item: Mapping[str, Any], where: tuple[str | int, ...], model: type[BaseModel]) -> str:
@@ -179,15 +186,18 @@ def _shown(value: object) -> str:
     return quote(value)
 
 
-def _place(location: tuple[str | int, ...], document: object) -> tuple[str | int, ...]:
-    """`location` without the names of union branches that pydantic puts in: what `document` itself has on the way."""
+def _place(location: tuple[str | int, ...], document: object, *, absent: bool) -> tuple[str | int, ...]:
+    """`location` without the names of union branches that pydantic puts in: what `document` itself has on the way.
+
+    `absent`: its last part is a field that `document` lacks.
+    """
     place: list[str | int] = []
     doc: Any = document
     for index, part in enumerate(location):
         known = part in doc if isinstance(doc, dict) else isinstance(doc, list) and isinstance(part, int)
         if known:
             doc = doc[part]
-        elif not isinstance(doc, dict) or index < len(location) - 1:
+        elif not absent or index < len(location) - 1:
             continue
         place.append(part)
     return tuple(place)
