@@ -4,8 +4,8 @@ Each workload runs on an embedded stack with everything durable and telemetry on
 floor of the machine: bare nats-py and asyncpg doing the same messages and commits. A wrong or missing run fails the
 benchmark. Besides the table, all figures go to `bench/results.json`, flat.
 
-`soak` (ten minutes at half the peak rate; `SOAK_S` shortens it) and `history` (ten times the runs, ten times the steps)
-only run when they are asked for.
+`agents` (1,000 and 5,000 of them at once, each waiting two seconds for its model), `soak` (ten minutes at half the peak
+rate; `SOAK_S` shortens it) and `history` (ten times the runs, ten times the steps) only run when they are asked for.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, override
 from urllib import request
 
+import journal
 import psutil
 import purge
 import queries
@@ -30,8 +31,9 @@ from workloads import HERE, ON_DEMAND, WORKLOADS, Figures, manifests, measure
 
 from paracle_client.stack import SERVICES, Stack
 
-# These need no services: each has a PostgreSQL of its own.
-ALONE = {"queries": queries.run, "purge": purge.run}
+# These need no services; the first two have a PostgreSQL of their own.
+ALONE = {"queries": queries.run, "purge": purge.run, "journal": journal.run}
+TOGETHER = {"agents": ("agents1000", "agents5000")}
 ROOT = HERE.parent / ".paracle" / "bench"
 COLUMNS = (
     ("steps/s", "steps_per_s"),
@@ -58,7 +60,8 @@ def main() -> int:
     )
     chosen = parser.parse_args()
     known = [*(workload.name for workload in WORKLOADS), *ALONE, *ON_DEMAND]
-    names = [name for name in chosen.only.split(",") if name] or [name for name in known if name not in ON_DEMAND]
+    asked = [part for name in chosen.only.split(",") if name for part in TOGETHER.get(name, (name,))]
+    names = asked or [name for name in known if name not in ON_DEMAND]
     if unknown := set(names) - set(known):
         parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     figures: dict[str, float] = {}
@@ -90,6 +93,7 @@ def stack() -> Iterator[Stack]:
     shutil.rmtree(ROOT, ignore_errors=True)
     with collector() as endpoint:
         told = {service.name: {"PARACLE_OTLP_ENDPOINT": endpoint} for service in SERVICES}
+        told["provider_gateway"]["PARACLE_MODEL_CONCURRENCY"] = "10000"  # the sandbox has no limit to be kept
         up = Stack(ROOT, port=0, report=lambda line: print(line, file=sys.stderr), extra_env=told)
         try:
             up.up()

@@ -87,9 +87,9 @@ class Peak:
 
 
 @asynccontextmanager
-async def watched(up: Stack) -> AsyncIterator[Peak]:
-    """Look at the memory of NATS and the services again and again within it."""
-    pids = pids_of(up, postgres=False)
+async def watched(up: Stack, pids: Sequence[int] = ()) -> AsyncIterator[Peak]:
+    """Look at the memory of NATS and the services (or of `pids`) again and again within it."""
+    pids = pids or pids_of(up, postgres=False)
     peak = Peak()
 
     async def look() -> None:

@@ -200,7 +200,51 @@ async def history(up: Stack, repeat: int) -> Figures:
     }
 
 
-ON_DEMAND: dict[str, Callable[[Stack, int], Awaitable[Figures]]] = {"soak": soak, "history": history}
+THINK = Job("bench-thinker", {}, "completed")
+THINK_S = 2.0
+_AT_REST: dict[str, int] = {}
+
+
+def agents(number: int) -> Callable[[Stack, int], Awaitable[Figures]]:
+    """So many agents at once in one process of the agent runtime, each waiting for a model that takes two seconds."""
+
+    async def run(up: Stack, repeat: int) -> Figures:
+        load = await Load.connect(up.nats_url)
+        runtime = [pid for pid in (up.pid("agent_runtime"),) if pid]
+        await load.many(THINK, 100, None)  # what is allocated once is no agent's
+        _AT_REST.setdefault(up.nats_url, Snapshot.of(runtime).rss)  # memory that was needed once is not given back
+        rows = [await _agents_once(up, load, number, runtime) for _ in range(repeat)]
+        await load.close()
+        return {key: percentile([row[key] for row in rows], 0.5) for key in rows[0]}
+
+    return run
+
+
+async def _agents_once(up: Stack, load: Load, number: int, runtime: list[int]) -> Figures:
+    load.reset()
+    await settled(pids_of(up))
+    before = Snapshot.of(pids_of(up)).cpu_s
+    async with watched(up, runtime) as peak:
+        wall = await load.many(THINK, number, None)
+    latencies = load.check(THINK, number)
+    print(f"{number:,} agents: {wall:.2f} s, {wall / THINK_S:.2f} times the model's", file=sys.stderr)
+    return {
+        "wall_s": wall,
+        "times_ideal": wall / THINK_S,
+        "p50_ms": percentile(latencies, 0.50),
+        "p99_ms": percentile(latencies, 0.99),
+        "cpu_ms_per_agent": (Snapshot.of(pids_of(up)).cpu_s - before) * 1_000 / number,
+        "kb_per_agent": (peak.rss - _AT_REST[up.nats_url]) / 1_024 / number,
+        "runtime_rss_mb": peak.rss / 2**20,
+    }
+
+
+ON_DEMAND: dict[str, Callable[[Stack, int], Awaitable[Figures]]] = {
+    "soak": soak,
+    "history": history,
+    "agents1000": agents(1_000),
+    "agents5000": agents(5_000),
+}
 
 
 def manifests() -> str:

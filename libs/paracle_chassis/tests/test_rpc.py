@@ -73,6 +73,28 @@ async def test_many_questions_at_once_get_their_own_answers(serve):
     assert [answer.text for answer in answers] == [str(number) for number in range(500)]
 
 
+async def test_what_takes_long_keeps_nothing_else_waiting(serve, monkeypatch):
+    monkeypatch.setattr(rpc, "MOST_IN_FLIGHT", 1)
+    done = asyncio.Event()
+
+    async def work(request: Work, _call: Context) -> Echoed:
+        await done.wait()
+        return Echoed(text=request.text)
+
+    async def echo(request: Echo, _call: Context) -> Echoed:
+        return Echoed(text=request.text)
+
+    table = Routes("testing")
+    table.rpc(Work, work, long=True)
+    table.rpc(Echo, echo)
+    await serve(table)
+    bus = await serve()
+    waiting = [asyncio.create_task(bus.call(Work(text=str(n)), CONTEXT, timeout_s=30, idle_s=5)) for n in range(3)]
+    assert (await bus.call(Echo(text="now"), CONTEXT)).text == "now"
+    done.set()
+    assert [answer.text for answer in await asyncio.gather(*waiting)] == ["0", "1", "2"]
+
+
 async def test_replicas_share_the_questions(serve):
     counts = [0, 0]
 

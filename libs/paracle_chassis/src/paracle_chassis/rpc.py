@@ -48,6 +48,8 @@ _log = logging.getLogger(__name__)
 KEEP_ALIVE_S: Final = 1.0
 ABANDONED_AFTER: Final = 5  # keep-alives that reach nobody; a caller may just be reconnecting
 MOST_IN_FLIGHT: Final = 512
+MOST_LONG: Final = 20_000
+"""Most `long` requests in hand. They wait for others most of the time, and nobody else is to wait for them."""
 ASK_AGAIN_S: Final = 0.5
 
 
@@ -61,6 +63,7 @@ class RpcServer:
         self._claims = claims
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(MOST_IN_FLIGHT)
+        self._long_slots = asyncio.Semaphore(MOST_LONG)
         self._subscription: Subscription | None = None
 
     async def start(self) -> None:
@@ -85,14 +88,13 @@ class RpcServer:
             await asyncio.gather(*late, return_exceptions=True)
 
     async def _receive(self, message: Msg) -> None:
-        await self._slots.acquire()
+        route = self._routes.get(message.subject.rpartition(".")[2])
+        slots = self._long_slots if route is not None and route.long else self._slots
+        await slots.acquire()
         task = asyncio.get_running_loop().create_task(self._serve(message))
         self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._slots.release()
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: slots.release())
 
     async def _serve(self, message: Msg) -> None:
         try:

@@ -64,6 +64,16 @@ TOOLS = {
         tool("hang", "at_most_once", function="sleep"),
         tool("guarded", "at_most_once", approval={"when": "arguments.n > 1"}),
         tool("peek", approval={}),
+        PlannedTool(
+            name="page",
+            revision=1,
+            spec=ToolSpec.model_validate(
+                {
+                    "description": "5 KB of text",
+                    "backend": {"type": "builtin", "function": "noop", "options": {"text": "x" * 5_000}},
+                }
+            ),
+        ),
     )
 }
 AGENTS = {
@@ -79,6 +89,7 @@ AGENTS = {
             "limits": {"wall_time_s": 30},
         },
         "careful": {"tools": ["guarded", "save"]},
+        "reader": {"tools": ["page"], "limits": {"turns": 200, "tool_calls": 200}},
         "brief": {"delegates": [{"agent": "boss"}], "limits": {"wall_time_s": 0.1}},
         "picky": {"input": {"type": "object", "required": ["text"]}},
     }.items()
