@@ -72,7 +72,19 @@ def said(end: ToolEnd) -> str:
 
 
 def children() -> list[int]:
-    return processes.family(os.getpid())
+    """The processes that a test has begun, and all below them; servers of other tests are none of them."""
+    begun = [pid for pid in processes._children(os.getpid()) if pid not in OTHERS]
+    living = [pid for pid in begun if not processes._is_zombie(pid)]
+    return [*living, *(below for pid in begun for below in processes.family(pid))]
+
+
+OTHERS: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def _know_others() -> None:
+    OTHERS.clear()
+    OTHERS.update(processes._children(os.getpid()))
 
 
 def _everyone() -> list[int]:
