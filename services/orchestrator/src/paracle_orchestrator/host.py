@@ -103,14 +103,14 @@ class _Turn:
     told: asyncio.Future[None] | None = None
     after: asyncio.Future[None] | None = None
 
-    def carry_out(self, directives: Iterable[RunDirective], context: Context) -> None:
+    def carry_out(self, directives: Iterable[RunDirective], context: Context, now: datetime) -> None:
         """Take in what is to be done once the turn is committed."""
         tenant = self.entry.tenant
         for directive in directives:
             if isinstance(directive, ShowApproval):
                 self.shown.append(Shown(tenant, directive.approval, directive.version))
             else:
-                self.outbox.append(message_of(tenant, directive, context))
+                self.outbox.append(message_of(tenant, directive, context, now))
 
     @property
     def idle(self) -> bool:
@@ -290,16 +290,16 @@ class RunHost:
         self, entries: Mapping[str, Entry], waiting: Mapping[str, Sequence[Mail]], broken: dict[str, Exception]
     ) -> list[_Turn]:
         turns: list[_Turn] = []
+        now = self._clock()  # one for all, which is then spelled out once
         for run_id, entry in entries.items():
             try:
-                turns.append(self._decide(entry, waiting[run_id]))
+                turns.append(self._decide(entry, waiting[run_id], now))
             except Exception as error:  # noqa: BLE001  # a run that cannot be decided upon holds up no other
                 broken[run_id] = error
         return turns
 
-    def _decide(self, entry: Entry, mails: Sequence[Mail]) -> _Turn:
+    def _decide(self, entry: Entry, mails: Sequence[Mail], now: datetime) -> _Turn:
         turn = _Turn(entry, entry.state, entry.wake_at)
-        now = self._clock()
         for mail in mails:
             if mail.context.tenant != entry.tenant:
                 continue  # a run is nobody's but its tenant's: for others it is not there
@@ -311,7 +311,7 @@ class RunHost:
             else:
                 turn.repeats.append(mail)
             turn.state, turn.wake_at = made.state, made.wake_at
-            turn.carry_out(made.directives, mail.context.caused_by(mail.cause, entry.id))
+            turn.carry_out(made.directives, mail.context.caused_by(mail.cause, entry.id), now)
         return turn
 
     @staticmethod
@@ -446,7 +446,7 @@ def _say_again(turn: _Turn, page: Page, mail: Mail) -> None:
     if any(event.type == _OBEYED.get(type(mail.message)) for event in events):
         turn.refused.pop(mail.cause, None)
     turn.outbox += told(entry.tenant, entry.id, page, [event.type for event in events], mail.context)
-    turn.carry_out(entry.machine.again(turn.state, events), mail.context.caused_by(mail.cause, entry.id))
+    turn.carry_out(entry.machine.again(turn.state, events), mail.context.caused_by(mail.cause, entry.id), page.at)
 
 
 def _count(before: RunState, after: RunState) -> None:
