@@ -135,6 +135,24 @@ async def test_cancel_means_stop(system: System, rest: httpx2.AsyncClient, opena
     assert (await rest.post(f"/v1/runs/{run_id}/cancel", json={})).status_code in {202, 409}
 
 
+async def test_an_agent_is_heard_while_it_speaks(system: System, openai: FakeOpenAI, rest: httpx2.AsyncClient) -> None:
+    """Also from the middle, and by those who come when all is said."""
+    openai.script(call("count", {"run": "heard", "step": "one"}), say("One and two and three and four."))
+    async with system.client() as client, asyncio.timeout(60):
+        accepted = await client.invoke("sleeper", "Hello.")
+        started = [one async for one in client.events(accepted.run_id, follow=True) if one.type == "step.started"]
+        task_id = str(started[0].data["task_id"])
+        whole = [one async for one in client.output(task_id)]
+        middle = whole[len(whole) // 2].seq
+        rest_of_it = [one async for one in client.output(task_id, after=middle)]
+    texts = [one.delta.change.text for one in whole if one.delta is not None and one.delta.change.type == "text"]
+    assert "".join(texts) == "One and two and three and four."
+    assert [one.tool.stage for one in whole if one.tool is not None] == ["started", "ended"]
+    assert [one.ended for one in whole] == [False] * (len(whole) - 1) + [True]
+    assert not any(one.gap for one in whole + rest_of_it)
+    assert rest_of_it == [one for one in whole if one.seq > middle or one.ended]
+
+
 async def test_what_has_ended_is_not_cancelled(system: System, rest: httpx2.AsyncClient, openai: FakeOpenAI) -> None:
     openai.otherwise = say("Done.")
     run = await system.invoke("sleeper", "Hello.")

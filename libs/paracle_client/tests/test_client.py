@@ -33,6 +33,7 @@ from paracle_domain.run.commands import (
     RunsAccepted,
     RunStatus,
 )
+from paracle_domain.task.output import TaskOutput, ToolProgress
 
 
 class Sync:
@@ -328,3 +329,33 @@ def test_an_event_over_several_lines(make: Any) -> None:
         assert lines.feed(line) is None
     assert lines.feed("") == make.run_started()
     assert lines.feed("") is None
+
+
+TASK = "task_01JDAAAAAAAAAAAAAAAAAAAAAA"
+
+
+def words(*outputs: TaskOutput) -> bytes:
+    return b": keep-alive\n\n" + b"".join(b"id: 1\ndata: " + one.encode() + b"\n\n" for one in outputs)
+
+
+def test_what_a_task_says_goes_on_where_the_connection_broke(api: Any, connect: Any, make: Any) -> None:
+    said = [TaskOutput(seq=n, tool=ToolProgress(call_id=f"c{n}", tool="t", stage="started")) for n in (3, 5, 9)]
+    api.on(
+        f"GET /v1/tasks/{TASK}/output",
+        make.Reply(200, words(said[0], said[1]), "text/event-stream", cut=True),
+        make.problem("unavailable", 503, "restarting"),
+        make.Reply(200, words(said[2], TaskOutput(seq=9, ended=True)), "text/event-stream"),
+    )
+    found = list(connect().output(TASK, after=2))
+    assert found == [*said, TaskOutput(seq=9, ended=True)]
+    assert [one.headers["last-event-id"] for one in api.asked] == ["2", "5", "5"]
+
+
+def test_what_is_not_said_by_a_task(api: Any, connect: Any, make: Any) -> None:
+    api.on(f"GET /v1/tasks/{TASK}/output", make.Reply(200, b'data: {"sequence": 1}\n\n', "text/event-stream"))
+    with pytest.raises(MalformedMessage, match="not an event"):
+        list(connect().output(TASK))
+    bad = b'data: {"code": "not_found", "detail": "gone", "status": 404}\n\n'
+    api.on(f"GET /v1/tasks/{TASK}/output", make.Reply(200, bad, "text/event-stream"))
+    with pytest.raises(NotFound, match="gone"):
+        list(connect().output(TASK))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import httpx2
 import pytest
 import uvicorn
-from api_fakes import HandBells, Orchestrator, ScriptedBus
+from api_fakes import HandBells, HandOutputs, Orchestrator, ScriptedBus
 
 from paracle_api_gateway.app import Api, create_app
 from paracle_api_gateway.edge import Edge
@@ -24,6 +24,7 @@ class World:
     bus: ScriptedBus
     bells: HandBells
     orchestrator: Orchestrator
+    outputs: HandOutputs
     app: Api = field(init=False)
     settings: Settings
     outage: ParacleError | None = None
@@ -37,8 +38,8 @@ class World:
 def world() -> World:
     settings = Settings(api_port=0, sse_poll_s=0.05, sse_keep_alive_s=0.05, drain_timeout_s=5)
     bus, bells = ScriptedBus(), HandBells()
-    found = World(bus, bells, Orchestrator(bus), settings)
-    found.app = create_app(settings, bus=bus, bells=bells, check=found.check)
+    found = World(bus, bells, Orchestrator(bus), HandOutputs(), settings)
+    found.app = create_app(settings, bus=bus, bells=bells, outputs=found.outputs, check=found.check)
     return found
 
 

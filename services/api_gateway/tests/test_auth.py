@@ -14,7 +14,7 @@ ANN = {"X-Paracle-Principal": "user:ann", "X-Paracle-Roles": "finance, lead"}
 async def trusting(world):
     """A client of an API that believes what is in front of it."""
     settings = world.settings.model_copy(update={"api_trust_identity": True})
-    app = create_app(settings, bus=world.bus, bells=world.bells, check=world.check)
+    app = create_app(settings, bus=world.bus, bells=world.bells, outputs=world.outputs, check=world.check)
     transport = httpx2.ASGITransport(app=Edge(app, only_local=True), raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as found:
         yield found

@@ -11,12 +11,16 @@ from provider_gateway_samples import CANARY, CONTEXT, TASK, ask, gateway
 from pydantic import ValidationError
 
 from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.memory import MemoryBus
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Cancelled, Conflict, InternalError, InvalidInput, NotFound, ParacleError, Unavailable
+from paracle_domain.ids import new_id
 from paracle_domain.inference.chat import ChatMessage
+from paracle_domain.inference.deltas import Delta, TextDelta
 from paracle_domain.inference.request import AbortCall, Complete, ListModels
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
+from paracle_provider_gateway.adapters.outlet import BusOutlet
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.app import create_providers
 from paracle_provider_gateway.calls import CallTable
@@ -277,3 +281,12 @@ class TestSettings:
         monkeypatch.setenv("PARACLE_OPENAI_BASE_URL", "localhost:11434")
         with pytest.raises(ValidationError, match="PARACLE_OPENAI_BASE_URL"):
             GatewaySettings()
+
+
+async def test_a_delta_that_nats_does_not_take_stops_no_reply():
+    class Away(MemoryBus):
+        async def broadcast(self, message):
+            raise Unavailable("NATS is away")
+
+    delta = Delta(call_id="call_a", seq=0, change=TextDelta(text="Hi"))
+    await BusOutlet(Away()).publish(new_id("task"), delta, Context(tenant="default"))

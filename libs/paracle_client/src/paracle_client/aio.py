@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx2
 from pydantic import JsonValue
@@ -34,6 +34,7 @@ from paracle_domain.run.commands import (
     Verdict,
 )
 from paracle_domain.run.diff import RunsDiff
+from paracle_domain.task.output import TaskOutput
 from paracle_domain.trigger.commands import TriggerPage, TriggerView
 
 
@@ -239,6 +240,29 @@ class AsyncClient:
         """
         return self._follow(run_id, after) if follow else self._events_so_far(run_id, after)
 
+    async def output(self, task_id: str, *, after: int = 0) -> AsyncIterator[TaskOutput]:
+        """What a task says while it is at work: pieces of replies as they come, thoughts, and the progress of tools.
+
+        It goes on after cursor `after` (the `seq` of one) until the task has ended, and takes a connection that
+        breaks up where it broke. What was said is kept for ten minutes; `gap` says that something is missing. A
+        reader that is slow slows nobody but itself.
+
+        Raises
+        ------
+        Unavailable
+            If Paracle cannot be reached for a minute.
+        """
+        cursor = wire.Cursor(after)
+        while not cursor.done:
+            broken: ParacleError | None = None
+            try:
+                async for said in self._said(task_id, cursor):
+                    yield said
+            except ParacleError as error:
+                broken = error
+            if not cursor.done:
+                await asyncio.sleep(cursor.pause_s(broken))
+
     # Approvals
 
     async def approvals(
@@ -355,13 +379,24 @@ class AsyncClient:
     async def _stream(self, run_id: str, cursor: wire.Cursor) -> AsyncIterator[EventRecord]:
         call = calls.events(run_id, cursor.after)
         lines = wire.EventLines()
+        async for line in self._lines(call.path, call.query | {"follow": "true"}, cursor):
+            if (record := lines.feed(line)) is not None:
+                for fresh in cursor.take(record):
+                    yield fresh
+
+    async def _said(self, task_id: str, cursor: wire.Cursor) -> AsyncIterator[TaskOutput]:
+        lines = wire.EventLines()
+        async for line in self._lines(calls.task_output(task_id).path, {}, cursor):
+            if (text := lines.text(line)) is not None:
+                output = wire.output_of(text)
+                cursor.hear(output)
+                yield output
+
+    async def _lines(self, path: str, query: dict[str, Any], cursor: wire.Cursor) -> AsyncIterator[str]:
+        """Lines of an event stream, from what `cursor` has seen."""
         try:
             async with self._http.stream(
-                call.method,
-                call.path,
-                params=call.query | {"follow": "true"},
-                headers=wire.stream_headers(cursor.after),
-                timeout=wire.STREAM_TIMEOUT,
+                "GET", path, params=query, headers=wire.stream_headers(cursor.after), timeout=wire.STREAM_TIMEOUT
             ) as response:
                 if not response.is_success:
                     await response.aread()
@@ -370,9 +405,7 @@ class AsyncClient:
                 cursor.heard()
                 async for line in response.aiter_lines():
                     cursor.heard()
-                    if (record := lines.feed(line)) is not None:
-                        for fresh in cursor.take(record):
-                            yield fresh
+                    yield line
         except httpx2.RequestError as error:
             raise wire.unreachable(error, self.url) from error
 

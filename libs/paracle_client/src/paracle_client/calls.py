@@ -28,6 +28,7 @@ from paracle_domain.run.commands import (
     Verdict,
 )
 from paracle_domain.run.diff import RunsDiff
+from paracle_domain.task.output import TaskOutput
 from paracle_domain.trigger.commands import TriggerPage, TriggerView
 
 type Plural = Literal["agents", "tools", "workflows", "triggers"]
@@ -160,6 +161,10 @@ def _order_many(verb: str, wanted: RunFilter, reason: str, *, dry_run: bool) -> 
 
 def events(run_id: str, after: int) -> Call[RunEvents]:
     return Call("GET", f"/v1/runs/{_part(run_id)}/events", RunEvents, {"after": after})
+
+
+def task_output(task_id: str) -> Call[TaskOutput]:
+    return Call("GET", f"/v1/tasks/{_part(task_id)}/output", TaskOutput)
 
 
 def cancel(run_id: str, reason: str) -> Call[RunAccepted]:

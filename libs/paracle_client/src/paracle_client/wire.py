@@ -22,6 +22,7 @@ from paracle_domain.errors import (
 )
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Message
+from paracle_domain.task.output import TaskOutput
 
 USER_AGENT: Final = "paracle-client/1.0"
 ATTEMPTS: Final = 3
@@ -118,7 +119,7 @@ def require_stream(response: httpx2.Response) -> None:
 
 
 def stream_headers(after: int) -> dict[str, str]:
-    """Headers that ask for a run's events after number `after`."""
+    """Headers that ask for what comes after `after`."""
     return {"accept": _EVENT_STREAM, "last-event-id": str(after)}
 
 
@@ -130,6 +131,11 @@ class EventLines:
 
     def feed(self, line: str) -> EventRecord | None:
         """Take one line, without its end; an empty one ends an event."""
+        text = self.text(line)
+        return None if text is None else _record(text)
+
+    def text(self, line: str) -> str | None:
+        """Take one line; the data of the event that it ends, if it does."""
         if line:
             name, _, value = line.partition(":")
             if name == "data":
@@ -138,11 +144,29 @@ class EventLines:
         if not self._data:
             return None
         text, self._data = "\n".join(self._data), []
-        return _record(text)
+        return text
+
+
+def output_of(text: str) -> TaskOutput:
+    """What a task said, as an event of its stream has it."""
+    value = _object(text)
+    try:
+        return TaskOutput.model_validate(value)
+    except ValueError:
+        _not_an_event(text)
 
 
 def _record(text: str) -> EventRecord:
-    """The event in `text`; an error that the server sent within the stream is raised."""
+    """The event in `text`."""
+    value = _object(text)
+    try:
+        return EventRecord.model_validate(value)
+    except ValueError:
+        _not_an_event(text)
+
+
+def _object(text: str) -> dict[str, Any]:
+    """The data of an event; an error that the server sent within the stream is raised."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -151,10 +175,7 @@ def _record(text: str) -> EventRecord:
         _not_an_event(text)
     if "code" in value and "seq" not in value:
         raise from_problem(value)
-    try:
-        return EventRecord.model_validate(value)
-    except ValueError:
-        _not_an_event(text)
+    return value
 
 
 def _not_an_event(text: str) -> NoReturn:
@@ -164,7 +185,7 @@ def _not_an_event(text: str) -> NoReturn:
 
 @dataclass(slots=True)
 class Cursor:
-    """Where a follower of a run stands: `after` is the last number that it saw.
+    """Where a follower of a run or a task stands: `after` is the last number that it saw.
 
     `heard_at` is when the server last sent anything, be it a comment that keeps the connection alive.
     """
@@ -201,3 +222,8 @@ class Cursor:
         self.after = record.seq
         self.done = record.type in TERMINAL_EVENTS
         yield record
+
+    def hear(self, output: TaskOutput) -> None:
+        """Take what a task said. Its cursors may start anew, after a restart of NATS."""
+        self.after = output.seq
+        self.done = output.ended

@@ -16,7 +16,7 @@ from paracle_agent_runtime.checking import Checks
 from paracle_agent_runtime.decisions import Decisions
 from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.outbox import Outbox, Parcel
-from paracle_agent_runtime.ports import Attempts, Clock, Models
+from paracle_agent_runtime.ports import Attempts, Clock, Models, Outlet
 from paracle_agent_runtime.records import facts_of, records_of
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.tombstones import bury
@@ -41,6 +41,7 @@ from paracle_domain.task.events import EarlierEffect, TaskEvent, dump_event, loa
 from paracle_domain.task.ledger import earlier_effects
 from paracle_domain.task.machine import decide
 from paracle_domain.task.messages import Task, TaskResult
+from paracle_domain.task.output import ToolProgress
 from paracle_domain.task.state import Job, TaskState, evolve
 from paracle_domain.task.story import result_of
 from paracle_domain.tool.spec import Effect
@@ -58,6 +59,7 @@ class Workshop:
 
     journal: Journal
     outbox: Outbox
+    outlet: Outlet
     attempts: Attempts
     models: Models
     decisions: Decisions
@@ -274,11 +276,23 @@ class TaskActor:
 
     async def _invoke_tool(self, directive: InvokeTool) -> told.TaskInput:
         tool = self._job.tools[directive.tool]
+        await self._say(ToolProgress(call_id=directive.call_id, tool=directive.tool, stage="started"))
         end = await self._shop.toolbox.call(self._job.task.plan, tool, directive.arguments, key=directive.key)
+        code = None if end.error is None else end.error.code
+        await self._say(
+            ToolProgress(
+                call_id=directive.call_id, tool=directive.tool, stage="ended", duration_s=end.duration_s, error=code
+            )
+        )
         at = self._shop.clock()
         if end.error is None:
             return told.ToolSucceeded(at, directive.call_id, end.output, end.duration_s)
         return told.ToolFailed(at, directive.call_id, end.error, end.duration_s, end.outcome)
+
+    async def _say(self, progress: ToolProgress) -> None:
+        """Tell whoever watches a step's agent; a tool that is a step of its own has nobody who would."""
+        if self._job.agent is not None:
+            await self._shop.outlet.say(self._job.task.task_id, progress, self._context)
 
     async def _ask_people(self, directive: AskPeople) -> told.TaskInput:
         view = await self._shop.decisions.decision(directive.request, self._context)

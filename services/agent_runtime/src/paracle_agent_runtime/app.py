@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 
 from paracle_agent_runtime.actor import Workshop
+from paracle_agent_runtime.adapters.outlet import BusOutlet
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresAttempts, PostgresLeases, PostgresTaskShelf
 from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPeople, RpcPlans
 from paracle_agent_runtime.decisions import Decisions
@@ -82,6 +83,7 @@ def create_runtime(
         journal=Journal(store),
         attempts=PostgresAttempts(pool, queries),
         outbox=Outbox(bus),
+        outlet=BusOutlet(bus),
         models=RpcModels(bus),
         decisions=Decisions(RpcPeople(bus), utc_now),
         toolbox=toolbox,

@@ -12,6 +12,7 @@ from paracle_domain.inference.response import Completion
 from paracle_domain.plan import Plan
 from paracle_domain.run.commands import ApprovalView, AskForCall
 from paracle_domain.task.messages import Task
+from paracle_domain.task.output import ToolProgress
 
 type Clock = Callable[[], datetime]
 
@@ -33,6 +34,14 @@ class Models(Protocol):
 
     async def abort(self, call_id: str, context: Context) -> None:
         """Stop the call `call_id`, wherever it is."""
+        ...
+
+
+class Outlet(Protocol):
+    """Where those who watch a task hear what it does."""
+
+    async def say(self, task_id: str, progress: ToolProgress, context: Context) -> None:
+        """Tell whoever watches; it neither waits nor fails if that is nobody, or cannot be done now."""
         ...
 
 

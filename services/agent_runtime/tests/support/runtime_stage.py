@@ -20,6 +20,7 @@ from paracle_domain.envelope import Envelope
 from paracle_domain.inference.request import AbortCall
 from paracle_domain.machine import EventRecord
 from paracle_domain.task.messages import Task, TaskResult
+from paracle_domain.task.output import ToolProgress
 
 
 class Stage(World):
@@ -38,10 +39,15 @@ class Stage(World):
 
     @property
     def aborted(self) -> int:
-        """How many model calls were called off (some by more than one); nothing else is broadcast."""
+        """How many model calls were called off (some by more than one)."""
         orders = [told.message for told in self.bus.broadcasts]
-        assert all(isinstance(order, AbortCall) for order in orders)
         return len({order.call_id for order in orders if isinstance(order, AbortCall)})
+
+    def progress(self, of: Task) -> list[ToolProgress]:
+        """What whoever watches a task was told of its tools."""
+        subject = subjects.out(CONTEXT.tenant, of.task_id)
+        said = [told.message for told in self.bus.broadcasts if told.subject == subject]
+        return [one for one in said if isinstance(one, ToolProgress)]
 
     def results(self) -> dict[str, TaskResult]:
         found = [m.message for m in self.bus.published if isinstance(m.message, TaskResult)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paracle_agent_runtime.actor import Workshop
+from paracle_agent_runtime.adapters.outlet import BusOutlet
 from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPeople, RpcPlans
 from paracle_agent_runtime.decisions import Decisions
 from paracle_agent_runtime.handlers import routes
@@ -287,6 +288,7 @@ class World:
         self.shop = Workshop(
             journal=Journal(store),
             outbox=Outbox(bus),
+            outlet=BusOutlet(bus),
             attempts=attempts or MemoryAttempts(store),
             models=RpcModels(bus),
             decisions=Decisions(RpcPeople(bus), lambda: datetime.now(UTC), look_s=0.05),

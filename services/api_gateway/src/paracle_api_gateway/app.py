@@ -10,7 +10,8 @@ from fastapi import FastAPI
 
 from paracle_api_gateway import openapi, problems, routes
 from paracle_api_gateway.follow import Follower
-from paracle_api_gateway.ports import Bells
+from paracle_api_gateway.output import OutputFollower
+from paracle_api_gateway.ports import Bells, Outputs
 from paracle_api_gateway.settings import Settings
 from paracle_chassis.bus import Bus
 
@@ -36,6 +37,7 @@ def create_app(
     *,
     bus: Bus,
     bells: Bells,
+    outputs: Outputs,
     check: Callable[[], Awaitable[None]],
 ) -> Api:
     """The API over `bus`; `check` raises if it cannot do its work just now."""
@@ -46,6 +48,7 @@ def create_app(
     app.state.check = check
     app.state.closing = closing
     app.state.follower = Follower(bus, bells, closing, settings.sse_poll_s, settings.sse_keep_alive_s)
+    app.state.output_follower = OutputFollower(bus, outputs, closing, settings.sse_poll_s, settings.sse_keep_alive_s)
     return app
 
 

@@ -14,6 +14,7 @@ import uvicorn
 from uvicorn.server import HANDLED_SIGNALS
 
 from paracle_api_gateway.adapters.nats import NatsBells
+from paracle_api_gateway.adapters.outputs import NatsOutputs
 from paracle_api_gateway.app import Api, create_app
 from paracle_api_gateway.edge import Edge
 from paracle_api_gateway.settings import Settings
@@ -67,7 +68,8 @@ async def serve(settings: Settings) -> None:
     bus = NatsBus("api_gateway", settings)
     await bus.open()
     try:
-        app = create_app(settings, bus=bus, bells=NatsBells(bus.link), check=bus.check)
+        bells = NatsBells(bus.link)
+        app = create_app(settings, bus=bus, bells=bells, outputs=NatsOutputs(bus.link, bells), check=bus.check)
         server = _Server(config(app, settings), app.state.closing)
         host, port = listener.getsockname()[:2]
         log.info("listening", extra={"host": host, "port": port})

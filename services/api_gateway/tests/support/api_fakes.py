@@ -4,6 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+from paracle_api_gateway.ports import Heard
 from paracle_chassis.bus import Bus
 from paracle_domain.errors import NotFound
 from paracle_domain.ids import id_from_key
@@ -95,6 +96,43 @@ class HandBells:
             yield listener
         finally:
             self.listeners.discard(listener)
+
+
+class HandOutputs:
+    """What tasks say, as a test writes it into `said`; `fails` is raised instead, as often as it has elements."""
+
+    def __init__(self, page=2):
+        self.said: list[Heard] = []
+        self.fails: list[Exception] = []
+        self.page = page
+        self.listeners: set[asyncio.Event] = set()
+        self.news: set[asyncio.Event] = set()
+
+    def say(self, *said):
+        place = self.said[-1].seq if self.said else 0
+        self.said += [Heard(seq, one) for seq, one in enumerate(said, start=place + 1)]
+        for listener in self.listeners:
+            listener.set()
+
+    def happen(self):
+        for listener in self.news:
+            listener.set()
+
+    async def read(self, tenant, task_id, after, limit):
+        if self.fails:
+            raise self.fails.pop(0)
+        return [heard for heard in self.said if heard.seq > after][: min(limit, self.page)]
+
+    @asynccontextmanager
+    async def watch(self, tenant, task_id):
+        said, happened = asyncio.Event(), asyncio.Event()
+        self.listeners.add(said)
+        self.news.add(happened)
+        try:
+            yield said, happened
+        finally:
+            self.listeners.discard(said)
+            self.news.discard(happened)
 
 
 def frames(text):

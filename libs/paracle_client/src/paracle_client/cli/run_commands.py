@@ -12,6 +12,7 @@ from rich.console import Console
 from paracle_client.cli.following import (
     SANDBOX_NOTE,
     follow,
+    leave,
     require_completed,
     sandbox_answered,
     settled_usage,
@@ -19,10 +20,13 @@ from paracle_client.cli.following import (
 )
 from paracle_client.cli.inputs import InputOption, KeyOption, LabelOption, parse_input, parse_labels
 from paracle_client.cli.report import print_value
+from paracle_client.cli.speaking import Voice, speak
 from paracle_client.cli.stack_commands import say
 from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json
+from paracle_client.client import Client
 from paracle_client.display import totals
 from paracle_domain.errors import InvalidInput
+from paracle_domain.run.commands import RunView
 from paracle_domain.strict_json import parse_json
 
 app = typer.Typer()
@@ -72,6 +76,9 @@ def invoke(
     inputs: InputOption = None,
     labels: LabelOption = None,
     key: KeyOption = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="print the answer while it is made, and what tools do")
+    ] = False,
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
@@ -79,15 +86,26 @@ def invoke(
     value, named = invoke_input(text, inputs or []), parse_labels(labels or [])
     with connect(url) as client:
         accepted = client.invoke(agent, value, labels=named, idempotency_key=key)
-        ended = wait(client, accepted.run_id)
+        ended = _say(client, accepted.run_id) if watch and output is not Output.JSON else wait(client, accepted.run_id)
         if output is Output.JSON:
             print_json(ended)
-        elif ended.output is not None:
+        elif not watch and ended.output is not None:
             print_value(ended.output, console())
         used = settled_usage(client, ended)
     note = f"\n{SANDBOX_NOTE}" if sandbox_answered(used) else ""
     say(f"{ended.run.run_id}  {totals(ended.usage)}{note}")
     require_completed(ended)
+
+
+def _say(client: Client, run_id: str) -> RunView:
+    """Print the answer while it is made; Ctrl-C ends only the printing."""
+    voice = Voice(console(aside=True))
+    try:
+        ended = speak(client, run_id, voice)
+    except KeyboardInterrupt:
+        raise leave(run_id) from None
+    voice.conclude(ended.output)
+    return ended
 
 
 def invoke_input(text: str | None, inputs: list[str]) -> JsonValue:

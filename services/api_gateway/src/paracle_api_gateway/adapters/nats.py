@@ -1,4 +1,4 @@
-"""Bells over core NATS: one subscription a run, however many follow it."""
+"""Bells over core NATS: one subscription a run or task, however many follow it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Bell:
-    """A run that somebody follows."""
+    """A subject that somebody listens to."""
 
     listeners: set[asyncio.Event] = field(default_factory=set)
     subscription: Subscription | None = None
@@ -43,7 +43,12 @@ class NatsBells:
     @asynccontextmanager
     async def watch(self, tenant: str, run_id: str) -> AsyncIterator[asyncio.Event]:
         """See `Bells.watch`."""
-        subject = subjects.evt(tenant, "run", run_id, subjects.ANY)
+        async with self.hear(subjects.evt(tenant, "run", run_id, subjects.ANY)) as listener:
+            yield listener
+
+    @asynccontextmanager
+    async def hear(self, subject: str) -> AsyncIterator[asyncio.Event]:
+        """Within it, the event is set whenever something is published on `subject`."""
         listener = asyncio.Event()
         bell = self._bells.setdefault(subject, _Bell())
         bell.listeners.add(listener)

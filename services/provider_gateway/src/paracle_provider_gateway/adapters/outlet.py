@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+
 from paracle_chassis.bus import Bus, outgoing
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
+from paracle_domain.errors import Unavailable
 from paracle_domain.inference.deltas import Delta
+
+_log = logging.getLogger(__name__)
 
 
 class BusOutlet:
     """Broadcasts deltas on `out.{task_id}`.
 
     They are not acknowledged: the answer of the call has all of them again, so one that is lost costs a watcher a
-    moment, while waiting for each would slow the reply down.
+    moment, while waiting for each would slow the reply down. What NATS does not take now is dropped for the same
+    reason; watchers see by the numbers that it is missing.
     """
 
     def __init__(self, bus: Bus) -> None:
@@ -20,6 +26,8 @@ class BusOutlet:
 
     async def publish(self, task_id: str, delta: Delta, context: Context) -> None:
         subject = subjects.out(context.tenant, task_id)
-        await self._bus.broadcast(
-            outgoing(subject, delta, context, source="paracle/provider_gateway", id=delta.message_id)
-        )
+        message = outgoing(subject, delta, context, source="paracle/provider_gateway", id=delta.message_id)
+        try:
+            await self._bus.broadcast(message)
+        except Unavailable as error:
+            _log.debug("delta %s is dropped: %s", delta.message_id, error)

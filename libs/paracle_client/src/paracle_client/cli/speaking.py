@@ -1,0 +1,104 @@
+"""An agent's answer in the terminal while it is made: words on standard output, all else beside it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from pydantic import JsonValue
+from rich.console import Console
+from rich.text import Text
+
+from paracle_client.cli.report import print_value
+from paracle_client.cli.target import console
+from paracle_client.client import Client
+from paracle_client.plain import safe
+from paracle_domain.inference.deltas import Delta, ReasoningDelta, TextDelta
+from paracle_domain.run.commands import RunView
+from paracle_domain.strict_json import parse_json
+from paracle_domain.task.output import TaskOutput, ToolProgress
+
+_NOTHING: Final = ("", 0)
+
+
+class Voice:
+    """Says what an agent says. What was said stays in mind, so that an answer is not printed twice, nor half."""
+
+    def __init__(self, aside: Console) -> None:
+        self._aside = aside
+        self._source: tuple[str, int] = _NOTHING
+        self._text = ""
+        self._open: bool = False
+        self._whole = True
+
+    def hear(self, output: TaskOutput) -> None:
+        """Say one thing more."""
+        if output.tool is not None:
+            self._say_progress(output.tool)
+        elif output.delta is not None:
+            self._say_delta(output.delta)
+        if output.gap:
+            self._whole = False
+
+    def conclude(self, answer: JsonValue) -> None:
+        """End with the answer: said already, or else printed whole."""
+        said = self._open and self._whole and _is(answer, self._text)
+        self._end_line()
+        if not said and answer is not None:
+            print_value(answer, console())
+
+    def _say_delta(self, delta: Delta) -> None:
+        source = (delta.call_id, delta.attempt)
+        if source != self._source:
+            self._begin(source)
+        match delta.change:
+            case TextDelta(text=text):
+                self._text += text
+                self._open = True
+                sys.stdout.write(safe(text, lines=True))
+                sys.stdout.flush()
+            case ReasoningDelta(text=text) if text and self._aside.is_terminal:
+                self._aside.print(Text(safe(text, lines=True), style="dim italic"), end="")
+
+    def _begin(self, source: tuple[str, int]) -> None:
+        """Another reply begins, or the same one anew: what broke off before it does not count."""
+        broke_off = self._open and source[0] == self._source[0]
+        self._end_line()
+        if broke_off:
+            self._note("the reply broke off and begins anew")
+        self._source, self._text, self._whole = source, "", True
+
+    def _say_progress(self, progress: ToolProgress) -> None:
+        self._end_line()
+        took = "" if progress.duration_s is None else f" {progress.duration_s:.1f}s"
+        ended = "…" if progress.stage == "started" else f"{took} {progress.error or 'done'}"
+        self._note(f"{safe(progress.tool)}{ended}")
+
+    def _note(self, text: str) -> None:
+        self._aside.print(Text(f"· {text}", style="dim"))
+
+    def _end_line(self) -> None:
+        if self._open:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+        self._open = False
+
+
+def speak(client: Client, run_id: str, voice: Voice) -> RunView:
+    """Say what the agent of the run says until it has ended; the run as it ended."""
+    for record in client.events(run_id, follow=True):
+        task_id = record.data.get("task_id")
+        if record.type == "step.started" and isinstance(task_id, str):
+            for output in client.output(task_id):
+                voice.hear(output)
+    return client.get_run(run_id)
+
+
+def _is(answer: JsonValue, text: str) -> bool:
+    """Whether `text` is the answer, as it is or as JSON."""
+    if isinstance(answer, str):
+        return text.strip() == answer.strip()
+    try:
+        return bool(parse_json(text) == answer)
+    except ValueError:
+        return False

@@ -1,0 +1,116 @@
+"""An answer in the terminal while it is made: said once, and whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from paracle_client.cli import run_commands
+from paracle_client.cli.speaking import Voice
+from paracle_client.cli.target import console
+from paracle_domain.inference.deltas import Change, Delta, ReasoningDelta, TextDelta, ToolCallDelta
+from paracle_domain.run.commands import RunAccepted, RunStatus
+from paracle_domain.task.output import TaskOutput, ToolProgress
+
+TASK = "task_01JDAAAAAAAAAAAAAAAAAAAAAA"
+
+
+def said(seq: int, change: Change, *, call: str = "a", attempt: int = 1, gap: bool = False) -> TaskOutput:
+    return TaskOutput(seq=seq, delta=Delta(call_id=call, attempt=attempt, seq=seq, change=change), gap=gap)
+
+
+def progress(stage: Any, **more: Any) -> TaskOutput:
+    return TaskOutput(seq=5, tool=ToolProgress(call_id="c", tool="search", stage=stage, **more))
+
+
+def test_words_are_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    voice = Voice(console(aside=True))
+    for number, text in enumerate(["Hel", "lo\n", "you\x1b[2J"]):
+        voice.hear(said(number, TextDelta(text=text)))
+    voice.conclude("Hello\nyou\x1b[2J")
+    assert capsys.readouterr().out == "Hello\nyou\N{REPLACEMENT CHARACTER}[2J\n"
+
+
+@pytest.mark.parametrize(
+    "heard",
+    [
+        [],
+        [said(3, TextDelta(text="lo"), gap=True)],
+        [said(0, TextDelta(text="Hello")), said(2, TextDelta(text=""), gap=True)],
+        [said(0, ReasoningDelta(text="hm")), said(1, ToolCallDelta(id="x", name="search"))],
+    ],
+)
+def test_what_was_not_said_whole_is_printed_whole(heard: list[TaskOutput], capsys: pytest.CaptureFixture[str]) -> None:
+    voice = Voice(console(aside=True))
+    for output in heard:
+        voice.hear(output)
+    voice.conclude("Hello")
+    assert capsys.readouterr().out.splitlines()[-1] == "Hello"
+
+
+def test_an_answer_in_json_is_said_once_too(capsys: pytest.CaptureFixture[str]) -> None:
+    voice = Voice(console(aside=True))
+    voice.hear(said(0, TextDelta(text='{"a": 1}')))
+    voice.conclude({"a": 1})
+    assert capsys.readouterr().out == '{"a": 1}\n'
+    voice.hear(said(0, TextDelta(text='{"a": 1'), call="b"))
+    voice.conclude({"a": 1})
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_reply_that_broke_off_begins_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    voice = Voice(console(aside=True))
+    voice.hear(said(0, TextDelta(text="Wron")))
+    voice.hear(said(0, TextDelta(text="Right"), attempt=2))
+    voice.conclude("Right")
+    heard = capsys.readouterr()
+    assert heard.out == "Wron\nRight\n"
+    assert "begins anew" in heard.err
+
+
+def test_tools_are_told_beside_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    voice = Voice(console(aside=True))
+    voice.hear(said(0, TextDelta(text="I look.")))
+    voice.hear(progress("started"))
+    voice.hear(progress("ended", duration_s=1.26))
+    voice.hear(progress("ended", duration_s=0.1, error="tool_failed"))
+    voice.hear(said(0, TextDelta(text="Found."), call="b"))
+    voice.conclude("Found.")
+    heard = capsys.readouterr()
+    assert heard.out == "I look.\nFound.\n"
+    assert heard.err.splitlines() == ["· search…", "· search 1.3s done", "· search 0.1s tool_failed"]
+
+
+def answer_of(make: Any, api: Any) -> None:
+    api.on("POST /v1/agents/helper/runs", RunAccepted(run_id=make.RUN, status=RunStatus.QUEUED))
+    api.on(f"GET /v1/runs/{make.RUN}", make.view(RunStatus.RUNNING), make.view(output="Hello!", last_seq=6))
+    api.on(f"GET /v1/runs/{make.RUN}/events", make.stream(*make.whole_run()[:1], *make.whole_run()[3:]))
+    api.on(f"GET /v1/runs/{make.RUN}/usage", make.problem("not_found", 404, "none"))
+    words = [said(1, TextDelta(text="Hel")), said(2, TextDelta(text="lo!")), TaskOutput(seq=2, ended=True)]
+    stream = b"".join(b"data: " + one.encode() + b"\n\n" for one in words)
+    api.on(f"GET /v1/tasks/{TASK}/output", make.Reply(200, stream, "text/event-stream"))
+
+
+def test_invoke_says_the_answer_while_it_is_made(
+    paracle: Callable[..., Any], api: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_of(make, api)
+    monkeypatch.setattr(run_commands, "settled_usage", lambda *_: None)
+    monkeypatch.setattr(run_commands, "sandbox_answered", lambda _: False)
+    result = paracle("invoke", "helper", "Hi", "--watch")
+    assert (result.code, result.out) == (0, "Hello!\n")
+
+
+def test_interrupting_what_is_said_says_how_to_come_back(
+    paracle: Callable[..., Any], api: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    answer_of(make, api)
+    monkeypatch.setattr(run_commands, "speak", interrupt)
+    result = paracle("invoke", "helper", "Hi", "--watch")
+    assert result.code == 130
+    assert f"paracle cancel {make.RUN}" in result.err

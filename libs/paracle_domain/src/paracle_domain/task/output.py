@@ -1,0 +1,77 @@
+"""What a task says while it is at work, on subject `out.{task_id}`, and as whoever follows it gets it.
+
+None of it is part of the task's history: it is kept for minutes, and may be lost. What is lost is marked, never
+made up: each model call numbers its deltas without gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import Field
+
+from paracle_domain.inference.deltas import Delta
+from paracle_domain.messages import Message
+
+
+class ToolProgress(Message, type_name="task.tool_progress"):
+    """A tool call of the task began or ended; `error` is the code of what it failed with."""
+
+    call_id: str
+    tool: str
+    stage: Literal["started", "ended"]
+    duration_s: float | None = Field(default=None, ge=0)
+    error: str | None = None
+
+    @property
+    def message_id(self) -> str:
+        return f"{self.call_id}.{self.stage}"
+
+
+type Said = Delta | ToolProgress
+
+
+class TaskOutput(Message, type_name="task.output"):
+    """One thing that a task said: a piece of a reply (words, thoughts, a tool call) or the progress of a tool.
+
+    `seq` is a cursor: asked for what comes after it, a follower gets the rest. `gap`: something before this is lost,
+    since it was too long ago or a server was away; the task itself has all of it. `ended`: the task has, and this
+    comes last.
+    """
+
+    seq: int = Field(ge=0)
+    delta: Delta | None = None
+    tool: ToolProgress | None = None
+    gap: bool = False
+    ended: bool = False
+
+
+@dataclass(slots=True)
+class Listening:
+    """Numbers of deltas seen so far, so that what is missing among them shows.
+
+    `after` is the cursor. A follower that comes back starts with the piece at its cursor, which `recall` takes.
+    """
+
+    after: int = 0
+    _next: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def recall(self, seq: int, said: Said) -> None:
+        """Take what was seen before."""
+        self.after = seq
+        if isinstance(said, Delta):
+            self._next[said.call_id, said.attempt] = said.seq + 1
+
+    def take(self, seq: int, said: Said) -> Iterator[TaskOutput]:
+        """What a follower is told of `said`; nothing, if it was told before."""
+        if isinstance(said, ToolProgress):
+            self.after = seq
+            yield TaskOutput(seq=seq, tool=said)
+            return
+        due = self._next.get((said.call_id, said.attempt), 0)
+        self.after = seq
+        if said.seq >= due:
+            self._next[said.call_id, said.attempt] = said.seq + 1
+            yield TaskOutput(seq=seq, delta=said, gap=said.seq > due)

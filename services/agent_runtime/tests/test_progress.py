@@ -1,0 +1,43 @@
+"""What those who watch a task hear of its tools, and that nobody waits for them."""
+
+from __future__ import annotations
+
+import pytest
+from runtime_stage import Stage, script
+from runtime_world import says, task
+
+from paracle_chassis.bus import Outgoing
+from paracle_domain.errors import Unavailable
+from paracle_domain.task.messages import TaskStatus
+
+LOOKS = (says("", ("look", {"n": 1}), ("look", {"n": "x"})), says("done"))
+
+
+@script(*LOOKS)
+async def test_calls_of_tools_are_told_as_they_begin_and_end(stage: Stage):
+    job = task("boss")
+    await stage.do(job)
+    heard = stage.progress(job)
+    stages = {
+        call: [one.stage for one in heard if one.call_id == call] for call in {progress.call_id for progress in heard}
+    }
+    assert list(stages.values()) == [["started", "ended"]] * len(stages)
+    assert {one.tool for one in heard} == {"look"}
+    assert all(one.duration_s is not None for one in heard if one.stage == "ended")
+
+
+@script()
+async def test_a_tool_that_is_a_step_tells_nobody(stage: Stage):
+    job = task("look", {"n": 1})
+    await stage.do(job)
+    assert stage.progress(job) == []
+
+
+@script(*LOOKS)
+async def test_a_task_goes_on_where_nobody_can_be_told(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    async def away(_message: Outgoing) -> None:
+        raise Unavailable("NATS is away")
+
+    monkeypatch.setattr(stage.bus, "broadcast", away)
+    [result] = await stage.do(task("boss"))
+    assert (result.status, result.output) == (TaskStatus.COMPLETED, "done")
