@@ -14,7 +14,7 @@ from paracle_chassis.testing.contracts.bus import mailbox, note
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.sample import Note
 from paracle_domain import dead_letters, subjects
-from paracle_domain.envelope import CE_ID
+from paracle_domain.envelope import CE_ID, PRINCIPAL
 from paracle_domain.errors import Conflict
 from paracle_embedded import NatsServer
 
@@ -205,6 +205,21 @@ async def test_a_subject_that_is_none_is_a_dead_letter_and_stops_nothing(serve, 
     found = await eventually_dead(bus)
     assert found.headers[dead_letters.DEAD_CODE] == "malformed_message"
     assert found.data == b"odd"
+
+
+@pytest.mark.parametrize("size", [29_000, 65_400])
+async def test_headers_that_cannot_be_handed_on_are_left_out_of_a_dead_letter(serve, size: int):
+    """A run that such a message begins could tell nobody of it, and would look like an outage for ever."""
+    recorder = Recorder()
+    bus = await serve(mailbox(recorder))
+    await bus.publish([])
+    await bus.client.publish("paracle.v1.acme.task.agents", b"{}", headers={PRINCIPAL: "x" * size})
+    await bus.publish([note(7)])
+    await eventually(lambda: recorder.seen == [7])
+    found = await eventually_dead(bus)
+    assert (found.headers[dead_letters.DEAD_CODE], PRINCIPAL in found.headers) == ("malformed_message", False)
+    assert found.data == b"{}"
+    await emptied(bus)
 
 
 async def test_deleting_the_streams_under_a_mailbox_only_interrupts_it(serve):

@@ -54,14 +54,17 @@ def id_of(key: str) -> str:
 def dead_headers(delivery: Delivery, place: Place, error: ParacleError) -> dict[str, str]:
     """The headers of a dead letter: its own, and what became of it.
 
-    A dead letter that cannot be read itself still says where it came from at first.
+    A dead letter that cannot be read itself still says where it came from at first. Headers that are too many to be
+    handed on are left out.
     """
     was_dead = place.stream == DEADLETTERS
-    first = delivery.headers if was_dead else {}
+    found = {} if delivery.overloaded else delivery.headers
+    first = found if was_dead else {}
+    key = f"{place.stream}.{place.seq}.{place.stored_ns}.{place.consumer}"
     return {
-        **{name: value for name, value in delivery.headers.items() if _is_own(name) or name in _STAY},
-        MSG_ID: f"{place.stream}.{place.seq}.{place.stored_ns}.{place.consumer}",
-        DEAD_ID: delivery.envelope.id,
+        **{name: value for name, value in found.items() if _is_own(name) or name in _STAY},
+        MSG_ID: key,
+        DEAD_ID: key if delivery.overloaded else delivery.envelope.id,
         DEAD_SUBJECT: delivery.subject,
         DEAD_STREAM: place.stream,
         DEAD_SEQ: str(place.seq),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, Self, override
+from typing import Final, Protocol, Self, override
 
 from paracle_chassis.inlet import Incoming
 from paracle_domain import subjects
@@ -11,6 +11,9 @@ from paracle_domain.dead_letters import DEAD_TOLD
 from paracle_domain.envelope import CLAIM, Envelope
 from paracle_domain.errors import ParacleError
 from paracle_domain.messages import JsonObject, Message
+
+MOST_HEADER_BYTES: Final = 28 * 1024
+"""A stream takes 64 KiB, and what a message leads to has its headers, one of them twice, and own ones besides."""
 
 
 class Receipt(Protocol):
@@ -94,6 +97,11 @@ class Delivery:
     @property
     def headers(self) -> Mapping[str, str]:
         return self._message.headers
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether its headers are more than can be handed on."""
+        return len(self._message.head) > MOST_HEADER_BYTES
 
     @property
     def body(self) -> bytes:

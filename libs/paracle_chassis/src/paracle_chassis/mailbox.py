@@ -21,13 +21,13 @@ from typing import Final, Protocol
 from nats.errors import Error as NatsError
 
 from paracle_chassis import outages, telemetry
-from paracle_chassis.delivery import Delivery
+from paracle_chassis.delivery import MOST_HEADER_BYTES, Delivery
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.logging import envelope_story, story
 from paracle_chassis.receipts import JetStreamReceipt, SettlerPort
 from paracle_chassis.routes import MailboxRoute
 from paracle_domain import subjects
-from paracle_domain.errors import InternalError, ParacleError, Unavailable
+from paracle_domain.errors import InternalError, MalformedMessage, ParacleError, Unavailable
 from paracle_domain.subjects import Subject
 
 _log = logging.getLogger(__name__)
@@ -154,6 +154,7 @@ class Mailbox:
         return (
             subjects.is_subject(delivery.subject)
             and delivery.deliveries <= self.route.max_deliver
+            and not delivery.overloaded
             and not delivery.claimed
         )
 
@@ -162,6 +163,8 @@ class Mailbox:
         for delay in outages.delays():
             try:
                 Subject.parse(delivery.subject)
+                if delivery.overloaded:
+                    raise MalformedMessage(f"its headers have more than {MOST_HEADER_BYTES:,} bytes; they are left out")
                 if delivery.deliveries > self.route.max_deliver * _CRASHES:
                     raise InternalError(f"delivered {delivery.deliveries} times and never settled")
                 delivery.body = await self._settler.claims.check_out(delivery.body, delivery.headers)
