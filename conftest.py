@@ -1,3 +1,9 @@
-"""Fixtures that every test may use."""
+"""Fixtures and settings that every test may use."""
+
+from hypothesis import settings
 
 pytest_plugins = ["paracle_chassis.testing.infra"]
+
+# No test asserts how long something takes: what is slow on a busy machine is not wrong.
+settings.register_profile("paracle", deadline=None)
+settings.load_profile("paracle")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paracle_client.cli import main
@@ -366,7 +366,6 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(WORDS, VALUES, max_size=6), st.sampled_from(["get", "post"]), st.sampled_from(["3.0.1", "3.1.0"])
 )

@@ -127,7 +127,7 @@ cases = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(**cases)
 def test_every_run_ends_once_and_keeps_the_rules(
     steps: list[dict[str, Any]], outcome_of: list[str], seed: int, cancel_after: int | None
@@ -175,7 +175,7 @@ def _check_success(run: Driver) -> None:
         assert failed == set(run.state.tolerated)
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=75)
 @given(**cases)
 def test_replay_equals_live(
     steps: list[dict[str, Any]], outcome_of: list[str], seed: int, cancel_after: int | None
@@ -187,7 +187,7 @@ def test_replay_equals_live(
     assert state == run.state
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=75)
 @given(**cases, late=st.integers(0, 5))
 def test_terminal_states_absorb(
     steps: list[dict[str, Any]], outcome_of: list[str], seed: int, cancel_after: int | None, late: int
@@ -204,7 +204,7 @@ def test_terminal_states_absorb(
     assert run.state == before
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(steps=graphs(), seeds=st.tuples(st.integers(0, 2**16), st.integers(0, 2**16)))
 def test_any_order_of_messages_gives_the_same_end(steps: list[dict[str, Any]], seeds: tuple[int, int]) -> None:
     for step in steps:

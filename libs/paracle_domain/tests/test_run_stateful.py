@@ -223,7 +223,7 @@ def answer_to(work: Task | ChildStart, how: str) -> RunMessage:
     return result_of(work, status_of_task, output={"of": work.step}, error=error)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(spec=workflows(), pick=st.integers(0, 10), how=st.sampled_from(ANSWERS), seed=st.integers(0, 2**16))
 def test_a_fork_of_any_run_keeps_only_what_is_sound_and_ends(
     spec: dict[str, Any], pick: int, how: str, seed: int
@@ -271,7 +271,5 @@ def live_out(run: Driver, choose: random.Random, how: str) -> None:
     raise AssertionError(f"the run did not end: {run.types[:100]}")
 
 
-Lives.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
+Lives.TestCase.settings = settings(max_examples=150, stateful_step_count=30, suppress_health_check=list(HealthCheck))
 TestLives = Lives.TestCase

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paracle_domain.run.table import BLOCKED, READY, Table
@@ -19,7 +19,6 @@ class Thing:
 values = st.one_of(st.integers(0, 3), st.builds(Thing, st.sampled_from("ab"), st.booleans()))
 
 
-@settings(deadline=None)
 @given(
     size=st.integers(1, 300),
     writes=st.lists(st.tuples(st.integers(0, 299), values, st.integers(0, 3)), max_size=60),

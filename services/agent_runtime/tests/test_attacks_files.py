@@ -287,7 +287,7 @@ PARTS = st.sampled_from(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(PARTS, min_size=1, max_size=8), st.booleans())
 def test_whatever_a_path_is_made_of_it_stays_inside(root: Path, parts: list[str], absolute: bool):
     grants = Grants("t", Permissions(paths=("open",), write_paths=("desk",)), root, {})

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.test_utils import TestServer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tool_bench import Bench
 from yarl import URL
@@ -262,7 +262,6 @@ async def test_what_is_no_arithmetic_is_refused(bench: Bench, expression: str):
     assert bench.bugs == []
 
 
-@settings(deadline=None)
 @given(st.text(max_size=60))
 async def test_calculating_any_text_gives_a_number_or_a_clear_error(text: str):
     bench = Bench(Path())
@@ -288,7 +287,6 @@ async def test_what_is_no_query_is_refused(bench: Bench, query: str):
 
 
 @pytest.mark.filterwarnings("ignore:deprecated string literal")
-@settings(deadline=None)
 @given(st.text(alphabet="abc@[]{}*?.,:|&!'\"`() 0123456789<>=-", max_size=40))
 async def test_any_query_gives_a_value_or_a_clear_error(query: str):
     bench = Bench(Path())

@@ -323,7 +323,7 @@ inputs = st.sampled_from(["", "Hello there.", json.dumps({"mails": MAILS[:3]}), 
 
 
 class TestAnySchema:
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
     @given(schemas, inputs)
     def test_the_answer_is_valid_and_always_the_same(self, schema: Any, text: str):
         root = {"type": "object", "required": ["value"], "properties": {"value": schema}}
