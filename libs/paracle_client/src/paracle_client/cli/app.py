@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "explain": "spec_commands",
     "run": "run_commands",
     "invoke": "run_commands",
+    "chat": "chat",
     "runs": "runs_commands",
     "events": "look_commands",
     "cancel": "runs_commands",

@@ -17,7 +17,7 @@ from paracle_domain.inference.chat import ChatMessage, ToolCallPart, ToolResultP
 from paracle_domain.inference.usage import Usage
 from paracle_domain.messages import JsonObject
 from paracle_domain.plan import Plan, PlannedAgent, PlannedTool
-from paracle_domain.task import attached, prompt
+from paracle_domain.task import conversation, prompt
 from paracle_domain.task import events as ev
 from paracle_domain.task.delegation import Helper, limits_of
 from paracle_domain.task.messages import Task, TaskStatus
@@ -254,7 +254,7 @@ def _accepted(state: TaskState, event: ev.TaskAccepted) -> TaskState:
     task = event.task
     running = replace(state, status=TaskStatus.RUNNING, expires_at=event.expires_at, earlier=event.earlier)
     if task.target_kind == "agent":
-        return replace(running, messages=(attached.question(task.input),))
+        return replace(running, messages=conversation.messages(task.input))
     arguments = task.input if isinstance(task.input, dict) else {}
     return replace(running, calls=(_made(task, 0, 0, ToolCallPart(id="", name=task.target, arguments=arguments)),))
 

@@ -1,0 +1,147 @@
+"""Conversations in a terminal and over a pipe."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from paracle_client.cli import chat
+from paracle_domain.errors import ErrorInfo
+from paracle_domain.ids import new_id
+from paracle_domain.inference.deltas import Delta, TextDelta
+from paracle_domain.run.commands import RunAccepted, RunPage, RunStatus
+from paracle_domain.task.output import TaskOutput
+
+TASK = "task_01JDAAAAAAAAAAAAAAAAAAAAAA"
+BEFORE = [{"role": "user", "text": "Hi"}, {"role": "assistant", "text": "Hello!"}]
+
+
+@pytest.fixture
+def helper(api: Any, make: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An agent that says `Hello!`, whose runs all have the same id."""
+
+    def known(kind: Any) -> str:
+        return make.RUN if kind == "run" else new_id(kind)
+
+    monkeypatch.setattr(chat, "new_id", known)
+    api.on("POST /v1/agents/helper/runs", RunAccepted(run_id=make.RUN, status=RunStatus.QUEUED))
+    api.on(f"GET /v1/runs/{make.RUN}", *(turn_of(make) for _ in range(2)))
+    api.on(f"GET /v1/runs/{make.RUN}/events", make.stream(*make.whole_run()[:1], *make.whole_run()[3:]))
+    delta = Delta(call_id="a", seq=0, change=TextDelta(text="Hello!"))
+    said = [TaskOutput(seq=1, delta=delta), TaskOutput(seq=1, ended=True)]
+    stream = b"".join(b"data: " + one.encode() + b"\n\n" for one in said)
+    api.on(f"GET /v1/tasks/{TASK}/output", make.Reply(200, stream, "text/event-stream"))
+    return api
+
+
+def turn_of(make: Any, **more: Any) -> Any:
+    return make.view(**{"input": {"text": "Hi"}, "output": "Hello!", "last_seq": 7, **more})
+
+
+def inputs(api: Any) -> list[Any]:
+    return [one.json["input"] for one in api.asked if one.path.endswith("helper/runs")]
+
+
+def type_in(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+
+
+def test_each_line_of_a_pipe_is_a_turn_that_knows_those_before(
+    paracle: Callable[..., Any], helper: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    type_in(monkeypatch, "Hi", "", "  And you? ", "/exit", "never")
+    result = paracle("chat", "helper")
+    assert (result.code, result.out) == (0, "Hello!\nHello!\n")
+    assert inputs(helper) == [{"text": "Hi"}, {"text": "And you?", "conversation": BEFORE}]
+    labels = [one.json["labels"] for one in helper.asked if one.path.endswith("helper/runs")]
+    assert labels[0] == labels[1]
+    assert f"paracle chat helper --session {labels[0]['session']}" in result.err
+
+
+def test_a_session_goes_on(
+    paracle: Callable[..., Any], helper: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = new_id("ses")
+    resting = RunPage(runs=(), next_cursor="more")
+    helper.on("GET /v1/runs", resting, RunPage(runs=(turn_of(make).run,)))
+    type_in(monkeypatch, "And you?")
+    result = paracle("chat", "helper", "--session", session)
+    assert result.code == 0
+    assert "1 turns so far" in result.err
+    assert inputs(helper) == [{"text": "And you?", "conversation": BEFORE}]
+    assert helper.asked[0].query["label"] == f"session:{session}"
+
+
+def test_sessions_that_are_none(paracle: Callable[..., Any], helper: Any) -> None:
+    assert "is no id of a session" in paracle("chat", "helper", "--session", "mine").err
+    helper.on("GET /v1/runs", RunPage(runs=()))
+    result = paracle("chat", "helper", "--session", new_id("ses"))
+    assert result.code == 1
+    assert "no turn of session" in result.err
+
+
+def test_a_turn_that_failed_leaves_no_trace_and_shows_in_the_exit_code(
+    paracle: Callable[..., Any], helper: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = ErrorInfo(code="provider_failed", message="no key")
+    failed = turn_of(make, status=RunStatus.FAILED, output=None, error=error)
+    helper.on(f"GET /v1/runs/{make.RUN}", failed, failed, turn_of(make))
+    type_in(monkeypatch, "Hi", "Again")
+    result = paracle("chat", "helper")
+    assert result.code == 1
+    assert "the turn is failed: provider_failed: no key" in result.err
+    assert inputs(helper) == [{"text": "Hi"}, {"text": "Again"}]
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_interrupt_cancels_the_turn_and_the_talk_goes_on(
+    paracle: Callable[..., Any], helper: Any, make: Any, monkeypatch: pytest.MonkeyPatch, *, begun: bool
+) -> None:
+    speaks = iter([KeyboardInterrupt(), turn_of(make)])
+
+    def speak(*_: Any) -> Any:
+        if isinstance(found := next(speaks), BaseException):
+            raise found
+        return found
+
+    monkeypatch.setattr(chat, "speak", speak)
+    if begun:
+        helper.on(f"POST /v1/runs/{make.RUN}/cancel", RunAccepted(run_id=make.RUN, status=RunStatus.CANCELLING))
+    monkeypatch.setattr(sys, "stdin", make.Terminal("Hi\nAgain\n"))
+    result = paracle("chat", "helper")
+    assert result.code == 0
+    assert ("cancelled before it began" in result.err) is not begun
+    assert any(one.path == f"/v1/runs/{make.RUN}/cancel" for one in helper.asked)
+    assert inputs(helper) == [{"text": "Hi"}, {"text": "Again"}]
+    assert result.out.endswith("Hello!\n")
+
+
+def test_an_interrupt_between_turns_says_how_to_leave(
+    paracle: Callable[..., Any], helper: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = iter([KeyboardInterrupt(), "/exit"])
+
+    def type_something(*_: Any, **__: Any) -> str:
+        if isinstance(found := next(typed), BaseException):
+            raise found
+        return str(found)
+
+    monkeypatch.setattr("builtins.input", type_something)
+    monkeypatch.setattr(sys, "stdin", make.Terminal(""))
+    result = paracle("chat", "helper")
+    assert result.code == 0
+    assert "/exit leaves" in result.err
+    assert inputs(helper) == []
+
+
+def test_an_answer_that_is_no_text_is_said_again_as_json(
+    paracle: Callable[..., Any], helper: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper.on(f"GET /v1/runs/{make.RUN}", turn_of(make, output={"é": 1}))
+    type_in(monkeypatch, "Hi", "Again")
+    paracle("chat", "helper")
+    assert inputs(helper)[1]["conversation"][1] == {"role": "assistant", "text": '{"é": 1}'}
