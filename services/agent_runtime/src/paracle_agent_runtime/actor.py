@@ -14,9 +14,10 @@ from typing import Any, Final, Self, assert_never
 
 from paracle_agent_runtime.checking import Checks
 from paracle_agent_runtime.decisions import Decisions
+from paracle_agent_runtime.effects import Ledger
 from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.outbox import Outbox, Parcel
-from paracle_agent_runtime.ports import Attempts, Clock, Models, Outlet
+from paracle_agent_runtime.ports import Clock, Models, Outlet
 from paracle_agent_runtime.records import facts_of, records_of
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.tombstones import bury
@@ -38,7 +39,7 @@ from paracle_domain.task.directives import (
     TaskDirective,
 )
 from paracle_domain.task.events import EarlierEffect, TaskEvent, dump_event, load_event
-from paracle_domain.task.ledger import earlier_effects
+from paracle_domain.task.ledger import Entry, entries
 from paracle_domain.task.machine import decide
 from paracle_domain.task.messages import Task, TaskResult
 from paracle_domain.task.output import ToolProgress
@@ -60,7 +61,7 @@ class Workshop:
     journal: Journal
     outbox: Outbox
     outlet: Outlet
-    attempts: Attempts
+    ledger: Ledger
     models: Models
     decisions: Decisions
     toolbox: Toolbox
@@ -91,6 +92,7 @@ class TaskActor:
         self._in_air: set[str] = set()
         self._delegates: dict[str, TaskActor] = {}
         self._checks = Checks(shop.schemas, job)
+        self._unentered: list[Entry] = []
 
     @classmethod
     def restore(cls, shop: Workshop, job: Job, context: Context, cause: str, history: Loaded) -> Self:
@@ -100,6 +102,7 @@ class TaskActor:
             events = [load_event(body) for body in page.events]
             actor.state = fold(evolve, actor.state, events)
             actor._publish(page, events)
+            actor._unentered += entries(actor.state, events, page.first_seq, page.at)
         actor.version = history.version
         return actor
 
@@ -124,6 +127,7 @@ class TaskActor:
         LostTaskError
             If another process, or a cancel, moved it on meanwhile.
         """
+        await self._enter()
         try:
             while not self.state.status.terminal:
                 message, cause = await self._next()
@@ -169,9 +173,17 @@ class TaskActor:
             page = Page(self.version + 1, cause, message.at, tuple(dump_event(event) for event in events))
             await self._append(state, page)
             self._publish(page, events)
+            self._unentered += entries(state, events, page.first_seq, page.at)
         self.state = state
+        await self._enter()
         for directive in directives:
             self._carry_out(directive)
+
+    async def _enter(self) -> None:
+        """Have the ledger say what the journal says, before anything follows from it."""
+        if self._unentered:
+            unentered, self._unentered = self._unentered, []
+            await self._shop.ledger.enter(self._context.tenant, unentered)
 
     def _decide(self, message: told.TaskInput) -> tuple[TaskState, list[TaskEvent], list[TaskDirective]]:
         """What follows from `message`; checking an answer is no I/O, so its outcome is part of the same step."""
@@ -346,13 +358,7 @@ class TaskActor:
         raise Conflict(f"task {task.task_id} moves on faster than it can be cancelled")
 
     async def _earlier(self) -> tuple[EarlierEffect, ...]:
-        """The ledger that earlier attempts of the step left behind."""
-        if self._job.task.attempt == 1 or not any(
-            self.state.effect(tool) is not Effect.NONE for tool in self._job.tools
-        ):
+        """What the ledger says of this step so far."""
+        if not any(self.state.effect(tool) is not Effect.NONE for tool in self._job.tools):
             return ()
-        ids = await self._shop.attempts.before(self._job.task, self._context.tenant)
-        histories = await asyncio.gather(*(self._shop.journal.load(task_id) for task_id in ids))
-        return earlier_effects(
-            [load_event(body) for page in history.pages for body in page.events] for history in histories if history
-        )
+        return await self._shop.ledger.before(self._job.task, self._context.tenant)

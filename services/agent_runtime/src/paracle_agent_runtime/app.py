@@ -12,10 +12,12 @@ from typing import Any
 import asyncpg
 
 from paracle_agent_runtime.actor import Workshop
+from paracle_agent_runtime.adapters.effects import PostgresEffects
 from paracle_agent_runtime.adapters.outlet import BusOutlet
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresAttempts, PostgresLeases, PostgresTaskShelf
 from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPeople, RpcPlans
 from paracle_agent_runtime.decisions import Decisions
+from paracle_agent_runtime.effects import EffectDesk, Ledger
 from paracle_agent_runtime.handlers import routes
 from paracle_agent_runtime.histories import Histories
 from paracle_agent_runtime.journal import Journal
@@ -48,11 +50,12 @@ def create_app(settings: Settings, *, bus: NatsBus | None = None, database: Data
     store = PostgresEventStore(database.pool, TASK_TABLES)
     queries = Queries.load("paracle_agent_runtime")
     runtime = create_runtime(settings, bus, database.pool, store, http)
+    desk = EffectDesk(PostgresEffects(database.pool, queries), bus, utc_now)
     return Service(
         "agent_runtime",
         settings,
         bus=bus,
-        routes=routes(runtime, Histories(store), Purging(PostgresTaskShelf(database.pool, queries))),
+        routes=routes(runtime, Histories(store), Purging(PostgresTaskShelf(database.pool, queries)), desk),
         resources=[database, aclosing(http), runtime],
         checks={"postgres": database.check},
     )
@@ -79,9 +82,10 @@ def create_runtime(
         log_bug=log_bug,
     )
     queries = Queries.load("paracle_agent_runtime")
+    journal = Journal(store)
     shop = Workshop(
-        journal=Journal(store),
-        attempts=PostgresAttempts(pool, queries),
+        journal=journal,
+        ledger=Ledger(PostgresEffects(pool, queries), PostgresAttempts(pool, queries), journal),
         outbox=Outbox(bus),
         outlet=BusOutlet(bus),
         models=RpcModels(bus),

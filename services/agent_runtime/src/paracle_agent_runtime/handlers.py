@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from paracle_agent_runtime.effects import EffectDesk
 from paracle_agent_runtime.histories import Histories
+from paracle_agent_runtime.obeying import Obeying
 from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.service import Runtime
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
 from paracle_domain.histories import ListTasksBegun
+from paracle_domain.task.effects import GetEffect, ListEffects
 from paracle_domain.task.messages import GetTaskEvents
 
 
-def routes(runtime: Runtime, histories: Histories, purging: Purging) -> Routes:
+def routes(runtime: Runtime, histories: Histories, purging: Purging, desk: EffectDesk) -> Routes:
     """The routing table. Every replica hears of cancelled tasks, since any may be working on them."""
     table = Routes("agent_runtime")
     table.mailbox(
@@ -27,7 +30,7 @@ def routes(runtime: Runtime, histories: Histories, purging: Purging) -> Routes:
         stream=subjects.COMMANDS,
         durable="agent_runtime",
         filter=f"{subjects.PREFIX}.*.cmd.agent_runtime.*",
-        handler=runtime.cancel,
+        handler=Obeying(runtime, desk).obey,
         ack_wait_s=5.0,
     )
     table.mailbox(
@@ -39,6 +42,8 @@ def routes(runtime: Runtime, histories: Histories, purging: Purging) -> Routes:
     )
     table.rpc(GetTaskEvents, histories.get_task_events)
     table.rpc(ListTasksBegun, histories.list_tasks_begun)
+    table.rpc(ListEffects, desk.list_effects)
+    table.rpc(GetEffect, desk.get_effect)
     table.listen(f"{subjects.PREFIX}.*.evt.task.*.task_cancelled", runtime.overhear)
     table.listen(f"{subjects.PREFIX}.*.evt.approval.*.*", runtime.hear_of_approval)
     return table

@@ -39,7 +39,7 @@ class Journal:
             tries += 1
             return await self._store.append(list(unique.values()))
 
-        refused = await _outlast(write)
+        refused = await outlast(write)
         if refused and tries > 1:
             refused -= await self._written_after_all([unique[task_id] for task_id in refused])
         return [append.id not in refused and not any(append is other for other in late) for append in appends]
@@ -47,15 +47,16 @@ class Journal:
     async def _written_after_all(self, appends: Sequence[Append]) -> set[str]:
         """Those that an earlier try wrote, whose answer was lost with the connection."""
         seen = {append.id: append.expected for append in appends}
-        found = await _outlast(lambda: self._store.load(seen, seen))
+        found = await outlast(lambda: self._store.load(seen, seen))
         return {a.id for a in appends if a.id in found and found[a.id].pages[: len(a.pages)] == a.pages}
 
     async def _load_all(self, ids: Sequence[str]) -> Sequence[Loaded | None]:
-        found = await _outlast(lambda: self._store.load(set(ids)))
+        found = await outlast(lambda: self._store.load(set(ids)))
         return [found.get(task_id) for task_id in ids]
 
 
-async def _outlast[R](work: Callable[[], Awaitable[R]]) -> R:
+async def outlast[R](work: Callable[[], Awaitable[R]]) -> R:
+    """What `work` gives, as soon as there is no outage."""
     for delay in outages.delays():
         try:
             return await work()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -11,6 +11,8 @@ from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion
 from paracle_domain.plan import Plan
 from paracle_domain.run.commands import ApprovalView, AskForCall
+from paracle_domain.task.effects import EffectPage, EffectView, ListEffects, Resolution
+from paracle_domain.task.ledger import Entry
 from paracle_domain.task.messages import Task
 from paracle_domain.task.output import ToolProgress
 
@@ -62,6 +64,37 @@ class Attempts(Protocol):
 
     async def before(self, task: Task, tenant: str) -> Sequence[str]:
         """The ids of the journaled tasks of the same step of the same run with a lower attempt, in order."""
+        ...
+
+
+class Effects(Protocol):
+    """The effects of all tasks, as lists show them. What tasks say of them follows from the tasks' journals."""
+
+    async def enter(self, entries: Sequence[tuple[str, Entry]]) -> None:
+        """Keep what tasks of these tenants say, unless a later attempt, or a later event of that attempt, is there.
+
+        A doubt that somebody has resolved stays resolved until the tool is called again.
+        """
+        ...
+
+    async def get(self, tenant: str, key: str) -> EffectView | None:
+        """One of them."""
+        ...
+
+    async def page(self, query: ListEffects, tenant: str) -> EffectPage:
+        """Those that `query` asks for, the newest first. Raises `InvalidInput` if its cursor is none."""
+        ...
+
+    async def resolve(self, tenant: str, key: str, resolution: Resolution) -> bool:
+        """Keep what somebody found out; false if it is not in doubt."""
+        ...
+
+    async def resolutions(self, tenant: str, keys: Collection[str]) -> Mapping[str, Resolution]:
+        """What was found out about the effects with these keys that are resolved."""
+        ...
+
+    async def doubtful(self, tenant: str, run_id: str, step: str) -> Sequence[EffectView]:
+        """The effects of a step that are in doubt or were resolved."""
         ...
 
 

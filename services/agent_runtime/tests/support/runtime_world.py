@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from paracle_agent_runtime.actor import Workshop
 from paracle_agent_runtime.adapters.outlet import BusOutlet
 from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPeople, RpcPlans
 from paracle_agent_runtime.decisions import Decisions
+from paracle_agent_runtime.effects import EffectDesk, Ledger
 from paracle_agent_runtime.handlers import routes
 from paracle_agent_runtime.histories import Histories
 from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.outbox import Outbox
 from paracle_agent_runtime.plans import PlanCache
-from paracle_agent_runtime.ports import Attempts, Leases
+from paracle_agent_runtime.ports import Attempts, Effects, Leases
 from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.service import Runtime
@@ -41,6 +43,8 @@ from paracle_domain.messages import Done, JsonObject
 from paracle_domain.plan import Plan, PlannedAgent, PlannedTool, PlannedWorkflow
 from paracle_domain.run.commands import ApprovalStatus, ApprovalView, AskForCall, GetPlan, WithdrawCall
 from paracle_domain.run.deciding import asked
+from paracle_domain.task.effects import EffectPage, EffectState, EffectView, ListEffects, Resolution
+from paracle_domain.task.ledger import Entry
 from paracle_domain.task.messages import CancelTask, Task
 from paracle_domain.tool.spec import ToolSpec
 from paracle_domain.workflow.spec import WorkflowSpec
@@ -244,6 +248,74 @@ class MemoryAttempts:
         return [one.id for one in sorted(found, key=lambda one: one.facts["attempt"])]
 
 
+class MemoryEffects:
+    """The list of effects in a dictionary."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], Entry] = {}
+
+    async def enter(self, entries: Sequence[tuple[str, Entry]]) -> None:
+        for tenant, new in entries:
+            old = self.rows.get((tenant, new.view.key))
+            if old is not None and (old.view.attempt, old.seq) >= (new.view.attempt, new.seq):
+                continue
+            self.rows[tenant, new.view.key] = new if old is None else replace(new, view=_later(old.view, new))
+
+    async def get(self, tenant: str, key: str) -> EffectView | None:
+        found = self.rows.get((tenant, key))
+        return found and found.view
+
+    async def page(self, query: ListEffects, tenant: str) -> EffectPage:
+        wanted = query.filter
+        found = [
+            view
+            for view in self._of(tenant)
+            if wanted.state in (None, view.state)
+            and wanted.tool in (None, view.tool)
+            and wanted.run_id in (None, view.run_id)
+            and (wanted.since is None or view.intended_at >= wanted.since)
+            and (wanted.until is None or view.intended_at < wanted.until)
+        ]
+        found.sort(key=lambda view: (view.intended_at, view.key), reverse=True)
+        start = int(query.cursor or 0)
+        more = len(found) > start + query.limit
+        next_cursor = str(start + query.limit) if more else None
+        return EffectPage(effects=tuple(found[start : start + query.limit]), next_cursor=next_cursor)
+
+    async def resolve(self, tenant: str, key: str, resolution: Resolution) -> bool:
+        found = self.rows.get((tenant, key))
+        if found is None or found.view.state is not EffectState.IN_DOUBT:
+            return False
+        changes = {"state": EffectState.RESOLVED, "resolution": resolution, "changed_at": resolution.at}
+        view = found.view.model_copy(update={**changes, "resolved": found.view.resolved + 1})
+        self.rows[tenant, key] = replace(found, view=view)
+        return True
+
+    async def resolutions(self, tenant: str, keys: Collection[str]) -> dict[str, Resolution]:
+        found = [view for view in self._of(tenant) if view.key in keys and view.state is EffectState.RESOLVED]
+        return {view.key: view.resolution for view in found if view.resolution is not None}
+
+    async def doubtful(self, tenant: str, run_id: str, step: str) -> list[EffectView]:
+        states = {EffectState.IN_DOUBT, EffectState.RESOLVED}
+        return [v for v in self._of(tenant) if v.run_id == run_id and v.step == step and v.state in states]
+
+    def _of(self, tenant: str) -> list[EffectView]:
+        return [entry.view for (owner, _), entry in self.rows.items() if owner == tenant]
+
+
+def _later(old: EffectView, new: Entry) -> EffectView:
+    kept = None if new.sent else old.resolution
+    believed = new.view.state is EffectState.IN_DOUBT and kept is not None
+    return new.view.model_copy(
+        update={
+            "state": EffectState.RESOLVED if believed else new.view.state,
+            "resolution": kept,
+            "resolved": old.resolved,
+            "intended_at": old.intended_at,
+        }
+    )
+
+
 class CountingToolbox(Toolbox):
     """A toolbox that remembers its calls."""
 
@@ -279,17 +351,20 @@ class World:
         store: EventStore,
         leases: Leases | None = None,
         attempts: Attempts | None = None,
+        effects: Effects | None = None,
         **options: Any,
     ) -> None:
         schemas = Schemas()
         self.leases = leases or MemoryLeases()
         self.toolbox = CountingToolbox(schemas)
         self.plans = PlanCache(RpcPlans(bus))
+        self.effects = effects or MemoryEffects()
+        journal = Journal(store)
         self.shop = Workshop(
-            journal=Journal(store),
+            journal=journal,
             outbox=Outbox(bus),
             outlet=BusOutlet(bus),
-            attempts=attempts or MemoryAttempts(store),
+            ledger=Ledger(self.effects, attempts or MemoryAttempts(store), journal),
             models=RpcModels(bus),
             decisions=Decisions(RpcPeople(bus), lambda: datetime.now(UTC), look_s=0.05),
             toolbox=self.toolbox,
@@ -298,4 +373,5 @@ class World:
             worker=self.leases.worker,
         )
         self.runtime = Runtime(self.shop, self.plans, self.leases, drain_s=0.2, **options)
-        self.routes = routes(self.runtime, Histories(store), Purging(NoShelf()))
+        desk = EffectDesk(self.effects, bus, self.shop.clock)
+        self.routes = routes(self.runtime, Histories(store), Purging(NoShelf()), desk)

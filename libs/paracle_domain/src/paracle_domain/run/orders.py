@@ -88,6 +88,7 @@ def _task(state: RunState, event: StepStarted, kind: Literal["agent", "tool"]) -
         input=event.input,
         effect_scope=event.step,
         deadline_at=_deadline(state, event),
+        forked_from=started.forked_from,
     )
 
 

@@ -163,4 +163,5 @@ def child_task(state: TaskState, call: MadeCall) -> Task:
             lineage=(*task.lineage, question(task.target, task.input)),
         ),
         allowance=given.allowance,
+        forked_from=task.forked_from,
     )

@@ -60,7 +60,8 @@ class Task(Message, type_name="task"):
 
     `target` names an agent or tool of the run's plan; `plan` is that plan's digest (`GetPlan` gives it).
     `effect_scope` is the same for every attempt of the step: idempotency keys are derived from it. The task of a
-    delegate has a `parent` and its `allowance`; it never travels, since its parent's process works on it.
+    delegate has a `parent` and its `allowance`; it never travels, since its parent's process works on it. `forked_from`
+    is the run that the task's run was forked from: what is in doubt there is not simply done again here.
     """
 
     task_id: TaskId
@@ -75,6 +76,7 @@ class Task(Message, type_name="task"):
     deadline_at: datetime | None = None
     parent: TaskParent | None = None
     allowance: Allowance | None = None
+    forked_from: RunId | None = None
 
     @property
     def lineage(self) -> tuple[str, ...]:

@@ -1,0 +1,124 @@
+"""The list of effects in PostgreSQL."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+
+from paracle_chassis.postgres import Queries
+from paracle_domain.errors import InvalidInput, quote
+from paracle_domain.ids import parse_id
+from paracle_domain.task.effects import EffectPage, EffectView, ListEffects, Resolution
+from paracle_domain.task.ledger import Entry
+
+
+class PostgresEffects:
+    """`Effects` on the table `effects`."""
+
+    def __init__(self, pool: asyncpg.Pool[Any], queries: Queries) -> None:
+        self._pool = pool
+        self._queries = queries
+
+    async def enter(self, entries: Sequence[tuple[str, Entry]]) -> None:
+        """See `Effects.enter`. One statement cannot say two things of one row, so the last one counts."""
+        latest: dict[tuple[str, str], Entry] = {}
+        for tenant, entry in entries:
+            name = (tenant, entry.view.key)
+            if name not in latest or _order(latest[name]) < _order(entry):
+                latest[name] = entry
+        rows = [_row(tenant, entry) for (tenant, _), entry in latest.items()]
+        if rows:
+            await self._pool.execute(self._queries.enter_effects, *map(list, zip(*rows, strict=True)))
+
+    async def get(self, tenant: str, key: str) -> EffectView | None:
+        """See `Effects.get`."""
+        row = await self._pool.fetchrow(self._queries.get_effect, tenant, key)
+        return None if row is None else _view(row)
+
+    async def page(self, query: ListEffects, tenant: str) -> EffectPage:
+        """See `Effects.page`."""
+        wanted = query.filter
+        at, key = (None, None) if query.cursor is None else _place(query.cursor)
+        rows = await self._pool.fetch(
+            self._queries.list_effects,
+            tenant,
+            wanted.state,
+            wanted.tool,
+            wanted.run_id,
+            wanted.since,
+            wanted.until,
+            at,
+            key,
+            query.limit + 1,
+        )
+        found = tuple(_view(row) for row in rows[: query.limit])
+        return EffectPage(effects=found, next_cursor=_cursor(found[-1]) if len(rows) > query.limit else None)
+
+    async def resolve(self, tenant: str, key: str, resolution: Resolution) -> bool:
+        """See `Effects.resolve`."""
+        arguments = (tenant, key, resolution.model_dump_json(), resolution.at)
+        return await self._pool.fetchval(self._queries.resolve_effect, *arguments) is not None
+
+    async def resolutions(self, tenant: str, keys: Collection[str]) -> Mapping[str, Resolution]:
+        """See `Effects.resolutions`."""
+        rows = await self._pool.fetch(self._queries.effect_resolutions, tenant, list(keys))
+        return {row[0]: Resolution.model_validate_json(row[1]) for row in rows}
+
+    async def doubtful(self, tenant: str, run_id: str, step: str) -> Sequence[EffectView]:
+        """See `Effects.doubtful`."""
+        return [_view(row) for row in await self._pool.fetch(self._queries.doubtful_effects, tenant, run_id, step)]
+
+
+def _order(entry: Entry) -> tuple[int, int]:
+    return entry.view.attempt, entry.seq
+
+
+def _row(tenant: str, entry: Entry) -> tuple[object, ...]:
+    view = entry.view
+    return (
+        tenant,
+        view.key,
+        view.run_id,
+        view.step,
+        view.attempt,
+        view.task_id,
+        view.call_id,
+        entry.seq,
+        entry.sent,
+        view.scope,
+        view.tool,
+        view.revision,
+        view.effect.value,
+        view.arguments_digest,
+        view.state.value,
+        None if view.reason is None else json.dumps(view.reason),
+        view.changed_at,
+    )
+
+
+def _view(row: asyncpg.Record) -> EffectView:
+    said, found = row["reason"], row["resolution"]
+    parts = {
+        "reason": None if said is None else json.loads(said),
+        "resolution": None if found is None else Resolution.model_validate_json(found),
+    }
+    return EffectView.model_validate({**dict(row), **parts})
+
+
+def _cursor(last: EffectView) -> str:
+    return base64.urlsafe_b64encode(f"{last.intended_at.isoformat()} {last.key}".encode()).decode()
+
+
+def _place(cursor: str) -> tuple[datetime, str]:
+    try:
+        time, key = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
+        return datetime.fromisoformat(time).astimezone(UTC), parse_id(key, "eff")
+    except (binascii.Error, ValueError, OverflowError) as error:
+        message = f"{quote(cursor)} is no cursor; take the next_cursor of a page as it is"
+        raise InvalidInput(message, path="cursor") from error
