@@ -22,6 +22,7 @@ from paracle_domain.ids import derive_id
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Message
 from paracle_domain.run.commands import ApprovalView, RunStatus, RunSummary, RunView, StepStatus, StepView
+from paracle_domain.task.effects import EffectView
 
 RUN = "run_01JDXXXXXXXXXXXXXXXXXXXXXX".replace("X", "A")
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -177,6 +178,29 @@ def approval(**more: Any) -> ApprovalView:
         **more,
     }
     return ApprovalView.model_validate(given)
+
+
+def effect(**more: Any) -> EffectView:
+    """A payment that may or may not have been made."""
+    given = {
+        "key": derive_id("eff", RUN, "pay"),
+        "state": "in_doubt",
+        "effect": "at_most_once",
+        "tool": "pay",
+        "revision": 3,
+        "run_id": RUN,
+        "step": "pay",
+        "attempt": 1,
+        "task_id": derive_id("task", RUN, "pay", 1),
+        "call_id": derive_id("call", RUN, "pay"),
+        "scope": "pay",
+        "arguments_digest": "abc",
+        "reason": "the connection broke",
+        "intended_at": START,
+        "changed_at": START,
+        **more,
+    }
+    return EffectView.model_validate(given)
 
 
 @pytest.fixture

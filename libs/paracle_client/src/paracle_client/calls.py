@@ -28,6 +28,7 @@ from paracle_domain.run.commands import (
     Verdict,
 )
 from paracle_domain.run.diff import RunsDiff
+from paracle_domain.task.effects import EffectFilter, EffectPage, EffectView, Truth
 from paracle_domain.task.output import TaskOutput
 from paracle_domain.trigger.commands import TriggerPage, TriggerView
 
@@ -256,6 +257,19 @@ def audit(run_id: str, after: int) -> Call[AuditPage]:
     return Call("GET", f"/v1/runs/{_part(run_id)}/audit", AuditPage, {"after": after})
 
 
+def list_effects(which: EffectFilter, limit: int, cursor: str | None) -> Call[EffectPage]:
+    return Call("GET", "/v1/effects", EffectPage, {**_chosen(which), "limit": limit, "cursor": cursor})
+
+
+def get_effect(key: str) -> Call[EffectView]:
+    return Call("GET", f"/v1/effects/{_part(key)}", EffectView)
+
+
+def resolve_effect(key: str, outcome: Truth, output: JsonValue, reason: str) -> Call[EffectView]:
+    body = {"outcome": outcome, "output": output, "reason": reason}
+    return Call("POST", f"/v1/effects/{_part(key)}/resolution", EffectView, json=body)
+
+
 def list_dead_letters(which: DeadLetterFilter, limit: int, cursor: str | None) -> Call[DeadLetterPage]:
     return Call("GET", "/v1/dead-letters", DeadLetterPage, {**_chosen(which), "limit": limit, "cursor": cursor})
 
@@ -293,7 +307,7 @@ def together(parts: Sequence[DeadLettersSettled]) -> DeadLettersSettled:
     )
 
 
-def _chosen(which: DeadLetterFilter) -> dict[str, Any]:
+def _chosen(which: DeadLetterFilter | EffectFilter) -> dict[str, Any]:
     return which.model_dump(mode="json", exclude_none=True)
 
 

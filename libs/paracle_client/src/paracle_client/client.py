@@ -33,6 +33,7 @@ from paracle_domain.run.commands import (
     Verdict,
 )
 from paracle_domain.run.diff import RunsDiff
+from paracle_domain.task.effects import EffectFilter, EffectPage, EffectView, Truth
 from paracle_domain.task.output import TaskOutput
 from paracle_domain.trigger.commands import TriggerPage, TriggerView
 
@@ -286,6 +287,20 @@ class Client:
     def decide(self, approval_id: str, decision: Verdict, *, digest: str, reason: str = "") -> RunAccepted:
         """Approve or reject what `digest` stands for: the one of the approval that was looked at."""
         return self._ask(calls.decide(approval_id, decision, digest, reason))
+
+    # Effects
+
+    def effects(self, which: EffectFilter | None = None, *, limit: int = 50, cursor: str | None = None) -> EffectPage:
+        """Effects of tools (those that fit `which`), the newest first."""
+        return self._ask(calls.list_effects(which or EffectFilter(), limit, cursor))
+
+    def get_effect(self, key: str) -> EffectView:
+        """One effect, by its idempotency key."""
+        return self._ask(calls.get_effect(key))
+
+    def resolve_effect(self, key: str, outcome: Truth, *, output: JsonValue = None, reason: str) -> EffectView:
+        """Say what became of an effect in doubt. Later attempts of the step, and forks from it, believe that."""
+        return self._ask(calls.resolve_effect(key, outcome, output, reason))
 
     # Dead letters
 

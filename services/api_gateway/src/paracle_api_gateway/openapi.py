@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from paracle_api_gateway.problems import Problem
 from paracle_api_gateway.routes import dead_letters
 from paracle_api_gateway.routes.approvals import DecisionRequest
+from paracle_api_gateway.routes.effects import ResolutionRequest
 from paracle_api_gateway.routes.many_runs import CancelManyRequest, ResumeManyRequest
 from paracle_api_gateway.routes.run_orders import CancelRequest, ForkRequest, ReasonRequest, SignalRequest
 from paracle_api_gateway.routes.runs import InvokeRequest, RunRequest
@@ -28,6 +29,7 @@ _TAGS: Final = (
     ("triggers", "What starts runs by itself: schedules and messages."),
     ("runs", "Executions of workflows: durable, numbered event by event, accounted for."),
     ("approvals", "What people are asked before runs go on, and what they decide."),
+    ("effects", "What tools have done to the world, and what is in doubt."),
     ("dead letters", "Messages that could not be handled: why, and what is to become of them."),
     ("health", "For whoever supervises the process."),
 )
@@ -39,6 +41,7 @@ _BODIES: Final = (
     SignalRequest,
     ForkRequest,
     DecisionRequest,
+    ResolutionRequest,
     PauseRequest,
     FireRequest,
     *dead_letters.BODIES,

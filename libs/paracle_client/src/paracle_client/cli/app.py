@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "events": "look_commands",
     "cancel": "runs_commands",
     "approvals": "approvals_commands",
+    "effects": "effects_commands",
     "triggers": "triggers_commands",
     "dlq": "dlq_commands",
     "demo": "demo",

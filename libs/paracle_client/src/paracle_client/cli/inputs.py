@@ -49,6 +49,11 @@ def parse_input(items: Sequence[str], option: str = "--input") -> JsonValue:
     return fields
 
 
+def read_value(text: str, option: str) -> JsonValue:
+    """The JSON that an option gives, or the file that `@file` names."""
+    return _json(read_text(Path(text[1:])) if text.startswith("@") else text, option)
+
+
 def _field(item: str, option: str) -> tuple[str, JsonValue]:
     found = re.match(r"(?P<key>[^=:@][^=:]*)(?P<json>:?)=(?P<value>.*)", item, re.DOTALL)
     if found is None:

@@ -1,0 +1,122 @@
+"""`paracle effects …`: what tools have done to the world, and what became of what is in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from paracle_client.cli.filters import parse_time
+from paracle_client.cli.inputs import read_value
+from paracle_client.cli.runs_commands import CursorOption, LimitOption
+from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
+from paracle_client.plain import safe
+from paracle_domain.errors import InvalidInput
+from paracle_domain.task.effects import EffectFilter, EffectState, EffectView
+
+app = typer.Typer()
+effects = typer.Typer(
+    help="Look after effects: calls of tools that change the world.",
+    no_args_is_help=True,
+    epilog="Example: paracle effects ls --in-doubt",
+)
+app.add_typer(effects, name="effects")
+
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="idempotency key of an effect")]
+InDoubtOption = Annotated[bool, typer.Option("--in-doubt", help="only those that may or may not have happened")]
+StateOption = Annotated[EffectState | None, typer.Option(help="only those that stand so")]
+ToolOption = Annotated[str | None, typer.Option(help="only those of this tool")]
+RunOption = Annotated[str | None, typer.Option("--run", help="only those of this run")]
+SinceOption = Annotated[str | None, typer.Option(help="only those intended then or later: 90s, 2h, 7d ago, or a time")]
+UntilOption = Annotated[str | None, typer.Option(help="only those intended earlier than that; as --since")]
+DoneOption = Annotated[bool | None, typer.Option("--done/--not-done", help="whether it happened")]
+ValueOption = Annotated[str | None, typer.Option("--value", help="JSON: what the tool would have answered")]
+ReasonOption = Annotated[str, typer.Option(help="how you know; kept with it")]
+
+
+@effects.command(epilog="Example: paracle effects ls --in-doubt --tool pay")
+def ls(
+    in_doubt: InDoubtOption = False,
+    state: StateOption = None,
+    tool: ToolOption = None,
+    run: RunOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: LimitOption = 20,
+    cursor: CursorOption = None,
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """List effects, the newest first."""
+    now = datetime.now(UTC)
+    which = EffectFilter(
+        state=EffectState.IN_DOUBT if in_doubt else state,
+        tool=tool,
+        run_id=run,
+        since=None if since is None else parse_time(since, now, "--since"),
+        until=None if until is None else parse_time(until, now, "--until"),
+    )
+    with connect(url) as client:
+        page = client.effects(which, limit=limit, cursor=cursor)
+    if output is Output.JSON:
+        print_json(page)
+        return
+    rows = [(one.key, one.state, one.tool, one.run_id, one.step, _time(one.changed_at)) for one in page.effects]
+    print_table(["EFFECT", "STATE", "TOOL", "RUN", "STEP", "SINCE"], rows, empty="no effects")
+    if page.next_cursor is not None:
+        console().print(f"more: --cursor {page.next_cursor}", style="dim", markup=False, soft_wrap=True)
+
+
+@effects.command(epilog="Example: paracle effects show eff_01J…")
+def show(key: KeyArgument, output: OutputOption = Output.TABLE, url: UrlOption = None) -> None:
+    """Show one effect: whose it is, how it stands and why, and what was found out about it."""
+    with connect(url) as client:
+        found = client.get_effect(key)
+    _print(found, output)
+
+
+@effects.command(epilog='Example: paracle effects resolve eff_01J… --done --value \'{"id": 7}\' --reason "it is paid"')
+def resolve(
+    key: KeyArgument,
+    reason: ReasonOption,
+    done: DoneOption = None,
+    value: ValueOption = None,
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """Say whether an effect in doubt happened; then fork its run from the step, which goes by what you say."""
+    if done is None:
+        raise InvalidInput("say whether it happened: --done or --not-done", path="--done")
+    given = None if value is None else read_value(value, "--value")
+    with connect(url) as client:
+        found = client.resolve_effect(key, "done" if done else "not_done", output=given, reason=reason)
+    _print(found, output)
+
+
+def _print(one: EffectView, output: Output) -> None:
+    if output is Output.JSON:
+        print_json(one)
+        return
+    for name, text in _facts(one):
+        console().print(f"{name:<9} {safe(text)}", markup=False, soft_wrap=True)
+
+
+def _facts(one: EffectView) -> Iterator[tuple[str, str]]:
+    yield "effect", one.key
+    yield "state", one.state
+    yield "tool", f"{one.tool} (revision {one.revision}, {one.effect})"
+    yield "run", f"{one.run_id}, step {one.step}, attempt {one.attempt}"
+    yield "task", one.task_id
+    yield "intended", _time(one.intended_at)
+    yield "changed", _time(one.changed_at)
+    if one.reason is not None:
+        yield "because", one.reason
+    if one.resolution is not None:
+        found = one.resolution
+        yield "found", f"{found.outcome}, says {found.principal} on {_time(found.at)}: {found.reason}"
+
+
+def _time(at: datetime) -> str:
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
