@@ -153,7 +153,7 @@ async def listed(stage: Stage, **wanted: Any) -> list[EffectView]:
 
 
 async def resolve(stage: Stage, key: str, outcome: str = "done", context: Context = CONTEXT) -> EffectView:
-    command = ResolveEffect(key=key, outcome=outcome, output={"id": 7}, reason="looked")  # type: ignore[arg-type]  # as given
+    command = ResolveEffect(key=key, outcome=outcome, output={"id": 7}, reason="looked")
     return EffectView.model_validate(await stage.bus.command(command, context, timeout_s=5))
 
 

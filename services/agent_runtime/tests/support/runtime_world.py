@@ -263,7 +263,7 @@ class MemoryEffects:
 
     async def get(self, tenant: str, key: str) -> EffectView | None:
         found = self.rows.get((tenant, key))
-        return found and found.view
+        return None if found is None else found.view
 
     async def page(self, query: ListEffects, tenant: str) -> EffectPage:
         wanted = query.filter
