@@ -17,7 +17,15 @@ from paracle_domain.agent.manifest import AgentManifest, ListEdit
 from paracle_domain.agent.spec import Delegate, Limits, ModelChoice
 from paracle_domain.expression_syntax import FILTERS
 from paracle_domain.manifest import AgentDocument, Metadata, WorkflowDocument, parse_document
-from paracle_domain.tool.spec import BuiltinBackend, Execution, HttpBackend, Permissions, ToolApproval, ToolSpec
+from paracle_domain.tool.spec import (
+    BuiltinBackend,
+    Execution,
+    HttpBackend,
+    NatsBackend,
+    Permissions,
+    ToolApproval,
+    ToolSpec,
+)
 from paracle_domain.trigger.spec import ScheduleSpec, SubjectSpec, TriggerSpec
 from paracle_domain.workflow.graph import validate_workflow
 from paracle_domain.workflow.spec import (
@@ -50,6 +58,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "Tool approval": ToolApproval,
     "Builtin backend": BuiltinBackend,
     "HTTP backend": HttpBackend,
+    "NATS backend": NatsBackend,
     "Permissions": Permissions,
     "Execution": Execution,
     "Workflow": WorkflowSpec,

@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from paracle_domain import envelope
 from paracle_domain.errors import InternalError, ParacleError, from_problem
 from paracle_domain.messages import JsonObject, Message
 
-ERROR_HEADER: Final = "paracle-error"
-PROGRESS_HEADER: Final = "paracle-rpc"
-WORKING: Final = "working"
+ERROR_HEADER: Final = envelope.ERROR
+PROGRESS_HEADER: Final = envelope.PROGRESS
+WORKING: Final = envelope.WORKING
 
 
 def encode_error(error: ParacleError) -> tuple[bytes, dict[str, str]]:

@@ -30,6 +30,11 @@ PRINCIPAL: Final = "paracle-principal"
 ROLES: Final = "paracle-roles"
 REPLY_TO: Final = "paracle-reply-to"
 CLAIM: Final = "paracle-claim"
+ERROR: Final = "paracle-error"
+"""Marks an answer as a problem; its value is the code."""
+PROGRESS: Final = "paracle-rpc"
+WORKING: Final = "working"
+"""The value of `PROGRESS` where somebody still works on an answer."""
 
 ANONYMOUS: Final = "anonymous"
 

@@ -22,6 +22,7 @@ from paracle_agent_runtime.records import facts_of, records_of
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.tombstones import bury
 from paracle_agent_runtime.tools.toolbox import Toolbox
+from paracle_agent_runtime.tools.workers import Caller
 from paracle_chassis.event_store import Append, Loaded, Page
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Conflict, InternalError, ParacleError
@@ -288,8 +289,9 @@ class TaskActor:
 
     async def _invoke_tool(self, directive: InvokeTool) -> told.TaskInput:
         tool = self._job.tools[directive.tool]
+        caller = Caller(self._job.task, self._context)
         await self._say(ToolProgress(call_id=directive.call_id, tool=directive.tool, stage="started"))
-        end = await self._shop.toolbox.call(self._job.task.plan, tool, directive.arguments, key=directive.key)
+        end = await self._shop.toolbox.call(tool, directive.arguments, caller, key=directive.key)
         code = None if end.error is None else end.error.code
         await self._say(
             ToolProgress(

@@ -16,6 +16,7 @@ from paracle_agent_runtime.adapters.effects import PostgresEffects
 from paracle_agent_runtime.adapters.outlet import BusOutlet
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresAttempts, PostgresLeases, PostgresTaskShelf
 from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPeople, RpcPlans
+from paracle_agent_runtime.adapters.workers import NatsWorkers
 from paracle_agent_runtime.decisions import Decisions
 from paracle_agent_runtime.effects import EffectDesk, Ledger
 from paracle_agent_runtime.handlers import routes
@@ -32,8 +33,8 @@ from paracle_agent_runtime.tools.permissions import redact
 from paracle_agent_runtime.tools.sandbox.bubblewrap import Bubblewrap
 from paracle_agent_runtime.tools.sandbox.commands import Commands
 from paracle_agent_runtime.tools.toolbox import Toolbox
+from paracle_agent_runtime.tools.workers import WorkerTools
 from paracle_chassis.app import Service
-from paracle_chassis.bus import Bus
 from paracle_chassis.event_store import EventStore, PostgresEventStore
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
@@ -62,7 +63,7 @@ def create_app(settings: Settings, *, bus: NatsBus | None = None, database: Data
 
 
 def create_runtime(
-    settings: Settings, bus: Bus, pool: asyncpg.Pool[Any], store: EventStore, http: HttpTools
+    settings: Settings, bus: NatsBus, pool: asyncpg.Pool[Any], store: EventStore, http: HttpTools
 ) -> Runtime:
     """The use cases on these connections."""
     worker = new_id("wrk")
@@ -76,6 +77,7 @@ def create_runtime(
     toolbox = Toolbox(
         schemas=schemas,
         http=http,
+        workers=WorkerTools(NatsWorkers(bus.link), utc_now),
         commands=commands,
         files_root=settings.files_root,
         environment=os.environ,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -15,8 +16,17 @@ from paracle_domain.task.effects import EffectPage, EffectView, ListEffects, Res
 from paracle_domain.task.ledger import Entry
 from paracle_domain.task.messages import Task
 from paracle_domain.task.output import ToolProgress
+from paracle_domain.tool.calls import ToolCall
 
 type Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: its bytes, and what its headers say of them."""
+
+    body: bytes
+    headers: Mapping[str, str]
 
 
 class PlanSource(Protocol):
@@ -56,6 +66,24 @@ class People(Protocol):
 
     async def withdraw(self, approval_id: str, context: Context) -> None:
         """Nobody waits for it any more. Raises `NotFound` if it was never asked."""
+        ...
+
+
+class Workers(Protocol):
+    """Processes that answer calls of tools."""
+
+    async def ask(self, call: ToolCall, body: bytes) -> Answer:
+        """Have one of them carry out `call` with the arguments `body`; wait for its answer as long as it lives.
+
+        Raises
+        ------
+        ToolUnavailable
+            If no worker has got it.
+        PayloadTooLarge
+            If `body` is more than a message can hold.
+        OutcomeUnknownError
+            If a worker that had it has died.
+        """
         ...
 
 

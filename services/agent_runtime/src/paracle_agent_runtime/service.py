@@ -21,6 +21,7 @@ from paracle_agent_runtime.outbox import Parcel
 from paracle_agent_runtime.plans import PlanCache
 from paracle_agent_runtime.ports import Leases
 from paracle_agent_runtime.results import failed, result_message
+from paracle_agent_runtime.tools.workers import Caller
 from paracle_chassis import outages
 from paracle_chassis.delivery import Delivery
 from paracle_domain.envelope import Context
@@ -235,7 +236,7 @@ class Runtime:
             if await self._cancelled_before(entry):
                 entry.cancelled = True
                 raise asyncio.CancelledError
-            return await self._pure(job, job.target)
+            return await self._pure(job, job.target, entry.context)
         return await self._journaled(entry, job)
 
     async def _cancelled_before(self, entry: Entry) -> bool:
@@ -245,7 +246,7 @@ class Runtime:
             return False
         return await self._shop.journal.load(entry.task.task_id) is not None
 
-    async def _pure(self, job: Job, tool: PlannedTool) -> TaskResult:
+    async def _pure(self, job: Job, tool: PlannedTool, context: Context) -> TaskResult:
         """A tool that changes nothing may be called again at will, so nothing of it is kept: no row, no history."""
         task = job.task
         if not isinstance(task.input, dict):
@@ -255,7 +256,7 @@ class Runtime:
             remaining = (task.deadline_at - self._shop.clock()).total_seconds()
             if remaining <= 0:
                 return _late(task)
-        call = self._shop.toolbox.call(task.plan, tool, task.input)
+        call = self._shop.toolbox.call(tool, task.input, Caller(task, context))
         try:
             end = await call if remaining is None else await asyncio.wait_for(call, remaining)
         except TimeoutError:

@@ -19,7 +19,7 @@ from paracle_agent_runtime.histories import Histories
 from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.outbox import Outbox
 from paracle_agent_runtime.plans import PlanCache
-from paracle_agent_runtime.ports import Attempts, Effects, Leases
+from paracle_agent_runtime.ports import Answer, Attempts, Effects, Leases
 from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.service import Runtime
@@ -27,13 +27,14 @@ from paracle_agent_runtime.tools.http import HttpTools
 from paracle_agent_runtime.tools.sandbox.bubblewrap import Bubblewrap
 from paracle_agent_runtime.tools.sandbox.commands import Commands
 from paracle_agent_runtime.tools.toolbox import Toolbox, ToolEnd
+from paracle_agent_runtime.tools.workers import Caller, WorkerTools
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.event_store import EventStore, Loaded
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
 from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.envelope import Context, Envelope
-from paracle_domain.errors import NotFound, ParacleError, Unavailable
+from paracle_domain.errors import NotFound, ParacleError, ToolUnavailable, Unavailable
 from paracle_domain.ids import derive_id, new_id
 from paracle_domain.inference.chat import ChatMessage, ToolCallPart
 from paracle_domain.inference.request import Complete
@@ -46,6 +47,7 @@ from paracle_domain.run.deciding import asked
 from paracle_domain.task.effects import EffectPage, EffectState, EffectView, ListEffects, Resolution
 from paracle_domain.task.ledger import Entry
 from paracle_domain.task.messages import CancelTask, Task
+from paracle_domain.tool.calls import ToolCall
 from paracle_domain.tool.spec import ToolSpec
 from paracle_domain.workflow.spec import WorkflowSpec
 
@@ -316,6 +318,13 @@ def _later(old: EffectView, new: Entry) -> EffectView:
     )
 
 
+class NoWorkers:
+    """Nobody answers calls of tools."""
+
+    async def ask(self, call: ToolCall, body: bytes) -> Answer:
+        raise ToolUnavailable(f"no worker answers {call.subject}")
+
+
 class CountingToolbox(Toolbox):
     """A toolbox that remembers its calls."""
 
@@ -323,6 +332,7 @@ class CountingToolbox(Toolbox):
         super().__init__(
             schemas=schemas,
             http=HttpTools(),
+            workers=WorkerTools(NoWorkers(), lambda: datetime.now(UTC)),
             commands=Commands(Bubblewrap()),
             files_root=Path(),
             environment={},
@@ -330,9 +340,11 @@ class CountingToolbox(Toolbox):
         )
         self.calls: list[tuple[str, str | None]] = []
 
-    async def call(self, plan: str, tool: PlannedTool, arguments: JsonObject, *, key: str | None = None) -> ToolEnd:
+    async def call(
+        self, tool: PlannedTool, arguments: JsonObject, caller: Caller, *, key: str | None = None
+    ) -> ToolEnd:
         self.calls.append((tool.name, key))
-        return await super().call(plan, tool, arguments, key=key)
+        return await super().call(tool, arguments, caller, key=key)
 
 
 class NoShelf:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from aiohttp.abc import AbstractResolver
+from runtime_world import NoWorkers
 
+from paracle_agent_runtime.ports import Workers
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.tools.http import HttpTools
 from paracle_agent_runtime.tools.sandbox.bubblewrap import Bubblewrap
 from paracle_agent_runtime.tools.sandbox.commands import Commands
 from paracle_agent_runtime.tools.toolbox import Toolbox, ToolEnd
+from paracle_agent_runtime.tools.workers import Caller, WorkerTools
+from paracle_domain.envelope import Context
+from paracle_domain.ids import new_id
 from paracle_domain.plan import PlannedTool
+from paracle_domain.task.messages import Task
 from paracle_domain.tool.spec import ToolSpec
 
+NOW: Final = datetime(2026, 11, 26, 12, tzinfo=UTC)
 SECRET: Final = "hunter2secret"
 
 
@@ -25,6 +33,21 @@ def planned(**spec: Any) -> PlannedTool:
     return PlannedTool(
         name="t", revision=1, spec=ToolSpec.model_validate({"description": "d", "backend": backend, **spec})
     )
+
+
+def caller() -> Caller:
+    """A task of its own: nothing that is kept by plan is shared."""
+    task = Task(
+        task_id=new_id("task"),
+        run_id=new_id("run"),
+        step="s",
+        attempt=1,
+        plan=os.urandom(4).hex(),
+        target_kind="tool",
+        target="t",
+        effect_scope="e",
+    )
+    return Caller(task, Context("acme", principal="ann"))
 
 
 class Bench:
@@ -39,12 +62,14 @@ class Bench:
         unsandboxed: bool = False,
         body_limit: int = 2_000,
         environment: Mapping[str, str] | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self.bugs: list[str] = []
         self.http = HttpTools(body_limit=body_limit, resolver=resolver)
         self.box = Toolbox(
             schemas=Schemas(),
             http=self.http,
+            workers=WorkerTools(workers or NoWorkers(), lambda: NOW),
             commands=Commands(Bubblewrap(bubblewrap), unsandboxed=unsandboxed),
             files_root=root,
             environment={"PARACLE_SECRET_KEY": SECRET} if environment is None else environment,
@@ -52,7 +77,7 @@ class Bench:
         )
 
     async def call(self, arguments: dict[str, Any], *, key: str | None = None, **spec: Any) -> ToolEnd:
-        return await self.box.call(os.urandom(4).hex(), planned(**spec), arguments, key=key)
+        return await self.box.call(planned(**spec), arguments, caller(), key=key)
 
     async def builtin(self, function: str, arguments: dict[str, Any], *paths: str, **options: Any) -> ToolEnd:
         return await self.granted(function, arguments, {"paths": paths}, **options)

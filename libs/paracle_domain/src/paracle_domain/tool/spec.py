@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_
 
 from paracle_domain.errors import quote
 from paracle_domain.messages import JsonObject
+from paracle_domain.subjects import is_token
 from paracle_domain.workflow.spec import ApprovalRules, Seconds, Spec
 
 type Money = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
@@ -31,6 +32,13 @@ def _header_value(value: str) -> str:
     return value
 
 
+def _token(name: str) -> str:
+    if not is_token(name):
+        raise ValueError(f"{quote(name)} is no name of a worker's tool: 1 to 64 of A-Z, a-z, 0-9, _ and -")
+    return name
+
+
+WorkerTool = Annotated[str, AfterValidator(_token)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
 
@@ -72,6 +80,16 @@ class HttpBackend(Spec):
     idempotency_header: HeaderName = "Idempotency-Key"
 
 
+class NatsBackend(Spec):
+    """A tool that workers answer over NATS, on `paracle.v1.{tenant}.rpc.tools.{tool}`; the tenant is the run's.
+
+    The idempotency key travels in the header `paracle-idempotency-key`.
+    """
+
+    type: Literal["nats"] = "nats"
+    tool: WorkerTool = Field(description="how its workers call it: the last token of the subject")
+
+
 class Execution(Spec):
     """Within what a tool may run commands: in the sandbox, without network, besides the tool's `timeout_s`."""
 
@@ -86,6 +104,7 @@ class Permissions(Spec):
 
     hosts: tuple[str, ...] = Field(default=(), description="host names (or host:port) that it may connect to")
     private_networks: bool = Field(default=False, description="whether those hosts may have private addresses")
+    workers: tuple[WorkerTool, ...] = Field(default=(), description="tools of workers that it may ask over NATS")
     paths: tuple[str, ...] = Field(default=(), description="folders that it may read")
     write_paths: tuple[str, ...] = Field(default=(), description="folders that it may read and write")
     secrets: tuple[SecretName, ...] = Field(default=(), description="names of environment secrets that it may use")
@@ -112,7 +131,7 @@ class ToolSpec(Spec):
     description: str = Field(min_length=1, description="what it does, for people and models")
     input: JsonObject = Field(default={"type": "object"}, description="JSON Schema of the arguments")
     output: JsonObject = Field(default_factory=dict, description="JSON Schema of the result")
-    backend: BuiltinBackend | HttpBackend = Field(discriminator="type")
+    backend: BuiltinBackend | HttpBackend | NatsBackend = Field(discriminator="type")
     permissions: Permissions = Permissions()
     effect: Effect = Effect.NONE
     approval: ToolApproval | None = Field(default=None, description="when people are asked before a call, and who")

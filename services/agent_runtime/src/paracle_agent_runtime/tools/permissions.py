@@ -154,6 +154,13 @@ class Grants:
             message = f"{what} link-local, multicast, unspecified or a metadata service; permissions.hosts must name it"
             raise Forbidden(message, path="url")
 
+    def worker(self, tool: str) -> None:
+        """Refuse to ask workers for `tool`, unless it is granted."""
+        if tool not in self.permissions.workers:
+            listed = ", ".join(self.permissions.workers) or "none"
+            message = f"tool {self.tool!r} may not ask workers for {quote(tool)}; permissions.workers: {listed}"
+            raise Forbidden(message, path="backend.tool")
+
     def fill_secrets(self, text: str) -> str:
         """`text` with `${NAME}` replaced by that secret.
 

@@ -19,6 +19,7 @@ from paracle_agent_runtime.tools.http import HttpTools
 from paracle_agent_runtime.tools.outcome import OutcomeUnknownError
 from paracle_agent_runtime.tools.permissions import Grants, redact
 from paracle_agent_runtime.tools.sandbox.commands import Commands
+from paracle_agent_runtime.tools.workers import Caller, WorkerTools
 from paracle_domain.errors import (
     ErrorInfo,
     Forbidden,
@@ -32,7 +33,7 @@ from paracle_domain.errors import (
 from paracle_domain.messages import JsonObject
 from paracle_domain.plan import PlannedTool
 from paracle_domain.task.inputs import Outcome
-from paracle_domain.tool.spec import BuiltinBackend, HttpBackend
+from paracle_domain.tool.spec import BuiltinBackend, HttpBackend, NatsBackend
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Toolbox:
         *,
         schemas: Schemas,
         http: HttpTools,
+        workers: WorkerTools,
         commands: Commands,
         files_root: Path,
         environment: Mapping[str, str],
@@ -70,19 +72,22 @@ class Toolbox:
     ) -> None:
         self._schemas = schemas
         self._http = http
+        self._workers = workers
         self._files_root = files_root
         self._environment = environment
         self._log_bug = log_bug
         self._acting = {**Web(http).functions, **Execution(commands, environment).functions}
 
-    async def call(self, plan: str, tool: PlannedTool, arguments: JsonObject, *, key: str | None = None) -> ToolEnd:
-        """Call `tool` of the plan with digest `plan`; every failure is in the answer."""
+    async def call(
+        self, tool: PlannedTool, arguments: JsonObject, caller: Caller, *, key: str | None = None
+    ) -> ToolEnd:
+        """Call `tool` of the caller's plan; every failure is in the answer."""
         started = time.monotonic()
-        sent = False
+        sent, plan = False, caller.task.plan
         try:
             self._check_arguments(plan, tool, arguments)
             sent = True
-            output = await self._within(tool, arguments, key)
+            output = await self._within(tool, arguments, caller, key)
         except OutcomeUnknownError as error:
             return ToolEnd(time.monotonic() - started, error=self._told(error.error), outcome=Outcome.UNKNOWN)
         except ParacleError as error:
@@ -114,22 +119,28 @@ class Toolbox:
             return None
         return OutputInvalid.many(f"tool {tool.name!r} gave what its schema does not allow", problems).to_info()
 
-    async def _within(self, tool: PlannedTool, arguments: JsonObject, key: str | None) -> JsonValue:
+    async def _within(self, tool: PlannedTool, arguments: JsonObject, caller: Caller, key: str | None) -> JsonValue:
         spec = tool.spec
         grants = Grants(tool.name, spec.permissions, self._files_root, self._environment)
         if isinstance(spec.backend, BuiltinBackend) and spec.backend.function == "noop":
             return {**arguments, **spec.backend.options}
         try:
             async with asyncio.timeout(spec.timeout_s):
-                return await self._invoke(tool, arguments, grants, key)
+                return await self._invoke(tool, arguments, grants, caller, key)
         except TimeoutError as error:
             late = ToolUnavailable(f"tool {tool.name!r} did not answer within timeout_s = {spec.timeout_s:g} s")
             raise OutcomeUnknownError(late) from error
 
-    async def _invoke(self, tool: PlannedTool, arguments: JsonObject, grants: Grants, key: str | None) -> JsonValue:
+    async def _invoke(
+        self, tool: PlannedTool, arguments: JsonObject, grants: Grants, caller: Caller, key: str | None
+    ) -> JsonValue:
         match tool.spec.backend:
             case HttpBackend() as backend:
                 return await self._http.call(backend, arguments, grants, key=key, timeout_s=tool.spec.timeout_s)
+            case NatsBackend() as backend:
+                return await self._workers.call(
+                    backend, arguments, grants, caller, key=key, timeout_s=tool.spec.timeout_s
+                )
             case BuiltinBackend(function=name, options=options):
                 if name in BUILTINS:
                     return await BUILTINS[name]({**arguments, **options}, grants)

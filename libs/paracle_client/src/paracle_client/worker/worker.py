@@ -1,0 +1,217 @@
+"""A process that answers calls of tools, as long as it runs.
+
+    from paracle_client.worker import Worker
+
+    worker = Worker()
+
+    @worker.tool()
+    def add(a: int, b: int) -> int:
+        \"\"\"The sum of two numbers.\"\"\"
+        return a + b
+
+    if __name__ == "__main__":
+        worker.main()
+
+`python tools.py manifests | paracle apply -f -` makes the tools known, `python tools.py` answers calls of them. Any
+number of such processes share the calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import nats
+import yaml
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from paracle_client.worker.functions import EffectName, Function, function
+from paracle_client.worker.serving import Serving
+from paracle_domain.errors import Conflict, SpecInvalid, Unavailable
+from paracle_domain.subjects import DEFAULT_TENANT
+from paracle_domain.tool.calls import SERVICE, subject_of
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_URL: Final = "nats://127.0.0.1:4222"
+_CONNECT_S: Final = 10.0
+
+
+class Worker:
+    """Functions as tools.
+
+    Parameters
+    ----------
+    url
+        Where NATS is; `PARACLE_NATS_URL`, or else port 4222 of this machine, if absent.
+    tenant
+        Whose calls it answers.
+    concurrency
+        Most calls that it works on at once; further ones wait here.
+    drain_s
+        How long calls in hand may take when it is told to stop.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        concurrency: int = 64,
+        drain_s: float = 30.0,
+    ) -> None:
+        self._url = url or os.environ.get("PARACLE_NATS_URL") or DEFAULT_URL
+        self._tenant = tenant
+        self._concurrency = concurrency
+        self._drain_s = drain_s
+        self._functions: dict[str, Function] = {}
+
+    def tool[F: Callable[..., Any]](
+        self,
+        *,
+        name: str | None = None,
+        effect: EffectName = "at_most_once",
+        timeout_s: float = 30.0,
+        concurrency: int | None = None,
+    ) -> Callable[[F], F]:
+        """Make the function below a tool: types become its schemas, its docstring the description.
+
+        An argument of type `ToolCall` gets the call itself: its key, task, run and deadline. Without an `effect` it is
+        assumed that the tool must never be called twice. What it raises as a `ParacleError` (`ToolFailed`,
+        `ToolUnavailable`) says that nothing was done; any other exception leaves that open.
+
+        Raises
+        ------
+        SpecInvalid
+            If the function can be no tool.
+        Conflict
+            If there is a tool of that name already.
+        """
+
+        def register(call: F) -> F:
+            made = function(call, name=name, effect=effect, timeout_s=timeout_s, concurrency=concurrency)
+            if made.name in self._functions:
+                raise Conflict(f"this worker has two tools called {made.name!r}")
+            self._functions[made.name] = made
+            return call
+
+        return register
+
+    def manifests(self) -> str:
+        """The Tools as YAML, as `paracle apply -f -` takes them."""
+        documents = [one.manifest for one in self._functions.values()]
+        text: str = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, explicit_start=True, width=120)
+        return text
+
+    def main(self) -> None:
+        """The `main` of a program: `manifests` as its argument prints them, without one it runs until SIGTERM."""
+        if sys.argv[1:] == ["manifests"]:
+            sys.stdout.write(self.manifests())
+        elif sys.argv[1:]:
+            raise SystemExit(f"usage: {sys.argv[0]} [manifests]")
+        else:
+            logging.basicConfig(level=logging.INFO)
+            asyncio.run(self.run())
+
+    async def run(self) -> None:
+        """Answer calls until SIGTERM or SIGINT; then take no more, and finish those in hand."""
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        async with self.serving():
+            await stopping.wait()
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Answer calls while this is entered. A connection that is lost comes back by itself.
+
+        Raises
+        ------
+        SpecInvalid
+            If there is no tool.
+        Unavailable
+            If NATS does not answer.
+        """
+        if not self._functions:
+            raise SpecInvalid("this worker has no tool: decorate a function with @worker.tool()")
+        client = await self._connect()
+        threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="tool")
+        slots = asyncio.Semaphore(self._concurrency)
+        hangups = client.new_inbox()
+        table = {name: Serving(client, one, slots, threads, hangups) for name, one in self._functions.items()}
+
+        async def hang_up(message: Msg) -> None:
+            if not message.headers:  # else it is the server, saying that nobody heard a sign of life
+                table[message.subject.split(".")[-2]].hang_up(message.subject)
+
+        try:
+            await client.subscribe(f"{hangups}.>", cb=hang_up)
+            taken = [await self._subscribe(client, name, one) for name, one in table.items()]
+            await client.flush()
+            _log.info("serving %s for tenant %s", ", ".join(table), self._tenant)
+            yield
+            await self._drain(client, taken, list(table.values()))
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            await client.close()
+            _log.info("stopped")
+
+    async def _subscribe(self, client: Client, name: str, one: Serving) -> Subscription:
+        return await client.subscribe(
+            subject_of(name, self._tenant),
+            queue=SERVICE,
+            cb=one.receive,
+            pending_msgs_limit=0,
+            pending_bytes_limit=0,
+        )
+
+    async def _drain(self, client: Client, taken: list[Subscription], table: list[Serving]) -> None:
+        try:
+            for subscription in taken:
+                await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py leaves it untyped
+        except (NatsError, OSError) as error:
+            _log.warning("NATS is away while stopping: %s", type(error).__name__)
+        await asyncio.gather(*(one.finish(self._drain_s) for one in table))
+        if client.is_connected:
+            await client.flush()
+
+    async def _connect(self) -> Client:
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                return await nats.connect(
+                    [url.strip() for url in self._url.split(",")],
+                    name="paracle-worker",
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.2,
+                    ping_interval=10,
+                    max_outstanding_pings=2,
+                    error_cb=_on_error,
+                    disconnected_cb=_on_disconnect,
+                    reconnected_cb=_on_reconnect,
+                )
+        except (TimeoutError, OSError, NatsError) as error:
+            message = f"NATS does not answer (waited {_CONNECT_S:g} s); set PARACLE_NATS_URL to where it listens"
+            raise Unavailable(message) from error
+
+
+async def _on_error(error: Exception) -> None:
+    _log.debug("NATS: %s: %s", type(error).__name__, error)
+
+
+async def _on_disconnect() -> None:
+    _log.warning("lost the connection to NATS; trying again until it is back")
+
+
+async def _on_reconnect() -> None:
+    _log.info("connected to NATS again")

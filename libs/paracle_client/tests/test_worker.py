@@ -1,0 +1,334 @@
+"""Functions as tools, and the process that answers calls of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import nats
+import pytest
+import yaml
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from pydantic import BaseModel, Field
+
+from paracle_chassis.testing.eventually import eventually
+from paracle_client.worker import ToolCall, ToolFailed, Worker
+from paracle_domain.errors import Conflict, SpecInvalid, Unavailable
+from paracle_domain.manifest import ToolDocument, parse_document
+from paracle_domain.tool.spec import NatsBackend
+from paracle_embedded import NatsServer
+
+
+class Order(BaseModel):
+    sku: str
+    count: Annotated[int, Field(ge=1)] = 1
+
+
+def made() -> Worker:
+    worker = Worker()
+
+    @worker.tool(effect="none", timeout_s=5)
+    async def price(orders: list[Order], currency: Literal["EUR", "USD"] = "EUR") -> dict[str, float]:
+        """What these orders cost."""
+        return {one.sku: 2.0 * one.count for one in orders}
+
+    @worker.tool(name="who-am-i")
+    def who(call: ToolCall, *, loud: bool = False) -> Any:
+        """Who calls."""
+        return {"key": call.key, "tenant": call.tenant, "loud": loud, "thread": threading.current_thread().name}
+
+    return worker
+
+
+def test_types_are_the_schemas() -> None:
+    documents = [parse_document(one, 1, "x") for one in yaml.safe_load_all(made().manifests())]
+    price, who = [one for one in documents if isinstance(one, ToolDocument)]
+    assert price.spec.description == "What these orders cost."
+    assert price.spec.backend == NatsBackend(tool="price")
+    assert price.spec.permissions.workers == ("price",)
+    assert (price.spec.effect, price.spec.timeout_s) == ("none", 5)
+    assert price.spec.input["required"] == ["orders"]
+    assert price.spec.input["properties"]["currency"] == {"default": "EUR", "enum": ["EUR", "USD"], "type": "string"}  # type: ignore[index,call-overload]
+    assert price.spec.output == {"additionalProperties": {"type": "number"}, "type": "object"}
+    assert who.metadata.name == "who-am-i"
+    assert who.spec.effect == "at_most_once", "who says nothing is on the safe side"
+    assert list(who.spec.input["properties"]) == ["loud"]  # type: ignore[arg-type]
+
+
+def test_what_can_be_no_tool_is_refused_where_it_is_written() -> None:
+    worker = Worker()
+
+    def silent(a: int) -> int:
+        return a
+
+    def untyped(a) -> int:
+        """Adds."""
+        return int(a)
+
+    def spread(*a: int) -> int:
+        """Adds."""
+        return sum(a)
+
+    def odd(a: threading.Thread) -> int:
+        """Adds."""
+        return 1
+
+    for call, why in ((silent, "docstring"), (untyped, "no type"), (spread, "no name"), (odd, "JSON cannot say")):
+        with pytest.raises(SpecInvalid, match=why):
+            worker.tool()(call)
+    with pytest.raises(SpecInvalid, match="no name of a tool"):
+        worker.tool(name="a.b")(silent)
+
+
+def test_two_tools_have_two_names() -> None:
+    worker = made()
+    with pytest.raises(Conflict, match="two tools called 'price'"):
+
+        @worker.tool(name="price")
+        def again() -> None:
+            """Again."""
+
+
+def test_a_program_prints_its_manifests(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    worker = made()
+    monkeypatch.setattr(sys, "argv", ["tools.py", "manifests"])
+    worker.main()
+    assert capsys.readouterr().out == worker.manifests()
+    monkeypatch.setattr(sys, "argv", ["tools.py", "help"])
+    with pytest.raises(SystemExit, match="usage"):
+        worker.main()
+
+
+async def test_a_worker_without_tools_does_not_pretend() -> None:
+    with pytest.raises(SpecInvalid, match="no tool"):
+        async with Worker().serving():
+            pass
+
+
+async def test_a_worker_without_nats_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paracle_client.worker.worker._CONNECT_S", 0.2)
+    worker = Worker("nats://127.0.0.1:1")
+    worker.tool()(noted)
+    with pytest.raises(Unavailable, match="PARACLE_NATS_URL"):
+        async with worker.serving():
+            pass
+
+
+# ── serving ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+
+
+def noted(text: str) -> str:
+    """Note a text."""
+    return text
+
+
+@asynccontextmanager
+async def asking(url: str) -> AsyncIterator[Client]:
+    client = await nats.connect(url)
+    yield client
+    await client.close()
+
+
+async def ask(client: Client, tool: str, arguments: Any, **headers: str) -> tuple[Any, dict[str, str]]:
+    """The last word on a call: signs of life are passed over."""
+    inbox = client.new_inbox()
+    words = await client.subscribe(inbox)
+    body = json.dumps(arguments).encode()
+    await client.publish(f"paracle.v1.default.rpc.tools.{tool}", body, inbox, headers or None)
+    while True:
+        message = await words.next_msg(10)
+        if (message.headers or {}).get("paracle-rpc") != "working":
+            await words.unsubscribe()
+            return json.loads(message.data), message.headers or {}
+
+
+@pytest.mark.connected
+async def test_calls_are_answered_by_functions_of_both_kinds(nats_url: str) -> None:
+    worker = made()
+    worker._url = nats_url
+    async with asking(nats_url) as client, worker.serving():
+        found, headers = await ask(client, "price", {"orders": [{"sku": "a", "count": 2}]})
+        assert (found, headers) == ({"a": 4.0}, {})
+        found, _ = await ask(client, "who-am-i", {"loud": True}, **{"paracle-idempotency-key": "k7"})
+        assert found["key"] == "k7"
+        assert found["thread"].startswith("tool"), "what is no coroutine does not hold up the others"
+        wrong, headers = await ask(client, "price", {"orders": [{"sku": "a", "count": 0}], "x": 1})
+        assert headers["paracle-error"] == "input_schema_mismatch"
+        assert {one["path"] for one in wrong["problems"]} == {"arguments.orders[0].count", "arguments.x"}
+
+
+@pytest.mark.connected
+async def test_errors_say_whether_something_was_done(nats_url: str) -> None:
+    worker = Worker(nats_url)
+
+    @worker.tool()
+    def refuse() -> None:
+        """Refuse."""
+        raise ToolFailed("no such city")
+
+    @worker.tool()
+    async def stumble() -> None:
+        """Break."""
+        raise ValueError("hunter2")
+
+    @worker.tool()
+    async def flood() -> str:
+        """Say too much."""
+        return "x" * (2 << 20)
+
+    async with asking(nats_url) as client, worker.serving():
+        found, headers = await ask(client, "refuse", {})
+        assert (headers["paracle-error"], found["detail"]) == ("tool_failed", "no such city")
+        found, headers = await ask(client, "stumble", {})
+        assert headers["paracle-error"] == "internal"
+        assert "hunter2" not in found["detail"], "details are for the worker's log"
+        _, headers = await ask(client, "flood", {})
+        assert headers["paracle-error"] == "payload_too_large"
+
+
+@pytest.mark.connected
+async def test_calls_beyond_the_limit_wait_and_late_ones_are_not_carried_out(nats_url: str) -> None:
+    worker = Worker(nats_url, concurrency=8)
+    gate, running, most = asyncio.Event(), 0, 0
+
+    @worker.tool(concurrency=2)
+    async def slow(n: int) -> int:
+        """Wait."""
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await gate.wait()
+        running -= 1
+        return n
+
+    async with asking(nats_url) as client, worker.serving():
+        calls = [asyncio.create_task(ask(client, "slow", {"n": n})) for n in range(5)]
+        await eventually(lambda: running == 2)
+        gone = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+        late = asyncio.create_task(ask(client, "slow", {"n": 9}, **{"paracle-deadline": gone}))
+        gate.set()
+        assert [found for found, _ in await asyncio.gather(*calls)] == [0, 1, 2, 3, 4]
+        assert (await late)[1]["paracle-error"] == "tool_unavailable"
+    assert most == 2
+
+
+@pytest.mark.connected
+async def test_a_call_that_nobody_waits_for_is_stopped(nats_url: str) -> None:
+    worker = Worker(nats_url)
+    ended = asyncio.Event()
+
+    @worker.tool()
+    async def slow() -> None:
+        """Wait."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with asking(nats_url) as client, worker.serving():
+        heard: asyncio.Queue[Msg] = asyncio.Queue()
+        inbox = client.new_inbox()
+        await client.subscribe(inbox, cb=heard.put)
+        await client.publish("paracle.v1.default.rpc.tools.slow", b"{}", inbox)
+        await client.publish((await heard.get()).reply)
+        await asyncio.wait_for(ended.wait(), 10)
+
+
+@pytest.mark.connected
+async def test_a_worker_that_stops_finishes_what_it_has(nats_url: str) -> None:
+    worker = Worker(nats_url)
+    gate, begun = asyncio.Event(), asyncio.Event()
+
+    @worker.tool()
+    async def slow() -> str:
+        """Wait."""
+        begun.set()
+        await gate.wait()
+        return "done"
+
+    async with asking(nats_url) as client:
+        stop = asyncio.Event()
+
+        async def serve() -> None:
+            async with worker.serving():
+                await stop.wait()
+
+        serving = asyncio.create_task(serve())
+        await eventually(lambda: client.is_connected)
+        call = await _until_served(client, begun)
+        stop.set()
+        await eventually(lambda: _nobody_listens(client))
+        gate.set()
+        assert (await call)[0] == "done"
+        await serving
+
+
+async def _until_served(client: Client, begun: asyncio.Event) -> asyncio.Task[Any]:
+    while True:
+        call = asyncio.create_task(ask(client, "slow", {}))
+        done, _ = await asyncio.wait((call, asyncio.create_task(begun.wait())), return_when=asyncio.FIRST_COMPLETED)
+        if call not in done:
+            return call
+        await asyncio.gather(call, return_exceptions=True)
+
+
+async def _nobody_listens(client: Client) -> bool:
+    try:
+        await client.request("paracle.v1.default.rpc.tools.slow", b"{}", timeout=0.2)
+    except nats.errors.NoRespondersError:
+        return True
+    except TimeoutError:
+        return False
+    return False
+
+
+@pytest.mark.connected
+async def test_what_takes_too_long_to_stop_is_cut_off_and_in_doubt(nats_url: str) -> None:
+    worker = Worker(nats_url, drain_s=0.05, concurrency=1)
+    begun = asyncio.Event()
+
+    @worker.tool()
+    async def slow() -> None:
+        """Wait."""
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with asking(nats_url) as client:
+        async with worker.serving():
+            first = asyncio.create_task(ask(client, "slow", {}))
+            await asyncio.wait_for(begun.wait(), 10)
+            second = asyncio.create_task(ask(client, "slow", {}))
+            await client.flush()
+        assert (await first)[1]["paracle-error"] == "effect_in_doubt"
+        assert (await second)[1].get("paracle-error") == "tool_unavailable", "it never began"
+
+
+@pytest.mark.connected
+async def test_a_worker_outlives_nats(nats_server: NatsServer) -> None:
+    worker = Worker(nats_server.url)
+    worker.tool()(noted)
+    async with worker.serving():
+        async with asking(nats_server.url) as client:
+            assert (await ask(client, "noted", {"text": "a"}))[0] == "a"
+        nats_server.kill()
+        nats_server.start()
+        async with asking(nats_server.url) as client:
+
+            async def served() -> bool:
+                try:
+                    message = await client.request("paracle.v1.default.rpc.tools.noted", b'{"text": "b"}', timeout=1)
+                except (nats.errors.NoRespondersError, TimeoutError):
+                    return False
+                return bool(message)
+
+            await eventually(served)
+            assert (await ask(client, "noted", {"text": "c"}))[0] == "c"
