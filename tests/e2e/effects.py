@@ -5,12 +5,23 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Self, override
 
 HEADER = "Idempotency-Key"
+
+
+class Moment(StrEnum):
+    """How far the server is with a call: it is here, it is obeyed, it is answered."""
+
+    ARRIVED = "arrived"
+    DONE = "done"
+    ANSWERED = "answered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +42,9 @@ class EffectServer:
 
     def __init__(self) -> None:
         self._calls: defaultdict[str, list[EffectCall]] = defaultdict(list)
-        handler = type("Handler", (_Handler,), {"calls": self._calls, "refused": Counter()})
+        self._watchers: dict[Moment, Callable[[str], None]] = {}
+        own = {"calls": self._calls, "refused": Counter(), "watchers": self._watchers}
+        handler = type("Handler", (_Handler,), own)
         self._server = _Server(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
@@ -47,6 +60,15 @@ class EffectServer:
     @property
     def port(self) -> int:
         return int(self._server.server_address[1])
+
+    @contextmanager
+    def watched(self, moment: Moment, watcher: Callable[[str], None]) -> Iterator[None]:
+        """Tell `watcher` whenever a call has come so far, and of which run it is."""
+        self._watchers[moment] = watcher
+        try:
+            yield
+        finally:
+            del self._watchers[moment]
 
     def calls(self, run: str) -> list[EffectCall]:
         """All that arrived on behalf of `run` (the name that the test gave it)."""
@@ -72,17 +94,26 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     calls: ClassVar[defaultdict[str, list[EffectCall]]]
     refused: ClassVar[Counter[tuple[str, str]]]
+    watchers: ClassVar[dict[Moment, Callable[[str], None]]]
 
     def do_POST(self) -> None:
         at = datetime.now(UTC)
         body: Any = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         run, step = str(body["run"]), str(body["step"])
+        self._reached(Moment.ARRIVED, run)
         if self.refused[run, step] < body.get("busy", 0):
             self.refused[run, step] += 1
             self._answer(429, {"error": "busy"})
             return
         self.calls[run].append(EffectCall(self.headers.get(HEADER), run, step, at))
+        self._reached(Moment.DONE, run)
         self._answer(200, {"done": step})
+        self._reached(Moment.ANSWERED, run)
+
+    def _reached(self, moment: Moment, run: str) -> None:
+        watcher = self.watchers.get(moment)
+        if watcher is not None:
+            watcher(run)
 
     def _answer(self, status: int, value: dict[str, str]) -> None:
         answer = json.dumps(value).encode()

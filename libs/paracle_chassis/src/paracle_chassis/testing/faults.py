@@ -8,7 +8,8 @@ line (subject, type, id and body, a space between) holds the regular expression 
     before-ack       it is out, and what led to it is not acked
     before-fetch     that is acked as well: the mailbox is done with it
 
-A statement that the service executes counts as a message, too: its line is the word `sql`, its text and its arguments.
+A statement that the service executes or fetches rows by counts as a message, too: its line is the word `sql`, its text
+and its arguments.
 """
 
 from __future__ import annotations
@@ -124,8 +125,14 @@ class _FaultyPool:
         return self._inner.__await__()
 
     async def execute(self, query: str, *args: Any) -> Any:
-        line = f"sql {query} {args}"
-        return await self._fault.around([line], lambda: self._inner.execute(query, *args))
+        return await self._fault.around([_line(query, args)], lambda: self._inner.execute(query, *args))
+
+    async def fetch(self, query: str, *args: Any) -> Any:
+        return await self._fault.around([_line(query, args)], lambda: self._inner.fetch(query, *args))
+
+
+def _line(query: str, args: tuple[Any, ...]) -> str:
+    return f"sql {query} {args}"
 
 
 def main(package: str, gap: str, match: str, nth: str) -> None:
