@@ -13,11 +13,10 @@ from paracle_client.cli import chat
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import new_id
 from paracle_domain.inference.deltas import Delta, TextDelta
-from paracle_domain.run.commands import RunAccepted, RunPage, RunStatus
+from paracle_domain.run.commands import RunAccepted, RunStatus
 from paracle_domain.task.output import TaskOutput
 
 TASK = "task_01JDAAAAAAAAAAAAAAAAAAAAAA"
-BEFORE = [{"role": "user", "text": "Hi"}, {"role": "assistant", "text": "Hello!"}]
 
 
 @pytest.fixture
@@ -50,41 +49,35 @@ def type_in(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
 
 
-def test_each_line_of_a_pipe_is_a_turn_that_knows_those_before(
+def test_each_line_of_a_pipe_is_a_turn_of_one_session(
     paracle: Callable[..., Any], helper: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     type_in(monkeypatch, "Hi", "", "  And you? ", "/exit", "never")
     result = paracle("chat", "helper")
     assert (result.code, result.out) == (0, "Hello!\nHello!\n")
-    assert inputs(helper) == [{"text": "Hi"}, {"text": "And you?", "conversation": BEFORE}]
+    assert [one["text"] for one in inputs(helper)] == ["Hi", "And you?"]
+    assert inputs(helper)[0]["session"] == inputs(helper)[1]["session"]
     labels = [one.json["labels"] for one in helper.asked if one.path.endswith("helper/runs")]
-    assert labels[0] == labels[1]
+    assert labels[0] == labels[1] == {"session": inputs(helper)[0]["session"]}
     assert f"paracle chat helper --session {labels[0]['session']}" in result.err
 
 
-def test_a_session_goes_on(
-    paracle: Callable[..., Any], helper: Any, make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_session_goes_on(paracle: Callable[..., Any], helper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     session = new_id("ses")
-    resting = RunPage(runs=(), next_cursor="more")
-    helper.on("GET /v1/runs", resting, RunPage(runs=(turn_of(make).run,)))
     type_in(monkeypatch, "And you?")
     result = paracle("chat", "helper", "--session", session)
     assert result.code == 0
-    assert "1 turns so far" in result.err
-    assert inputs(helper) == [{"text": "And you?", "conversation": BEFORE}]
-    assert helper.asked[0].query["label"] == f"session:{session}"
+    assert inputs(helper) == [{"text": "And you?", "session": session}]
 
 
-def test_sessions_that_are_none(paracle: Callable[..., Any], helper: Any) -> None:
-    assert "is no id of a session" in paracle("chat", "helper", "--session", "mine").err
-    helper.on("GET /v1/runs", RunPage(runs=()))
-    result = paracle("chat", "helper", "--session", new_id("ses"))
+def test_a_session_that_is_none(paracle: Callable[..., Any], helper: Any) -> None:
+    result = paracle("chat", "helper", "--session", "mine")
     assert result.code == 1
-    assert "no turn of session" in result.err
+    assert "is no id of a session" in result.err
+    assert inputs(helper) == []
 
 
-def test_a_turn_that_failed_leaves_no_trace_and_shows_in_the_exit_code(
+def test_a_turn_that_failed_shows_in_the_exit_code(
     paracle: Callable[..., Any], helper: Any, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = ErrorInfo(code="provider_failed", message="no key")
@@ -94,7 +87,7 @@ def test_a_turn_that_failed_leaves_no_trace_and_shows_in_the_exit_code(
     result = paracle("chat", "helper")
     assert result.code == 1
     assert "the turn is failed: provider_failed: no key" in result.err
-    assert inputs(helper) == [{"text": "Hi"}, {"text": "Again"}]
+    assert [one["text"] for one in inputs(helper)] == ["Hi", "Again"]
 
 
 @pytest.mark.parametrize("begun", [True, False])
@@ -116,7 +109,7 @@ def test_an_interrupt_cancels_the_turn_and_the_talk_goes_on(
     assert result.code == 0
     assert ("cancelled before it began" in result.err) is not begun
     assert any(one.path == f"/v1/runs/{make.RUN}/cancel" for one in helper.asked)
-    assert inputs(helper) == [{"text": "Hi"}, {"text": "Again"}]
+    assert [one["text"] for one in inputs(helper)] == ["Hi", "Again"]
     assert result.out.endswith("Hello!\n")
 
 
@@ -136,12 +129,3 @@ def test_an_interrupt_between_turns_says_how_to_leave(
     assert result.code == 0
     assert "/exit leaves" in result.err
     assert inputs(helper) == []
-
-
-def test_an_answer_that_is_no_text_is_said_again_as_json(
-    paracle: Callable[..., Any], helper: Any, make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    helper.on(f"GET /v1/runs/{make.RUN}", turn_of(make, output={"é": 1}))
-    type_in(monkeypatch, "Hi", "Again")
-    paracle("chat", "helper")
-    assert inputs(helper)[1]["conversation"][1] == {"role": "assistant", "text": '{"é": 1}'}

@@ -20,6 +20,7 @@ from paracle_agent_runtime.outbox import Outbox, Parcel
 from paracle_agent_runtime.ports import Clock, Models, Outlet
 from paracle_agent_runtime.records import facts_of, records_of
 from paracle_agent_runtime.schemas import Schemas
+from paracle_agent_runtime.sessions import Sessions
 from paracle_agent_runtime.tombstones import bury
 from paracle_agent_runtime.tools.toolbox import Toolbox
 from paracle_agent_runtime.tools.workers import Caller
@@ -62,6 +63,7 @@ class Workshop:
     journal: Journal
     outbox: Outbox
     outlet: Outlet
+    sessions: Sessions
     ledger: Ledger
     models: Models
     decisions: Decisions

@@ -16,6 +16,7 @@ from paracle_agent_runtime.adapters.effects import PostgresEffects
 from paracle_agent_runtime.adapters.outlet import BusOutlet
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresAttempts, PostgresLeases, PostgresTaskShelf
 from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPeople, RpcPlans
+from paracle_agent_runtime.adapters.sessions import PostgresSessionBook
 from paracle_agent_runtime.adapters.workers import NatsWorkers
 from paracle_agent_runtime.decisions import Decisions
 from paracle_agent_runtime.effects import EffectDesk, Ledger
@@ -27,6 +28,7 @@ from paracle_agent_runtime.plans import PlanCache
 from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.service import Runtime
+from paracle_agent_runtime.sessions import Sessions
 from paracle_agent_runtime.settings import Settings
 from paracle_agent_runtime.tools.http import HttpTools
 from paracle_agent_runtime.tools.permissions import redact
@@ -90,6 +92,7 @@ def create_runtime(
         ledger=Ledger(PostgresEffects(pool, queries), PostgresAttempts(pool, queries), journal),
         outbox=Outbox(bus),
         outlet=BusOutlet(bus),
+        sessions=Sessions(PostgresSessionBook(pool, queries)),
         models=RpcModels(bus),
         decisions=Decisions(RpcPeople(bus), utc_now),
         toolbox=toolbox,

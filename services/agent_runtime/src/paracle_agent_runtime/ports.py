@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from paracle_domain.envelope import Context
+from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion
 from paracle_domain.plan import Plan
@@ -144,6 +145,26 @@ class Leases(Protocol):
 
     async def leave(self) -> None:
         """Give up all tasks."""
+        ...
+
+
+class SessionBook(Protocol):
+    """Conversations, turn by turn. All replicas share it."""
+
+    async def enter(self, tenant: str, session: str, task: Task) -> int:
+        """The number of the turn that `task` is: the next one when it asks first, later the same."""
+        ...
+
+    async def waits(self, tenant: str, session: str, turn: int) -> bool:
+        """Whether an earlier turn has not ended."""
+        ...
+
+    async def said(self, tenant: str, session: str, turn: int) -> Sequence[ChatMessage]:
+        """What all turns before `turn` added, in order."""
+        ...
+
+    async def end(self, tenant: str, task_id: str, messages: Sequence[ChatMessage]) -> None:
+        """The turn of the task, if it is one, is over and adds `messages`; said again, nothing changes."""
         ...
 
 

@@ -23,6 +23,8 @@ with gone as (
     delete from tasks where tenant = $1 and run_id = any($2::text[]) and finished_at is not null returning id
 ), told as (
     delete from task_history where id in (select id from gone)
+), turns as (
+    update session_turns set ended_at = now() where task_id in (select id from gone) and ended_at is null
 ), known as (
     delete from effects where task_id in (select id from gone)
 )
@@ -80,3 +82,34 @@ select key, resolution::text from effects where tenant = $1 and key = any($2::te
 select key, state, effect, tool, revision, run_id, step, attempt, task_id, call_id, scope, arguments_digest,
        reason::text, intended_at, changed_at, resolution::text, resolved
   from effects where tenant = $1 and run_id = $2 and step = $3 and state in ('in_doubt', 'resolved')
+
+-- name: known_turn
+select turn from session_turns where task_id = $1
+
+-- name: enter_session
+-- Numbers are given out under the lock of the session's row, so a lower one is visible to whoever has a higher one.
+with session as (
+    insert into sessions (tenant, id, turns) values ($1, $2, 1)
+    on conflict (tenant, id) do update set turns = sessions.turns + 1
+    returning turns
+)
+insert into session_turns (task_id, tenant, session_id, turn, run_id)
+select $3, $1, $2, turns, $4 from session
+on conflict (task_id) do nothing
+returning turn
+
+-- name: turn_waits
+-- A task that completed has ended its turn once its messages are kept; one that ended otherwise adds none.
+select exists (
+    select from session_turns t left join tasks k on k.id = t.task_id
+     where t.tenant = $1 and t.session_id = $2 and t.turn < $3 and t.ended_at is null
+       and coalesce(k.status, '') not in ('failed', 'cancelled', 'timed_out')
+)
+
+-- name: said_before
+select messages from session_turns
+ where tenant = $1 and session_id = $2 and turn < $3 and ended_at is not null
+ order by turn
+
+-- name: end_turn
+update session_turns set ended_at = now(), messages = $2 where task_id = $1 and tenant = $3 and ended_at is null

@@ -237,7 +237,11 @@ class Runtime:
                 entry.cancelled = True
                 raise asyncio.CancelledError
             return await self._pure(job, job.target, entry.context)
-        return await self._journaled(entry, job)
+        tenant = entry.context.tenant
+        result = await self._journaled(entry, await self._shop.sessions.join(job, tenant))
+        if entry.actor is not None and entry.actor.state.status.terminal:
+            await self._shop.sessions.leave(entry.actor.state, tenant)
+        return result
 
     async def _cancelled_before(self, entry: Entry) -> bool:
         """Whether a task that leaves no history has one: a tombstone, from before this process heard of cancels."""
@@ -337,6 +341,7 @@ class Runtime:
             await self._give_back(entry, _BROKEN_S * tries)
             return
         reason = InternalError(f"task {task.task_id} broke {tries} times: {type(error).__name__}; see the log")
+        await self._quietly(self._shop.sessions.give_up(task, entry.context.tenant))
         for delivery in entry.deliveries:
             await self._quietly(delivery.term(reason, told=True))
         self._finish(entry, failed(task, reason))

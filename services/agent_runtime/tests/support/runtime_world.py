@@ -23,6 +23,7 @@ from paracle_agent_runtime.ports import Answer, Attempts, Effects, Leases
 from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.service import Runtime
+from paracle_agent_runtime.sessions import Sessions
 from paracle_agent_runtime.tools.http import HttpTools
 from paracle_agent_runtime.tools.sandbox.bubblewrap import Bubblewrap
 from paracle_agent_runtime.tools.sandbox.commands import Commands
@@ -347,6 +348,35 @@ class CountingToolbox(Toolbox):
         return await super().call(tool, arguments, caller, key=key)
 
 
+class MemorySessionBook:
+    """Sessions in a dictionary that several runtimes of a test share, beside the tasks of a `MemoryEventStore`."""
+
+    def __init__(self, store: EventStore | None = None) -> None:
+        self._actors: dict[str, Loaded] = getattr(store, "actors", {})
+        self.turns: dict[tuple[str, str], list[str]] = {}
+        self.added: dict[str, Sequence[ChatMessage]] = {}
+
+    async def enter(self, tenant: str, session: str, task: Task) -> int:
+        turns = self.turns.setdefault((tenant, session), [])
+        if task.task_id not in turns:
+            turns.append(task.task_id)
+        return turns.index(task.task_id) + 1
+
+    async def waits(self, tenant: str, session: str, turn: int) -> bool:
+        before = self.turns[tenant, session][: turn - 1]
+        stopped = {"failed", "cancelled", "timed_out"}
+        open_turns = [task_id for task_id in before if task_id not in self.added]
+        return any(task_id not in self._actors or self._actors[task_id].status not in stopped for task_id in open_turns)
+
+    async def said(self, tenant: str, session: str, turn: int) -> Sequence[ChatMessage]:
+        before = self.turns[tenant, session][: turn - 1]
+        return [message for task_id in before for message in self.added.get(task_id, ())]
+
+    async def end(self, tenant: str, task_id: str, messages: Sequence[ChatMessage]) -> None:
+        if any(task_id in turns for (owner, _), turns in self.turns.items() if owner == tenant):
+            self.added.setdefault(task_id, messages)
+
+
 class NoShelf:
     """Nothing is dropped: that is the adapter's, tested on PostgreSQL."""
 
@@ -364,6 +394,7 @@ class World:
         leases: Leases | None = None,
         attempts: Attempts | None = None,
         effects: Effects | None = None,
+        book: MemorySessionBook | None = None,
         **options: Any,
     ) -> None:
         schemas = Schemas()
@@ -372,10 +403,12 @@ class World:
         self.plans = PlanCache(RpcPlans(bus))
         self.effects = effects or MemoryEffects()
         journal = Journal(store)
+        self.book = book or MemorySessionBook(store)
         self.shop = Workshop(
             journal=journal,
             outbox=Outbox(bus),
             outlet=BusOutlet(bus),
+            sessions=Sessions(self.book, look_s=0.05),
             ledger=Ledger(self.effects, attempts or MemoryAttempts(store), journal),
             models=RpcModels(bus),
             decisions=Decisions(RpcPeople(bus), lambda: datetime.now(UTC), look_s=0.05),

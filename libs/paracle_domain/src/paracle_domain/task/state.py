@@ -33,6 +33,8 @@ class Job:
     tools: dict[str, PlannedTool]
     helpers: dict[str, Helper]
     plan: Plan
+    history: tuple[ChatMessage, ...] = ()
+    """What was said in earlier turns of its session."""
 
     @classmethod
     def of(cls, task: Task, plan: Plan) -> Job:
@@ -254,7 +256,7 @@ def _accepted(state: TaskState, event: ev.TaskAccepted) -> TaskState:
     task = event.task
     running = replace(state, status=TaskStatus.RUNNING, expires_at=event.expires_at, earlier=event.earlier)
     if task.target_kind == "agent":
-        return replace(running, messages=conversation.messages(task.input))
+        return replace(running, messages=(*state.job.history, *conversation.messages(task.input)))
     arguments = task.input if isinstance(task.input, dict) else {}
     return replace(running, calls=(_made(task, 0, 0, ToolCallPart(id="", name=task.target, arguments=arguments)),))
 

@@ -1,0 +1,47 @@
+"""Sessions in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import asyncpg
+from pydantic import TypeAdapter
+
+from paracle_chassis.postgres import Queries
+from paracle_domain.inference.chat import ChatMessage
+from paracle_domain.task.messages import Task
+
+_MESSAGES: Final[TypeAdapter[tuple[ChatMessage, ...]]] = TypeAdapter(tuple[ChatMessage, ...])
+
+
+class PostgresSessionBook:
+    """`SessionBook` on the tables `sessions`, `session_turns` and `tasks`."""
+
+    def __init__(self, pool: asyncpg.Pool[Any], queries: Queries) -> None:
+        self._pool = pool
+        self._queries = queries
+
+    async def enter(self, tenant: str, session: str, task: Task) -> int:
+        """See `SessionBook.enter`. Whoever is second to enter the same task finds it entered."""
+        while True:
+            known = await self._pool.fetchval(self._queries.known_turn, task.task_id)
+            if known is None:
+                enter = self._queries.enter_session
+                known = await self._pool.fetchval(enter, tenant, session, task.task_id, task.run_id)
+            if known is not None:
+                return int(known)
+
+    async def waits(self, tenant: str, session: str, turn: int) -> bool:
+        """See `SessionBook.waits`."""
+        return bool(await self._pool.fetchval(self._queries.turn_waits, tenant, session, turn))
+
+    async def said(self, tenant: str, session: str, turn: int) -> Sequence[ChatMessage]:
+        """See `SessionBook.said`."""
+        rows = await self._pool.fetch(self._queries.said_before, tenant, session, turn)
+        return [message for row in rows for message in _MESSAGES.validate_json(row["messages"])]
+
+    async def end(self, tenant: str, task_id: str, messages: Sequence[ChatMessage]) -> None:
+        """See `SessionBook.end`."""
+        text = _MESSAGES.dump_json(tuple(messages), exclude_none=True).decode()
+        await self._pool.execute(self._queries.end_turn, task_id, text, tenant)

@@ -1,0 +1,74 @@
+"""Turns of sessions: one at a time, in the order in which they came, on whichever replica.
+
+A turn is a task like any other; what makes it one is that it waits here for those before it, and begins with what they
+said. Its own messages are kept when it has completed, before its result is told: a process that is killed in between
+finds the task ended and keeps them then, and nobody else begins before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Final
+
+from paracle_agent_runtime.ports import SessionBook
+from paracle_domain.inference.chat import ChatMessage
+from paracle_domain.task.conversation import added, session_of
+from paracle_domain.task.messages import Task, TaskStatus
+from paracle_domain.task.state import Job, TaskState
+
+LOOK_S: Final = 0.5
+
+
+class Sessions:
+    """Who is next in each session. Turns that end here are heard of at once, those elsewhere at the next look."""
+
+    def __init__(self, book: SessionBook, *, look_s: float = LOOK_S) -> None:
+        self._book = book
+        self._look_s = look_s
+        self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
+
+    async def join(self, job: Job, tenant: str) -> Job:
+        """`job` with what was said before it, once all earlier turns of its session have ended."""
+        session = session_of(job.task)
+        if session is None:
+            return job
+        turn = await self._book.enter(tenant, session, job.task)
+        await self._outwait(tenant, session, turn)
+        return replace(job, history=tuple(await self._book.said(tenant, session, turn)))
+
+    async def leave(self, state: TaskState, tenant: str) -> None:
+        """The turn of an ended task is over."""
+        job = state.job
+        own = state.messages[len(job.history) :]
+        completed = state.status is TaskStatus.COMPLETED
+        await self._end(job.task, tenant, added(own, state.output) if completed else ())
+
+    async def give_up(self, task: Task, tenant: str) -> None:
+        """The turn of a task that nobody works on any more is over."""
+        await self._end(task, tenant, ())
+
+    async def _end(self, task: Task, tenant: str, messages: tuple[ChatMessage, ...]) -> None:
+        session = session_of(task)
+        if session is None:
+            return
+        await self._book.end(tenant, task.task_id, messages)
+        for waiting in self._waiting.get((tenant, session), ()):
+            waiting.set()
+
+    async def _outwait(self, tenant: str, session: str, turn: int) -> None:
+        ended = asyncio.Event()
+        listeners = self._waiting.setdefault((tenant, session), set())
+        listeners.add(ended)
+        try:
+            while await self._book.waits(tenant, session, turn):
+                try:
+                    async with asyncio.timeout(self._look_s):
+                        await ended.wait()
+                except TimeoutError:
+                    continue
+                ended.clear()
+        finally:
+            listeners.discard(ended)
+            if not listeners and self._waiting.get((tenant, session)) is listeners:
+                del self._waiting[tenant, session]

@@ -1,0 +1,197 @@
+"""Sessions: turns one at a time, in order, whoever works on them and whatever is killed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+from runtime_stage import Stage, again, as_delivered, order, script
+from runtime_world import CONTEXT, Gateway, MemorySessionBook, World, says, sent, task
+
+from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresTaskShelf
+from paracle_agent_runtime.adapters.sessions import PostgresSessionBook
+from paracle_agent_runtime.ports import SessionBook
+from paracle_agent_runtime.records import facts_of
+from paracle_chassis import migrations
+from paracle_chassis.event_store import Append, Page, PostgresEventStore
+from paracle_chassis.postgres import Database, Queries
+from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.testing.eventually import eventually
+from paracle_domain.errors import ProviderFailed
+from paracle_domain.ids import new_id
+from paracle_domain.inference.chat import ChatMessage
+from paracle_domain.task.events import TaskCancelled, dump_event
+from paracle_domain.task.messages import Task, TaskStatus
+
+SESSION = new_id("ses")
+
+
+def turn(text: str, session: str = SESSION, **changes: Any) -> Task:
+    return task("helper", {"text": text, "session": session}, **changes)
+
+
+def asked(gateway: Gateway, number: int) -> list[str]:
+    """What the model was asked, but for the instructions."""
+    return [message.text for message in gateway.asked[number].messages if message.role != "system"]
+
+
+@script(says("", ("look", {"n": 1})), says("Hello Zoe"), says("You are Zoe"))
+async def test_a_turn_knows_what_was_said_before(stage: Stage):
+    await stage.do(turn("I am Zoe"))
+    [result] = await stage.do(turn("Who am I?"))
+    assert result.output == "You are Zoe"
+    assert asked(stage.gateway, 2) == ["I am Zoe", "", "", "Hello Zoe", "Who am I?"]
+    assert stage.gateway.asked[2].messages[-3].tool_results
+
+
+@script(says("one"), says("two"), says("three"))
+async def test_turns_go_one_at_a_time_in_order(stage: Stage):
+    results = await stage.do(turn("1"), turn("2"), turn("3"))
+    assert [result.output for result in results] == ["one", "two", "three"]
+    assert asked(stage.gateway, 2) == ["1", "one", "2", "two", "3"]
+
+
+@script(None)
+async def test_a_waiting_turn_goes_on_when_the_one_before_is_cancelled(stage: Stage):
+    first, second = turn("1"), turn("2")
+    await stage.bus.publish([sent(first), sent(second)])
+    await eventually(lambda: len(stage.gateway.asked) == 1)
+    stage.gateway.script = [says("next")]
+    await stage.bus.publish([order(first)])
+    await eventually(lambda: second.task_id in stage.results())
+    assert asked(stage.gateway, 1) == ["2"]
+
+
+@script(None)
+async def test_a_waiting_turn_can_be_cancelled(stage: Stage):
+    first, second = turn("1"), turn("2")
+    await stage.bus.publish([sent(first), sent(second)])
+    await eventually(lambda: len(stage.gateway.asked) == 1)
+    await stage.bus.publish([order(second)])
+    await eventually(lambda: second.task_id in stage.results())
+    assert stage.results()[second.task_id].status is TaskStatus.CANCELLED
+    await stage.bus.publish([order(first)])
+    await eventually(lambda: stage.runtime.running == 0)
+
+
+@script(ProviderFailed("bad"), says("fine"))
+async def test_a_turn_that_failed_leaves_no_trace(stage: Stage):
+    await stage.do(turn("1"))
+    stage.gateway.script = [says("fine")] * 9
+    [result] = await stage.do(turn("2"))
+    assert result.output == "fine"
+    assert asked(stage.gateway, -1) == ["2"]
+
+
+@script(says("a"), says("b"))
+async def test_sessions_are_apart(stage: Stage):
+    await stage.do(turn("1"))
+    await stage.do(turn("2", new_id("ses")))
+    assert asked(stage.gateway, 1) == ["2"]
+
+
+@script(says("", ("ask_helper", {"text": "poem", "session": SESSION})), says("a poem"), says("here"))
+async def test_a_model_cannot_enter_a_session(stage: Stage):
+    await stage.do(task("boss", "a poem, please"))
+    assert stage.book.turns == {}
+
+
+@script(says("", ("hand_to_picky", {"text": "you do it"})), says("done by picky"), says("yes"))
+async def test_a_turn_that_another_agent_took_over_adds_its_answer(stage: Stage):
+    await stage.do(task("boss", {"text": "do it", "session": SESSION}))
+    await stage.do(turn("Done?"))
+    assert asked(stage.gateway, 2) == ["do it", "done by picky", "Done?"]
+
+
+@script(says("one"), says("two"))
+async def test_a_turn_whose_process_was_killed_after_its_end_is_kept_before_the_next(stage: Stage):
+    """The journal has its end, but its messages were not kept yet."""
+    first, second = turn("1"), turn("2")
+    await stage.do(first)
+    del stage.book.added[first.task_id]
+    other = World(stage.bus, stage.store, book=stage.book)
+    async with other.runtime:
+        await other.runtime.take([again(as_delivered(second))])
+        await eventually(lambda: len(stage.book.turns[CONTEXT.tenant, SESSION]) == 2)
+        assert len(stage.gateway.asked) == 1
+        await stage.runtime.take([again(as_delivered(first))])
+        await eventually(lambda: len(stage.gateway.asked) == 2)
+        await eventually(lambda: other.runtime.running == 0)
+    assert asked(stage.gateway, 1) == ["1", "one", "2"]
+
+
+@script()
+async def test_a_turn_that_keeps_breaking_is_over(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    async def broken(*_: Any) -> bool:
+        raise ZeroDivisionError
+
+    job = turn("1")
+    monkeypatch.setattr(stage.book, "waits", broken)
+    while job.task_id not in stage.results():
+        await stage.runtime.take([again(as_delivered(job))])
+        await eventually(lambda: stage.runtime.running == 0)
+    assert stage.book.added[job.task_id] == ()
+
+
+# ── the book ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+async def database(postgres_dsn: str) -> AsyncIterator[Database]:
+    connection = await asyncpg.connect(postgres_dsn)
+    await migrations.migrate(connection, migrations.load("paracle_agent_runtime"))
+    await connection.close()
+    async with Database(ServiceSettings(postgres_dsn=postgres_dsn), "paracle_agent_runtime") as found:
+        yield found
+
+
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.connected)])
+def book(request: pytest.FixtureRequest) -> SessionBook:
+    if request.param == "memory":
+        return MemorySessionBook()
+    database = request.getfixturevalue("database")
+    return PostgresSessionBook(database.pool, Queries.load("paracle_agent_runtime"))
+
+
+async def test_turns_are_numbered_once_and_wait_for_each_other(book: SessionBook):
+    tasks = [turn(str(number)) for number in range(3)]
+    assert [await book.enter("default", SESSION, one) for one in (*tasks, *tasks)] == [1, 2, 3, 1, 2, 3]
+    assert await book.enter("acme", SESSION, turn("foreign")) == 1
+    assert [await book.waits("default", SESSION, number) for number in (1, 2, 3)] == [False, True, True]
+    said = (ChatMessage.user("é\x00"), ChatMessage.assistant("yes"))
+    await book.end("acme", tasks[0].task_id, ())
+    assert await book.waits("default", SESSION, 2), "it is not acme's"
+    await book.end("default", tasks[0].task_id, said)
+    await book.end("default", tasks[0].task_id, ())
+    assert [await book.waits("default", SESSION, number) for number in (2, 3)] == [False, True]
+    await book.end("default", tasks[1].task_id, said)
+    assert tuple(await book.said("default", SESSION, 3)) == said * 2
+    assert tuple(await book.said("default", SESSION, 1)) == ()
+    assert tuple(await book.said("acme", SESSION, 9)) == ()
+
+
+@pytest.mark.connected
+async def test_nobody_waits_for_a_cancelled_task_even_when_it_is_not_kept_any_more(database: Database):
+    queries = Queries.load("paracle_agent_runtime")
+    book, store = PostgresSessionBook(database.pool, queries), PostgresEventStore(database.pool, TASK_TABLES)
+    first, second = turn("1"), turn("2")
+    assert [await book.enter("default", SESSION, one) for one in (first, second)] == [1, 2]
+    now = datetime.now(UTC)
+    page = Page(1, "test", now, (dump_event(TaskCancelled(reason="enough")),))
+    buried = Append(
+        id=first.task_id,
+        tenant="default",
+        expected=0,
+        pages=(page,),
+        status=TaskStatus.CANCELLED,
+        finished_at=now,
+        facts=facts_of(first, None),
+    )
+    assert await book.waits("default", SESSION, 2)
+    assert await store.append([buried]) == set()
+    assert not await book.waits("default", SESSION, 2)
+    assert await PostgresTaskShelf(database.pool, queries).drop("default", [first.run_id]) == 1
+    assert not await book.waits("default", SESSION, 2)
