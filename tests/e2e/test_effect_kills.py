@@ -29,12 +29,14 @@ from tests.e2e.desk import Desk, desk
 from tests.e2e.effects import EffectServer, Moment
 from tests.e2e.faults import Case
 from tests.e2e.steps import count, tools
-from tests.e2e.world import SUMMARY, System
+from tests.e2e.world import SUMMARY, System, paracle
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.faults import Gap
+from paracle_domain.audit import GetAudit
 from paracle_domain.ids import new_id
-from paracle_domain.run.commands import RunStatus, RunView, StartRun
+from paracle_domain.machine import EventRecord
+from paracle_domain.run.commands import ForkRun, RunStatus, RunView, StartRun
 from paracle_domain.run.orders import task_id_of
 from paracle_domain.task.effects import EffectFilter, EffectState, ListEffects
 
@@ -195,3 +197,42 @@ def killer(system: System, boundary: Boundary, run: str, run_id: str) -> Iterato
     with system.effects.watched(AT_THE_TOOL[boundary], strike):
         yield lambda: system.stack.pid(RUNTIME) != pid
     system.stack.start(RUNTIME)
+
+
+@pytest.mark.parametrize("outcome", ["done", "not-done"])
+async def test_a_fork_goes_by_what_somebody_found_out(counting: System, outcome: str) -> None:
+    run, run_id = f"{outcome}-{time.time_ns()}", new_id("run")
+    async with desk(counting.stack.nats_url) as at:
+        with killer(counting, Boundary.AFTER_SEND, run, run_id) as dead:
+            await _start(at, run, run_id, "count_once")
+            await eventually(dead)
+        await eventually(partial(_ended, at, run_id), within_s=90)
+        [key] = {call.key for call in counting.effects.calls(run)}
+        listed = await _paracle(counting, "effects", "ls", "--in-doubt", "--run", run_id)
+        assert key is not None
+        assert key in listed
+        value = ["--value", '{"done": "says ann"}'] if outcome == "done" else []
+        told = await _paracle(
+            counting, "effects", "resolve", key, f"--{outcome}", *value, "--reason", "counted by hand"
+        )
+        assert "counted by hand" in told
+        assert await _paracle(counting, "effects", "ls", "--in-doubt", "--run", run_id) == "no effects\n"
+        [audited] = await eventually(partial(_audited, at, key))
+        assert (audited.type, audited.data["reason"]) == ("effect.resolved", "counted by hand")
+        fork = await at.order(ForkRun(run_id=run_id, from_step="one"))
+        view = await eventually(partial(_ended, at, str(fork["run_id"])), within_s=60)
+    assert view is not None
+    assert view.run.status is RunStatus.COMPLETED
+    [step] = view.steps
+    assert step.output == {"done": "says ann" if outcome == "done" else "one"}
+    assert len(counting.effects.calls(run)) == (1 if outcome == "done" else 2)
+
+
+async def _audited(at: Desk, key: str) -> list[EventRecord]:
+    return [one.event for one in (await at.ask(GetAudit(entity="effect", id=key))).events]
+
+
+async def _paracle(system: System, *arguments: str) -> str:
+    told = await asyncio.to_thread(paracle, *arguments, url=system.url)
+    assert told.returncode == 0, told.stderr
+    return told.stdout

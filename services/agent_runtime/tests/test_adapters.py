@@ -153,9 +153,16 @@ async def test_only_ended_tasks_of_those_runs_go_with_their_histories(database: 
         "insert into task_history (id, seq, cause, at, events) values ($1, 1, 'c', now(), '[]')",
         [(row[0],) for row in rows],
     )
+    await database.pool.executemany(
+        "insert into effects (tenant, key, run_id, step, attempt, task_id, call_id, seq, sent, scope, tool, revision,"
+        " effect, arguments_digest, state, intended_at, changed_at)"
+        " values ($2, 'k' || $1, $3, 's', 1, $1, 'c', 1, true, 's', 'pay', 1, 'at_most_once', 'd', 'sent',"
+        " now(), now())",
+        [row[:3] for row in rows],
+    )
     assert await shelf.drop("acme", [one, two]) == 1
-    for table in ("tasks", "task_history"):
-        found = await database.pool.fetch(f"select id from {table} order by id")  # a name from here
+    for table, name in (("tasks", "id"), ("task_history", "id"), ("effects", "task_id")):
+        found = await database.pool.fetch(f"select {name} as id from {table} order by {name}")  # names from here
         assert [row["id"] for row in found] == ["t2", "t3", "t4"]
 
 
