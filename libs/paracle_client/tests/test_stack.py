@@ -273,7 +273,16 @@ def test_a_port_that_is_taken(home: Home) -> None:
     assert not other.postgres.running
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Whoever starts the tests in the background of a shell has them ignore interrupts, and all that they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.connected
+@pytest.mark.usefixtures("heeded")
 def test_interrupting_a_start_leaves_nothing_behind(home: Home) -> None:
     home.services(registry=NEVER_READY)
     code = "import sys; sys.argv = ['paracle', 'up', '--port', '0']; from paracle_client.cli import main; main()"
@@ -291,6 +300,7 @@ def test_interrupting_a_start_leaves_nothing_behind(home: Home) -> None:
 
 
 @pytest.mark.connected
+@pytest.mark.usefixtures("heeded")
 def test_an_interrupt_while_a_service_is_started_leaves_it_not_behind(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
