@@ -7,6 +7,7 @@ once. A port without a server is a provider that cannot be reached.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -29,6 +30,8 @@ ROOT: Final = Path(__file__).parents[2]
 PARACLE: Final = Path(sys.executable).parent / "paracle"
 TRIAGE: Final = ROOT / "examples" / "triage"
 MAILS: Final = "examples/triage/mails"
+EVERYTHING: Final = ROOT / ".paracle/mcp/node_modules/@modelcontextprotocol/server-everything/dist/index.js"
+"""An MCP server, installed by the test that needs it."""
 CANARY: Final = "sk-canary-a8f1c0de9b7e"
 """The key of every provider: it must never be seen anywhere."""
 SUMMARY: Final = pytest.StashKey[list[object]]()
@@ -61,6 +64,8 @@ class System:
         self._extra = {one.name: dict(everywhere) for one in SERVICES}
         self._extra["provider_gateway"] |= self._providers()
         self._extra["api_gateway"] |= {"PARACLE_API_TRUST_IDENTITY": "true"}
+        servers = {"everything": {"command": ["node", str(EVERYTHING), "stdio"]}}
+        self._extra["agent_runtime"] |= {"PARACLE_MCP_SERVERS": json.dumps(servers)}
         # only workflows that ask for it are dropped, but those at once
         self._extra["orchestrator"] |= {"PARACLE_RUN_KEEP_LEAST_S": "0", "PARACLE_PURGE_EVERY_S": "0.5"}
         self._root = root / ".paracle"

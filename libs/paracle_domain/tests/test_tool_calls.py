@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from paracle_domain.tool.calls import DEADLINE, KEY, ToolCall
+from paracle_domain.tool.pinning import schema_digest
 from paracle_domain.tool.spec import NatsBackend, Permissions
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -50,3 +51,8 @@ def test_what_is_no_token_is_no_tool(tool: str) -> None:
         NatsBackend(tool=tool)
     with pytest.raises(ValidationError):
         Permissions(workers=(tool,))
+
+
+def test_a_digest_tells_schemas_apart_and_not_their_order() -> None:
+    assert schema_digest({"a": 1, "b": 2}, None) == schema_digest({"b": 2, "a": 1}, None)
+    assert len({schema_digest({}, None), schema_digest({}, {}), schema_digest({"a": 1}, None)}) == 3

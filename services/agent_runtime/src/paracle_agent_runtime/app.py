@@ -31,6 +31,7 @@ from paracle_agent_runtime.service import Runtime
 from paracle_agent_runtime.sessions import Sessions
 from paracle_agent_runtime.settings import Settings
 from paracle_agent_runtime.tools.http import HttpTools
+from paracle_agent_runtime.tools.mcp.backend import McpTools
 from paracle_agent_runtime.tools.permissions import redact
 from paracle_agent_runtime.tools.sandbox.bubblewrap import Bubblewrap
 from paracle_agent_runtime.tools.sandbox.commands import Commands
@@ -52,20 +53,21 @@ def create_app(settings: Settings, *, bus: NatsBus | None = None, database: Data
     http = HttpTools(body_limit=settings.http_tool_body_limit)
     store = PostgresEventStore(database.pool, TASK_TABLES)
     queries = Queries.load("paracle_agent_runtime")
-    runtime = create_runtime(settings, bus, database.pool, store, http)
+    mcp = McpTools(settings.mcp_servers, os.environ)
+    runtime = create_runtime(settings, bus, database.pool, store, http, mcp)
     desk = EffectDesk(PostgresEffects(database.pool, queries), bus, utc_now)
     return Service(
         "agent_runtime",
         settings,
         bus=bus,
         routes=routes(runtime, Histories(store), Purging(PostgresTaskShelf(database.pool, queries)), desk),
-        resources=[database, aclosing(http), runtime],
+        resources=[database, aclosing(http), aclosing(mcp), runtime],
         checks={"postgres": database.check},
     )
 
 
 def create_runtime(
-    settings: Settings, bus: NatsBus, pool: asyncpg.Pool[Any], store: EventStore, http: HttpTools
+    settings: Settings, bus: NatsBus, pool: asyncpg.Pool[Any], store: EventStore, http: HttpTools, mcp: McpTools
 ) -> Runtime:
     """The use cases on these connections."""
     worker = new_id("wrk")
@@ -79,6 +81,7 @@ def create_runtime(
     toolbox = Toolbox(
         schemas=schemas,
         http=http,
+        mcp=mcp,
         workers=WorkerTools(NatsWorkers(bus.link), utc_now),
         commands=commands,
         files_root=settings.files_root,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from paracle_agent_runtime.tools.mcp.servers import McpServer
 from paracle_chassis.settings import ServiceSettings
 
 
@@ -25,6 +26,9 @@ class Settings(ServiceSettings):
     )
     bubblewrap: str = Field(
         "bwrap", min_length=1, title="Bubblewrap", description="The program that keeps commands of tools apart."
+    )
+    mcp_servers: dict[str, McpServer] = Field(
+        default={}, title="MCP servers", description="Those that tools may ask, by name: JSON, each a command or a url."
     )
     sandbox_concurrency: int = Field(
         8, ge=1, le=1_000, title="Commands", description="Most commands of tools that one replica runs at once."

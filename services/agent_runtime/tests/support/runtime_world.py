@@ -25,6 +25,7 @@ from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.service import Runtime
 from paracle_agent_runtime.sessions import Sessions
 from paracle_agent_runtime.tools.http import HttpTools
+from paracle_agent_runtime.tools.mcp.backend import McpTools
 from paracle_agent_runtime.tools.sandbox.bubblewrap import Bubblewrap
 from paracle_agent_runtime.tools.sandbox.commands import Commands
 from paracle_agent_runtime.tools.toolbox import Toolbox, ToolEnd
@@ -333,6 +334,7 @@ class CountingToolbox(Toolbox):
         super().__init__(
             schemas=schemas,
             http=HttpTools(),
+            mcp=McpTools({}, {}),
             workers=WorkerTools(NoWorkers(), lambda: datetime.now(UTC)),
             commands=Commands(Bubblewrap()),
             files_root=Path(),

@@ -14,6 +14,7 @@ from runtime_world import NoWorkers
 from paracle_agent_runtime.ports import Workers
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.tools.http import HttpTools
+from paracle_agent_runtime.tools.mcp.backend import McpTools
 from paracle_agent_runtime.tools.sandbox.bubblewrap import Bubblewrap
 from paracle_agent_runtime.tools.sandbox.commands import Commands
 from paracle_agent_runtime.tools.toolbox import Toolbox, ToolEnd
@@ -63,12 +64,14 @@ class Bench:
         body_limit: int = 2_000,
         environment: Mapping[str, str] | None = None,
         workers: Workers | None = None,
+        mcp: McpTools | None = None,
     ) -> None:
         self.bugs: list[str] = []
         self.http = HttpTools(body_limit=body_limit, resolver=resolver)
         self.box = Toolbox(
             schemas=Schemas(),
             http=self.http,
+            mcp=mcp or McpTools({}, {}),
             workers=WorkerTools(workers or NoWorkers(), lambda: NOW),
             commands=Commands(Bubblewrap(bubblewrap), unsandboxed=unsandboxed),
             files_root=root,

@@ -57,6 +57,31 @@ def openapi(
     sys.stderr.write(f"{len(found.manifests)} tools, {len(found.findings)} notes\n")
 
 
+@imports.command(epilog="Example: paracle import mcp files -- npx -y @modelcontextprotocol/server-filesystem /data")
+def mcp(
+    server: Annotated[str, typer.Argument(metavar="NAME", help="what PARACLE_MCP_SERVERS calls the server")],
+    command: Annotated[list[str] | None, typer.Argument(help="after --: how to start it here, to look at it")] = None,
+    url: Annotated[str | None, typer.Option(help="or where it is")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="where to write; else to standard output")] = None,
+) -> None:
+    """Make a Tool of each tool that an MCP server offers, with its schemas pinned: later ones are refused."""
+    import asyncio  # noqa: PLC0415 - only this command pays for loading them
+
+    from paracle_client.mcp import discover, manifests  # noqa: PLC0415
+
+    if bool(command) == bool(url):
+        raise InvalidInput("give either a command after -- or --url", path="COMMAND")
+    made = manifests(server, asyncio.run(discover(command or [], url)))
+    if not made:
+        sys.stderr.write(f"error: {safe(server)}: it offers no tools\n")
+        raise typer.Exit(EXIT_FAILED)
+    if out is None:
+        typer.echo(dump(made), nl=False)
+    else:
+        _write(out, dump(made))
+    sys.stderr.write(f"{len(made)} tools\n")
+
+
 def dump(manifests: Any) -> str:
     """`manifests` as YAML documents."""
     import yaml  # noqa: PLC0415 - only this command pays for loading it

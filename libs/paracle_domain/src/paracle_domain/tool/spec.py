@@ -90,6 +90,18 @@ class NatsBackend(Spec):
     tool: WorkerTool = Field(description="how its workers call it: the last token of the subject")
 
 
+class McpBackend(Spec):
+    """A tool of an MCP server that the operator of the agent runtime named, with the schemas that it was imported with.
+
+    The idempotency key travels in `_meta` as `paracle/idempotency-key`.
+    """
+
+    type: Literal["mcp"] = "mcp"
+    server: str = Field(min_length=1, max_length=100, description="its name in PARACLE_MCP_SERVERS")
+    tool: str = Field(min_length=1, max_length=200, description="what the server calls the tool")
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="of its schemas, as `paracle import mcp` writes it")
+
+
 class Execution(Spec):
     """Within what a tool may run commands: in the sandbox, without network, besides the tool's `timeout_s`."""
 
@@ -105,6 +117,7 @@ class Permissions(Spec):
     hosts: tuple[str, ...] = Field(default=(), description="host names (or host:port) that it may connect to")
     private_networks: bool = Field(default=False, description="whether those hosts may have private addresses")
     workers: tuple[WorkerTool, ...] = Field(default=(), description="tools of workers that it may ask over NATS")
+    mcp_servers: tuple[str, ...] = Field(default=(), description="MCP servers that it may ask")
     paths: tuple[str, ...] = Field(default=(), description="folders that it may read")
     write_paths: tuple[str, ...] = Field(default=(), description="folders that it may read and write")
     secrets: tuple[SecretName, ...] = Field(default=(), description="names of environment secrets that it may use")
@@ -131,7 +144,7 @@ class ToolSpec(Spec):
     description: str = Field(min_length=1, description="what it does, for people and models")
     input: JsonObject = Field(default={"type": "object"}, description="JSON Schema of the arguments")
     output: JsonObject = Field(default_factory=dict, description="JSON Schema of the result")
-    backend: BuiltinBackend | HttpBackend | NatsBackend = Field(discriminator="type")
+    backend: BuiltinBackend | HttpBackend | NatsBackend | McpBackend = Field(discriminator="type")
     permissions: Permissions = Permissions()
     effect: Effect = Effect.NONE
     approval: ToolApproval | None = Field(default=None, description="when people are asked before a call, and who")

@@ -161,6 +161,13 @@ class Grants:
             message = f"tool {self.tool!r} may not ask workers for {quote(tool)}; permissions.workers: {listed}"
             raise Forbidden(message, path="backend.tool")
 
+    def mcp_server(self, name: str) -> None:
+        """Refuse to ask the MCP server `name`, unless it is granted."""
+        if name not in self.permissions.mcp_servers:
+            listed = ", ".join(self.permissions.mcp_servers) or "none"
+            message = f"tool {self.tool!r} may not ask MCP server {quote(name)}; permissions.mcp_servers: {listed}"
+            raise Forbidden(message, path="backend.server")
+
     def fill_secrets(self, text: str) -> str:
         """`text` with `${NAME}` replaced by that secret.
 

@@ -16,6 +16,7 @@ from paracle_agent_runtime.tools.builtin.acting import Call
 from paracle_agent_runtime.tools.builtin.execution import Execution
 from paracle_agent_runtime.tools.builtin.web import Web
 from paracle_agent_runtime.tools.http import HttpTools
+from paracle_agent_runtime.tools.mcp.backend import McpTools
 from paracle_agent_runtime.tools.outcome import OutcomeUnknownError
 from paracle_agent_runtime.tools.permissions import Grants, redact
 from paracle_agent_runtime.tools.sandbox.commands import Commands
@@ -33,7 +34,7 @@ from paracle_domain.errors import (
 from paracle_domain.messages import JsonObject
 from paracle_domain.plan import PlannedTool
 from paracle_domain.task.inputs import Outcome
-from paracle_domain.tool.spec import BuiltinBackend, HttpBackend, NatsBackend
+from paracle_domain.tool.spec import BuiltinBackend, HttpBackend, McpBackend, NatsBackend
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Toolbox:
         schemas: Schemas,
         http: HttpTools,
         workers: WorkerTools,
+        mcp: McpTools,
         commands: Commands,
         files_root: Path,
         environment: Mapping[str, str],
@@ -73,6 +75,7 @@ class Toolbox:
         self._schemas = schemas
         self._http = http
         self._workers = workers
+        self._mcp = mcp
         self._files_root = files_root
         self._environment = environment
         self._log_bug = log_bug
@@ -141,6 +144,8 @@ class Toolbox:
                 return await self._workers.call(
                     backend, arguments, grants, caller, key=key, timeout_s=tool.spec.timeout_s
                 )
+            case McpBackend() as backend:
+                return await self._mcp.call(backend, arguments, grants, key)
             case BuiltinBackend(function=name, options=options):
                 if name in BUILTINS:
                     return await BUILTINS[name]({**arguments, **options}, grants)

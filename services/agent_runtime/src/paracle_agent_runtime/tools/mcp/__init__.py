@@ -1,0 +1,1 @@
+"""Tools of MCP servers. The SDK is loaded when a server is first asked."""

@@ -1,0 +1,125 @@
+"""Calls of MCP tools: of servers that the operator named, with schemas that the manifest pinned."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from paracle_agent_runtime.tools.mcp.servers import McpServer
+from paracle_agent_runtime.tools.mcp.session import Session
+from paracle_agent_runtime.tools.outcome import OutcomeUnknownError
+from paracle_agent_runtime.tools.permissions import Grants
+from paracle_domain.errors import Conflict, Forbidden, NotFound, ParacleError, ToolFailed, ToolUnavailable, quote
+from paracle_domain.messages import JsonObject
+from paracle_domain.names import suggest
+from paracle_domain.tool.pinning import IDEMPOTENCY_META, schema_digest
+from paracle_domain.tool.spec import McpBackend
+
+if TYPE_CHECKING:
+    from mcp.types import CallToolResult, Tool
+
+
+class McpTools:
+    """Asks MCP servers, over one session each. One that was lost is made anew with the next call."""
+
+    def __init__(self, servers: Mapping[str, McpServer], environment: Mapping[str, str]) -> None:
+        self._servers = servers
+        self._environment = environment
+        self._sessions: dict[str, Session] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def aclose(self) -> None:
+        """End all sessions, and the servers that were started for them."""
+        sessions = list(self._sessions.values())
+        self._sessions.clear()
+        await asyncio.gather(*(session.close() for session in sessions))
+
+    async def call(self, backend: McpBackend, arguments: JsonObject, grants: Grants, key: str | None) -> JsonValue:
+        """What the tool gives: its structured content, or else its text.
+
+        Raises
+        ------
+        Forbidden
+            If the tool may not ask that server, or the operator named none of that name.
+        Conflict
+            If the server offers the tool with other schemas than those pinned.
+        NotFound
+            If it does not offer it.
+        ToolUnavailable
+            If it is not there.
+        OutcomeUnknownError
+            If it got the call, and broke or said that it failed: it may have done something.
+        """
+        grants.mcp_server(backend.server)
+        if backend.server not in self._servers:
+            message = (
+                f"the agent runtime knows no MCP server {backend.server!r}{suggest(backend.server, self._servers)}"
+            )
+            raise Forbidden(f"{message} (PARACLE_MCP_SERVERS)", path="backend.server")
+        session, tools = await self._offered(backend.server)
+        _check(backend, tools)
+        client = await session.client()
+        meta = None if key is None else {IDEMPOTENCY_META: key}
+        try:
+            result = await client.call_tool(backend.tool, arguments, meta=meta)  # type: ignore[arg-type]  # it is open
+        except Exception as error:
+            await self._drop(backend.server, session)
+            broke = ToolUnavailable(f"MCP server {backend.server!r} broke off: {type(error).__name__}")
+            raise OutcomeUnknownError(broke) from error
+        return _value(backend, result, grants)
+
+    async def _offered(self, name: str) -> tuple[Session, dict[str, Tool]]:
+        """A session that answers, and what its server offers. Asking for that shows whether it still lives."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            kept = self._sessions.get(name)
+            if kept is not None:
+                try:
+                    return kept, await kept.tools()
+                except Exception:  # noqa: BLE001  # lost since it was last used: nothing was asked of it, make another
+                    await self._drop(name, kept)
+            fresh = self._sessions[name] = Session(name, self._servers[name], self._environment)
+            try:
+                return fresh, await fresh.tools()
+            except ParacleError:
+                await self._drop(name, fresh)
+                raise
+            except Exception as error:
+                await self._drop(name, fresh)
+                raise ToolUnavailable(f"MCP server {name!r} does not list its tools: {type(error).__name__}") from error
+
+    async def _drop(self, name: str, session: Session) -> None:
+        if self._sessions.get(name) is session:
+            del self._sessions[name]
+        await session.close()
+
+
+def _check(backend: McpBackend, tools: Mapping[str, Tool]) -> None:
+    tool = tools.get(backend.tool)
+    if tool is None:
+        message = f"MCP server {backend.server!r} offers no tool {quote(backend.tool)}{suggest(backend.tool, tools)}"
+        raise NotFound(message, path="backend.tool")
+    if schema_digest(tool.input_schema, tool.output_schema) != backend.digest:
+        raise Conflict(
+            f"MCP server {backend.server!r} offers {quote(backend.tool)} with other schemas than those that its "
+            "manifest pins; look at them, then `paracle import mcp` and apply again",
+            path="backend.digest",
+        )
+
+
+def _value(backend: McpBackend, result: CallToolResult, grants: Grants) -> JsonValue:
+    parts: list[dict[str, JsonValue]] = [
+        part.model_dump(mode="json", by_alias=True, exclude_none=True) for part in result.content
+    ]
+    text = "\n".join(str(part["text"]) for part in parts if part["type"] == "text")
+    if result.is_error:
+        said = quote(grants.redact(text))
+        raise OutcomeUnknownError(ToolFailed(f"{backend.tool!r} of MCP server {backend.server!r} failed: {said}"))
+    if result.structured_content is not None:
+        found: JsonValue = result.structured_content
+        return found
+    if all(part["type"] == "text" for part in parts):
+        return grants.redact(text)
+    return {"content": [*parts]}

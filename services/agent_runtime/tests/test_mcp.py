@@ -1,0 +1,220 @@
+"""Tools of MCP servers: a real one over its standard input, killed, changed and gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from pydantic import ValidationError
+from tool_bench import SECRET, Bench
+
+from paracle_agent_runtime.tools.mcp.backend import McpTools
+from paracle_agent_runtime.tools.mcp.servers import McpServer
+from paracle_agent_runtime.tools.toolbox import ToolEnd
+from paracle_chassis.testing.eventually import eventually
+from paracle_client.mcp import discover, manifests
+from paracle_domain.task.inputs import Outcome
+
+PROGRAM = '''
+import asyncio, os, pathlib, sys
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import ToolAnnotations
+
+here = pathlib.Path(sys.argv[1])
+server = MCPServer("shop", log_level="ERROR")
+
+@server.tool(annotations=ToolAnnotations(read_only_hint=True))
+def add(a: int, b: ADD = 0) -> int:
+    """The sum."""
+    return a + b
+
+@server.tool()
+def secret() -> str:
+    """What it sees of the environment."""
+    return ",".join([os.environ.get("TOKEN", "none"), os.environ.get("PARACLE_SECRET_KEY", "none")])
+
+@server.tool()
+async def order(what: str, ctx: Context) -> str:
+    """Take an order."""
+    meta = ctx.request_context.meta or {}
+    with (here / "orders").open("a") as notes:
+        notes.write(f"{what} {meta.get('paracle/idempotency-key')}\\n")
+    while not (here / "gate").exists():
+        await asyncio.sleep(0.02)
+    return what
+
+@server.tool()
+def fail() -> str:
+    """Fail."""
+    raise ToolError("out of stock")
+
+server.run()
+'''
+
+
+class Shop:
+    """A server, the backend that asks it, and the manifests that pin it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.program = root / "server.py"
+        self.write("int")
+        self.command = (sys.executable, str(self.program), str(root))
+        environment = {"PARACLE_SECRET_KEY": SECRET}
+        self.mcp = McpTools({"shop": McpServer(command=self.command, env={"TOKEN": "${KEY}"})}, environment)
+        self.bench = Bench(root, mcp=self.mcp)
+        self.specs: dict[str, Any] = {}
+
+    def write(self, kind: str) -> None:
+        self.program.write_text(PROGRAM.replace("ADD", kind), encoding="utf-8")
+
+    async def discover(self) -> None:
+        made = manifests("shop", await discover(self.command, None))
+        self.specs = {one["metadata"]["name"]: one["spec"] for one in made}
+
+    async def call(self, tool: str, arguments: dict[str, Any], key: str | None = None, **changes: Any) -> ToolEnd:
+        return await self.bench.call(arguments, key=key, **{**self.specs[f"shop-{tool}"], **changes})
+
+    def process(self) -> psutil.Process:
+        """The server, as the kernel knows it."""
+        (found,) = self.processes()
+        return found
+
+    def processes(self) -> list[psutil.Process]:
+        return [one for one in psutil.Process().children() if str(self.program) in one.cmdline()]
+
+    def orders(self) -> list[str]:
+        notes = self.root / "orders"
+        return notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    made = Shop(tmp_path)
+    await made.discover()
+    yield made
+    await made.mcp.aclose()
+    assert made.processes() == []
+
+
+async def test_what_a_server_offers_becomes_tools_that_can_be_called(shop: Shop) -> None:
+    assert set(shop.specs) == {"shop-add", "shop-secret", "shop-order", "shop-fail"}
+    assert [shop.specs[f"shop-{name}"]["effect"] for name in ("add", "order")] == ["none", "at_most_once"]
+    first = await shop.call("add", {"a": 1, "b": 2})
+    assert (first.output, first.error) == ({"result": 3}, None)
+    server = shop.process().pid
+    assert (await shop.call("add", {"a": 3})).output == {"result": 3}
+    assert shop.process().pid == server, "one session serves many calls"
+
+
+async def test_a_server_gets_its_own_secrets_and_no_others(shop: Shop) -> None:
+    seen = await shop.call("secret", {})
+    assert seen.output == {"result": f"{SECRET},none"}
+
+
+async def test_a_killed_server_is_started_again_for_the_next_call(shop: Shop) -> None:
+    await shop.call("add", {"a": 1})
+    before = shop.process()
+    before.kill()
+    before.wait(10)
+    assert (await shop.call("add", {"a": 1})).output == {"result": 1}
+    assert shop.process().pid != before.pid
+
+
+async def test_a_server_that_dies_in_a_call_may_have_done_it(shop: Shop) -> None:
+    call = asyncio.create_task(shop.call("order", {"what": "tea"}, key="k1"))
+    await eventually(shop.orders)
+    shop.process().kill()
+    end = await call
+    assert end.error is not None
+    assert (end.error.code, end.outcome) == ("tool_unavailable", Outcome.UNKNOWN)
+    (shop.root / "gate").touch()
+    assert (await shop.call("order", {"what": "tea"}, key="k1")).output == {"result": "tea"}
+    assert shop.orders() == ["tea k1", "tea k1"]
+
+
+async def test_other_schemas_than_the_pinned_ones_are_refused(shop: Shop) -> None:
+    await shop.call("add", {"a": 1})
+    shop.write("str | int")
+    shop.process().kill()
+    end = await shop.call("add", {"a": 1})
+    assert end.error is not None
+    assert (end.error.code, end.outcome) == ("conflict", Outcome.NOT_DONE)
+    assert "other schemas" in end.error.message
+    gone = shop.specs["shop-add"]["backend"] | {"tool": "subtract"}
+    end = await shop.call("add", {"a": 1}, backend=gone)
+    assert end.error is not None
+    assert end.error.code == "not_found"
+    assert "offers no tool 'subtract'" in end.error.message
+
+
+async def test_an_error_of_the_tool_leaves_open_what_it_did(shop: Shop) -> None:
+    end = await shop.call("fail", {}, key="k")
+    assert end.error is not None
+    assert (end.error.code, end.outcome) == ("tool_failed", Outcome.UNKNOWN)
+    assert "out of stock" in end.error.message
+
+
+async def test_only_what_the_operator_named_and_the_manifest_grants_is_asked(shop: Shop) -> None:
+    end = await shop.call("add", {"a": 1}, permissions={})
+    assert end.error is not None
+    assert end.error.code == "forbidden"
+    assert "permissions.mcp_servers: none" in end.error.message
+    backend = shop.specs["shop-add"]["backend"] | {"server": "shed"}
+    end = await shop.call("add", {"a": 1}, backend=backend, permissions={"mcp_servers": ["shed"]})
+    assert end.error is not None
+    assert end.error.code == "forbidden"
+    assert "PARACLE_MCP_SERVERS" in end.error.message
+    assert shop.processes() == [], "nothing was started"
+
+
+@pytest.mark.parametrize(
+    ("server", "code", "why"),
+    [
+        (McpServer(command=("/nowhere/at/all",)), "tool_unavailable", "cannot be reached"),
+        (McpServer(command=("true",), env={"A": "${GONE}"}), "not_found", "PARACLE_SECRET_GONE"),
+        (McpServer(url="http://127.0.0.1:1/mcp"), "tool_unavailable", "MCP server 'shop'"),
+    ],
+)
+async def test_a_server_that_is_not_there_is_an_error_and_nothing_was_done(
+    tmp_path: Path, server: McpServer, code: str, why: str
+) -> None:
+    mcp = McpTools({"shop": server}, {})
+    backend = {"type": "mcp", "server": "shop", "tool": "add", "digest": "0" * 64}
+    end = await Bench(tmp_path, mcp=mcp).call({}, backend=backend, permissions={"mcp_servers": ["shop"]})
+    assert end.error is not None
+    assert (end.error.code, end.outcome) == (code, Outcome.NOT_DONE)
+    assert why in end.error.message
+    await mcp.aclose()
+
+
+@pytest.mark.parametrize("server", [{}, {"command": ["a"], "url": "http://b/"}, {"url": "file:///etc"}, {"shell": "a"}])
+def test_a_server_is_a_command_or_an_address(server: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        McpServer.model_validate(server)
+
+
+def test_a_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
+    from paracle_agent_runtime.tools.mcp.session import _TETHER
+
+    child = [sys.executable, "-I", "-c", _TETHER, "sleep", "600"]
+    program = f"import subprocess,time;p=subprocess.Popen({child!r});print(p.pid,flush=True);time.sleep(600)"
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    server = psutil.Process(int(parent.stdout.readline()))
+    while server.name() != "sleep":  # not before it has bound itself
+        os.sched_yield()
+    parent.send_signal(signal.SIGKILL)
+    parent.wait(10)
+    parent.stdout.close()
+    gone, alive = psutil.wait_procs([server], timeout=10)
+    assert (len(gone), alive) == (1, [])

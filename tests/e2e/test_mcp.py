@@ -1,0 +1,88 @@
+"""An agent with tools of an MCP server that others wrote: `@modelcontextprotocol/server-everything`, from npm."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from tests.e2e.test_providers import agent, assert_completed
+from tests.e2e.world import EVERYTHING, ROOT, System, paracle
+
+from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.fake_openai import FakeOpenAI
+from paracle_chassis.testing.wire import call, say
+
+PACKAGE = Path(__file__).parent / "mcp_server" / "package.json"
+ABSENT = [tool for tool in ("node", "npm") if shutil.which(tool) is None]
+
+pytestmark = [
+    pytest.mark.node,
+    pytest.mark.skipif(bool(ABSENT), reason=f"needs {' and '.join(ABSENT)} on the PATH"),
+]
+
+
+@pytest.fixture(scope="session")
+def everything() -> Path:
+    """The server's entry point."""
+    home = ROOT / ".paracle" / "mcp"
+    wanted = PACKAGE.read_text(encoding="utf-8")
+    if not EVERYTHING.exists() or (home / "package.json").read_text(encoding="utf-8") != wanted:
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "package.json").write_text(wanted, encoding="utf-8")
+        command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
+        subprocess.run(command, cwd=home, check=True, capture_output=True, timeout=100)
+    return EVERYTHING
+
+
+def servers(system: System) -> list[psutil.Process]:
+    """The processes of it that the agent runtime has started."""
+    runtime = psutil.Process(system.stack.pid("agent_runtime"))
+    return [one for one in runtime.children() if one.name() == "node"]
+
+
+def broken_off(system: System, openai: FakeOpenAI) -> bool:
+    """Whether the model has been told how its second call ended; until then, whoever may work on that is killed."""
+    if len(openai.journal) >= 3:
+        return True
+    for server in servers(system):
+        server.kill()
+    return False
+
+
+async def test_an_agent_goes_on_with_a_server_that_was_killed(
+    system: System, everything: Path, openai: FakeOpenAI
+) -> None:
+    made = await asyncio.to_thread(paracle, "import", "mcp", "everything", "--", "node", str(everything), "stdio")
+    assert made.returncode == 0, made.stderr
+    assert "13 tools" in made.stderr
+    tools = ["everything-echo", "everything-trigger-long-running-operation"]
+    bot = yaml.safe_dump(agent("mcp-bot", "openai", tools=tools))
+    await asyncio.to_thread(system.apply, f"{made.stdout}\n---\n{bot}")
+    openai.script(
+        call("everything-echo", {"message": "before"}, id="call_1"),
+        call("everything-trigger-long-running-operation", {"duration": 600, "steps": 1}, id="call_2"),
+        call("everything-echo", {"message": "after"}, id="call_3"),
+        say("Both were heard."),
+    )
+    async with system.client() as client, asyncio.timeout(90):
+        accepted = await client.invoke("mcp-bot", "Echo.")
+        await eventually(lambda: len(openai.journal) >= 2, within_s=30)
+        (first,) = servers(system)
+        await eventually(lambda: broken_off(system, openai), within_s=30)
+        ended = await client.wait(accepted.run_id)
+    assert_completed(ended, "Both were heard.")
+    (second,) = servers(system)
+    assert second.pid != first.pid
+    said = json.dumps(openai.journal[-1].body)
+    assert "Echo: before" in said
+    assert "MCP server 'everything'" in said, "the model is told that a call broke off"
+    assert "Echo: after" in said
+    await asyncio.to_thread(system.stack.kill, "agent_runtime")
+    _, left = await asyncio.to_thread(psutil.wait_procs, [second], timeout=10)
+    assert not left, "servers die with the runtime, whatever kills it"
