@@ -22,6 +22,7 @@ from paracle_domain.errors import (
     Unavailable,
 )
 from paracle_domain.machine import EventRecord
+from paracle_domain.messages import Done
 from paracle_domain.registry import Applied, AppliedSpec
 from paracle_domain.run.commands import (
     ApprovalPage,
@@ -34,6 +35,7 @@ from paracle_domain.run.commands import (
     RunStatus,
 )
 from paracle_domain.task.output import TaskOutput, ToolProgress
+from paracle_domain.task.sessions import SessionPage, SessionSummary, SessionView
 
 
 class Sync:
@@ -359,3 +361,17 @@ def test_what_is_not_said_by_a_task(api: Any, connect: Any, make: Any) -> None:
     api.on(f"GET /v1/tasks/{TASK}/output", make.Reply(200, bad, "text/event-stream"))
     with pytest.raises(NotFound, match="gone"):
         list(connect().output(TASK))
+
+
+def test_sessions(api: Any, connect: Any, make: Any) -> None:
+    session = "ses_01JDAAAAAAAAAAAAAAAAAAAAAA"
+    summary = SessionSummary(session_id=session, turns=0, open=0, created_at=make.START, asked_at=make.START)
+    api.on("GET /v1/sessions", SessionPage(sessions=(summary,)))
+    api.on(f"GET /v1/sessions/{session}", SessionView(session=summary, turns=()))
+    api.on(f"DELETE /v1/sessions/{session}", Done())
+    client = connect()
+    assert client.sessions(limit=7, cursor=session).sessions == (summary,)
+    assert api.asked[-1].query == {"limit": "7", "cursor": session}
+    assert client.get_session(session, after=2).session == summary
+    assert api.asked[-1].query == {"after": "2"}
+    assert client.delete_session(session) == Done()

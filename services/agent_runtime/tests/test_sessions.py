@@ -12,19 +12,22 @@ from runtime_stage import Stage, again, as_delivered, order, script
 from runtime_world import CONTEXT, Gateway, MemorySessionBook, World, says, sent, task
 
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresTaskShelf
-from paracle_agent_runtime.adapters.sessions import PostgresSessionBook
+from paracle_agent_runtime.adapters.sessions import PostgresSessionBook, PostgresSessionShelf
 from paracle_agent_runtime.ports import SessionBook
 from paracle_agent_runtime.records import facts_of
+from paracle_agent_runtime.session_desk import SessionDesk
 from paracle_chassis import migrations
 from paracle_chassis.event_store import Append, Page, PostgresEventStore
 from paracle_chassis.postgres import Database, Queries
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
-from paracle_domain.errors import ProviderFailed
+from paracle_domain.envelope import Context
+from paracle_domain.errors import Conflict, NotFound, ProviderFailed
 from paracle_domain.ids import new_id
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.task.events import TaskCancelled, dump_event
 from paracle_domain.task.messages import Task, TaskStatus
+from paracle_domain.task.sessions import DeleteSession, GetSession, ListSessions
 
 SESSION = new_id("ses")
 
@@ -195,3 +198,43 @@ async def test_nobody_waits_for_a_cancelled_task_even_when_it_is_not_kept_any_mo
     assert not await book.waits("default", SESSION, 2)
     assert await PostgresTaskShelf(database.pool, queries).drop("default", [first.run_id]) == 1
     assert not await book.waits("default", SESSION, 2)
+
+
+@pytest.mark.connected
+async def test_sessions_are_looked_at_and_forgotten(database: Database):
+    queries = Queries.load("paracle_agent_runtime")
+    book, desk = PostgresSessionBook(database.pool, queries), SessionDesk(PostgresSessionShelf(database.pool, queries))
+    acme = Context(tenant="acme")
+    names = sorted(new_id("ses") for _ in range(3))
+    tasks = [turn("Hi", name) for name in (*names, names[0])]
+    for name, one in zip((*names, names[0]), tasks, strict=True):
+        await book.enter("default", name, one)
+    said = (ChatMessage.user("Hi"), ChatMessage.assistant("Hello"))
+    await book.end("default", tasks[0].task_id, said)
+
+    page = await desk.list_sessions(ListSessions(limit=2), CONTEXT)
+    assert [one.session_id for one in page.sessions] == [names[2], names[1]]
+    rest = await desk.list_sessions(ListSessions(limit=2, cursor=page.next_cursor), CONTEXT)
+    assert [(one.session_id, one.turns, one.open) for one in rest.sessions] == [(names[0], 2, 1)]
+    assert rest.next_cursor is None
+    assert (await desk.list_sessions(ListSessions(), acme)).sessions == ()
+
+    view = await desk.get_session(GetSession(session_id=names[0], limit=1), CONTEXT)
+    assert [(one.turn, one.run_id, one.messages) for one in view.turns] == [(1, tasks[0].run_id, said)]
+    view = await desk.get_session(GetSession(session_id=names[0], after=view.next_after or 0), CONTEXT)
+    assert [(one.turn, one.ended_at, one.messages) for one in view.turns] == [(2, None, ())]
+    assert view.next_after is None
+
+    with pytest.raises(Conflict, match="is open"):
+        await desk.delete_session(DeleteSession(session_id=names[0]), CONTEXT)
+    await book.end("default", tasks[3].task_id, ())
+    for ask in (
+        desk.get_session(GetSession(session_id=names[0]), acme),
+        desk.delete_session(DeleteSession(session_id=names[0]), acme),
+    ):
+        with pytest.raises(NotFound):
+            await ask
+    await desk.delete_session(DeleteSession(session_id=names[0]), CONTEXT)
+    with pytest.raises(NotFound):
+        await desk.get_session(GetSession(session_id=names[0]), CONTEXT)
+    assert await book.said("default", names[0], 9) == []

@@ -19,7 +19,7 @@ from paracle_domain.audit import AuditPage, UsageReport
 from paracle_domain.dead_letters import DeadLetterFilter, DeadLetterPage, DeadLettersSettled, DeadLetterView
 from paracle_domain.errors import ParacleError
 from paracle_domain.machine import EventRecord
-from paracle_domain.messages import Message
+from paracle_domain.messages import Done, Message
 from paracle_domain.registry import Applied, Explanation, RevisionList, SpecList, SpecView
 from paracle_domain.run.commands import (
     ApprovalPage,
@@ -36,6 +36,7 @@ from paracle_domain.run.commands import (
 from paracle_domain.run.diff import RunsDiff
 from paracle_domain.task.effects import EffectFilter, EffectPage, EffectView, Truth
 from paracle_domain.task.output import TaskOutput
+from paracle_domain.task.sessions import SessionPage, SessionView
 from paracle_domain.trigger.commands import TriggerPage, TriggerView
 
 
@@ -263,6 +264,20 @@ class AsyncClient:
                 broken = error
             if not cursor.done:
                 await asyncio.sleep(cursor.pause_s(broken))
+
+    # Sessions
+
+    async def sessions(self, *, limit: int = 50, cursor: str | None = None) -> SessionPage:
+        """Conversations with agents, newest first. The field `session` of an agent's input begins one or goes on."""
+        return await self._ask(calls.list_sessions(limit, cursor))
+
+    async def get_session(self, session_id: str, *, after: int = 0) -> SessionView:
+        """A conversation with its turns after number `after`, and what each added."""
+        return await self._ask(calls.get_session(session_id, after))
+
+    async def delete_session(self, session_id: str) -> Done:
+        """Forget a conversation; a conflict while one of its turns is open."""
+        return await self._ask(calls.delete_session(session_id))
 
     # Approvals
 

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from paracle_domain.audit import AuditPage, UsageReport
 from paracle_domain.dead_letters import DeadLetterFilter, DeadLetterPage, DeadLettersSettled, DeadLetterView
 from paracle_domain.ids import new_id
-from paracle_domain.messages import Message
+from paracle_domain.messages import Done, Message
 from paracle_domain.registry import Applied, Explanation, RevisionList, SpecList, SpecView
 from paracle_domain.run.commands import (
     ApprovalPage,
@@ -30,6 +30,7 @@ from paracle_domain.run.commands import (
 from paracle_domain.run.diff import RunsDiff
 from paracle_domain.task.effects import EffectFilter, EffectPage, EffectView, Truth
 from paracle_domain.task.output import TaskOutput
+from paracle_domain.task.sessions import SessionPage, SessionView
 from paracle_domain.trigger.commands import TriggerPage, TriggerView
 
 type Plural = Literal["agents", "tools", "workflows", "triggers"]
@@ -162,6 +163,18 @@ def _order_many(verb: str, wanted: RunFilter, reason: str, *, dry_run: bool) -> 
 
 def events(run_id: str, after: int) -> Call[RunEvents]:
     return Call("GET", f"/v1/runs/{_part(run_id)}/events", RunEvents, {"after": after})
+
+
+def list_sessions(limit: int, cursor: str | None) -> Call[SessionPage]:
+    return Call("GET", "/v1/sessions", SessionPage, {"limit": limit, "cursor": cursor})
+
+
+def get_session(session_id: str, after: int) -> Call[SessionView]:
+    return Call("GET", f"/v1/sessions/{_part(session_id)}", SessionView, {"after": after})
+
+
+def delete_session(session_id: str) -> Call[Done]:
+    return Call("DELETE", f"/v1/sessions/{_part(session_id)}", Done)
 
 
 def task_output(task_id: str) -> Call[TaskOutput]:

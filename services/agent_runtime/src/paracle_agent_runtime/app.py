@@ -16,7 +16,7 @@ from paracle_agent_runtime.adapters.effects import PostgresEffects
 from paracle_agent_runtime.adapters.outlet import BusOutlet
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresAttempts, PostgresLeases, PostgresTaskShelf
 from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPeople, RpcPlans
-from paracle_agent_runtime.adapters.sessions import PostgresSessionBook
+from paracle_agent_runtime.adapters.sessions import PostgresSessionBook, PostgresSessionShelf
 from paracle_agent_runtime.adapters.workers import NatsWorkers
 from paracle_agent_runtime.decisions import Decisions
 from paracle_agent_runtime.effects import EffectDesk, Ledger
@@ -28,6 +28,7 @@ from paracle_agent_runtime.plans import PlanCache
 from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.service import Runtime
+from paracle_agent_runtime.session_desk import SessionDesk
 from paracle_agent_runtime.sessions import Sessions
 from paracle_agent_runtime.settings import Settings
 from paracle_agent_runtime.tools.http import HttpTools
@@ -60,7 +61,13 @@ def create_app(settings: Settings, *, bus: NatsBus | None = None, database: Data
         "agent_runtime",
         settings,
         bus=bus,
-        routes=routes(runtime, Histories(store), Purging(PostgresTaskShelf(database.pool, queries)), desk),
+        routes=routes(
+            runtime,
+            Histories(store),
+            Purging(PostgresTaskShelf(database.pool, queries)),
+            desk,
+            SessionDesk(PostgresSessionShelf(database.pool, queries)),
+        ),
         resources=[database, aclosing(http), aclosing(mcp), runtime],
         checks={"postgres": database.check},
     )

@@ -7,14 +7,16 @@ from paracle_agent_runtime.histories import Histories
 from paracle_agent_runtime.obeying import Obeying
 from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.service import Runtime
+from paracle_agent_runtime.session_desk import SessionDesk
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
 from paracle_domain.histories import ListTasksBegun
 from paracle_domain.task.effects import GetEffect, ListEffects
 from paracle_domain.task.messages import GetTaskEvents
+from paracle_domain.task.sessions import DeleteSession, GetSession, ListSessions
 
 
-def routes(runtime: Runtime, histories: Histories, purging: Purging, desk: EffectDesk) -> Routes:
+def routes(runtime: Runtime, histories: Histories, purging: Purging, desk: EffectDesk, sessions: SessionDesk) -> Routes:
     """The routing table. Every replica hears of cancelled tasks, since any may be working on them."""
     table = Routes("agent_runtime")
     table.mailbox(
@@ -44,6 +46,9 @@ def routes(runtime: Runtime, histories: Histories, purging: Purging, desk: Effec
     table.rpc(ListTasksBegun, histories.list_tasks_begun)
     table.rpc(ListEffects, desk.list_effects)
     table.rpc(GetEffect, desk.get_effect)
+    table.rpc(ListSessions, sessions.list_sessions)
+    table.rpc(GetSession, sessions.get_session)
+    table.rpc(DeleteSession, sessions.delete_session)
     table.listen(f"{subjects.PREFIX}.*.evt.task.*.task_cancelled", runtime.overhear)
     table.listen(f"{subjects.PREFIX}.*.evt.approval.*.*", runtime.hear_of_approval)
     return table

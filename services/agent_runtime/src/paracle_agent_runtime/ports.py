@@ -17,6 +17,7 @@ from paracle_domain.task.effects import EffectPage, EffectView, ListEffects, Res
 from paracle_domain.task.ledger import Entry
 from paracle_domain.task.messages import Task
 from paracle_domain.task.output import ToolProgress
+from paracle_domain.task.sessions import SessionSummary, SessionTurn
 from paracle_domain.tool.calls import ToolCall
 
 type Clock = Callable[[], datetime]
@@ -165,6 +166,26 @@ class SessionBook(Protocol):
 
     async def end(self, tenant: str, task_id: str, messages: Sequence[ChatMessage]) -> None:
         """The turn of the task, if it is one, is over and adds `messages`; said again, nothing changes."""
+        ...
+
+
+class SessionShelf(Protocol):
+    """Conversations as they are kept, for those who look at them."""
+
+    async def list(self, tenant: str, cursor: str | None, limit: int) -> Sequence[SessionSummary]:
+        """Newest first, those after `cursor`."""
+        ...
+
+    async def get(self, tenant: str, session: str) -> SessionSummary | None:
+        """One of them, if it is there."""
+        ...
+
+    async def turns(self, tenant: str, session: str, after: int, limit: int) -> Sequence[SessionTurn]:
+        """Its turns after number `after`, in order."""
+        ...
+
+    async def delete(self, tenant: str, session: str) -> bool:
+        """Drop it with all its turns, unless one is open; whether it was dropped."""
         ...
 
 

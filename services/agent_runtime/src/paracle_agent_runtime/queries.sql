@@ -113,3 +113,29 @@ select messages from session_turns
 
 -- name: end_turn
 update session_turns set ended_at = now(), messages = $2 where task_id = $1 and tenant = $3 and ended_at is null
+
+-- name: list_sessions
+select s.id, s.created_at, t.turns, t.open, t.asked_at
+  from sessions s
+ cross join lateral (
+    select count(*) as turns, max(asked_at) as asked_at,
+           count(*) filter (where t.ended_at is null
+                              and coalesce(k.status, '') not in ('failed', 'cancelled', 'timed_out')) as open
+      from session_turns t left join tasks k on k.id = t.task_id
+     where t.tenant = s.tenant and t.session_id = s.id
+ ) t
+ where s.tenant = $1 and ($2::text is null or s.id < $2) and ($3::text is null or s.id = $3) and t.turns > 0
+ order by s.id desc limit $4
+
+-- name: session_turns
+select turn, task_id, run_id, asked_at, ended_at, messages from session_turns
+ where tenant = $1 and session_id = $2 and turn > $3 order by turn limit $4
+
+-- name: delete_session
+delete from sessions s
+ where s.tenant = $1 and s.id = $2 and not exists (
+    select from session_turns t left join tasks k on k.id = t.task_id
+     where t.tenant = s.tenant and t.session_id = s.id and t.ended_at is null
+       and coalesce(k.status, '') not in ('failed', 'cancelled', 'timed_out')
+ )
+returning s.id

@@ -23,6 +23,7 @@ from paracle_agent_runtime.ports import Answer, Attempts, Effects, Leases
 from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.service import Runtime
+from paracle_agent_runtime.session_desk import SessionDesk
 from paracle_agent_runtime.sessions import Sessions
 from paracle_agent_runtime.tools.http import HttpTools
 from paracle_agent_runtime.tools.mcp.backend import McpTools
@@ -49,6 +50,7 @@ from paracle_domain.run.deciding import asked
 from paracle_domain.task.effects import EffectPage, EffectState, EffectView, ListEffects, Resolution
 from paracle_domain.task.ledger import Entry
 from paracle_domain.task.messages import CancelTask, Task
+from paracle_domain.task.sessions import SessionSummary, SessionTurn
 from paracle_domain.tool.calls import ToolCall
 from paracle_domain.tool.spec import ToolSpec
 from paracle_domain.workflow.spec import WorkflowSpec
@@ -386,6 +388,22 @@ class NoShelf:
         raise AssertionError(f"nothing of {tenant} is to be dropped: {run_ids}")
 
 
+class NoSessionShelf:
+    """No sessions to look at: that is the adapter's, tested on PostgreSQL."""
+
+    async def list(self, tenant: str, cursor: str | None, limit: int) -> Sequence[SessionSummary]:
+        raise AssertionError((tenant, cursor, limit))
+
+    async def get(self, tenant: str, session: str) -> SessionSummary | None:
+        raise AssertionError((tenant, session))
+
+    async def turns(self, tenant: str, session: str, after: int, limit: int) -> Sequence[SessionTurn]:
+        raise AssertionError((tenant, session, after, limit))
+
+    async def delete(self, tenant: str, session: str) -> bool:
+        raise AssertionError((tenant, session))
+
+
 class World:
     """One replica of the runtime on a bus and a store."""
 
@@ -421,4 +439,4 @@ class World:
         )
         self.runtime = Runtime(self.shop, self.plans, self.leases, drain_s=0.2, **options)
         desk = EffectDesk(self.effects, bus, self.shop.clock)
-        self.routes = routes(self.runtime, Histories(store), Purging(NoShelf()), desk)
+        self.routes = routes(self.runtime, Histories(store), Purging(NoShelf()), desk, SessionDesk(NoSessionShelf()))

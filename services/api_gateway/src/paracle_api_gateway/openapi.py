@@ -28,6 +28,7 @@ _TAGS: Final = (
     ("workflows", "Workflows, and starting runs of them."),
     ("triggers", "What starts runs by itself: schedules and messages."),
     ("runs", "Executions of workflows: durable, numbered event by event, accounted for."),
+    ("sessions", "Conversations with agents, turn by turn."),
     ("approvals", "What people are asked before runs go on, and what they decide."),
     ("effects", "What tools have done to the world, and what is in doubt."),
     ("dead letters", "Messages that could not be handled: why, and what is to become of them."),

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "run": "run_commands",
     "invoke": "run_commands",
     "chat": "chat",
+    "sessions": "sessions_commands",
     "runs": "runs_commands",
     "events": "look_commands",
     "cancel": "runs_commands",

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from paracle_chassis.postgres import Queries
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.task.messages import Task
+from paracle_domain.task.sessions import SessionSummary, SessionTurn
 
 _MESSAGES: Final[TypeAdapter[tuple[ChatMessage, ...]]] = TypeAdapter(tuple[ChatMessage, ...])
 
@@ -39,9 +40,45 @@ class PostgresSessionBook:
     async def said(self, tenant: str, session: str, turn: int) -> Sequence[ChatMessage]:
         """See `SessionBook.said`."""
         rows = await self._pool.fetch(self._queries.said_before, tenant, session, turn)
-        return [message for row in rows for message in _MESSAGES.validate_json(row["messages"])]
+        return [message for row in rows for message in _said(row)]
 
     async def end(self, tenant: str, task_id: str, messages: Sequence[ChatMessage]) -> None:
         """See `SessionBook.end`."""
         text = _MESSAGES.dump_json(tuple(messages), exclude_none=True).decode()
         await self._pool.execute(self._queries.end_turn, task_id, text, tenant)
+
+
+class PostgresSessionShelf:
+    """`SessionShelf` on the tables `sessions`, `session_turns` and `tasks`."""
+
+    def __init__(self, pool: asyncpg.Pool[Any], queries: Queries) -> None:
+        self._pool = pool
+        self._queries = queries
+
+    async def list(self, tenant: str, cursor: str | None, limit: int) -> Sequence[SessionSummary]:
+        """See `SessionShelf.list`."""
+        return [
+            _summary(row) for row in await self._pool.fetch(self._queries.list_sessions, tenant, cursor, None, limit)
+        ]
+
+    async def get(self, tenant: str, session: str) -> SessionSummary | None:
+        """See `SessionShelf.get`."""
+        row = await self._pool.fetchrow(self._queries.list_sessions, tenant, None, session, 1)
+        return None if row is None else _summary(row)
+
+    async def turns(self, tenant: str, session: str, after: int, limit: int) -> Sequence[SessionTurn]:
+        """See `SessionShelf.turns`."""
+        rows = await self._pool.fetch(self._queries.session_turns, tenant, session, after, limit)
+        return [SessionTurn.model_validate(dict(row) | {"messages": _said(row)}) for row in rows]
+
+    async def delete(self, tenant: str, session: str) -> bool:
+        """See `SessionShelf.delete`."""
+        return await self._pool.fetchval(self._queries.delete_session, tenant, session) is not None
+
+
+def _summary(row: asyncpg.Record) -> SessionSummary:
+    return SessionSummary.model_validate({"session_id": row["id"], **row})
+
+
+def _said(row: asyncpg.Record) -> tuple[ChatMessage, ...]:
+    return _MESSAGES.validate_json(row["messages"])

@@ -16,6 +16,7 @@ from paracle_api_gateway.routes import (
     output,
     run_orders,
     runs,
+    sessions,
     specs,
     triggers,
 )
@@ -34,6 +35,7 @@ def install(app: FastAPI) -> None:
         triggers,
         events,
         output,
+        sessions,
         dead_letters,
         health,
         docs,

@@ -1,0 +1,94 @@
+"""`paracle sessions …`: conversations with agents, what was said in them, and forgetting them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from paracle_client.cli.runs_commands import CursorOption, LimitOption
+from paracle_client.cli.stack_commands import say
+from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
+from paracle_client.plain import safe
+from paracle_domain.task.sessions import SessionTurn
+
+app = typer.Typer()
+sessions = typer.Typer(epilog="Example: paracle sessions")
+app.add_typer(sessions, name="sessions")
+
+SessionArgument = Annotated[str, typer.Argument(metavar="SESSION", help="id of a session")]
+
+
+@sessions.callback(invoke_without_command=True)
+def _sessions(
+    context: typer.Context,
+    limit: LimitOption = 20,
+    cursor: CursorOption = None,
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """List conversations with agents (as `ls`), show and forget them. `paracle chat` begins them and goes on."""
+    if context.invoked_subcommand is None:
+        ls(limit, cursor, output, url)
+
+
+@sessions.command(epilog="Example: paracle sessions ls -o json")
+def ls(
+    limit: LimitOption = 20,
+    cursor: CursorOption = None,
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """List sessions, newest first."""
+    with connect(url) as client:
+        page = client.sessions(limit=limit, cursor=cursor)
+    if output is Output.JSON:
+        print_json(page)
+        return
+    rows = [
+        (one.session_id, one.turns, one.open, f"{one.asked_at.astimezone():%Y-%m-%d %H:%M}") for one in page.sessions
+    ]
+    print_table(["SESSION", "TURNS", "OPEN", "LAST"], rows, empty="no sessions yet: paracle chat AGENT")
+    if page.next_cursor is not None:
+        console().print(f"more: --cursor {page.next_cursor}", style="dim", markup=False, soft_wrap=True)
+
+
+@sessions.command(epilog="Example: paracle sessions show ses_01J…")
+def show(
+    session: SessionArgument,
+    after: Annotated[int, typer.Option(min=0, help="only turns with a higher number")] = 0,
+    output: OutputOption = Output.TABLE,
+    url: UrlOption = None,
+) -> None:
+    """Show what was said."""
+    with connect(url) as client:
+        view = client.get_session(session, after=after)
+    if output is Output.JSON:
+        print_json(view)
+        return
+    for turn in view.turns:
+        for line in _lines(turn):
+            console().print(line, markup=False, highlight=False, soft_wrap=True)
+    if view.next_after is not None:
+        console().print(f"more: --after {view.next_after}", style="dim", markup=False, soft_wrap=True)
+
+
+@sessions.command(epilog="Example: paracle sessions rm ses_01J…")
+def rm(session: SessionArgument, url: UrlOption = None) -> None:
+    """Forget a session with all that was said in it, unless a turn of it is open."""
+    with connect(url) as client:
+        client.delete_session(session)
+    say(f"{session} is forgotten")
+
+
+def _lines(turn: SessionTurn) -> Iterator[str]:
+    """A turn as people read it; of tools, only that they were called."""
+    yield f"── {turn.turn}  {turn.run_id}"
+    if not turn.messages:
+        yield "(open)" if turn.ended_at is None else "(nothing was kept: it did not complete)"
+    for message in turn.messages:
+        if message.text:
+            yield f"{message.role}: {safe(message.text, lines=True)}"
+        for call in message.tool_calls:
+            yield f"{message.role} calls {safe(call.name)}"
