@@ -56,3 +56,8 @@ def test_what_is_no_token_is_no_tool(tool: str) -> None:
 def test_a_digest_tells_schemas_apart_and_not_their_order() -> None:
     assert schema_digest({"a": 1, "b": 2}, None) == schema_digest({"b": 2, "a": 1}, None)
     assert len({schema_digest({}, None), schema_digest({}, {}), schema_digest({"a": 1}, None)}) == 3
+
+
+def test_a_token_is_a_tool() -> None:
+    assert NatsBackend(tool="add-2").tool == "add-2"
+    assert Permissions(workers=("Add", "b_c")).workers == ("Add", "b_c")

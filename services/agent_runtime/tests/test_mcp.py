@@ -22,6 +22,7 @@ from paracle_agent_runtime.tools.toolbox import ToolEnd
 from paracle_chassis.testing.eventually import eventually
 from paracle_client.mcp import discover, manifests
 from paracle_domain.task.inputs import Outcome
+from paracle_embedded import free_port
 
 PROGRAM = '''
 import asyncio, os, pathlib, sys
@@ -57,7 +58,10 @@ def fail() -> str:
     """Fail."""
     raise ToolError("out of stock")
 
-server.run()
+if len(sys.argv) > 2:
+    server.run("streamable-http", port=int(sys.argv[2]))
+else:
+    server.run()
 '''
 
 
@@ -118,7 +122,7 @@ async def test_what_a_server_offers_becomes_tools_that_can_be_called(shop: Shop)
 
 async def test_a_server_gets_its_own_secrets_and_no_others(shop: Shop) -> None:
     seen = await shop.call("secret", {})
-    assert seen.output == {"result": f"{SECRET},none"}
+    assert seen.output == {"result": "[secret KEY],none"}, "it got its own, which the model is not shown"
 
 
 async def test_a_killed_server_is_started_again_for_the_next_call(shop: Shop) -> None:
@@ -175,6 +179,30 @@ async def test_only_what_the_operator_named_and_the_manifest_grants_is_asked(sho
     assert end.error.code == "forbidden"
     assert "PARACLE_MCP_SERVERS" in end.error.message
     assert shop.processes() == [], "nothing was started"
+
+
+async def test_a_server_over_http_may_go_and_come_back(tmp_path: Path) -> None:
+    shop, port = Shop(tmp_path), free_port()
+    url = f"http://127.0.0.1:{port}/mcp"
+    mcp = McpTools({"shop": McpServer(url=url, headers={"X-Token": "${KEY}"})}, {"PARACLE_SECRET_KEY": SECRET})
+    shop.bench = Bench(tmp_path, mcp=mcp)
+    await shop.discover()
+    (tmp_path / "gate").touch()
+    for _ in range(2):
+        server = await asyncio.create_subprocess_exec(*shop.command, str(port), stderr=subprocess.DEVNULL)
+        assert await eventually(lambda: _answered(shop), within_s=20)
+        assert (await shop.call("order", {"what": "tea"}, key="k1")).output == {"result": "tea"}
+        server.kill()
+        await server.wait()
+        end = await shop.call("add", {"a": 5})
+        assert end.error is not None
+        assert (end.error.code, end.outcome) == ("tool_unavailable", Outcome.NOT_DONE)
+    assert shop.orders() == ["tea k1", "tea k1"]
+    await mcp.aclose()
+
+
+async def _answered(shop: Shop) -> bool:
+    return (await shop.call("add", {"a": 5})).output == {"result": 5}
 
 
 @pytest.mark.parametrize(

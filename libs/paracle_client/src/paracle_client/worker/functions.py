@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_type_hints
+from typing import Any, Final, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from paracle_domain.errors import InputInvalid, SpecInvalid, from_validation, quote
-from paracle_domain.subjects import is_token
 from paracle_domain.tool.calls import ToolCall
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 type EffectName = Literal["none", "idempotent", "at_most_once"]
 
@@ -90,8 +92,9 @@ def function(
         If it can be none: no docstring, an argument without a type or a name, a type that is no JSON.
     """
     named = name or call.__name__
-    if not is_token(named):
-        raise SpecInvalid(f"{quote(named)} is no name of a tool: 1 to 64 of A-Z, a-z, 0-9, _ and -", path=named)
+    if not _NAME.fullmatch(named):
+        message = f"{quote(named)} is no name of a tool: a letter, then up to 62 of a-z, 0-9, _ and -; give a `name`"
+        raise SpecInvalid(message, path=named)
     description = inspect.getdoc(call)
     if not description:
         raise SpecInvalid(f"tool {named!r} has no docstring, and models and people need to know what it does")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from pydantic import JsonValue
 from paracle_agent_runtime.tools.mcp.servers import McpServer
 from paracle_agent_runtime.tools.mcp.session import Session
 from paracle_agent_runtime.tools.outcome import OutcomeUnknownError
-from paracle_agent_runtime.tools.permissions import Grants
+from paracle_agent_runtime.tools.permissions import Grants, redact
 from paracle_domain.errors import Conflict, Forbidden, NotFound, ParacleError, ToolFailed, ToolUnavailable, quote
 from paracle_domain.messages import JsonObject
 from paracle_domain.names import suggest
@@ -69,7 +70,12 @@ class McpTools:
             await self._drop(backend.server, session)
             broke = ToolUnavailable(f"MCP server {backend.server!r} broke off: {type(error).__name__}")
             raise OutcomeUnknownError(broke) from error
-        return _value(backend, result, grants)
+        return self._redacted(_value(backend, result))
+
+    def _redacted(self, value: JsonValue) -> JsonValue:
+        """`value` without any secret: its server was given some that are not the tool's."""
+        found: JsonValue = json.loads(redact(json.dumps(value, ensure_ascii=False), self._environment))
+        return found
 
     async def _offered(self, name: str) -> tuple[Session, dict[str, Tool]]:
         """A session that answers, and what its server offers. Asking for that shows whether it still lives."""
@@ -109,17 +115,14 @@ def _check(backend: McpBackend, tools: Mapping[str, Tool]) -> None:
         )
 
 
-def _value(backend: McpBackend, result: CallToolResult, grants: Grants) -> JsonValue:
+def _value(backend: McpBackend, result: CallToolResult) -> JsonValue:
     parts: list[dict[str, JsonValue]] = [
         part.model_dump(mode="json", by_alias=True, exclude_none=True) for part in result.content
     ]
     text = "\n".join(str(part["text"]) for part in parts if part["type"] == "text")
     if result.is_error:
-        said = quote(grants.redact(text))
-        raise OutcomeUnknownError(ToolFailed(f"{backend.tool!r} of MCP server {backend.server!r} failed: {said}"))
+        raise OutcomeUnknownError(ToolFailed(f"{backend.tool!r} of MCP server {backend.server!r} failed: {text}"))
     if result.structured_content is not None:
         found: JsonValue = result.structured_content
         return found
-    if all(part["type"] == "text" for part in parts):
-        return grants.redact(text)
-    return {"content": [*parts]}
+    return text if all(part["type"] == "text" for part in parts) else {"content": [*parts]}
