@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import derive_id, new_id
@@ -122,3 +124,21 @@ def test_effects_of_other_tasks_of_the_step_are_not_inherited():
     fork = task(FORK, forked_from=RUN)
     assert inherited(fork, [doubtful(scope="s>ask_boss.x.0")]) == ()
     assert inherited(fork, [doubtful(arguments_digest="of something else")]) == ()
+
+
+@given(st.lists(st.sampled_from([succeeded, *map(failed, Outcome)]), max_size=2), st.booleans())
+def test_it_makes_no_difference_whether_pages_are_entered_one_by_one_or_after_a_restart(ends: list[Any], early: bool):
+    known = (ev.EarlierEffect(key=derive_id("eff", RUN, "other"), done=early),)
+    state, pages = TaskState(Job.of(task(), PLAN)), list[tuple[int, list[ev.TaskEvent], TaskState]]()
+    seq = 1
+    for message in (told.AcceptTask(AT, earlier=known), *ends):
+        if callable(message) and not state.open_calls:
+            break
+        events = list(decide(state, message(state) if callable(message) else message).events)
+        for event in events:
+            state = evolve(state, event)
+        pages.append((seq, events, state))
+        seq += len(events)
+    stepwise = {one.view.key: one for first, events, after in pages for one in entries(after, events, first, AT)}
+    whole = entries(state, [event for _, events, _ in pages for event in events], 1, AT)
+    assert stepwise == {one.view.key: one for one in whole}
