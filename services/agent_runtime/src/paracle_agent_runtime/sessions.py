@@ -40,6 +40,8 @@ class Sessions:
     async def leave(self, state: TaskState, tenant: str) -> None:
         """The turn of an ended task is over."""
         job = state.job
+        if session_of(job.task) is None:  # a tool's task has said nothing at all
+            return
         own = state.messages[len(job.history) :]
         completed = state.status is TaskStatus.COMPLETED
         await self._end(job.task, tenant, added(own, state.output) if completed else ())
