@@ -155,4 +155,4 @@ async def test_the_example_works_as_it_stands(system: System, workers: int, tmp_
         run = await system.run("word-ticket", {"text": "to be or not to be to whom"})
         one.terminate()
         assert await asyncio.to_thread(one.wait, 30) == 0
-    assert (run.run.status, run.output) == (RunStatus.COMPLETED, "T-1")
+    assert (run.run.status, run.output) == (RunStatus.COMPLETED, "T-1"), run.error
