@@ -30,6 +30,9 @@ from paracle_domain.strict_json import is_finite
 
 JsonObject = dict[str, JsonValue]
 
+HIGHEST: Final = 2**31 - 2
+"""The highest revision, or number of an event, that can be asked for: what PostgreSQL counts to, and the next fits."""
+
 CATALOG: Final[dict[str, type[Message]]] = {}
 
 

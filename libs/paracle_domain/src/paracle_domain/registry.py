@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from paracle_domain import subjects
 from paracle_domain.agent.spec import AgentSpec
-from paracle_domain.messages import JsonObject, Message, Request, Value
+from paracle_domain.messages import HIGHEST, JsonObject, Message, Request, Value
 from paracle_domain.plan import Plan
 
 type Kind = Literal["Agent", "Tool", "Workflow", "Trigger"]
@@ -90,7 +90,7 @@ class GetSpec(Request[SpecView], service="registry", method="get_spec", answer=S
 
     kind: Kind
     name: str
-    revision: int | None = Field(default=None, ge=1)
+    revision: int | None = Field(default=None, ge=1, le=HIGHEST)
 
 
 class SpecSummary(Value):
@@ -146,7 +146,7 @@ class ListRevisions(
     kind: Kind
     name: str
     limit: int = Field(default=50, ge=1, le=500)
-    before: int | None = Field(default=None, ge=1, description="only revisions older than this one")
+    before: int | None = Field(default=None, ge=1, le=HIGHEST, description="only revisions older than this one")
 
 
 class Ancestor(Value):
@@ -191,7 +191,7 @@ class ResolvePlan(Request[PlanAnswer], service="registry", method="resolve_plan"
 
     workflow: str | None = None
     agent: str | None = None
-    revision: int | None = Field(default=None, ge=1)
+    revision: int | None = Field(default=None, ge=1, le=HIGHEST)
     known_digest: str | None = None
 
     @model_validator(mode="after")

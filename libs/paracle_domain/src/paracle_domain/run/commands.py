@@ -12,7 +12,19 @@ from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import ApprovalId, DeadLetterId, RunId, TaskId
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
-from paracle_domain.messages import Command, Done, Given, JsonObject, Message, Moment, Plain, Request, Sent, Value
+from paracle_domain.messages import (
+    HIGHEST,
+    Command,
+    Done,
+    Given,
+    JsonObject,
+    Message,
+    Moment,
+    Plain,
+    Request,
+    Sent,
+    Value,
+)
 from paracle_domain.plan import Plan
 from paracle_domain.run.labels import Labels
 from paracle_domain.workflow.spec import Approvers, SignalName
@@ -84,7 +96,7 @@ class StartRun(Command, service="orchestrator", verb="start_run"):
 
     workflow: str | None = None
     agent: str | None = None
-    revision: int | None = Field(default=None, ge=1, description="of the workflow; the newest if absent")
+    revision: int | None = Field(default=None, ge=1, le=HIGHEST, description="of the workflow; the newest if absent")
     input: Given = Field(default_factory=dict)
     run_id: RunId | None = None
     labels: Labels = {}
@@ -152,7 +164,9 @@ class ForkRun(Command, service="orchestrator", verb="fork_run"):
 
     run_id: RunId
     from_step: str
-    revision: int | None = Field(default=None, ge=1, description="of the workflow; the old run's plan if absent")
+    revision: int | None = Field(
+        default=None, ge=1, le=HIGHEST, description="of the workflow; the old run's plan if absent"
+    )
     input: Sent = Field(default=None, description="the old run's if absent")
     new_run_id: RunId | None = None
     labels: Labels | None = Field(default=None, description="the old run's if absent")
@@ -431,7 +445,7 @@ class GetRunEvents(Request[RunEvents], service="orchestrator", method="get_run_e
     """A run's events after number `after`."""
 
     run_id: RunId
-    after: int = Field(default=0, ge=0)
+    after: int = Field(default=0, ge=0, le=HIGHEST)
     limit: int = Field(default=500, ge=1, le=5_000)
 
 

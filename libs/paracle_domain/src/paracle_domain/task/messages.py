@@ -13,7 +13,7 @@ from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import RunId, TaskId
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
-from paracle_domain.messages import Command, Json, Message, Received, Request, Value
+from paracle_domain.messages import HIGHEST, Command, Json, Message, Received, Request, Value
 
 
 class TaskStatus(StrEnum):
@@ -120,5 +120,5 @@ class GetTaskEvents(
     """A task's events after number `after`. Tasks of tools that change nothing have none: they are not found."""
 
     task_id: TaskId
-    after: int = Field(default=0, ge=0)
+    after: int = Field(default=0, ge=0, le=HIGHEST)
     limit: int = Field(default=500, ge=1, le=5_000)

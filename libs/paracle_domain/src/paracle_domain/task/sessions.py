@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from paracle_domain.inference.chat import ChatMessage
-from paracle_domain.messages import Done, Message, Request, Value
+from paracle_domain.messages import HIGHEST, Done, Message, Request, Value
 
 SessionId = Annotated[str, StringConstraints(pattern=r"^ses_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
 
@@ -62,7 +62,7 @@ class GetSession(Request[SessionView], service="agent_runtime", method="get_sess
     """A session with its turns after number `after`. Errors: `NotFound`."""
 
     session_id: SessionId
-    after: int = Field(default=0, ge=0, le=2**31 - 1)
+    after: int = Field(default=0, ge=0, le=HIGHEST)
     limit: int = Field(default=100, ge=1, le=1_000)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
-from paracle_domain.messages import Given
+from paracle_domain.messages import HIGHEST, Given
 from paracle_domain.run.labels import MOST, LabelText
 from paracle_domain.subjects import MAX_TOPIC_TOKENS
 from paracle_domain.workflow.spec import Name, Seconds, Spec
@@ -65,7 +65,7 @@ class TriggerSpec(Spec):
 
     description: str = ""
     workflow: Name
-    revision: int | None = Field(default=None, ge=1, description="of the workflow; the newest if absent")
+    revision: int | None = Field(default=None, ge=1, le=HIGHEST, description="of the workflow; the newest if absent")
     input: Given = Field(default_factory=dict, description="of each run; strings may be expressions over `trigger`")
     labels: dict[LabelText, LabelText] = Field(default={}, max_length=MOST - 1)
     schedule: ScheduleSpec | None = None
