@@ -10,13 +10,13 @@ from pydantic import BaseModel
 from paracle_chassis.bus import Bus
 from paracle_domain.envelope import Context
 from paracle_domain.ids import id_from_key, is_id, new_id
-from paracle_domain.messages import Command, Message
+from paracle_domain.messages import HIGHEST, Command, Message
 
 JSON = "application/json"
 RUN_PATTERN: Final = r"^run_[0-7][0-9A-HJKMNP-TV-Z]{25}$"
 NAME_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,62}$"
 # Numbers are looked for in columns of these widths: a larger one is no number of anything.
-MAX_NUMBER: Final = 2**31 - 1
+MAX_NUMBER: Final = HIGHEST
 MAX_POSITION: Final = 2**63 - 1
 _BODY_REF: Final = "#/components/schemas/"
 
