@@ -5,6 +5,7 @@ import operator
 from functools import partial
 
 import pytest
+from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
 from paracle_chassis import receipts
@@ -259,6 +260,22 @@ async def test_a_server_killed_under_load_loses_nothing_that_was_written_through
     await asyncio.to_thread(nats_server.start)
     await publishing
     await eventually(lambda: set(recorder.seen) == set(range(1000)))
+
+
+async def test_streams_in_memory_are_there_again_after_their_server(nats_server: NatsServer, serve):
+    bus = await serve(settings=ServiceSettings(nats_url=nats_server.url))
+    await asyncio.to_thread(nats_server.kill)
+    await asyncio.to_thread(nats_server.start)
+    await eventually(lambda: bus.link.connections == 1)
+
+    async def kept() -> bool:
+        try:
+            await bus.client.jsm().stream_info(subjects.OUTPUT)
+        except (NotFoundError, NatsError):
+            return False
+        return True
+
+    await eventually(kept)
 
 
 async def test_draining_finishes_the_batch_in_hand_and_gives_the_rest_back_at_once(serve):

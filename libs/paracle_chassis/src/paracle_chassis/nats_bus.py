@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, override
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from paracle_chassis import codec, telemetry
+from paracle_chassis import codec, outages, provisioning, telemetry, topology
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.claims import Claims
 from paracle_chassis.consumer import PullConsumer
@@ -25,7 +25,7 @@ from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.topology import ConsumerSpec
 from paracle_domain import subjects
 from paracle_domain.envelope import REPLY_TO, TRACEPARENT, Context, Envelope
-from paracle_domain.errors import DeadlineExceeded, Unavailable
+from paracle_domain.errors import DeadlineExceeded, ParacleError, Unavailable
 from paracle_domain.messages import JsonObject, Message, Request
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class NatsBus(Bus):
         self._server: RpcServer | None = None
         self._listener: Listener | None = None
         self._mailboxes: list[Mailbox] = []
+        self._remaking: asyncio.Task[None] | None = None
 
     @property
     def client(self) -> Client:
@@ -69,6 +70,25 @@ class NatsBus(Bus):
     async def open(self) -> None:
         """Connect; `Unavailable` if NATS does not answer in time."""
         await self.link.open()
+        self.link.on_reconnect(self._start_over)
+
+    def _start_over(self) -> None:
+        self._remaking = asyncio.get_running_loop().create_task(self._remake_streams(), name="streams in memory")
+
+    async def _remake_streams(self) -> None:
+        """Make streams in memory anew: they end with their server, and what is sent to them is confirmed to nobody."""
+        for delay in outages.delays():
+            try:
+                for spec in topology.STREAMS:
+                    if spec.memory:
+                        await provisioning.ensure_stream(self.client, spec, self.link.durability)
+            except Unavailable:
+                await asyncio.sleep(delay)
+            except ParacleError as error:
+                _log.warning("cannot make a stream anew: %s", error)
+                return
+            else:
+                return
 
     async def serve(self, routes: Routes) -> None:
         """Answer, obey and hear what `routes` says; on return, nats-server knows of all of it."""
@@ -100,6 +120,9 @@ class NatsBus(Bus):
         await self._replies.stop()
 
     async def close(self) -> None:
+        if self._remaking is not None:
+            self._remaking.cancel()
+            await asyncio.gather(self._remaking, return_exceptions=True)
         await self.link.close()
 
     async def check(self) -> None:
