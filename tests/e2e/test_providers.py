@@ -14,6 +14,7 @@ from tests.e2e.histories import assert_sound, audit
 from tests.e2e.load import assert_one_key_each, manifests
 from tests.e2e.world import System
 
+from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_anthropic import FakeAnthropic
 from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_chassis.testing.wire import Turn, WireServer, call, cut, fail, page, reset, say
@@ -104,8 +105,12 @@ async def test_structured_output_is_checked_and_mended(system: System, provider:
     ended = await system.invoke(f"shaped-{wire}", "How many?")
     assert_completed(ended, {"answer": 42})
     async with system.client() as client:
-        types = [one.event.type for one in await audit(client, ended.run.run_id)]
-    assert types.count("task.output_rejected") == 1
+
+        async def rejected() -> bool:  # the audit log follows by a moment
+            types = [one.event.type for one in await audit(client, ended.run.run_id)]
+            return types.count("task.output_rejected") == 1
+
+        await eventually(rejected)
 
 
 async def test_output_that_stays_wrong_is_a_failure(system: System, provider: WireServer, wire: str) -> None:
