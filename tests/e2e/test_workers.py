@@ -137,11 +137,7 @@ async def test_an_answer_outlives_nats(system: System, tmp_path: Path) -> None:
             await asyncio.to_thread(system.stack.start, "nats")
             desk.open()
             ended = await client.wait(accepted.run_id)
-    if ended.run.status is RunStatus.FAILED:  # it was not back in time to be heard: then nobody may ask again
-        assert ended.error is not None
-        assert ended.error.code == "effect_in_doubt"
-    else:
-        assert (ended.run.status, ended.output) == (RunStatus.COMPLETED, "c1")
+    assert (ended.run.status, ended.output) == (RunStatus.COMPLETED, "c1")
     assert len(desk.keys("c1")) == 1
 
 

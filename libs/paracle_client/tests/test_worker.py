@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, override
 
 import nats
 import pytest
@@ -323,6 +323,30 @@ async def test_what_takes_too_long_to_stop_is_cut_off_and_in_doubt(nats_url: str
             await client.flush()  # the worker has it before it stops
         assert (await first)[1]["paracle-error"] == "effect_in_doubt"
         assert (await last_word(second))[1].get("paracle-error") == "tool_unavailable", "it never began"
+
+
+class Watched(Worker):
+    """Whose connection the test knows."""
+
+    client: Client
+
+    @override
+    async def _connect(self) -> Client:
+        self.client = await super()._connect()
+        return self.client
+
+
+@pytest.mark.connected
+async def test_an_answer_waits_for_a_caller_who_is_not_back_yet(nats_url: str) -> None:
+    worker = Watched(nats_url)
+    worker.tool()(noted)
+    async with asking(nats_url) as client, worker.serving():
+        inbox = client.new_inbox()
+        await client.publish("paracle.v1.default.rpc.tools.noted", b'{"text": "late"}', inbox)
+        await eventually(lambda: worker.client.stats["out_msgs"] >= 2)  # a sign of life, and the answer
+        await worker.client.flush()
+        words = await client.subscribe(inbox)
+        assert (await last_word(words))[0] == "late"
 
 
 @pytest.mark.connected

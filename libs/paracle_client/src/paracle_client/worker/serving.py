@@ -30,6 +30,8 @@ from paracle_domain.tool.calls import ToolCall
 _log = logging.getLogger(__name__)
 
 BEAT_S: Final = 1.0
+_TELLINGS: Final = 30
+"""How often an answer that nobody heard is given, a second apart: a caller may be longer in coming back than NATS."""
 
 
 class Serving:
@@ -49,6 +51,8 @@ class Serving:
         self._hangups = hangups
         self._calls: dict[str, asyncio.Task[None]] = {}
         self._begun: set[str] = set()
+        self._unheard: dict[str, asyncio.Event] = {}
+        self._telling: set[asyncio.Task[None]] = set()
         self._numbers = 0
 
     async def receive(self, message: Msg) -> None:
@@ -64,14 +68,20 @@ class Serving:
         if (task := self._calls.get(address)) is not None:
             task.cancel()
 
+    def not_heard(self, address: str) -> None:
+        """NATS knew of nobody who listens to what was said last about the call with this address."""
+        if (unheard := self._unheard.get(address)) is not None:
+            unheard.set()
+
     async def finish(self, within_s: float) -> None:
-        """Wait for what is in hand, and cut off what takes longer."""
-        if not self._calls:
-            return
-        _, late = await asyncio.wait(list(self._calls.values()), timeout=within_s)
-        for task in late:
+        """Wait for what is in hand, and cut off what takes longer. All answers have been given once then."""
+        late: set[asyncio.Task[None]] = set()
+        if self._calls:
+            _, late = await asyncio.wait(list(self._calls.values()), timeout=within_s)
+        over = [*late, *self._telling]
+        for task in over:
             task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        await asyncio.gather(*over, return_exceptions=True)
 
     async def _serve(self, message: Msg, address: str) -> None:
         beat = asyncio.create_task(self._beat(message, address))
@@ -83,7 +93,32 @@ class Serving:
         finally:
             beat.cancel()
             self._begun.discard(address)
-        await self._respond(message, body, headers)
+        self._unheard[address] = asyncio.Event()
+        connection = await self._say(message, body, headers, address)
+        telling = asyncio.create_task(self._say_until_heard(connection, message, body, headers, address), name=address)
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+        telling.add_done_callback(lambda _: self._unheard.pop(address))
+
+    async def _say(self, message: Msg, body: bytes, headers: dict[str, str], address: str) -> int | None:
+        """Answer; the number of the connection that it went over, `None` if there is none."""
+        if not self._client.is_connected:
+            return None
+        await self._respond(message, body, headers, address)
+        return self._client.stats["reconnects"]
+
+    async def _say_until_heard(
+        self, connection: int | None, message: Msg, body: bytes, headers: dict[str, str], address: str
+    ) -> None:
+        """Answer again if nobody heard, or NATS went away meanwhile: the caller may only be reconnecting."""
+        unheard = self._unheard[address]
+        for _ in range(_TELLINGS if message.reply else 0):
+            await asyncio.sleep(BEAT_S)
+            stayed = self._client.is_connected and self._client.stats["reconnects"] == connection
+            if stayed and not unheard.is_set():
+                return
+            unheard.clear()
+            connection = await self._say(message, body, headers, address)
 
     async def _beat(self, message: Msg, address: str) -> None:
         while message.reply:
@@ -116,14 +151,14 @@ class Serving:
             broke = InternalError(f"tool {name!r} broke: {type(error).__name__}; its worker's log has the details")
             return _problem(broke)
 
-    async def _respond(self, message: Msg, body: bytes, headers: Mapping[str, str]) -> None:
+    async def _respond(self, message: Msg, body: bytes, headers: Mapping[str, str], address: str = "") -> None:
         if not message.reply:
             return
         try:
-            await self._client.publish(message.reply, body, headers=dict(headers))
+            await self._client.publish(message.reply, body, address, dict(headers))
         except MaxPayloadError:
             large = PayloadTooLarge(f"tool {self._function.name!r} gave {len(body):,} bytes; give a reference instead")
-            await self._respond(message, *_problem(large))
+            await self._respond(message, *_problem(large), address)
         except (NatsError, OSError) as error:
             _log.warning("cannot answer a call of %s: %s", self._function.name, type(error).__name__)
 

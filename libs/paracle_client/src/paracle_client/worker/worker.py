@@ -151,12 +151,15 @@ class Worker:
         hangups = client.new_inbox()
         table = {name: Serving(client, one, slots, threads, hangups) for name, one in self._functions.items()}
 
-        async def hang_up(message: Msg) -> None:
-            if not message.headers:  # else it is the server, saying that nobody heard a sign of life
-                table[message.subject.split(".")[-2]].hang_up(message.subject)
+        async def hear(message: Msg) -> None:
+            one = table[message.subject.split(".")[-2]]
+            if message.headers:  # it is the server, saying that nobody heard
+                one.not_heard(message.subject)
+            else:
+                one.hang_up(message.subject)
 
         try:
-            await client.subscribe(f"{hangups}.>", cb=hang_up)
+            await client.subscribe(f"{hangups}.>", cb=hear)
             taken = [await self._subscribe(client, name, one) for name, one in table.items()]
             await client.flush()
             _log.info("serving %s for tenant %s", ", ".join(table), self._tenant)
