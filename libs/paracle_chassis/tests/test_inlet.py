@@ -156,8 +156,11 @@ async def test_headers_that_are_none_end_no_connection(nats_url: str, head: byte
     await client.flush()
     await sender._send_command(b"HPUB inlet.b %d %d\r\n%bodd\r\n" % (len(head), len(head) + 3, head))
     await sender.publish("inlet.b", b"good")
-    while (await plain.next_msg(5)).data != b"good":
-        pass
+    heard = [(await plain.next_msg(5)).data]
+    while heard[-1] != b"good":  # nats-py drops what it cannot read, or hands it on without headers
+        heard.append((await plain.next_msg(5)).data)
+    assert heard in ([b"good"], [b"odd", b"good"])
+    assert client.is_connected
     await client.close()
     await sender.close()
 

@@ -252,7 +252,9 @@ async def test_a_call_that_nobody_waits_for_is_stopped(nats_url: str) -> None:
         inbox = client.new_inbox()
         await client.subscribe(inbox, cb=heard.put)
         await client.publish("paracle.v1.default.rpc.tools.slow", b"{}", inbox)
-        await client.publish((await heard.get()).reply)
+        sign = await asyncio.wait_for(heard.get(), 10)
+        assert not ended.is_set()
+        await client.publish(sign.reply)
         await asyncio.wait_for(ended.wait(), 10)
 
 

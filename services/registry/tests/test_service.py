@@ -176,7 +176,8 @@ async def test_bad_input_is_refused_with_its_path_and_changes_nothing(
 
 
 async def test_guarded_expressions_may_name_what_may_be_absent(registry: RegistryService) -> None:
-    await apply(registry, ALL.replace("steps.read.output.text }}", "steps.read.output.txt | default('') }}"))
+    text = ALL.replace("steps.read.output.text }}", "steps.read.output.txt | default('') }}")
+    assert {one.change for one in (await apply(registry, text)).results} == {"created"}
 
 
 async def test_an_edit_may_not_break_what_is_stored(registry: RegistryService) -> None:

@@ -133,7 +133,10 @@ async def test_an_edit_of_the_workflow_names_its_triggers_and_holds_them_to_its_
 async def test_a_trigger_of_an_older_revision_is_not_held_to_the_newest(filled: RegistryService) -> None:
     await apply(filled, NIGHTLY.replace("workflow: triage", "workflow: triage\n  revision: 1"))
     await delete(filled, ("Trigger", "mailed"))
-    await apply(filled, TRIAGE.replace("input: {type: object,", "input: {type: object, required: [n],", 1))
+    (done,) = (
+        await apply(filled, TRIAGE.replace("input: {type: object,", "input: {type: object, required: [n],", 1))
+    ).results
+    assert (done.kind, done.revision, done.change) == ("Workflow", 2, "updated")
 
 
 async def test_the_orchestrator_learns_what_changed_since_it_last_asked(filled: RegistryService) -> None:

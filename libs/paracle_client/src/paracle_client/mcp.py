@@ -41,7 +41,7 @@ async def discover(command: Sequence[str], url: str | None) -> list[Tool]:
                 if cursor is None:
                     break
             return found
-    except Exception as error:
+    except Exception as error:  # whatever the server, its process or the SDK comes up with, it cannot be spoken with
         reason = _first(error)
         raise Unavailable(f"the MCP server cannot be spoken with: {type(reason).__name__}: {reason}") from error
 

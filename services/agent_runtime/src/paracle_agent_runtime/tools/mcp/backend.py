@@ -66,7 +66,7 @@ class McpTools:
         meta = None if key is None else {IDEMPOTENCY_META: key}
         try:
             result = await client.call_tool(backend.tool, arguments, meta=meta)  # type: ignore[arg-type]  # it is open
-        except Exception as error:
+        except Exception as error:  # however it broke off, the server may have done what it was asked
             await self._drop(backend.server, session)
             broke = ToolUnavailable(f"MCP server {backend.server!r} broke off: {type(error).__name__}")
             raise OutcomeUnknownError(broke) from error
@@ -92,7 +92,7 @@ class McpTools:
             except ParacleError:
                 await self._drop(name, fresh)
                 raise
-            except Exception as error:
+            except Exception as error:  # however it broke off, nothing was asked of the server yet
                 await self._drop(name, fresh)
                 raise ToolUnavailable(f"MCP server {name!r} does not list its tools: {type(error).__name__}") from error
 
