@@ -237,11 +237,12 @@ async def test_calls_beyond_the_limit_wait_and_late_ones_are_not_carried_out(nat
 @pytest.mark.connected
 async def test_a_call_that_nobody_waits_for_is_stopped(nats_url: str) -> None:
     worker = Worker(nats_url)
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     @worker.tool()
     async def slow() -> None:
         """Wait."""
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -253,6 +254,7 @@ async def test_a_call_that_nobody_waits_for_is_stopped(nats_url: str) -> None:
         await client.subscribe(inbox, cb=heard.put)
         await client.publish("paracle.v1.default.rpc.tools.slow", b"{}", inbox)
         sign = await asyncio.wait_for(heard.get(), 10)
+        await asyncio.wait_for(begun.wait(), 10)
         assert not ended.is_set()
         await client.publish(sign.reply)
         await asyncio.wait_for(ended.wait(), 10)
