@@ -161,7 +161,7 @@ class Worker:
         try:
             await client.subscribe(f"{hangups}.>", cb=hear)
             taken = [await self._subscribe(client, name, one) for name, one in table.items()]
-            await client.flush()
+            await _known(client)
             _log.info("serving %s for tenant %s", ", ".join(table), self._tenant)
             yield
             await self._drain(client, taken, list(table.values()))
@@ -206,6 +206,23 @@ class Worker:
         except (TimeoutError, OSError, NatsError) as error:
             message = f"NATS does not answer (waited {_CONNECT_S:g} s); set PARACLE_NATS_URL to where it listens"
             raise Unavailable(message) from error
+
+
+async def _known(client: Client) -> None:
+    """Wait until NATS has read all that was sent before. Its own `flush` lets a PING overtake what waits to be written.
+
+    Raises
+    ------
+    Unavailable
+        If it does not within ten seconds.
+    """
+    inbox = client.new_inbox()
+    echo = await client.subscribe(inbox, max_msgs=1)
+    await client.publish(inbox)
+    try:
+        await echo.next_msg(_CONNECT_S)
+    except (NatsError, OSError) as error:
+        raise Unavailable(f"NATS does not answer: {type(error).__name__}") from error
 
 
 async def _on_error(error: Exception) -> None:
