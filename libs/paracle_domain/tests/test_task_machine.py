@@ -300,6 +300,7 @@ def test_what_an_earlier_attempt_may_have_done_is_in_doubt():
     first = Play(target_kind="tool", target="pay", input={}).accept()
     second = second_attempt(first, target_kind="tool", target="pay", input={})
     assert second.error.startswith("effect_in_doubt")
+    assert second.error.endswith(f"say so with `paracle effects resolve {second.state.calls[0].key}`")
     again = Play(target_kind="tool", target="save", input={}).accept()
     assert [d.tool for d in second_attempt(again, target_kind="tool", target="save", input={}).directives] == ["save"]
 

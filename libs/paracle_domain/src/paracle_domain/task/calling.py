@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, assert_never
 
@@ -189,9 +190,7 @@ def send(story: Story) -> None:
     intended = [(call, earlier.get(call.key)) for call in story.state.open_calls if call.key and not call.sent]
     doubtful = tuple(call for call, known in intended if known and not known.done and _once(story.state, call))
     if doubtful:
-        reason = "an earlier attempt of the step called it and never heard of its outcome"
-        doubt(story, doubtful, reason)
-        story.fail(doubt_error(doubtful[0], reason))
+        fail_in_doubt(story, doubtful, "an earlier attempt of the step called it and never heard of its outcome")
         return
     for call, known in intended:
         assert call.key is not None
@@ -241,7 +240,7 @@ def tool_failed(story: Story, call: MadeCall, message: told.ToolFailed) -> None:
     ended = ev.ToolReturned(call_id=call.id, tool=call.tool, error=message.error, duration_s=message.duration_s)
     if doubtful and _once(story.state, call):
         story.tell(ended)
-        story.fail(doubt_error(call, message.error.message))
+        story.fail(_doubt_error(call, message.error.message))
     else:
         _tool_ended(story, ended)
 
@@ -260,14 +259,21 @@ def _settle_effect(story: Story, call: MadeCall, message: told.ToolFailed) -> No
             assert_never(message.outcome)
 
 
-def doubt(story: Story, calls: tuple[MadeCall, ...], reason: str) -> None:
+def doubt(story: Story, calls: Sequence[MadeCall], reason: str) -> None:
+    """Nobody knows whether `calls` have had their effects."""
     for call in calls:
         assert call.key is not None
         story.tell(ev.EffectInDoubt(key=call.key, call_id=call.id, tool=call.tool, reason=reason))
 
 
-def doubt_error(call: MadeCall, reason: str) -> ParacleError:
+def fail_in_doubt(story: Story, calls: Sequence[MadeCall], reason: str) -> None:
+    """End a task whose `calls` may have been carried out, and must not be again by themselves."""
+    doubt(story, calls, reason)
+    story.fail(_doubt_error(calls[0], reason))
+
+
+def _doubt_error(call: MadeCall, reason: str) -> ParacleError:
     return errors.EffectInDoubt(
         f"tool {call.tool!r} may or may not have done what it was asked ({reason}); it is at_most_once, so it is not "
-        f"called again. Find out by its key {call.key} what happened"
+        f"called again. Find out what became of it, and say so with `paracle effects resolve {call.key}`"
     )

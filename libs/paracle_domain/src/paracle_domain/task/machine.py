@@ -22,7 +22,7 @@ from paracle_domain.task.calling import (
     call_decided,
     delegate_ended,
     doubt,
-    doubt_error,
+    fail_in_doubt,
     hold_or_intend,
     send,
     tool_failed,
@@ -212,8 +212,7 @@ def _deadline_passed(story: Story, message: told.DeadlinePassed) -> None:
         return
     doubtful = state.in_doubt()
     if doubtful:
-        doubt(story, doubtful, "the time was up while it was being called")
-        story.fail(doubt_error(doubtful[0], "the time was up"))
+        fail_in_doubt(story, doubtful, "the time was up while it was being called")
     else:
         story.tell(_timed_out(state, message.at))
 
@@ -233,7 +232,5 @@ def _resume(story: Story) -> TaskDecision:
     """Ask again for all that was under way, except what may have been done and must not be repeated."""
     doubtful = story.state.in_doubt()
     if doubtful:
-        reason = "the process that called it ended before it answered"
-        doubt(story, doubtful, reason)
-        story.fail(doubt_error(doubtful[0], reason))
+        fail_in_doubt(story, doubtful, "the process that called it ended before it answered")
     return Decision(tuple(story.events), wishes(story.state))
