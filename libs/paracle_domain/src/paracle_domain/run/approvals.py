@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from paracle_domain.errors import (
     ApprovalExpired,
     ApprovalRejected,
-    Conflict,
     DeadlineExceeded,
     ExpressionFailed,
     NotFound,
@@ -16,9 +15,8 @@ from paracle_domain.errors import (
 )
 from paracle_domain.messages import JsonObject
 from paracle_domain.plan import digest_of
-from paracle_domain.run import orders
-from paracle_domain.run.commands import Decision, StepStatus
-from paracle_domain.run.deciding import not_entitled
+from paracle_domain.run import deciding, orders
+from paracle_domain.run.commands import ApprovalStatus, ApprovalView
 from paracle_domain.run.draft import Draft
 from paracle_domain.run.events import ApprovalAsked, ApprovalDecided, ApprovalEscalated
 from paracle_domain.run.inbox import Decide
@@ -67,10 +65,11 @@ def _after(draft: Draft, seconds: float | None) -> datetime | None:
 
 def decide(draft: Draft, message: Decide) -> None:
     """Somebody decided; what does not count changes nothing (`objection` says why)."""
-    state = draft.state
-    if objection(state, message) is not None or _decided(state, message) is not None:
+    view = _shown(draft.state, message.approval_id)
+    after = deciding.decided(view, message, draft.now) if view is not None else None
+    if view is None or after is view or not isinstance(after, ApprovalView):
         return
-    node = draft.nodes[state.aside.approvals[message.approval_id]]
+    node = draft.nodes[view.step]
     draft.happen(
         ApprovalDecided(
             step=node.name,
@@ -80,52 +79,27 @@ def decide(draft: Draft, message: Decide) -> None:
             reason=message.reason,
         )
     )
-    step = draft.step(node)
-    assert step is not None
-    assert isinstance(step.detail, Asked)
-    _conclude(draft, node, step.detail, message)
-    draft.send(orders.show_approval(draft.state, node.name))
-
-
-def _conclude(draft: Draft, node: Node, approval: Asked, message: Decide) -> None:
-    if message.decision == "reject":
+    if after.status is ApprovalStatus.REJECTED:
         reason = f": {message.reason}" if message.reason else ""
         draft.fail(node, ApprovalRejected(f"{message.principal} rejected{reason}").to_info())
-    elif len(approval.decisions) >= approval.asked.quorum:
-        decisions = [decision.model_dump(mode="json") for decision in approval.decisions]
+    elif after.status is ApprovalStatus.APPROVED:
+        decisions = [decision.model_dump(mode="json") for decision in after.decisions]
         draft.complete(node, {"approved": True, "decisions": list(decisions)})
+    draft.send(orders.show_approval(draft.state, node.name))
 
 
 def objection(state: RunState, message: Decide) -> ParacleError | None:
     """Why a decision does not count, or nothing if it does, or did."""
-    name = state.aside.approvals.get(message.approval_id)
-    step = state.steps.get(name) if name is not None else None
-    if step is None or not isinstance(step.detail, Asked):
+    view = _shown(state, message.approval_id)
+    if view is None:
         return NotFound(f"there is no approval {quote(message.approval_id)} in this run", path="approval_id")
-    asked = step.detail.asked
-    if message.digest != asked.digest:
-        return Conflict("this is not what is to be approved; look at it again, and decide upon that", path="digest")
-    if (made := _decided(state, message)) is not None:
-        if made.decision == message.decision:
-            return None
-        return Conflict(f"{message.principal} has decided already: {made.decision}")
-    if step.status is not StepStatus.WAITING:
-        return Conflict(f"approval {message.approval_id} is over: its step is {step.status}")
-    approvers = step.detail.approvers
-    return not_entitled(
-        approvers.principals,
-        approvers.roles,
-        own=asked.own,
-        requested_by=state.started_event.principal,
-        message=message,
-    )
+    return deciding.objection(view, message)
 
 
-def _decided(state: RunState, message: Decide) -> Decision | None:
-    """What the same person decided before."""
-    step = state.steps[state.aside.approvals[message.approval_id]]
-    assert isinstance(step.detail, Asked)
-    return next((made for made in step.detail.decisions if made.principal == message.principal), None)
+def _shown(state: RunState, approval_id: str) -> ApprovalView | None:
+    """The approval as it is shown."""
+    name = state.aside.approvals.get(approval_id)
+    return None if name is None else orders.show_approval(state, name).approval
 
 
 def tick(draft: Draft, node: Node, step: StepState, approval: Asked) -> None:

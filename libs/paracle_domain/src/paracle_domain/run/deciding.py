@@ -1,12 +1,11 @@
-"""Approvals of tool calls: how one stands, and what a decision makes of it. Approval steps keep to the same rules.
+"""What a decision makes of an approval, of a step or of a tool call; and how those of tool calls stand.
 
-The list of approvals is where these live. Every change makes `version_of` greater, so of two who change one at the same
-time, one sees that the other was first.
+The list of approvals is where those of tool calls live. Every change makes `version_of` greater, so of two who change
+one at the same time, one sees that the other was first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from paracle_domain.envelope import ANONYMOUS
@@ -51,17 +50,11 @@ def withdrawn(view: ApprovalView, now: datetime) -> ApprovalView:
 
 def decided(view: ApprovalView, message: Decide, now: datetime) -> ApprovalView | ParacleError:
     """`view` after a decision, or why that does not count. The same person deciding the same again changes nothing."""
-    if message.digest != view.digest:
-        return Conflict("this is not what is to be approved; look at it again, and decide upon that", path="digest")
-    made = next((one for one in view.decisions if one.principal == message.principal), None)
-    if made is not None:
-        same = made.decision == message.decision
-        return view if same else Conflict(f"{message.principal} has decided already: {made.decision}")
-    if view.status is not ApprovalStatus.OPEN:
-        return Conflict(f"approval {view.approval_id} is over: it is {view.status}")
-    refused = not_entitled(view.principals, view.roles, own=view.own, requested_by=view.requested_by, message=message)
+    refused = objection(view, message)
     if refused is not None:
         return refused
+    if _made_by(message.principal, view) is not None:
+        return view
     decision = Decision(principal=message.principal, decision=message.decision, reason=message.reason, at=now)
     view = view.model_copy(update={"decisions": (*view.decisions, decision)})
     if message.decision == "reject":
@@ -69,14 +62,30 @@ def decided(view: ApprovalView, message: Decide, now: datetime) -> ApprovalView 
     return _ended(view, ApprovalStatus.APPROVED, now) if len(view.decisions) >= view.quorum else view
 
 
-def not_entitled(
-    principals: Collection[str], roles: Collection[str], *, own: bool, requested_by: str, message: Decide
-) -> Forbidden | None:
+def objection(view: ApprovalView, message: Decide) -> ParacleError | None:
+    """Why a decision does not count, or nothing if it does, or did."""
+    if message.digest != view.digest:
+        return Conflict("this is not what is to be approved; look at it again, and decide upon that", path="digest")
+    made = _made_by(message.principal, view)
+    if made is not None:
+        same = made.decision == message.decision
+        return None if same else Conflict(f"{message.principal} has decided already: {made.decision}")
+    if view.status is not ApprovalStatus.OPEN:
+        return Conflict(f"approval {view.approval_id} is over: it is {view.status}")
+    return _not_entitled(view, message)
+
+
+def _made_by(principal: str, view: ApprovalView) -> Decision | None:
+    """What the same person decided before."""
+    return next((made for made in view.decisions if made.principal == principal), None)
+
+
+def _not_entitled(view: ApprovalView, message: Decide) -> Forbidden | None:
     """Why whoever decides may not."""
-    anyone = not principals and not roles
-    if not anyone and message.principal not in principals and not set(roles) & set(message.roles):
+    anyone = not view.principals and not view.roles
+    if not anyone and message.principal not in view.principals and not set(view.roles) & set(message.roles):
         return Forbidden(f"{message.principal} is not among those who may decide this")
-    if not own and message.decision == "approve" and message.principal == requested_by:
+    if not view.own and message.decision == "approve" and message.principal == view.requested_by:
         unknown = "; say who you are to the API, as docs/people.md tells" if message.principal == ANONYMOUS else ""
         return Forbidden(f"{message.principal} started the run, and may not approve it (own: false){unknown}")
     return None
