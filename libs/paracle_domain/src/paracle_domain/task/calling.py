@@ -17,7 +17,7 @@ from paracle_domain.task.delegation import Helper, asked_again, child_id, share
 from paracle_domain.task.inputs import Outcome
 from paracle_domain.task.limits import tool_calls_refused
 from paracle_domain.task.messages import TaskStatus
-from paracle_domain.task.state import MadeCall, TaskState, effect_key, fingerprint
+from paracle_domain.task.state import MadeCall, TaskState, effect_key
 from paracle_domain.task.story import Story
 from paracle_domain.tool.spec import Effect
 
@@ -179,7 +179,7 @@ def _intend(story: Story, call: MadeCall) -> None:
             tool=call.tool,
             revision=story.state.job.tools[call.tool].revision,
             effect=effect,
-            arguments_digest=fingerprint(call.tool, call.arguments),
+            arguments_digest=call.fingerprint,
         )
     )
 

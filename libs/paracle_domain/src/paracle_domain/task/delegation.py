@@ -6,8 +6,6 @@ is left of its parent's: so the limits of a task hold for all that it sets going
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
@@ -20,6 +18,7 @@ from paracle_domain.ids import derive_id
 from paracle_domain.inference.usage import Usage
 from paracle_domain.messages import JsonObject
 from paracle_domain.plan import PlannedAgent
+from paracle_domain.task.fingerprints import fingerprint
 from paracle_domain.task.messages import Allowance, Task, TaskParent
 
 if TYPE_CHECKING:
@@ -115,18 +114,12 @@ def share(limits: Limits, turns_used: int, used: Usage, left_s: float, helpers: 
 
 def asked_again(task: Task, agent: str, value: JsonValue) -> ParacleError | None:
     """Why the agent of `task` may not ask `agent` for `value`: it is too deep down, or all of this was asked before."""
-    line = (*task.lineage, question(task.target, task.input))
+    line = (*task.lineage, fingerprint(task.target, task.input))
     if len(line) > MAX_DEPTH:
         return LimitExceeded(f"delegation goes {MAX_DEPTH} agents deep at most; do it yourself")
-    if line.count(question(agent, value)) >= SAME_QUESTIONS - 1:
+    if line.count(fingerprint(agent, value)) >= SAME_QUESTIONS - 1:
         return LoopDetected(f"agent {agent!r} was asked the very same {SAME_QUESTIONS - 1} times on the way here")
     return None
-
-
-def question(agent: str, value: JsonValue) -> str:
-    """What two tasks of the same agent with the same input have in common."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.blake2b(f"{agent}\x1f{text}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def child_id(task: Task, call_id: str) -> str:
@@ -160,7 +153,7 @@ def child_task(state: TaskState, call: MadeCall) -> Task:
             call_id=call.id,
             agent=task.target,
             depth=len(task.lineage) + 1,
-            lineage=(*task.lineage, question(task.target, task.input)),
+            lineage=(*task.lineage, fingerprint(task.target, task.input)),
         ),
         allowance=given.allowance,
         forked_from=task.forked_from,

@@ -28,9 +28,10 @@ from paracle_domain.task.calling import (
     tool_failed,
     tool_succeeded,
 )
+from paracle_domain.task.fingerprints import fingerprint
 from paracle_domain.task.inputs import TaskInput
 from paracle_domain.task.messages import TaskStatus
-from paracle_domain.task.state import TaskState, fingerprint
+from paracle_domain.task.state import TaskState
 from paracle_domain.task.story import Story, TaskDecision, wishes
 
 MODEL_RETRIES: Final = 6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -20,6 +19,7 @@ from paracle_domain.plan import Plan, PlannedAgent, PlannedTool
 from paracle_domain.task import conversation, prompt
 from paracle_domain.task import events as ev
 from paracle_domain.task.delegation import Helper, limits_of
+from paracle_domain.task.fingerprints import fingerprint
 from paracle_domain.task.messages import Task, TaskStatus
 from paracle_domain.tool.spec import Effect
 
@@ -171,12 +171,6 @@ class TaskState:
     def effect(self, tool: str) -> Effect:
         planned = self.job.tools.get(tool)
         return planned.spec.effect if planned else Effect.NONE
-
-
-def fingerprint(tool: str, arguments: JsonObject) -> str:
-    """What two calls of the same tool with the same arguments have in common."""
-    text = json.dumps(arguments, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.blake2b(f"{tool}\x1f{text}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def effect_key(state: TaskState, call: MadeCall) -> str:
