@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from paracle_client import AsyncClient, Client, wire
+from paracle_client import AsyncClient, Client, calls, wire
 from paracle_domain.errors import (
     Conflict,
     DeadlineExceeded,
@@ -86,6 +86,18 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def seqs(events: Iterator[EventRecord]) -> list[int]:
     return [record.seq for record in events]
+
+
+def test_both_clients_have_every_call_alike() -> None:
+    made = {one for one in vars(calls).values() if getattr(one, "__annotations__", {}).get("return", "")[:5] == "Call["}
+    parts = {calls.events, calls.task_output, calls.settle_all}  # of what takes more than one call
+    for client in (Client, AsyncClient):
+        methods = {one.__name__: one for one in vars(client).values() if inspect.isfunction(one)}
+        assert {one.__name__ for one in made - parts if not one.__name__.startswith("_")} <= {*methods}
+        assert inspect.getdoc(methods["cancel"]) == inspect.getdoc(calls.cancel)
+        told = inspect.signature(methods["cancel"])
+        assert [*told.parameters] == ["self", *inspect.signature(calls.cancel).parameters]
+        assert told.return_annotation == "RunAccepted"
 
 
 def test_who_asks_is_said_if_it_was_told(api: Any, connect: Any) -> None:

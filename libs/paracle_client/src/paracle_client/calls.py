@@ -1,9 +1,15 @@
-"""The REST API as data: each function is one call, with its path and the message that answers it."""
+"""The REST API as data: each function is one call, with its path and the message that answers it.
+
+Both clients have them as their methods (`aio`, `client`): what a call takes and does is said here alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import update_wrapper
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -61,16 +67,35 @@ class Call[R: Message]:
         return {name: value for name, value in self.params.items() if value is not None}
 
 
-def apply(text: str, source: str, *, dry_run: bool) -> Call[Applied]:
+def as_method[M: Callable[..., Any]](method: M, call: Callable[..., Call[Any]]) -> M:
+    """`method` of a client, named, signed and documented as the `call` that it makes."""
+    signature = inspect.signature(call)
+    oneself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    made = signature.replace(
+        parameters=[oneself, *signature.parameters.values()],
+        return_annotation=signature.return_annotation.removeprefix("Call[").removesuffix("]"),
+    )
+    update_wrapper(method, call)
+    method.__signature__ = made  # type: ignore[attr-defined]  # what `inspect` and `help` look at
+    return method
+
+
+# Manifests
+
+
+def apply(text: str, source: str = "manifest", *, dry_run: bool = False) -> Call[Applied]:
+    """Put all manifests of `text` (YAML) in, or none; `source` is what errors call it."""
     params = {"source": source, "dry_run": "true" if dry_run else None}
     return Call("POST", "/v1/manifests", Applied, params, {"content-type": "application/yaml"}, text=text)
 
 
-def delete(plural: Plural, name: str, *, dry_run: bool) -> Call[Applied]:
+def delete(plural: Plural, name: str, *, dry_run: bool = False) -> Call[Applied]:
+    """Take one manifest out, unless others use it; its revisions are kept."""
     return Call("DELETE", f"{_manifests(plural)}/{_part(name)}", Applied, {"dry_run": "true" if dry_run else None})
 
 
-def delete_manifests(text: str, source: str, *, dry_run: bool) -> Call[Applied]:
+def delete_manifests(text: str, source: str = "manifest", *, dry_run: bool = False) -> Call[Applied]:
+    """Take out all that `text` (YAML) names by kind and name, or nothing of it."""
     params = {"source": source, "dry_run": "true" if dry_run else None}
     return Call("POST", "/v1/manifests/delete", Applied, params, {"content-type": "application/yaml"}, text=text)
 
@@ -80,36 +105,52 @@ def _manifests(plural: Plural) -> str:
     return f"/v1/manifests/{plural}" if plural == "triggers" else f"/v1/{plural}"
 
 
-def list_specs(plural: Plural, limit: int, cursor: str | None) -> Call[SpecList]:
+def list_specs(plural: Plural, *, limit: int = 500, cursor: str | None = None) -> Call[SpecList]:
+    """Newest revisions of all `agents`, `tools`, `workflows` or `triggers`, by name."""
     return Call("GET", _manifests(plural), SpecList, {"limit": limit, "cursor": cursor})
 
 
-def get_spec(plural: Plural, name: str, revision: int | None) -> Call[SpecView]:
+def get_spec(plural: Plural, name: str, *, revision: int | None = None) -> Call[SpecView]:
+    """One manifest as it was written: its newest revision, or the one given."""
     return Call("GET", f"{_manifests(plural)}/{_part(name)}", SpecView, {"revision": revision})
 
 
 def revisions(plural: Plural, name: str) -> Call[RevisionList]:
+    """How a manifest came to be what it is, newest first."""
     return Call("GET", f"{_manifests(plural)}/{_part(name)}/revisions", RevisionList)
 
 
 def explain(agent: str) -> Call[Explanation]:
+    """An agent with its inheritance resolved, and which ancestor set each field."""
     return Call("GET", f"/v1/agents/{_part(agent)}/explain", Explanation)
+
+
+# Runs
 
 
 def start_run(
     workflow: str,
-    value: JsonValue,
-    labels: Mapping[str, str],
-    revision: int | None,
-    priority: int | None,
-    key: str | None,
+    value: JsonValue = None,
+    *,
+    labels: Mapping[str, str] | None = None,
+    revision: int | None = None,
+    priority: int | None = None,
+    idempotency_key: str | None = None,
 ) -> Call[RunAccepted]:
-    body = {"input": value, "labels": dict(labels), "revision": revision, "priority": priority}
-    return _start(f"/v1/workflows/{_part(workflow)}/runs", body, key)
+    """Start a run of `workflow` on the input `value`; the same key names the same run for ever.
+
+    Where a limit makes runs wait, the highest `priority` (-100 to 100, else 0) goes first.
+    """
+    given = {} if value is None else value
+    body = {"input": given, "labels": dict(labels or {}), "revision": revision, "priority": priority}
+    return _start(f"/v1/workflows/{_part(workflow)}/runs", body, idempotency_key)
 
 
-def invoke(agent: str, value: JsonValue, labels: Mapping[str, str], key: str | None) -> Call[RunAccepted]:
-    return _start(f"/v1/agents/{_part(agent)}/runs", {"input": value, "labels": dict(labels)}, key)
+def invoke(
+    agent: str, value: JsonValue, *, labels: Mapping[str, str] | None = None, idempotency_key: str | None = None
+) -> Call[RunAccepted]:
+    """Start a run of one agent."""
+    return _start(f"/v1/agents/{_part(agent)}/runs", {"input": value, "labels": dict(labels or {})}, idempotency_key)
 
 
 def _start(path: str, body: Mapping[str, Any], key: str | None) -> Call[RunAccepted]:
@@ -118,18 +159,38 @@ def _start(path: str, body: Mapping[str, Any], key: str | None) -> Call[RunAccep
     return Call("POST", path, RunAccepted, headers={"idempotency-key": key or new_id("run")}, json=given)
 
 
-def get_run(run_id: str, parts: int | None) -> Call[RunView]:
+def get_run(run_id: str, *, parts: int | None = None) -> Call[RunView]:
+    """A run with its steps, as it stands, and the first `parts` items or iterations of each (100, if not given)."""
     return Call("GET", f"/v1/runs/{_part(run_id)}", RunView, {"parts": parts})
 
 
-def statuses(given: RunStatus | Sequence[RunStatus] | None) -> tuple[RunStatus, ...]:
-    """One status, several, or none."""
-    if given is None:
-        return ()
-    return (given,) if isinstance(given, RunStatus) else tuple(given)
+def runs(
+    *,
+    workflow: str | None = None,
+    status: RunStatus | Sequence[RunStatus] | None = None,
+    labels: Mapping[str, str] | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    parent: str | None = None,
+    stuck: bool = False,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> Call[RunPage]:
+    """Runs that meet all that is given, newest first: in one of the statuses, with all of the labels.
 
+    `stuck`: only those that wait for a message which could not be handled (see `dead_letters`).
 
-def list_runs(wanted: RunFilter, limit: int, cursor: str | None) -> Call[RunPage]:
+    A page may be short and still have a `next_cursor`, since a long search rests after a while.
+    """
+    wanted = RunFilter(
+        workflow=workflow,
+        statuses=() if status is None else (status,) if isinstance(status, RunStatus) else tuple(status),
+        labels=dict(labels or {}),
+        created_after=created_after,
+        created_before=created_before,
+        parent=parent,
+        stuck=stuck,
+    )
     params = {
         "workflow": wanted.workflow,
         "status": [status.value for status in wanted.statuses] or None,
@@ -144,15 +205,20 @@ def list_runs(wanted: RunFilter, limit: int, cursor: str | None) -> Call[RunPage
     return Call("GET", "/v1/runs", RunPage, params)
 
 
-def cancel_runs(wanted: RunFilter, reason: str, *, dry_run: bool) -> Call[RunsAccepted]:
+def cancel_runs(
+    wanted: RunFilter, reason: str = "cancelled by request", *, dry_run: bool = False
+) -> Call[RunsAccepted]:
+    """Stop all runs that `wanted` finds, which must name something; how many those are."""
     return _order_many("cancel", wanted, reason, dry_run=dry_run)
 
 
-def resume_runs(wanted: RunFilter, reason: str, *, dry_run: bool) -> Call[RunsAccepted]:
+def resume_runs(wanted: RunFilter, reason: str = "", *, dry_run: bool = False) -> Call[RunsAccepted]:
+    """Go on with all paused runs that `wanted` finds, which must name something; how many those are."""
     return _order_many("resume", wanted, reason, dry_run=dry_run)
 
 
 def diff_runs(left: str, right: str) -> Call[RunsDiff]:
+    """What differs between what two runs pinned: workflow, agents, tools, children and contract, by path."""
     return Call("GET", f"/v1/runs/{_part(left)}/diff", RunsDiff, {"with": right})
 
 
@@ -162,64 +228,97 @@ def _order_many(verb: str, wanted: RunFilter, reason: str, *, dry_run: bool) -> 
 
 
 def events(run_id: str, after: int) -> Call[RunEvents]:
+    """A page of a run's events after number `after`."""
     return Call("GET", f"/v1/runs/{_part(run_id)}/events", RunEvents, {"after": after})
 
 
-def list_sessions(limit: int, cursor: str | None) -> Call[SessionPage]:
-    return Call("GET", "/v1/sessions", SessionPage, {"limit": limit, "cursor": cursor})
-
-
-def get_session(session_id: str, after: int) -> Call[SessionView]:
-    return Call("GET", f"/v1/sessions/{_part(session_id)}", SessionView, {"after": after})
-
-
-def delete_session(session_id: str) -> Call[Done]:
-    return Call("DELETE", f"/v1/sessions/{_part(session_id)}", Done)
-
-
 def task_output(task_id: str) -> Call[TaskOutput]:
+    """What a task says, piece by piece."""
     return Call("GET", f"/v1/tasks/{_part(task_id)}/output", TaskOutput)
 
 
-def cancel(run_id: str, reason: str) -> Call[RunAccepted]:
+def cancel(run_id: str, reason: str = "cancelled by request") -> Call[RunAccepted]:
+    """Stop a run: from the answer on, nothing new of it begins."""
     return Call("POST", f"/v1/runs/{_part(run_id)}/cancel", RunAccepted, json={"reason": reason})
 
 
-def pause(run_id: str, reason: str) -> Call[RunAccepted]:
+def pause(run_id: str, reason: str = "") -> Call[RunAccepted]:
+    """Start nothing new of a run until it is resumed; what runs goes on."""
     return Call("POST", f"/v1/runs/{_part(run_id)}/pause", RunAccepted, json={"reason": reason})
 
 
-def resume(run_id: str, reason: str) -> Call[RunAccepted]:
+def resume(run_id: str, reason: str = "") -> Call[RunAccepted]:
+    """Go on with a paused run."""
     return Call("POST", f"/v1/runs/{_part(run_id)}/resume", RunAccepted, json={"reason": reason})
 
 
-def signal(run_id: str, name: str, payload: JsonValue, key: str | None) -> Call[RunAccepted]:
+def signal(
+    run_id: str, name: str, payload: JsonValue = None, *, idempotency_key: str | None = None
+) -> Call[RunAccepted]:
+    """Tell a run what a `wait` step of it waits for, or will; the same key is one signal."""
     path = f"/v1/runs/{_part(run_id)}/signals/{_part(name)}"
-    return Call("POST", path, RunAccepted, headers={"idempotency-key": key or new_id("msg")}, json={"payload": payload})
+    return Call("POST", path, RunAccepted, headers=_keyed(idempotency_key), json={"payload": payload})
 
 
 def fork(
     run_id: str,
     from_step: str,
-    revision: int | None,
-    value: JsonValue,
-    labels: Mapping[str, str] | None,
-    key: str | None,
-) -> Call[RunAccepted]:
-    body = {"from_step": from_step, "revision": revision, "input": value, "labels": labels and dict(labels)}
-    return _start(f"/v1/runs/{_part(run_id)}/fork", body, key)
-
-
-def list_approvals(
-    status: ApprovalStatus | None,
-    run_id: str | None,
-    workflow: str | None,
-    approver: str | None,
-    limit: int,
-    cursor: str | None,
     *,
-    mine: bool,
+    revision: int | None = None,
+    value: JsonValue = None,
+    labels: Mapping[str, str] | None = None,
+    idempotency_key: str | None = None,
+) -> Call[RunAccepted]:
+    """Start a new run that keeps a run's results, but for `from_step` and all that depends on it.
+
+    What is not given (the workflow's `revision`, the input `value`, `labels`) is the old run's.
+    """
+    body = {"from_step": from_step, "revision": revision, "input": value, "labels": labels and dict(labels)}
+    return _start(f"/v1/runs/{_part(run_id)}/fork", body, idempotency_key)
+
+
+def usage(run_id: str) -> Call[UsageReport]:
+    """Tokens and cost of a run so far, by model, agent and step."""
+    return Call("GET", f"/v1/runs/{_part(run_id)}/usage", UsageReport)
+
+
+def audit(run_id: str, *, after: int = 0) -> Call[AuditPage]:
+    """All that was stored of a run, model calls and tool calls included."""
+    return Call("GET", f"/v1/runs/{_part(run_id)}/audit", AuditPage, {"after": after})
+
+
+# Sessions
+
+
+def sessions(*, limit: int = 50, cursor: str | None = None) -> Call[SessionPage]:
+    """Conversations with agents, newest first. The field `session` of an agent's input begins one or goes on."""
+    return Call("GET", "/v1/sessions", SessionPage, {"limit": limit, "cursor": cursor})
+
+
+def get_session(session_id: str, *, after: int = 0) -> Call[SessionView]:
+    """A conversation with its turns after number `after`, and what each added."""
+    return Call("GET", f"/v1/sessions/{_part(session_id)}", SessionView, {"after": after})
+
+
+def delete_session(session_id: str) -> Call[Done]:
+    """Forget a conversation; a conflict while one of its turns is open."""
+    return Call("DELETE", f"/v1/sessions/{_part(session_id)}", Done)
+
+
+# Approvals
+
+
+def approvals(
+    *,
+    status: ApprovalStatus | None = None,
+    run_id: str | None = None,
+    workflow: str | None = None,
+    approver: str | None = None,
+    mine: bool = False,
+    limit: int = 50,
+    cursor: str | None = None,
 ) -> Call[ApprovalPage]:
+    """Approvals, open ones first, then the newest; `mine`: only those that whoever asks may approve now."""
     params = {
         "status": status and status.value,
         "run_id": run_id,
@@ -233,70 +332,58 @@ def list_approvals(
 
 
 def get_approval(approval_id: str) -> Call[ApprovalView]:
+    """What exactly is asked, of whom, and what was decided."""
     return Call("GET", f"/v1/approvals/{_part(approval_id)}", ApprovalView)
 
 
-def decide(approval_id: str, decision: Verdict, digest: str, reason: str) -> Call[RunAccepted]:
+def decide(approval_id: str, decision: Verdict, *, digest: str, reason: str = "") -> Call[RunAccepted]:
+    """Approve or reject what `digest` stands for: the one of the approval that was looked at."""
     body = {"decision": decision, "digest": digest, "reason": reason}
     return Call("POST", f"/v1/approvals/{_part(approval_id)}/decision", RunAccepted, json=body)
 
 
-def list_triggers(limit: int, cursor: str | None) -> Call[TriggerPage]:
-    return Call("GET", "/v1/triggers", TriggerPage, {"limit": limit, "cursor": cursor})
+# Effects
 
 
-def get_trigger(name: str) -> Call[TriggerView]:
-    return Call("GET", f"/v1/triggers/{_part(name)}", TriggerView)
-
-
-def pause_trigger(name: str, reason: str | None) -> Call[TriggerView]:
-    return Call("POST", f"/v1/triggers/{_part(name)}/pause", TriggerView, json={"reason": reason})
-
-
-def resume_trigger(name: str) -> Call[TriggerView]:
-    return Call("POST", f"/v1/triggers/{_part(name)}/resume", TriggerView)
-
-
-def fire_trigger(name: str, message: JsonValue, key: str | None) -> Call[RunAccepted]:
-    path, headers = f"/v1/triggers/{_part(name)}/fire", {"idempotency-key": key or new_id("msg")}
-    return Call("POST", path, RunAccepted, headers=headers, json={"message": message})
-
-
-def usage(run_id: str) -> Call[UsageReport]:
-    return Call("GET", f"/v1/runs/{_part(run_id)}/usage", UsageReport)
-
-
-def audit(run_id: str, after: int) -> Call[AuditPage]:
-    return Call("GET", f"/v1/runs/{_part(run_id)}/audit", AuditPage, {"after": after})
-
-
-def list_effects(which: EffectFilter, limit: int, cursor: str | None) -> Call[EffectPage]:
+def effects(which: EffectFilter | None = None, *, limit: int = 50, cursor: str | None = None) -> Call[EffectPage]:
+    """Effects of tools (those that fit `which`), the newest first."""
     return Call("GET", "/v1/effects", EffectPage, {**_chosen(which), "limit": limit, "cursor": cursor})
 
 
 def get_effect(key: str) -> Call[EffectView]:
+    """One effect, by its idempotency key."""
     return Call("GET", f"/v1/effects/{_part(key)}", EffectView)
 
 
-def resolve_effect(key: str, outcome: Truth, output: JsonValue, reason: str) -> Call[EffectView]:
+def resolve_effect(key: str, outcome: Truth, *, output: JsonValue = None, reason: str) -> Call[EffectView]:
+    """Say what became of an effect in doubt. Later attempts of the step, and forks from it, believe that."""
     body = {"outcome": outcome, "output": output, "reason": reason}
     return Call("POST", f"/v1/effects/{_part(key)}/resolution", EffectView, json=body)
 
 
-def list_dead_letters(which: DeadLetterFilter, limit: int, cursor: str | None) -> Call[DeadLetterPage]:
+# Dead letters
+
+
+def dead_letters(
+    which: DeadLetterFilter | None = None, *, limit: int = 50, cursor: str | None = None
+) -> Call[DeadLetterPage]:
+    """Messages that could not be handled (those that fit `which`), newest first."""
     return Call("GET", "/v1/dead-letters", DeadLetterPage, {**_chosen(which), "limit": limit, "cursor": cursor})
 
 
-def get_dead_letter(id: str) -> Call[DeadLetterView]:
-    return Call("GET", f"/v1/dead-letters/{_part(id)}", DeadLetterView)
+def dead_letter(letter_id: str) -> Call[DeadLetterView]:
+    """One of them, whole."""
+    return Call("GET", f"/v1/dead-letters/{_part(letter_id)}", DeadLetterView)
 
 
-def redrive(id: str) -> Call[DeadLettersSettled]:
-    return Call("POST", f"/v1/dead-letters/{_part(id)}/redrive", DeadLettersSettled)
+def redrive(letter_id: str) -> Call[DeadLettersSettled]:
+    """Publish it again where it was published first."""
+    return Call("POST", f"/v1/dead-letters/{_part(letter_id)}/redrive", DeadLettersSettled)
 
 
-def drop(id: str, reason: str) -> Call[DeadLettersSettled]:
-    return Call("POST", f"/v1/dead-letters/{_part(id)}/drop", DeadLettersSettled, json={"reason": reason})
+def drop(letter_id: str, reason: str) -> Call[DeadLettersSettled]:
+    """Give it up for good; the audit log keeps who did, and why."""
+    return Call("POST", f"/v1/dead-letters/{_part(letter_id)}/drop", DeadLettersSettled, json={"reason": reason})
 
 
 def settle_all(
@@ -320,8 +407,45 @@ def together(parts: Sequence[DeadLettersSettled]) -> DeadLettersSettled:
     )
 
 
-def _chosen(which: DeadLetterFilter | EffectFilter) -> dict[str, Any]:
-    return which.model_dump(mode="json", exclude_none=True)
+# Triggers
+
+
+def triggers(*, limit: int = 100, cursor: str | None = None) -> Call[TriggerPage]:
+    """Triggers by name, with what they count and when they fire next."""
+    return Call("GET", "/v1/triggers", TriggerPage, {"limit": limit, "cursor": cursor})
+
+
+def get_trigger(name: str) -> Call[TriggerView]:
+    """A trigger with its next times and its last runs."""
+    return Call("GET", f"/v1/triggers/{_part(name)}", TriggerView)
+
+
+def pause_trigger(name: str, reason: str | None = None) -> Call[TriggerView]:
+    """Let a trigger start nothing until it is resumed."""
+    return Call("POST", f"/v1/triggers/{_part(name)}/pause", TriggerView, json={"reason": reason})
+
+
+def resume_trigger(name: str) -> Call[TriggerView]:
+    """Let a paused trigger go on; what it missed meanwhile is not made up for."""
+    return Call("POST", f"/v1/triggers/{_part(name)}/resume", TriggerView)
+
+
+def fire_trigger(name: str, message: JsonValue = None, *, idempotency_key: str | None = None) -> Call[RunAccepted]:
+    """Start one run of a trigger now; `message` is what one on messages takes for one."""
+    path = f"/v1/triggers/{_part(name)}/fire"
+    return Call("POST", path, RunAccepted, headers=_keyed(idempotency_key), json={"message": message})
+
+
+# How it is said
+
+
+def _chosen(which: DeadLetterFilter | EffectFilter | None) -> dict[str, Any]:
+    return {} if which is None else which.model_dump(mode="json", exclude_none=True)
+
+
+def _keyed(key: str | None) -> dict[str, str]:
+    """The key of the caller, or one of its own, so that sending it again does nothing twice."""
+    return {"idempotency-key": key or new_id("msg")}
 
 
 def _part(name: str) -> str:
