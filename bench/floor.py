@@ -22,6 +22,8 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from paracle_chassis.frames import flushed
+
 STREAM, STARTS = "FLOOR", "FLOOR_STARTS"
 _BATCH = 500
 _APPEND = (
@@ -201,7 +203,7 @@ async def load(url: str, runs: int, in_flight: int | None, payload: str, prefix:
             future.set_result(None)
 
     await client.subscribe("floor.done.*", cb=done)
-    await client.flush()
+    await flushed(client)
     window = asyncio.Semaphore(in_flight or runs)
     latencies: list[float] = []
 

@@ -50,7 +50,7 @@ class Load:
         for end in _ENDS:
             subject = subjects.evt(subjects.DEFAULT_TENANT, "run", "*", end)
             inlet.divert(await load.client.subscribe(subject), load._end)
-        await load.client.flush()
+        await frames.flushed(load.client)
         return load
 
     def _end(self, message: Incoming) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
+import nats
 import psutil
 import pytest
+from nats.aio.client import Client as Nats
 from tests.e2e.effects import EffectServer
 from tests.e2e.world import SUMMARY, System
 
@@ -49,6 +51,13 @@ def system(session_system: System) -> System:
     """The stack, with everything running and ready, once."""
     session_system.scale()
     return session_system
+
+
+@pytest.fixture
+async def bare(system: System) -> AsyncIterator[Nats]:
+    """A NATS client that knows nothing of Paracle."""
+    async with await nats.connect(system.stack.nats_url) as client:
+        yield client
 
 
 @pytest.fixture

@@ -10,11 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-import nats
 from nats.aio.msg import Msg
 from tests.e2e.desk import Desk, desk
 from tests.e2e.histories import assert_sound
-from tests.e2e.load import assert_one_key_each
+from tests.e2e.load import assert_one_key_each, events_told
 from tests.e2e.shapes import Shape, manifests, mixed
 from tests.e2e.world import System
 
@@ -153,12 +152,7 @@ class Fleet:
 async def fleet(system: System, label: str) -> AsyncIterator[Fleet]:
     """An empty one, with all workflows in place, that follows its own progress."""
     await asyncio.to_thread(system.apply, manifests(system.effects.port))
-    watcher = await nats.connect(system.stack.nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
-    try:
-        async with desk(system.stack.nats_url) as at:
-            found = Fleet(system, at, label)
-            await watcher.subscribe("paracle.v1.default.evt.run.*.*", cb=found.saw)
-            await watcher.flush()
+    async with desk(system.stack.nats_url) as at:
+        found = Fleet(system, at, label)
+        async with events_told(system, found.saw):
             yield found
-    finally:
-        await watcher.close()

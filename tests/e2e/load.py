@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from tests.e2e.histories import assert_sound
 from tests.e2e.world import MAILS, System, triage_text
 
+from paracle_chassis.frames import flushed
 from paracle_client import AsyncClient
 from paracle_domain.machine import EventRecord
 from paracle_domain.run.commands import RunStatus, RunView, StepStatus
@@ -190,15 +191,19 @@ def assert_one_key_each(keys: dict[str, set[str | None]], steps: tuple[str, ...]
 async def loaded(system: System) -> AsyncIterator[Load]:
     """A load that follows its own progress on the event subjects."""
     await asyncio.to_thread(system.apply, manifests(system.effects.port))
-    watcher = await nats.connect(system.stack.nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
-    try:
-        async with system.client() as client:
-            load = Load(system, client)
-            await watcher.subscribe("paracle.v1.default.evt.run.*.*", cb=load.saw)
-            await watcher.flush()
+    async with system.client() as client:
+        load = Load(system, client)
+        async with events_told(system, load.saw):
             yield load
-    finally:
-        await watcher.close()
+
+
+@asynccontextmanager
+async def events_told(system: System, saw: Callable[[Msg], Awaitable[None]]) -> AsyncIterator[None]:
+    """Within, `saw` is called with each event of a run, whatever is killed meanwhile."""
+    async with await nats.connect(system.stack.nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.1) as watcher:
+        await watcher.subscribe("paracle.v1.default.evt.run.*.*", cb=saw)
+        await flushed(watcher)
+        yield
 
 
 def ended_at(events: list[EventRecord]) -> datetime:

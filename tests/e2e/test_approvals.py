@@ -180,8 +180,7 @@ async def test_from_the_command_line(system: System, ann: AsyncClient) -> None:
 async def test_with_nothing_but_a_nats_client(system: System, ann: AsyncClient) -> None:
     run_id, _ = await begin(ann, "refund")
     one = await asked_for(ann, run_id)
-    client = await nats.connect(system.stack.nats_url)
-    try:
+    async with await nats.connect(system.stack.nats_url) as client:
 
         async def decide(principal: str, roles: str) -> dict[str, Any]:
             body = {"approval_id": one.approval_id, "digest": one.digest, "decision": "approve"}
@@ -194,6 +193,4 @@ async def test_with_nothing_but_a_nats_client(system: System, ann: AsyncClient) 
         assert (await decide("bob", "sales, finance"))["run_id"] == run_id
         asked = await client.request(SHOW, json.dumps({"approval_id": one.approval_id}).encode(), timeout=15)
         assert json.loads(asked.data)["status"] == "approved"
-    finally:
-        await client.close()
     assert (await ended(ann, run_id)).run.status is RunStatus.COMPLETED

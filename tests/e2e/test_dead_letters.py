@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import nats
 import pytest
 import yaml
 from nats.aio.client import Client as Nats
 from tests.e2e.world import System, paracle
 
+from paracle_chassis.frames import flushed
 from paracle_chassis.testing.eventually import eventually
 from paracle_client import AsyncClient
 from paracle_domain import subjects
@@ -77,14 +77,6 @@ async def client(system: System) -> AsyncIterator[AsyncClient]:
         for letter in (await found.dead_letters(limit=500)).letters:
             await found.drop(letter.id, "of another test")
         yield found
-
-
-@pytest.fixture
-async def bare(system: System) -> AsyncIterator[Nats]:
-    """A NATS client that knows nothing."""
-    found = await nats.connect(system.stack.nats_url)
-    yield found
-    await found.close()
 
 
 async def send(bare: Nats, poison: Poison, id: str) -> None:
@@ -210,7 +202,7 @@ async def test_absurd_times_are_nobodys_problem(client: AsyncClient, bare: Nats,
 async def test_a_run_is_stuck_until_its_letter_is_dropped(system: System, client: AsyncClient, bare: Nats) -> None:
     run_id = (await client.start_run("patient")).run_id
     told = await bare.subscribe(subjects.evt(TENANT, "stuck", subjects.ANY, subjects.ANY))
-    await bare.flush()
+    await flushed(bare)
     await send(bare, Poison(subjects.result(TENANT, run_id), b"no json"), new_id("msg"))
 
     async def is_stuck() -> RunView:

@@ -7,12 +7,10 @@ import json
 import re
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
 from nats.aio.client import Client as Nats
 from nats.errors import TimeoutError as NatsTimeout
@@ -35,12 +33,10 @@ def shown(name: str) -> str:
 
 
 @pytest.fixture
-async def client(system: System) -> AsyncIterator[Nats]:
+async def client(system: System, bare: Nats) -> Nats:
     """A bare NATS client; the README's agent and workflow are in."""
     await asyncio.to_thread(system.apply, shown("brief.yaml"))
-    found = await nats.connect(system.stack.nats_url)
-    yield found
-    await found.close()
+    return bare
 
 
 def body(text: str, **more: Any) -> bytes:

@@ -24,21 +24,17 @@ type Outage = Callable[[System], Awaitable[None]]
 
 async def delete_every_stream(system: System) -> None:
     """JetStream forgets everything, also what it was to deliver."""
-    client = await nats.connect(system.stack.nats_url)
-    try:
+    async with await nats.connect(system.stack.nats_url) as client:
         jetstream = client.jsm()
         names = {str(stream.config.name) for stream in await jetstream.streams_info()}
         assert names >= WORKED_ON
         for name in sorted(names):
             await jetstream.delete_stream(name)
-    finally:
-        await client.close()
 
 
 async def delete_every_consumer(system: System) -> None:
     """JetStream forgets how far everybody was."""
-    client = await nats.connect(system.stack.nats_url)
-    try:
+    async with await nats.connect(system.stack.nats_url) as client:
         jetstream = client.jsm()
         for stream in WORKED_ON:
             for consumer in await jetstream.consumers_info(stream):
@@ -46,8 +42,6 @@ async def delete_every_consumer(system: System) -> None:
                     await jetstream.delete_consumer(stream, consumer.name)
                 except NotFoundError:
                     continue  # an ephemeral one, which ended by itself
-    finally:
-        await client.close()
 
 
 async def restart_postgres(system: System) -> None:
@@ -109,9 +103,8 @@ async def test_what_the_audit_log_never_heard_of_is_asked_for(system: System) ->
         async with load.starting(60, chance):
             await load.progress(1)
         await load.ended(LONGEST_S)
-        client = await nats.connect(system.stack.nats_url)
-        await client.jsm().delete_stream("EVENTS")
-        await client.close()
+        async with await nats.connect(system.stack.nats_url) as client:
+            await client.jsm().delete_stream("EVENTS")
         await asyncio.to_thread(system.stack.start, "observability")
         await load.check()
         agents = [one.run_id for one in load.sent if one.shape.name == "agent"]

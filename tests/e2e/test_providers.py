@@ -82,8 +82,7 @@ async def test_tool_calls_go_out_and_their_results_go_back(system: System, provi
 async def test_a_reply_is_streamed_while_it_comes(system: System, provider: WireServer, wire: str) -> None:
     words = "Every word of this reply comes in a piece of its own, and all of them add up to it."
     provider.script(say(words))
-    watcher = await nats.connect(system.stack.nats_url)
-    try:
+    async with await nats.connect(system.stack.nats_url) as watcher:
         pieces = await watcher.subscribe("paracle.v1.default.out.*")
         ended = await system.invoke(f"plain-{wire}", "Speak.")
         assert_completed(ended, words)
@@ -96,8 +95,6 @@ async def test_a_reply_is_streamed_while_it_comes(system: System, provider: Wire
                     deltas.append(Delta.model_validate_json(message.data))
         assert len(deltas) > 5
         assert assemble(deltas).text == words
-    finally:
-        await watcher.close()
 
 
 async def test_structured_output_is_checked_and_mended(system: System, provider: WireServer, wire: str) -> None:

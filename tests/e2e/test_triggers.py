@@ -138,13 +138,10 @@ async def test_a_kill_in_the_middle_of_a_fire_neither_loses_nor_doubles_it(syste
 
 async def kill_in_a_fire(system: System, victim: str) -> None:
     """`kill -9` once a trigger's start is on its way: decided, and not yet settled. Then start it again."""
-    bare = await nats.connect(system.stack.nats_url, allow_reconnect=False, error_cb=_not_heard)
-    try:
+    async with await nats.connect(system.stack.nats_url, allow_reconnect=False, error_cb=_not_heard) as bare:
         starts = await bare.subscribe("paracle.v1.default.cmd.orchestrator.start_run")
         await starts.next_msg(timeout=30)
         system.stack.kill(victim)
-    finally:
-        await bare.close()
     await asyncio.to_thread(system.stack.start, victim)
 
 
@@ -173,15 +170,12 @@ async def test_messages_start_runs_once_whoever_is_killed(system: System) -> Non
     name = "orders-kill"
     await asyncio.to_thread(system.apply, f"{WORKFLOW}---{ON_ORDERS % (name, name)}")
     async with asyncio.timeout(LONGEST_S), system.client() as client:
-        bare = await nats.connect(system.stack.nats_url)
-        try:
+        async with await nats.connect(system.stack.nats_url) as bare:
             for part in range(4):
                 orders = [{"id": f"{part}-{number}", "total": 101} for number in range(25)]
                 await say(bare, f"{name}.new", *orders, {"id": "small", "total": 100}, orders[0])
                 system.stack.kill("orchestrator")
                 await asyncio.to_thread(system.stack.start, "orchestrator")
-        finally:
-            await bare.close()
 
         async def all_there() -> bool:
             return await fired(client, name) == 100
@@ -199,11 +193,8 @@ async def test_what_is_no_json_and_what_a_filter_cannot_judge_are_dead_letters(s
     name = "orders-bad"
     await asyncio.to_thread(system.apply, f"{WORKFLOW}---{ON_ORDERS % (name, name)}")
     async with asyncio.timeout(LONGEST_S), system.client() as client:
-        bare = await nats.connect(system.stack.nats_url)
-        try:
+        async with await nats.connect(system.stack.nats_url) as bare:
             await say(bare, f"{name}.new", b"\xff no json", {"id": 1})
-        finally:
-            await bare.close()
 
         async def reasons() -> bool:
             letters = (await client.dead_letters(limit=100)).letters

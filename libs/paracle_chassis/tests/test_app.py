@@ -14,6 +14,7 @@ from urllib.error import HTTPError
 import pytest
 
 from paracle_chassis.app import Service
+from paracle_chassis.frames import flushed
 from paracle_chassis.routes import Routes
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.contracts.bus import mailbox
@@ -167,7 +168,7 @@ async def test_sigterm_drains_answers_what_was_asked_and_exits_with_0(serve, nat
         bus = await serve()
         asking = asyncio.create_task(bus.call(Echo(text="bye"), Context("acme")))
         await eventually(lambda: len(bus.link.inbox) == 1)
-        await bus.client.flush()
+        await flushed(bus.client)
         running.send_signal(signal.SIGTERM)
         assert (await asking).text == "bye"
         await line(running, "stopped")

@@ -3,7 +3,6 @@
 import asyncio
 import json
 
-import nats
 import pytest
 
 from paracle_chassis.bus import outgoing
@@ -38,72 +37,58 @@ class Beginner:
         return table
 
 
-async def test_a_bare_request_is_answered_by_the_service_not_by_the_stream(serve, nats_url):
+async def test_a_bare_request_is_answered_by_the_service_not_by_the_stream(serve, nats_client):
     await serve(Beginner().routes())
-    client = await nats.connect(nats_url)
-    answer = json.loads((await client.request(SUBJECT, b'{"name": "a"}', timeout=5)).data)
+    answer = json.loads((await nats_client.request(SUBJECT, b'{"name": "a"}', timeout=5)).data)
     assert answer == {"run_id": "a-1", "stream": "COMMANDS", "seq": 1}
-    await client.close()
 
 
-async def test_a_jetstream_publication_takes_the_answer_for_its_acknowledgement(serve, nats_url):
+async def test_a_jetstream_publication_takes_the_answer_for_its_acknowledgement(serve, nats_client):
     await serve(Beginner().routes())
-    client = await nats.connect(nats_url)
-    ack = await client.jetstream().publish(SUBJECT, b'{"name": "a"}', timeout=5)
+    ack = await nats_client.jetstream().publish(SUBJECT, b'{"name": "a"}', timeout=5)
     assert (ack.stream, ack.seq) == ("COMMANDS", 1)
-    await client.close()
 
 
-async def test_a_plain_publication_is_obeyed_and_takes_nobodys_answer(serve, nats_url):
+async def test_a_plain_publication_is_obeyed_and_takes_nobodys_answer(serve, nats_client):
     beginner = Beginner()
     await serve(beginner.routes())
-    client = await nats.connect(nats_url)
-    await client.publish(SUBJECT, b'{"name": "a"}')
-    answer = json.loads((await client.request(SUBJECT, b'{"name": "a"}', timeout=5)).data)
+    await nats_client.publish(SUBJECT, b'{"name": "a"}')
+    answer = json.loads((await nats_client.request(SUBJECT, b'{"name": "a"}', timeout=5)).data)
     assert answer["run_id"] == "a-2"
     assert beginner.names == ["a", "a"]
-    await client.close()
 
 
-async def test_equal_requests_without_ids_are_answered_in_turn(serve, nats_url):
+async def test_equal_requests_without_ids_are_answered_in_turn(serve, nats_client):
     await serve(Beginner().routes())
-    client = await nats.connect(nats_url)
-    answers = await asyncio.gather(*(client.request(SUBJECT, b'{"name": "a"}', timeout=5) for _ in range(5)))
+    answers = await asyncio.gather(*(nats_client.request(SUBJECT, b'{"name": "a"}', timeout=5) for _ in range(5)))
     assert sorted(json.loads(answer.data)["seq"] for answer in answers) == [1, 2, 3, 4, 5]
-    await client.close()
 
 
-async def test_all_who_send_the_same_command_at_once_are_given_its_answer(serve, nats_url):
+async def test_all_who_send_the_same_command_at_once_are_given_its_answer(serve, nats_client):
     bus = await serve(Beginner().routes())
-    client = await nats.connect(nats_url)
     headers = {"Nats-Msg-Id": "one"}
-    bare = [client.request(SUBJECT, b'{"name": "a"}', timeout=5, headers=headers) for _ in range(5)]
+    bare = [nats_client.request(SUBJECT, b'{"name": "a"}', timeout=5, headers=headers) for _ in range(5)]
     answers = await asyncio.gather(*bare)
     assert [json.loads(answer.data)["run_id"] for answer in answers] == ["a-1"] * 5
     ours = [bus.command(Begin(name="b"), Context("acme"), id="two", timeout_s=5) for _ in range(5)]
     assert [answer["run_id"] for answer in await asyncio.gather(*ours)] == ["b-2"] * 5
-    await client.close()
 
 
-async def test_a_bare_request_of_nonsense_is_answered_with_a_problem(serve, nats_url):
+async def test_a_bare_request_of_nonsense_is_answered_with_a_problem(serve, nats_client):
     await serve(Beginner().routes())
-    client = await nats.connect(nats_url)
-    answer = await client.request(SUBJECT, b"{", timeout=5)
+    answer = await nats_client.request(SUBJECT, b"{", timeout=5)
     assert (answer.headers or {})["paracle-error"] == "malformed_message"
     assert json.loads(answer.data)["status"] == 400
-    await client.close()
 
 
-async def test_whichever_replica_obeys_every_request_has_its_one_answer(serve, nats_url):
+async def test_whichever_replica_obeys_every_request_has_its_one_answer(serve, nats_client):
     beginners = [Beginner(), Beginner()]
     for beginner in beginners:
         await serve(beginner.routes())
-    client = await nats.connect(nats_url)
     bodies = [json.dumps({"name": f"n{number}"}).encode() for number in range(40)]
-    answers = await asyncio.gather(*(client.request(SUBJECT, body, timeout=5) for body in bodies))
+    answers = await asyncio.gather(*(nats_client.request(SUBJECT, body, timeout=5) for body in bodies))
     assert [json.loads(answer.data)["run_id"].partition("-")[0] for answer in answers] == [f"n{n}" for n in range(40)]
     assert sorted(beginners[0].names + beginners[1].names) == sorted(f"n{n}" for n in range(40))
-    await client.close()
 
 
 async def test_a_command_sent_before_its_service_is_up_waits_for_it(serve, nats_url):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import nats
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nats.aio.client import Client
 from nats.errors import ConnectionReconnectingError, MaxPayloadError
 
 from paracle_chassis import frames
@@ -25,11 +25,10 @@ def test_a_frame_says_its_own_length_and_no_value_adds_a_header(headers: dict[st
 
 
 @pytest.mark.connected
-async def test_frames_arrive_as_messages(nats_url: str) -> None:
-    client = await nats.connect(nats_url)
-    got = await client.subscribe("frames.*")
+async def test_frames_arrive_as_messages(nats_client: Client) -> None:
+    got = await nats_client.subscribe("frames.*")
     await frames.send(
-        client,
+        nats_client,
         [
             frames.hpub("frames.a", "", {"ce-id": "1", "who": "Ada\r\nevil: yes"}, b"one"),
             frames.hpub("frames.b", "answer.here", {"ce-id": "é"}, b""),
@@ -38,14 +37,12 @@ async def test_frames_arrive_as_messages(nats_url: str) -> None:
     first, second = await got.next_msg(5), await got.next_msg(5)
     assert (first.subject, first.data, first.headers) == ("frames.a", b"one", {"ce-id": "1", "who": "Ada evil: yes"})
     assert (second.subject, second.reply, second.data) == ("frames.b", "answer.here", b"")
-    await client.close()
 
 
 @pytest.mark.connected
-async def test_what_cannot_be_sent_is_said(nats_url: str) -> None:
-    client = await nats.connect(nats_url)
+async def test_what_cannot_be_sent_is_said(nats_client: Client) -> None:
     with pytest.raises(MaxPayloadError):
-        await frames.send(client, [frames.hpub("frames.a", "", {}, bytes(client.max_payload + 1))])
-    await client.close()
+        await frames.send(nats_client, [frames.hpub("frames.a", "", {}, bytes(nats_client.max_payload + 1))])
+    await nats_client.close()
     with pytest.raises(ConnectionReconnectingError):
-        await frames.send(client, [b""])
+        await frames.send(nats_client, [b""])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
 
@@ -10,8 +11,10 @@ import nats
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nats.aio.client import Client as Nats
 from nats.errors import ProtocolError
 
+from paracle_chassis.frames import flushed
 from paracle_chassis.inlet import Incoming, Inlet, read_headers
 from paracle_chassis.testing.eventually import eventually
 
@@ -124,16 +127,22 @@ def test_headers_are_read_as_they_are_meant(head: bytes, wanted: dict[str, str])
     assert read_headers(head) == wanted
 
 
+@pytest.fixture
+async def lasting(nats_url: str) -> AsyncIterator[Nats]:
+    """A connection that does not come back once it is lost."""
+    async with await nats.connect(nats_url, allow_reconnect=False) as client:
+        yield client
+
+
 @pytest.mark.connected
 @pytest.mark.parametrize("word", [b"a\x0bb", b"a\x0cb", b"\xff", "\u0085".encode(), b"a\x1cb"])
-async def test_a_subject_of_any_bytes_ends_no_connection(nats_url: str, word: bytes) -> None:
-    sender = await nats.connect(nats_url)
-    client = await nats.connect(nats_url, allow_reconnect=False)
+async def test_a_subject_of_any_bytes_ends_no_connection(nats_client: Nats, lasting: Nats, word: bytes) -> None:
+    sender, client = nats_client, lasting
     inlet = Inlet.on(client)
     found: list[Incoming] = []
     diverted, plain = await client.subscribe("inlet.a.>"), await client.subscribe("inlet.b.>")
     inlet.divert(diverted, found.append)
-    await client.flush()
+    await flushed(client)
     await sender._send_command(b"PUB inlet.a.%b 3\r\nodd\r\nPUB inlet.b.%b inlet.%b 3\r\nodd\r\n" % (word, word, word))
     await sender.publish("inlet.a.ok", b"good")
     await sender.publish("inlet.b.ok", b"good")
@@ -142,18 +151,15 @@ async def test_a_subject_of_any_bytes_ends_no_connection(nats_url: str, word: by
     await eventually(lambda: len(found) == 2)
     assert [(each.subject, each.data) for each in found] == [(f"inlet.a.{text}", b"odd"), ("inlet.a.ok", b"good")]
     assert [(odd.subject, odd.reply), good.subject] == [(f"inlet.b.{text}", f"inlet.{text}"), "inlet.b.ok"]
-    await client.close()
-    await sender.close()
 
 
 @pytest.mark.connected
 @pytest.mark.parametrize("head", [b"abcd", b"NATS/1.0\r\n", b"NATS/1.0 \xff\r\n\r\n"])
-async def test_headers_that_are_none_end_no_connection(nats_url: str, head: bytes) -> None:
-    sender = await nats.connect(nats_url)
-    client = await nats.connect(nats_url, allow_reconnect=False)
+async def test_headers_that_are_none_end_no_connection(nats_client: Nats, lasting: Nats, head: bytes) -> None:
+    sender, client = nats_client, lasting
     Inlet.on(client)
     plain = await client.subscribe("inlet.b")
-    await client.flush()
+    await flushed(client)
     await sender._send_command(b"HPUB inlet.b %d %d\r\n%bodd\r\n" % (len(head), len(head) + 3, head))
     await sender.publish("inlet.b", b"good")
     heard = [(await plain.next_msg(5)).data]
@@ -161,21 +167,18 @@ async def test_headers_that_are_none_end_no_connection(nats_url: str, head: byte
         heard.append((await plain.next_msg(5)).data)
     assert heard in ([b"good"], [b"odd", b"good"])
     assert client.is_connected
-    await client.close()
-    await sender.close()
 
 
 @pytest.mark.connected
-async def test_a_diverted_subscription_hears_what_others_publish_and_no_other_is_disturbed(nats_url: str) -> None:
-    client = await nats.connect(nats_url)
-    inlet = Inlet.on(client)
+async def test_a_diverted_subscription_hears_what_others_publish_and_no_other_is_disturbed(nats_client: Nats) -> None:
+    inlet = Inlet.on(nats_client)
     found: list[Incoming] = []
-    diverted, plain = await client.subscribe("inlet.a.*"), await client.subscribe("inlet.b")
+    diverted, plain = await nats_client.subscribe("inlet.a.*"), await nats_client.subscribe("inlet.b")
     inlet.divert(diverted, found.append)
     large = b"x" * 500_000
-    await client.publish("inlet.a.1", b"one", headers={"ce-id": "1"})
-    await client.publish("inlet.a.2", large, "reply.to")
-    await client.publish("inlet.b", b"two", headers={"who": "Ada"})
+    await nats_client.publish("inlet.a.1", b"one", headers={"ce-id": "1"})
+    await nats_client.publish("inlet.a.2", large, "reply.to")
+    await nats_client.publish("inlet.b", b"two", headers={"who": "Ada"})
     message = await plain.next_msg(5)
     await eventually(lambda: len(found) == 2)
     assert (message.data, message.headers) == (b"two", {"who": "Ada"})
@@ -185,6 +188,5 @@ async def test_a_diverted_subscription_hears_what_others_publish_and_no_other_is
     ]
     assert found[0].headers == {"ce-id": "1"}
     inlet.forget(diverted)
-    await client.publish("inlet.a.3", b"three")
+    await nats_client.publish("inlet.a.3", b"three")
     assert (await diverted.next_msg(5)).data == b"three"
-    await client.close()

@@ -3,7 +3,6 @@
 import asyncio
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from paracle_chassis import migrations
@@ -11,6 +10,7 @@ from paracle_chassis.migrations import Migration, migrate
 from paracle_chassis.postgres import Database, Queries, create_pool
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.infra import connected, migrated
 from paracle_domain.errors import Conflict, NotFound, Unavailable
 from paracle_embedded import PostgresServer
 
@@ -30,9 +30,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 async def connection(postgres_dsn):
-    found = await asyncpg.connect(postgres_dsn)
-    yield found
-    await found.close()
+    async with connected(postgres_dsn) as found:
+        yield found
 
 
 @pytest.mark.connected
@@ -46,11 +45,8 @@ async def test_what_is_missing_is_applied_in_order_and_once(connection):
 @pytest.mark.connected
 async def test_three_starters_at_once_apply_it_once(postgres_dsn):
     async def start() -> list[Migration]:
-        connection = await asyncpg.connect(postgres_dsn)
-        try:
+        async with connected(postgres_dsn) as connection:
             return await migrate(connection, [FIRST, SECOND])
-        finally:
-            await connection.close()
 
     applied = await asyncio.gather(*(start() for _ in range(3)))
     assert sorted(len(one) for one in applied) == [0, 0, 2]
@@ -106,9 +102,7 @@ async def test_a_service_refuses_an_old_schema_and_says_what_to_run(postgres_dsn
 
 @pytest.mark.connected
 async def test_a_database_that_went_away_is_not_ready_and_comes_back(postgres_server: PostgresServer, package):
-    connection = await asyncpg.connect(postgres_server.dsn)
-    await migrate(connection, migrations.load("paracle_things"))
-    await connection.close()
+    await migrated(postgres_server.dsn, "paracle_things")
     async with Database(ServiceSettings(postgres_dsn=postgres_server.dsn), "paracle_things") as database:
         await database.check()
         await asyncio.to_thread(postgres_server.kill)

@@ -5,12 +5,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import asyncpg
 import nats
 import pytest
 
 from paracle_chassis import provision, provisioning, topology
 from paracle_chassis.provision import Plan, service_dsn
+from paracle_chassis.testing.infra import connected
 from paracle_chassis.topology import ConsumerSpec
 from paracle_domain import subjects
 from paracle_domain.errors import Conflict, InvalidInput, Unavailable
@@ -30,10 +30,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def drop(dsn: str, service: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    await connection.execute(f'drop database if exists "paracle_{service}" with (force)')
-    await connection.execute(f'drop role if exists "paracle_{service}"')
-    await connection.close()
+    async with connected(dsn) as connection:
+        await connection.execute(f'drop database if exists "paracle_{service}" with (force)')
+        await connection.execute(f'drop role if exists "paracle_{service}"')
 
 
 async def test_everything_is_made_once_and_found_right_afterwards(nats_url, session_postgres_dsn, package):
@@ -48,61 +47,52 @@ async def test_everything_is_made_once_and_found_right_afterwards(nats_url, sess
     assert made["schema of sprockets"] == "applied 001_initial"
     again = await provision.provision(replace(plan, services=["sprockets"]))
     assert {change.did for change in again} == {"as it should be"}
-    connection = await asyncpg.connect(service_dsn(session_postgres_dsn, "sprockets", "pw'1"))
-    assert await connection.fetchval("select count(*) from sprockets") == 0
-    assert await connection.fetchval("select current_user") == "paracle_sprockets"
-    await connection.close()
+    async with connected(service_dsn(session_postgres_dsn, "sprockets", "pw'1")) as connection:
+        assert await connection.fetchval("select count(*) from sprockets") == 0
+        assert await connection.fetchval("select current_user") == "paracle_sprockets"
     await drop(session_postgres_dsn, "sprockets")
 
 
-async def test_consumers_of_the_named_services_are_made(nats_url):
+async def test_consumers_of_the_named_services_are_made(nats_url, nats_client):
     await provision.provision(Plan(nats_url=nats_url, services=["orchestrator", "observability"]))
-    client = await nats.connect(nats_url)
-    jetstream = client.jsm()
+    jetstream = nats_client.jsm()
     info = await jetstream.consumer_info(subjects.RESULTS, "orchestrator")
     assert info.config.filter_subject == "paracle.v1.*.result.*"
     assert (await jetstream.stream_info(subjects.COMMANDS)).config.no_ack
     with pytest.raises(nats.js.errors.NotFoundError):
         await jetstream.consumer_info(subjects.TASKS, "agent_runtime")
-    await client.close()
 
 
-async def test_what_may_be_changed_in_place_is_and_the_rest_is_refused(nats_url):
-    client = await nats.connect(nats_url)
+async def test_what_may_be_changed_in_place_is_and_the_rest_is_refused(nats_client):
     spec = topology.stream(subjects.EVENTS)
     assert spec is not None
-    await provisioning.ensure_stream(client, replace(spec, max_age_s=300))
-    changed = await provisioning.ensure_stream(client, spec)
+    await provisioning.ensure_stream(nats_client, replace(spec, max_age_s=300))
+    changed = await provisioning.ensure_stream(nats_client, spec)
     assert changed.did == "updated max_age"
     with pytest.raises(
         Conflict, match=r"stream EVENTS cannot be changed in place \(retention is 'limits', wanted 'work"
     ):
-        await provisioning.ensure_stream(client, replace(spec, work_queue=True))
-    await client.close()
+        await provisioning.ensure_stream(nats_client, replace(spec, work_queue=True))
 
 
-async def test_a_consumer_takes_new_limits(nats_url):
-    client = await nats.connect(nats_url)
+async def test_a_consumer_takes_new_limits(nats_client):
     spec = ConsumerSpec(subjects.EVENTS, "watcher", "paracle.v1.*.evt.>")
-    assert (await provisioning.ensure_consumer(client, spec)).did == "created"
-    assert (await provisioning.ensure_consumer(client, spec)).did == "as it should be"
+    assert (await provisioning.ensure_consumer(nats_client, spec)).did == "created"
+    assert (await provisioning.ensure_consumer(nats_client, spec)).did == "as it should be"
     slower = replace(spec, ack_wait_s=90)
-    assert (await provisioning.ensure_consumer(client, slower, update=False)).did == "as it should be"
-    assert (await provisioning.ensure_consumer(client, slower)).did == "updated ack_wait"
-    await client.close()
+    assert (await provisioning.ensure_consumer(nats_client, slower, update=False)).did == "as it should be"
+    assert (await provisioning.ensure_consumer(nats_client, slower)).did == "updated ack_wait"
 
 
-async def test_relaxed_streams_are_those_that_can_be_rebuilt(nats_url):
+async def test_relaxed_streams_are_those_that_can_be_rebuilt(nats_url, nats_client):
     await provision.provision(Plan(nats_url=nats_url, services=[], relaxed=True))
-    client = await nats.connect(nats_url)
     modes = {
-        name: (await client.jsm().stream_info(name)).config.persist_mode
+        name: (await nats_client.jsm().stream_info(name)).config.persist_mode
         for name in (subjects.TASKS, subjects.RESULTS, subjects.COMMANDS, subjects.EVENTS)
     }
     assert [name for name, mode in modes.items() if mode is not None and "async" in str(mode).lower()] == [
         subjects.TASKS, subjects.RESULTS, subjects.EVENTS,
     ]  # fmt: skip
-    await client.close()
 
 
 async def test_a_server_that_is_not_there_is_named_without_its_password(nats_url):

@@ -6,8 +6,6 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, override
 
@@ -19,6 +17,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from pydantic import BaseModel, Field
 
+from paracle_chassis.frames import flushed
 from paracle_chassis.testing.eventually import eventually
 from paracle_client.worker import ToolCall, ToolFailed, Worker
 from paracle_domain.errors import Conflict, SpecInvalid, Unavailable
@@ -132,15 +131,6 @@ def noted(text: str) -> str:
     return text
 
 
-@asynccontextmanager
-async def asking(url: str) -> AsyncIterator[Client]:
-    client = await nats.connect(url)
-    try:
-        yield client
-    finally:
-        await client.close()
-
-
 async def send_call(client: Client, tool: str, arguments: Any, headers: dict[str, str] | None = None) -> Subscription:
     """Call a tool; what is said about it comes on the subscription."""
     inbox = client.new_inbox()
@@ -168,7 +158,7 @@ async def last_word(words: Subscription) -> tuple[Any, dict[str, str]]:
 async def test_calls_are_answered_by_functions_of_both_kinds(nats_url: str) -> None:
     worker = made()
     worker._url = nats_url
-    async with asking(nats_url) as client, worker.serving():
+    async with await nats.connect(nats_url) as client, worker.serving():
         found, headers = await ask(client, "price", {"orders": [{"sku": "a", "count": 2}]})
         assert (found, headers) == ({"a": 4.0}, {})
         found, _ = await ask(client, "who-am-i", {"loud": True}, **{"paracle-idempotency-key": "k7"})
@@ -198,7 +188,7 @@ async def test_errors_say_whether_something_was_done(nats_url: str) -> None:
         """Say too much."""
         return "x" * (2 << 20)
 
-    async with asking(nats_url) as client, worker.serving():
+    async with await nats.connect(nats_url) as client, worker.serving():
         found, headers = await ask(client, "refuse", {})
         assert (headers["paracle-error"], found["detail"]) == ("tool_failed", "no such city")
         found, headers = await ask(client, "stumble", {})
@@ -223,7 +213,7 @@ async def test_calls_beyond_the_limit_wait_and_late_ones_are_not_carried_out(nat
         running -= 1
         return n
 
-    async with asking(nats_url) as client, worker.serving():
+    async with await nats.connect(nats_url) as client, worker.serving():
         calls = [asyncio.create_task(ask(client, "slow", {"n": n})) for n in range(5)]
         await eventually(lambda: running == 2)
         gone = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
@@ -248,7 +238,7 @@ async def test_a_call_that_nobody_waits_for_is_stopped(nats_url: str) -> None:
         finally:
             ended.set()
 
-    async with asking(nats_url) as client, worker.serving():
+    async with await nats.connect(nats_url) as client, worker.serving():
         heard: asyncio.Queue[Msg] = asyncio.Queue()
         inbox = client.new_inbox()
         await client.subscribe(inbox, cb=heard.put)
@@ -272,7 +262,7 @@ async def test_a_worker_that_stops_finishes_what_it_has(nats_url: str) -> None:
         await gate.wait()
         return "done"
 
-    async with asking(nats_url) as client:
+    async with await nats.connect(nats_url) as client:
         stop = asyncio.Event()
 
         async def serve() -> None:
@@ -319,12 +309,12 @@ async def test_what_takes_too_long_to_stop_is_cut_off_and_in_doubt(nats_url: str
         begun.set()
         await asyncio.Event().wait()
 
-    async with asking(nats_url) as client:
+    async with await nats.connect(nats_url) as client:
         async with worker.serving():
             first = asyncio.create_task(ask(client, "slow", {}))
             await asyncio.wait_for(begun.wait(), 10)
             second = await send_call(client, "slow", {})
-            await client.flush()  # the worker has it before it stops
+            await flushed(client)  # the worker has it before it stops
         assert (await first)[1]["paracle-error"] == "effect_in_doubt"
         assert (await last_word(second))[1].get("paracle-error") == "tool_unavailable", "it never began"
 
@@ -344,11 +334,11 @@ class Watched(Worker):
 async def test_an_answer_waits_for_a_caller_who_is_not_back_yet(nats_url: str) -> None:
     worker = Watched(nats_url)
     worker.tool()(noted)
-    async with asking(nats_url) as client, worker.serving():
+    async with await nats.connect(nats_url) as client, worker.serving():
         inbox = client.new_inbox()
         await client.publish("paracle.v1.default.rpc.tools.noted", b'{"text": "late"}', inbox)
         await eventually(lambda: worker.client.stats["out_msgs"] >= 2)  # a sign of life, and the answer
-        await worker.client.flush()
+        await flushed(worker.client)
         words = await client.subscribe(inbox)
         assert (await last_word(words))[0] == "late"
 
@@ -358,11 +348,11 @@ async def test_a_worker_outlives_nats(nats_server: NatsServer) -> None:
     worker = Worker(nats_server.url)
     worker.tool()(noted)
     async with worker.serving():
-        async with asking(nats_server.url) as client:
+        async with await nats.connect(nats_server.url) as client:
             assert (await ask(client, "noted", {"text": "a"}))[0] == "a"
         nats_server.kill()
         nats_server.start()
-        async with asking(nats_server.url) as client:
+        async with await nats.connect(nats_server.url) as client:
 
             async def served() -> bool:
                 try:

@@ -143,20 +143,18 @@ def test_root_without_user_namespaces_runs_it_as_nobody(monkeypatch: pytest.Monk
 async def test_nats_keeps_acknowledged_messages_over_kill_minus_nine(tmp_path: Path) -> None:
     with NatsServer(tmp_path) as server:
         port = server.port
-        client = await nats.connect(server.url)
-        await client.jetstream().add_stream(StreamConfig(name="KEPT", subjects=["kept.>"]))
-        await client.jetstream().publish("kept.one", b"1")
-        await client.close()
+        async with await nats.connect(server.url) as client:
+            await client.jetstream().add_stream(StreamConfig(name="KEPT", subjects=["kept.>"]))
+            await client.jetstream().publish("kept.one", b"1")
 
         server.kill()
         assert not server.running
         server.start()
 
         assert server.port == port
-        client = await nats.connect(server.url)
-        info = await client.jetstream().stream_info("KEPT")
+        async with await nats.connect(server.url) as client:
+            info = await client.jetstream().stream_info("KEPT")
         assert info.state.messages == 1
-        await client.close()
 
 
 def test_two_at_once_have_ports_and_processes_of_their_own(tmp_path: Path) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
-import asyncpg
 import pytest
 from runtime_world import CONTEXT, Gateway, Orchestrator, World, cancel, says, sent, task
 
@@ -19,7 +17,7 @@ from paracle_agent_runtime.adapters.postgres import (
 )
 from paracle_agent_runtime.app import create_app
 from paracle_agent_runtime.settings import Settings
-from paracle_chassis import migrations, provision
+from paracle_chassis import provision
 from paracle_chassis.app import Service
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.event_store import PostgresEventStore
@@ -28,6 +26,7 @@ from paracle_chassis.postgres import Database, Queries
 from paracle_chassis.routes import Routes
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.infra import OpenBus, migrated
 from paracle_domain import subjects
 from paracle_domain.ids import new_id
 from paracle_domain.machine import EventRecord
@@ -65,9 +64,7 @@ class Observer:
 
 @pytest.fixture
 async def database(postgres_dsn: str) -> AsyncIterator[Database]:
-    connection = await asyncpg.connect(postgres_dsn)
-    await migrations.migrate(connection, migrations.load("paracle_agent_runtime"))
-    await connection.close()
+    await migrated(postgres_dsn, "paracle_agent_runtime")
     async with Database(ServiceSettings(postgres_dsn=postgres_dsn), "paracle_agent_runtime") as found:
         yield found
 
@@ -79,30 +76,36 @@ def leases(database: Database, worker: str) -> PostgresLeases:
 class Fleet:
     """Replicas of the runtime on one NATS and one PostgreSQL; each has its own connection."""
 
-    def __init__(self, settings: ServiceSettings, database: Database, stack: AsyncExitStack) -> None:
-        self.settings, self.database, self.stack = settings, database, stack
+    def __init__(self, settings: ServiceSettings, database: Database, open_bus: OpenBus) -> None:
+        self.settings, self.database, self.open_bus = settings, database, open_bus
+        self._replicas: list[tuple[World, NatsBus]] = []
         self.observer = Observer()
         self.attempts = PostgresAttempts(database.pool, Queries.load("paracle_agent_runtime"))
 
     async def bus(self, name: str, *tables: Routes) -> NatsBus:
-        bus = NatsBus(name, self.settings)
-        await bus.open()
-        self.stack.push_async_callback(bus.close)
+        bus = await self.open_bus(name)
         for table in tables:
             await bus.serve(table)
         return bus
 
     async def replica(self, worker: str) -> tuple[World, NatsBus]:
-        bus = NatsBus("agent_runtime", self.settings)
-        await bus.open()
+        bus = await self.open_bus("agent_runtime")
         store = PostgresEventStore(self.database.pool, TASK_TABLES)
         world = World(bus, store, leases(self.database, worker), self.attempts, beat_s=0.1)
         await world.runtime.__aenter__()
+        self._replicas.append((world, bus))
         await bus.serve(world.routes)
         return world, bus
 
+    async def stop(self) -> None:
+        """Stop the replicas that were not killed."""
+        for world, bus in self._replicas:
+            await bus.drain(1.0)
+            await world.runtime.__aexit__(None, None, None)
+
     async def kill(self, world: World, bus: NatsBus) -> None:
         """As `kill -9` would: nothing is given back, nothing is said any more."""
+        self._replicas.remove((world, bus))
         for loop in world.runtime._loops:
             loop.cancel()
         await bus.close()
@@ -113,12 +116,14 @@ class Fleet:
 
 
 @pytest.fixture
-async def fleet(settings: ServiceSettings, database: Database) -> AsyncIterator[Fleet]:
+async def fleet(settings: ServiceSettings, database: Database, open_bus: OpenBus) -> AsyncIterator[Fleet]:
     await provision.provision(provision.Plan(nats_url=settings.nats_url))
-    async with AsyncExitStack() as stack:
-        made = Fleet(settings, database, stack)
-        await made.bus("observer", made.observer.routes())
+    made = Fleet(settings, database, open_bus)
+    await made.bus("observer", made.observer.routes())
+    try:
         yield made
+    finally:
+        await made.stop()
 
 
 async def test_leases(database: Database):
@@ -188,7 +193,7 @@ async def test_a_task_of_a_killed_process_goes_on_where_it_was(fleet: Fleet):
     await eventually(lambda: len(gateway.asked) == 2)  # the second turn hangs: the first one's tools are done
     await fleet.kill(first, connection)
     gateway._used = 2
-    second, connection = await fleet.replica("wrk_2")
+    second, _ = await fleet.replica("wrk_2")
     await client.publish([sent(job, id="sent again by the sweeper")])
     await eventually(lambda: fleet.observer.results)
     [result] = fleet.observer.results
@@ -199,7 +204,6 @@ async def test_a_task_of_a_killed_process_goes_on_where_it_was(fleet: Fleet):
     assert [asked.call_id for asked in gateway.asked][1:] == [gateway.asked[1].call_id] * 2
     await eventually(lambda: [e.type for e in fleet.observer.events.values()][-1] == "task.completed")
     assert sorted(e.seq for e in fleet.observer.events.values()) == list(range(1, len(fleet.observer.events) + 1))
-    await _stop(second, connection)
 
 
 async def test_a_cancel_reaches_the_replica_that_works_on_the_task(fleet: Fleet):
@@ -207,27 +211,24 @@ async def test_a_cancel_reaches_the_replica_that_works_on_the_task(fleet: Fleet)
     await fleet.bus("orchestrator", Orchestrator().routes())
     await fleet.bus("provider_gateway", gateway.routes())
     client = await fleet.bus("client")
-    first, one = await fleet.replica("wrk_1")
+    first, _ = await fleet.replica("wrk_1")
     job = task("helper", "go")
     await client.publish([sent(job)])
     await eventually(lambda: gateway.asked)
-    second, two = await fleet.replica("wrk_2")
+    second, _ = await fleet.replica("wrk_2")
     result = await second.runtime._canceller.cancel(cancel(job), CONTEXT)
     assert result.status is TaskStatus.CANCELLED
     await eventually(lambda: first.runtime.running == 0)
-    await _stop(first, one)
-    await _stop(second, two)
 
 
 async def test_thousands_of_tool_tasks_leave_no_row(fleet: Fleet):
     await fleet.bus("orchestrator", Orchestrator().routes())
     client = await fleet.bus("client")
-    world, connection = await fleet.replica("wrk_1")
+    await fleet.replica("wrk_1")
     await client.publish([sent(task("look", {"n": n})) for n in range(2_000)])
     await eventually(lambda: len(fleet.observer.results) == 2_000)
     assert {r.status for r in fleet.observer.results} == {TaskStatus.COMPLETED}
     assert await fleet.database.pool.fetchval("select count(*) from tasks") == 0
-    await _stop(world, connection)
 
 
 async def test_the_service_is_composed_as_a_whole(fleet: Fleet, postgres_dsn: str):
@@ -241,9 +242,3 @@ async def test_the_service_is_composed_as_a_whole(fleet: Fleet, postgres_dsn: st
     assert fleet.observer.results[0].output == {"a": 1}
     assert await fleet.database.pool.fetchval("select status from tasks") == "completed"
     assert await fleet.database.pool.fetchval("select count(*) from workers") == 0
-
-
-async def _stop(world: World, bus: NatsBus) -> None:
-    await bus.drain(1.0)
-    await world.runtime.__aexit__(None, None, None)
-    await bus.close()

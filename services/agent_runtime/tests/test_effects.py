@@ -8,17 +8,16 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
-import asyncpg
 import pytest
 from runtime_stage import Stage, script
 from runtime_world import CONTEXT, MemoryEffects, says, sent, task
 
 from paracle_agent_runtime.adapters.effects import PostgresEffects
 from paracle_agent_runtime.ports import Effects
-from paracle_chassis import migrations
 from paracle_chassis.postgres import Database, Queries
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.infra import migrated
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Conflict, InvalidInput, NotFound
 from paracle_domain.ids import derive_id, new_id
@@ -68,9 +67,7 @@ def in_memory() -> Effects:
 
 @pytest.fixture
 async def in_postgres(postgres_dsn: str) -> AsyncIterator[Effects]:
-    connection = await asyncpg.connect(postgres_dsn)
-    await migrations.migrate(connection, migrations.load("paracle_agent_runtime"))
-    await connection.close()
+    await migrated(postgres_dsn, "paracle_agent_runtime")
     async with Database(ServiceSettings(postgres_dsn=postgres_dsn), "paracle_agent_runtime") as database:
         yield PostgresEffects(database.pool, Queries.load("paracle_agent_runtime"))
 

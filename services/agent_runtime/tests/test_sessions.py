@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
-import asyncpg
 import pytest
 from runtime_stage import Stage, again, as_delivered, order, script
 from runtime_world import CONTEXT, Gateway, MemorySessionBook, World, says, sent, task
@@ -16,11 +15,11 @@ from paracle_agent_runtime.adapters.sessions import PostgresSessionBook, Postgre
 from paracle_agent_runtime.ports import SessionBook
 from paracle_agent_runtime.records import facts_of
 from paracle_agent_runtime.session_desk import SessionDesk
-from paracle_chassis import migrations
 from paracle_chassis.event_store import Append, Page, PostgresEventStore
 from paracle_chassis.postgres import Database, Queries
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.infra import migrated
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Conflict, NotFound, ProviderFailed
 from paracle_domain.ids import new_id
@@ -144,9 +143,7 @@ async def test_a_turn_that_keeps_breaking_is_over(stage: Stage, monkeypatch: pyt
 
 @pytest.fixture
 async def database(postgres_dsn: str) -> AsyncIterator[Database]:
-    connection = await asyncpg.connect(postgres_dsn)
-    await migrations.migrate(connection, migrations.load("paracle_agent_runtime"))
-    await connection.close()
+    await migrated(postgres_dsn, "paracle_agent_runtime")
     async with Database(ServiceSettings(postgres_dsn=postgres_dsn), "paracle_agent_runtime") as found:
         yield found
 

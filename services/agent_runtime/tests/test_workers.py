@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -128,10 +129,18 @@ async def test_secrets_are_cut_out_of_what_a_worker_says(tmp_path: Path) -> None
 
 @pytest.fixture
 async def link(settings: ServiceSettings) -> AsyncIterator[Link]:
+    async with opened(settings) as found:
+        yield found
+
+
+@asynccontextmanager
+async def opened(settings: ServiceSettings) -> AsyncIterator[Link]:
     found = Link("agent_runtime", settings)
     await found.open()
-    yield found
-    await found.close()
+    try:
+        yield found
+    finally:
+        await found.close()
 
 
 async def serve(link: Link, *says: Callable[[Msg], Any]) -> None:
@@ -193,11 +202,9 @@ async def test_what_no_message_can_hold_is_not_sent(link: Link) -> None:
 
 @pytest.mark.connected
 async def test_nothing_is_kept_for_later_while_nats_is_away(nats_server: NatsServer) -> None:
-    link = Link("agent_runtime", ServiceSettings(nats_url=nats_server.url))
-    await link.open()
-    nats_server.kill()
-    await eventually(lambda: not link.connected)
-    with pytest.raises(errors.ToolUnavailable, match="NATS is not connected"):
-        await NatsWorkers(link).ask(CALL, b"{}")
-    nats_server.start()
-    await link.close()
+    async with opened(ServiceSettings(nats_url=nats_server.url)) as link:
+        nats_server.kill()
+        await eventually(lambda: not link.connected)
+        with pytest.raises(errors.ToolUnavailable, match="NATS is not connected"):
+            await NatsWorkers(link).ask(CALL, b"{}")
+        nats_server.start()

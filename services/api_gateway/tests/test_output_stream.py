@@ -10,8 +10,8 @@ from paracle_api_gateway.adapters.outputs import NatsOutputs
 from paracle_chassis import provisioning, topology
 from paracle_chassis.bus import outgoing
 from paracle_chassis.nats_bus import NatsBus
-from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.infra import OpenBus
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Unavailable
@@ -29,12 +29,10 @@ def delta(number: int) -> Delta:
 
 
 @pytest.fixture
-async def bus(settings: ServiceSettings):
-    found = NatsBus("provider_gateway", settings)
-    await found.open()
+async def bus(open_bus: OpenBus) -> NatsBus:
+    found = await open_bus("provider_gateway")
     await provisioning.ensure_stream(found.client, STREAM, topology.PLAIN)
-    yield found
-    await found.close()
+    return found
 
 
 @pytest.fixture

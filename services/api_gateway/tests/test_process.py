@@ -15,8 +15,8 @@ from paracle_api_gateway.server import listen
 from paracle_chassis.bus import outgoing
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.routes import Routes
-from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.infra import OpenBus
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
 from paracle_domain.run.commands import GetRunEvents, RunEvents
@@ -26,12 +26,8 @@ CALL = Context(tenant="default")
 
 
 @pytest.fixture
-async def bus(settings: ServiceSettings):
-    found = NatsBus("orchestrator", settings)
-    await found.open()
-    yield found
-    await found.drain(1)
-    await found.close()
+async def bus(open_bus: OpenBus) -> NatsBus:
+    return await open_bus("orchestrator")
 
 
 async def tell(bus: NatsBus, told) -> None:

@@ -2,13 +2,12 @@
 
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 from observability_samples import NOW, ScriptedHistories
 
-from paracle_chassis import migrations
 from paracle_chassis.postgres import Database, Queries
 from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.testing.infra import migrated
 from paracle_observability.adapters.memory import MemoryEventLog
 from paracle_observability.adapters.postgres import PostgresEventLog
 from paracle_observability.ports import EventLog
@@ -23,9 +22,7 @@ def truth() -> ScriptedHistories:
 
 @pytest.fixture
 async def database(postgres_dsn: str) -> AsyncIterator[Database]:
-    connection = await asyncpg.connect(postgres_dsn)
-    await migrations.migrate(connection, migrations.load("paracle_observability"))
-    await connection.close()
+    await migrated(postgres_dsn, "paracle_observability")
     settings = ServiceSettings(postgres_dsn=postgres_dsn)
     async with Database(settings, "paracle_observability") as found:
         yield found

@@ -2,18 +2,17 @@
 
 from dataclasses import replace
 
-import asyncpg
-import nats
 import pytest
+from nats.aio.client import Client
 from observability_samples import RUN, TASK, record, replied
 
-from paracle_chassis import migrations, topology
+from paracle_chassis import topology
 from paracle_chassis.bus import outgoing
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.provisioning import ensure_stream
 from paracle_chassis.routes import Routes
-from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.infra import OpenBus, migrated
 from paracle_chassis.testing.sample import Note
 from paracle_domain import subjects
 from paracle_domain.audit import GetAudit, GetUsage
@@ -31,24 +30,16 @@ CALL = Context(tenant="default", principal="alice")
 
 
 @pytest.fixture
-async def bus(nats_url: str, settings: ServiceSettings):
-    client = await nats.connect(nats_url)
+async def bus(nats_client: Client, open_bus: OpenBus) -> NatsBus:
     for stream in topology.STREAMS:
         if stream.name in {subjects.EVENTS, subjects.DEADLETTERS}:
-            await ensure_stream(client, stream)
-    await client.close()
-    found = NatsBus("orchestrator", settings)
-    await found.open()
-    yield found
-    await found.drain(1)
-    await found.close()
+            await ensure_stream(nats_client, stream)
+    return await open_bus("orchestrator")
 
 
 @pytest.fixture
 async def service(bus: NatsBus, nats_url: str, postgres_dsn: str):
-    connection = await asyncpg.connect(postgres_dsn)
-    await migrations.migrate(connection, migrations.load("paracle_observability"))
-    await connection.close()
+    await migrated(postgres_dsn, "paracle_observability")
     settings = Settings(nats_url=nats_url, postgres_dsn=postgres_dsn, sweep_interval_s=0.1, sweep_quiet_s=0.1)
     async with create_app(settings).running() as found:
         yield found
@@ -86,9 +77,7 @@ async def test_nonsense_goes_to_the_dead_letters_and_blocks_nobody(bus: NatsBus,
     await eventually(dead)
 
 
-async def test_events_that_were_never_published_are_fetched_from_their_owners(
-    bus: NatsBus, service, settings: ServiceSettings
-):
+async def test_events_that_were_never_published_are_fetched_from_their_owners(bus: NatsBus, service, open_bus: OpenBus):
     history = [record(1, "run.started"), record(2), record(3, "run.completed")]
     calls = [replied(1), replied(2), record(3, "task.completed", entity="task", id=TASK)]
 
@@ -103,16 +92,13 @@ async def test_events_that_were_never_published_are_fetched_from_their_owners(
     await bus.serve(routes)
     runtime = Routes("agent_runtime")
     runtime.rpc(GetTaskEvents, task_events)
-    other = NatsBus("agent_runtime", settings)
-    await other.open()
+    other = await open_bus("agent_runtime")
     await other.serve(runtime)
     await bus.publish(list(published(history[0], calls[1])))
     found = await eventually(lambda: audit(bus, 6))
     for entity in ("run", "task"):
         assert sorted(item.event.seq for item in found if item.event.entity == entity) == [1, 2, 3]
     assert (await bus.call(GetUsage(run_id=RUN), CALL)).total.model_calls == 2
-    await other.drain(1)
-    await other.close()
 
 
 async def test_what_a_run_said_follows_from_its_history(bus: NatsBus, service):
@@ -141,7 +127,7 @@ async def test_what_a_run_said_follows_from_its_history(bus: NatsBus, service):
 
 
 async def test_a_dead_letter_outlives_its_stream_and_its_object_and_is_redriven(
-    bus: NatsBus, service, settings: ServiceSettings
+    bus: NatsBus, service, open_bus: OpenBus
 ):
     """A large body, so that it travels by claim check; what it is redriven from is observability's own."""
     refusing = True
@@ -152,8 +138,7 @@ async def test_a_dead_letter_outlives_its_stream_and_its_object_and_is_redriven(
             raise Conflict("not welcome")
         seen.extend((delivery.envelope.id, delivery.decode(Note).text) for delivery in batch)
 
-    worker = NatsBus("testing", settings)
-    await worker.open()
+    worker = await open_bus("testing")
     table = Routes("testing")
     table.mailbox(stream=subjects.TASKS, durable="testing", filter="paracle.v1.*.task.agents", handler=handle)
     await worker.serve(table)
@@ -182,8 +167,6 @@ async def test_a_dead_letter_outlives_its_stream_and_its_object_and_is_redriven(
 
     (event,) = await eventually(audited)
     assert (event.event.type, event.principal) == ("dead_letter.redriven", "alice")
-    await worker.drain(1)
-    await worker.close()
 
 
 async def test_a_letter_of_a_stream_that_was_made_anew_takes_no_other_with_it(bus: NatsBus, service):

@@ -18,6 +18,9 @@ from trigger_desk import TriggerDesk
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.inlet import Incoming
+from paracle_chassis.postgres import create_pool
+from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.testing.infra import migrated
 from paracle_chassis.testing.memory_store import MemoryEventStore
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
@@ -295,3 +298,11 @@ async def trigger_desk() -> AsyncIterator[TriggerDesk]:
     await found.open()
     yield found
     await found.bus.drain()
+
+
+@pytest.fixture
+async def pool(postgres_dsn: str) -> AsyncIterator[Any]:
+    """Connections to a database with the orchestrator's tables."""
+    await migrated(postgres_dsn, "paracle_orchestrator")
+    async with create_pool(ServiceSettings(postgres_dsn=postgres_dsn)) as pool:
+        yield pool

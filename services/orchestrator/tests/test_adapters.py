@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from paracle_chassis import migrations
-from paracle_chassis.postgres import Queries, create_pool
-from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.postgres import Queries
 from paracle_orchestrator.adapters.postgres import PostgresPlanStore
 
 pytestmark = pytest.mark.connected
 AT = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-async def pool(postgres_dsn: str) -> AsyncIterator[Any]:
-    async with create_pool(ServiceSettings(postgres_dsn=postgres_dsn)) as pool:
-        async with pool.acquire() as connection:
-            await migrations.migrate(connection, migrations.load("paracle_orchestrator"))
-        yield pool
 
 
 async def test_plans_are_kept_once(pool: Any, tools: Any) -> None:

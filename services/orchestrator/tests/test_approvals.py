@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -11,10 +10,8 @@ from typing import Any
 import pytest
 from approvals_memory import AT, ApprovalsInMemory, approval
 
-from paracle_chassis import migrations
 from paracle_chassis.event_store import Append, EventStore, Page, PostgresEventStore
-from paracle_chassis.postgres import Queries, create_pool
-from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.postgres import Queries
 from paracle_chassis.testing.memory_store import MemoryEventStore
 from paracle_domain.envelope import Context
 from paracle_domain.errors import InvalidInput, NotFound
@@ -52,14 +49,6 @@ class World:
         page = await self.approvals.page(ListApprovals(**query), call)
         assert page.next_cursor is None
         return [one.step for one in page.approvals]
-
-
-@pytest.fixture
-async def pool(postgres_dsn: str) -> AsyncIterator[Any]:
-    async with create_pool(ServiceSettings(postgres_dsn=postgres_dsn)) as pool:
-        async with pool.acquire() as connection:
-            await migrations.migrate(connection, migrations.load("paracle_orchestrator"))
-        yield pool
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.connected)])

@@ -6,13 +6,14 @@ import asyncio
 import threading
 from typing import Any
 
-import nats
 import pytest
+from nats.aio.client import Client
 
 from paracle_chassis.bus import outgoing
-from paracle_chassis.nats_bus import NatsBus
+from paracle_chassis.frames import flushed
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.infra import OpenBus
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
 from paracle_domain.plan import Plan
@@ -115,39 +116,30 @@ async def test_nobody_waits_for_a_machine_that_is_made_ready(
 
 
 @pytest.mark.connected
-async def test_a_change_is_heard_before_the_start_that_follows_it(settings: ServiceSettings) -> None:
-    bus, registry = NatsBus("orchestrator", settings), NatsBus("registry", settings)
-    await bus.open()
-    await registry.open()
-    seen: list[object] = []
-    user = await nats.connect(settings.nats_url)
+async def test_a_change_is_heard_before_the_start_that_follows_it(open_bus: OpenBus, nats_client: Client) -> None:
+    bus, registry = await open_bus("orchestrator"), await open_bus("registry")
+    seen: asyncio.Queue[object] = asyncio.Queue()
     async with RegistryNews(bus.link) as news:
-        before = news.age
-        assert before is not None
+        last: object = news.age
+        assert last is not None
         starts = await bus.client.subscribe("starts")
-        bus.link.inlet.divert(starts, lambda _: seen.append(news.age))
-        await bus.link.check()
-        for _ in range(20):
+        bus.link.inlet.divert(starts, lambda _: seen.put_nowait(news.age))
+        await flushed(bus.client)
+        for _ in range(100):
             told = outgoing(changed_subject("acme"), SpecsChanged(), CALL, source="paracle/test")
             await registry.broadcast(told)
-            await registry.link.check()  # as whoever is answered by the registry knows
-            await user.publish("starts")
-            await user.flush()
-        await eventually(lambda: len(seen) == 20)
-        assert len({before, *seen}) == 21
-        last = seen[-1]
-        await user.publish(subjects.evt("acme", "workflow", "w", "revised"))
+            await flushed(registry.client)  # as whoever is answered by the registry knows
+            await nats_client.publish("starts")
+            age = await seen.get()
+            assert age != last
+            last = age
+        await nats_client.publish(subjects.evt("acme", "workflow", "w", "revised"))
         await eventually(lambda: news.age != last)
     assert news.age is None
-    await user.close()
-    for one in (bus, registry):
-        await one.close()
 
 
 @pytest.mark.connected
-async def test_in_a_cluster_nothing_is_remembered(settings: ServiceSettings) -> None:
-    bus = NatsBus("orchestrator", settings.model_copy(update={"nats_replicas": 3}))
-    await bus.open()
+async def test_in_a_cluster_nothing_is_remembered(open_bus: OpenBus, settings: ServiceSettings) -> None:
+    bus = await open_bus("orchestrator", settings.model_copy(update={"nats_replicas": 3}))
     async with RegistryNews(bus.link) as news:
         assert news.age is None
-    await bus.close()

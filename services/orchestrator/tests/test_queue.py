@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from approvals_memory import ApprovalsInMemory
 
-from paracle_chassis import migrations
 from paracle_chassis.event_store import PostgresEventStore
 from paracle_chassis.postgres import Queries, create_pool
 from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.testing.infra import migrated
 from paracle_domain.envelope import Context
 from paracle_domain.ids import new_id
 from paracle_domain.plan import Plan
@@ -34,9 +34,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 async def pool(postgres_dsn: str) -> AsyncIterator[Any]:
+    await migrated(postgres_dsn, "paracle_orchestrator")
     async with create_pool(ServiceSettings(postgres_dsn=postgres_dsn, postgres_pool_size=8)) as pool:
-        async with pool.acquire() as connection:
-            await migrations.migrate(connection, migrations.load("paracle_orchestrator"))
         yield pool
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from paracle_chassis import migrations
 from paracle_chassis.event_store import Append, Page, PostgresEventStore
-from paracle_chassis.postgres import Queries, create_pool
-from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.postgres import Queries
 from paracle_domain.envelope import Context
 from paracle_domain.errors import NotFound, Unavailable
 from paracle_domain.ids import new_id
@@ -152,14 +150,6 @@ async def test_a_second_life_is_not_mixed_with_the_first(desk: Any, replica: Any
 
 
 # ── on PostgreSQL ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-async def pool(postgres_dsn: str) -> AsyncIterator[Any]:
-    async with create_pool(ServiceSettings(postgres_dsn=postgres_dsn)) as pool:
-        async with pool.acquire() as connection:
-            await migrations.migrate(connection, migrations.load("paracle_orchestrator"))
-        yield pool
 
 
 @pytest.fixture

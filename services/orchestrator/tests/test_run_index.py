@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -46,14 +46,6 @@ def shelf(request: pytest.FixtureRequest) -> Shelf:
         return Shelf(memory, RunsInMemory(memory), RunsInMemory(memory))
     pool = request.getfixturevalue("pool")
     return Shelf(PostgresEventStore(pool, RUN_TABLES), index_of(pool), index_of(pool, most_sifted=2))
-
-
-@pytest.fixture
-async def pool(postgres_dsn: str) -> AsyncIterator[Any]:
-    async with create_pool(ServiceSettings(postgres_dsn=postgres_dsn)) as pool:
-        async with pool.acquire() as connection:
-            await migrations.migrate(connection, migrations.load("paracle_orchestrator"))
-        yield pool
 
 
 def index_of(pool: Any, **more: int) -> PostgresRunIndex:

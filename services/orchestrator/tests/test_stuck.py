@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,13 +9,11 @@ import pytest
 from stuck_memory import StuckInMemory
 from stuck_samples import AT, CALL, buried, mail, stuck_of
 
-from paracle_chassis import migrations
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.event_store import Append, EventStore, Page, PostgresEventStore
 from paracle_chassis.inlet import Incoming
-from paracle_chassis.postgres import Queries, create_pool
+from paracle_chassis.postgres import Queries
 from paracle_chassis.receipts import NoReceipt
-from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.memory_store import MemoryEventStore
 from paracle_domain import subjects
 from paracle_domain.dead_letters import DEAD_SUBJECT, LetterGone, dead_letter_id
@@ -74,14 +71,6 @@ class World:
 
     async def wake_at(self, run_id: str) -> datetime | None:
         return (await self.store.load([run_id]))[run_id].wake_at
-
-
-@pytest.fixture
-async def pool(postgres_dsn: str) -> AsyncIterator[Any]:
-    async with create_pool(ServiceSettings(postgres_dsn=postgres_dsn)) as pool:
-        async with pool.acquire() as connection:
-            await migrations.migrate(connection, migrations.load("paracle_orchestrator"))
-        yield pool
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.connected)])

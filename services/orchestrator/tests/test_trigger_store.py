@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 from trigger_memory import MemoryTriggerStore
 
-from paracle_chassis import migrations
 from paracle_chassis.event_store import Append, Page, PostgresEventStore
-from paracle_chassis.postgres import Queries, create_pool
-from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.postgres import Queries
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import id_from_key
 from paracle_domain.plan import Plan, PlannedWorkflow
@@ -74,14 +72,6 @@ def _learn(tenant: str, known: Trigger | None, changed: TriggerChange) -> Trigge
 
 def change(name: str = "t", revision: int = 1, spec: Any = MINUTELY, **more: Any) -> TriggerChange:
     return TriggerChange(name=name, revision=revision, spec=spec, author="ann", at=AT, version=revision, **more)
-
-
-@pytest.fixture
-async def pool(postgres_dsn: str) -> AsyncIterator[Any]:
-    async with create_pool(ServiceSettings(postgres_dsn=postgres_dsn)) as pool:
-        async with pool.acquire() as connection:
-            await migrations.migrate(connection, migrations.load("paracle_orchestrator"))
-        yield pool
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.connected)])

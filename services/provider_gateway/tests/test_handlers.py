@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-import nats
 import pytest
+from nats.aio.client import Client
 from provider_gateway_samples import TASK, ask
 
 from paracle_chassis.bus import outgoing
+from paracle_chassis.frames import flushed
 from paracle_chassis.nats_bus import NatsBus
-from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
+from paracle_chassis.testing.infra import OpenBus
 from paracle_chassis.testing.wire import Turn, say
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
@@ -34,35 +35,32 @@ async def provider() -> AsyncIterator[FakeOpenAI]:
 
 
 @pytest.fixture
-async def bus(nats_url: str, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NatsBus]:
+async def bus(
+    nats_url: str, open_bus: OpenBus, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[NatsBus]:
     """A caller's bus, with the service running behind NATS."""
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     settings = GatewaySettings(nats_url=nats_url, compatible_base_url=provider.url)
-    caller = NatsBus("agent_runtime", ServiceSettings(nats_url=nats_url))
     async with create_app(settings).running():
-        await caller.open()
-        yield caller
-        await caller.close()
+        yield await open_bus("agent_runtime")
 
 
-async def test_a_call_over_rpc_streams_to_its_task(bus: NatsBus, provider: FakeOpenAI, nats_url: str):
+async def test_a_call_over_rpc_streams_to_its_task(bus: NatsBus, provider: FakeOpenAI, nats_client: Client):
     provider.script(say("Words in many pieces."))
     heard: list[Delta] = []
-    client = await nats.connect(nats_url)
 
     async def hear(message) -> None:
         found = Delta.decode(message.data)
         assert isinstance(found, Delta)
         heard.append(found)
 
-    await client.subscribe(subjects.out("acme", TASK), cb=hear)
-    await client.flush()
+    await nats_client.subscribe(subjects.out("acme", TASK), cb=hear)
+    await flushed(nats_client)
     answer = await bus.call(ask(stream_to=TASK), CONTEXT, timeout_s=20)
     assert answer.message.text == "Words in many pieces."
     await eventually(lambda: heard and heard[-1].change.type == "end")
     assert assemble(heard) == answer.message
-    await client.close()
 
 
 async def test_an_abort_is_heard(bus: NatsBus, provider: FakeOpenAI):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
-import asyncpg
 import pytest
 from registry_memory import MemorySpecStore
 
-from paracle_chassis import migrations
 from paracle_chassis.postgres import Database, Queries
 from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.testing.infra import migrated
 from paracle_registry.adapters.postgres import PostgresSpecStore
 from paracle_registry.ports import Revision, SpecStore
 from paracle_registry.service import RegistryService
@@ -34,9 +33,7 @@ class Announcements:
 
 @pytest.fixture
 async def database(postgres_dsn: str) -> AsyncIterator[Database]:
-    connection = await asyncpg.connect(postgres_dsn)
-    await migrations.migrate(connection, migrations.load("paracle_registry"))
-    await connection.close()
+    await migrated(postgres_dsn, "paracle_registry")
     async with Database(ServiceSettings(postgres_dsn=postgres_dsn), "paracle_registry") as found:
         yield found
 

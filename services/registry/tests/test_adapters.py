@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import asyncpg
-import nats
 import pytest
+from nats.aio.client import Client
 from registry_samples import ALL
 
-from paracle_chassis import migrations
 from paracle_chassis.bus import Outgoing
-from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.provision import Plan as Provisioning
 from paracle_chassis.provision import provision
 from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.infra import OpenBus, migrated
 from paracle_domain.envelope import Context
 from paracle_domain.errors import SpecInvalid
 from paracle_domain.machine import EventRecord
@@ -50,16 +48,15 @@ async def test_events_say_what_was_revised_by_whom() -> None:
 
 
 @pytest.mark.connected
-async def test_the_whole_service_over_nats_and_postgres(nats_url: str, postgres_dsn: str) -> None:
-    connection = await asyncpg.connect(postgres_dsn)
-    await migrations.migrate(connection, migrations.load("paracle_registry"))
-    await connection.close()
+async def test_the_whole_service_over_nats_and_postgres(
+    nats_url: str, nats_client: Client, open_bus: OpenBus, postgres_dsn: str
+) -> None:
+    await migrated(postgres_dsn, "paracle_registry")
     await provision(Provisioning(nats_url=nats_url, services=["registry"]))
     settings = Settings(nats_url=nats_url, postgres_dsn=postgres_dsn, outbox_interval_s=0.1)
     call = Context("default", principal="ann")
-    caller = NatsBus("tester", settings)
+    caller = await open_bus("tester")
     async with create_app(settings).running():
-        await caller.open()
         applied = await caller.call(ApplyManifests(text=ALL, source="t.yaml"), call)
         assert [item.change for item in applied.results] == ["created"] * 4
         answer = await caller.call(ResolvePlan(workflow="triage"), call)
@@ -69,11 +66,8 @@ async def test_the_whole_service_over_nats_and_postgres(nats_url: str, postgres_
         with pytest.raises(SpecInvalid) as refused:
             await caller.call(ApplyManifests(text=ALL.replace("read-mail,", "red-mail,"), source="t.yaml"), call)
         assert refused.value.problems[0].path == "t.yaml#4 spec.steps[0].tool"
-        client = await nats.connect(nats_url)
 
         async def stored() -> bool:
-            return (await client.jetstream().stream_info("EVENTS")).state.messages == 4
+            return (await nats_client.jetstream().stream_info("EVENTS")).state.messages == 4
 
         await eventually(stored)
-        await client.close()
-        await caller.close()

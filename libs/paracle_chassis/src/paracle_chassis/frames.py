@@ -75,6 +75,15 @@ async def post(client: Client, frames: Iterable[bytes]) -> None:
     await client._flush_pending()  # noqa: SLF001
 
 
-async def written(client: Client) -> None:
-    """Wait until all that was sent before is written. nats-py's own `flush` lets its PING overtake what waits to be."""
+async def flushed(client: Client, within_s: float = 10.0) -> None:
+    """Wait until the server has all that was sent before.
+
+    nats-py's own `flush` is not enough: it lets its PING overtake what waits to be written.
+
+    Raises
+    ------
+    nats.errors.FlushTimeoutError
+        If the server does not say so in time.
+    """
     await client._flush_pending(force_flush=True)  # noqa: SLF001  # as above
+    await client.flush(within_s)  # type: ignore[arg-type]  # nats-py says int and takes seconds

@@ -160,8 +160,7 @@ class Link:
         """
         try:
             async with asyncio.timeout(within_s):
-                await frames.written(self.client)
-                await self.client.flush(within_s)  # type: ignore[arg-type]  # nats-py says int and takes seconds
+                await frames.flushed(self.client, within_s)
         except Exception as error:  # whatever it is, NATS did not answer
             raise Unavailable(f"NATS does not answer: {type(error).__name__}") from error
         if not self.client.is_connected:  # while it reconnects, nats-py flushes into its own buffer

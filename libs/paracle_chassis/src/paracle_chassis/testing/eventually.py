@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import Final, overload
 
-PATIENCE_S: Final = 15.0
+PATIENCE_S: Final = 30.0
 _LOOK_S: Final = 0.01
 
 

@@ -7,7 +7,7 @@ before the start. This holds for one server: in a cluster, where the two may go 
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Final, Self
 
 from nats.aio.subscription import Subscription
 
@@ -18,6 +18,7 @@ from paracle_domain.registry import changed_subject
 
 # The second one is for a registry that died between a commit and its word: its outbox tells of it later.
 _HEARD = (changed_subject(subjects.ANY), subjects.evt(subjects.ANY, subjects.ANY, subjects.ANY, "revised"))
+_KNOWN_WITHIN_S: Final = 10.0  # that the server knows of the subscriptions; on a busy machine it may take its time
 
 
 class RegistryNews:
@@ -33,7 +34,7 @@ class RegistryNews:
             subscription = await self._link.client.subscribe(subject)
             self._link.inlet.divert(subscription, self._hear)
             self._subscriptions.append(subscription)
-        await self._link.check()  # the server knows of it now
+        await self._link.check(_KNOWN_WITHIN_S)
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
