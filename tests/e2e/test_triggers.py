@@ -159,11 +159,11 @@ async def test_two_orchestrators_fire_each_time_once(system: System) -> None:
 
 
 async def say(client: Nats, topic: str, *messages: object) -> None:
-    """Publish, and have it on disk."""
+    """Publish, and have it in NATS."""
     for message in messages:
         body = message if isinstance(message, bytes) else json.dumps(message).encode()
-        answer = await client.request(f"paracle.v1.default.in.{topic}", body, timeout=10)
-        assert json.loads(answer.data)["stream"] == "INTAKE"
+        await client.publish(f"paracle.v1.default.in.{topic}", body)
+    await client.flush()
 
 
 async def test_messages_start_runs_once_whoever_is_killed(system: System) -> None:
@@ -186,6 +186,24 @@ async def test_messages_start_runs_once_whoever_is_killed(system: System) -> Non
             await client.wait(run.run_id)
         said = Counter([str((await client.get_run(run.run_id)).output) for run in runs])
         assert said == Counter({f"{part}-{number}": 1 for part in range(4) for number in range(25)})
+        await client.delete("triggers", name)
+
+
+async def test_a_message_is_answered_with_runs_that_are_there(system: System) -> None:
+    name = "orders-ask"
+    await asyncio.to_thread(system.apply, f"{WORKFLOW}---{ON_ORDERS % (name, name)}")
+    async with asyncio.timeout(LONGEST_S), system.client() as client:
+        bare = await nats.connect(system.stack.nats_url)
+        try:
+            told = await bare.request(f"paracle.v1.default.in.{name}.new", b'{"id": "1", "total": 101}', timeout=30)
+            refused = await bare.request(f"paracle.v1.default.in.{name}.new", b"{}", timeout=30)
+        finally:
+            await bare.close()
+        answer = json.loads(told.data)
+        ((trigger, run_id),) = [(run["trigger"], run["run_id"]) for run in answer["runs"]]
+        assert (trigger, answer["stream"]) == (name, "INTAKE")
+        assert (await client.wait(run_id)).run.status is RunStatus.COMPLETED
+        assert "`message.total` is undefined" in json.loads(refused.data)["detail"]
         await client.delete("triggers", name)
 
 

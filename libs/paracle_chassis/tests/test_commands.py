@@ -1,4 +1,4 @@
-"""Commands from whoever has nothing but a NATS client, and from several replicas' point of view."""
+"""Commands and messages from whoever has nothing but a NATS client, and from several replicas' point of view."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from paracle_chassis.routes import Routes
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.sample import Begin, Begun
 from paracle_domain import subjects
-from paracle_domain.envelope import Context
+from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import DeadlineExceeded
 
 pytestmark = pytest.mark.connected
@@ -41,6 +41,19 @@ async def test_a_bare_request_is_answered_by_the_service_not_by_the_stream(serve
     await serve(Beginner().routes())
     answer = json.loads((await nats_client.request(SUBJECT, b'{"name": "a"}', timeout=5)).data)
     assert answer == {"run_id": "a-1", "stream": "COMMANDS", "seq": 1}
+
+
+async def test_a_message_on_a_topic_is_answered_by_its_service_each_time_that_it_comes(serve, nats_client):
+    beginner, topic = Beginner(), subjects.intake("acme", "orders.new")
+    table = Routes("testing")
+    table.mailbox(stream=subjects.INTAKE, durable="testing", filter=subjects.intake("*", ">"), handler=beginner)
+    bus = await serve(table)
+    answer = json.loads((await nats_client.request(topic, b'{"name": "a"}', timeout=5)).data)
+    assert answer == {"run_id": "a-1", "stream": "INTAKE", "seq": 1}
+    ack = await nats_client.jetstream().publish(topic, b'{"name": "b"}', timeout=5, headers={"Nats-Msg-Id": "one"})
+    assert (ack.stream, ack.seq) == ("INTAKE", 2)
+    envelope = Envelope.wrap("begin", "test", Context("acme"))
+    assert (await bus.send(topic, Begin(name="c"), envelope))["run_id"] == "c-3"
 
 
 async def test_a_jetstream_publication_takes_the_answer_for_its_acknowledgement(serve, nats_client):

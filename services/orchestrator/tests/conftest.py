@@ -26,7 +26,7 @@ from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import NotFound, ParacleError, Unavailable
 from paracle_domain.machine import EventRecord
-from paracle_domain.messages import Command, JsonObject, Message, Request
+from paracle_domain.messages import Command, Encodable, JsonObject, Request
 from paracle_domain.plan import Plan, PlannedWorkflow
 from paracle_domain.registry import PlanAnswer, ResolvePlan
 from paracle_domain.run.commands import CancelRun, StartRun
@@ -81,7 +81,9 @@ class FakeBus(Bus):
     async def broadcast(self, message: Outgoing) -> None:
         raise AssertionError("the orchestrator broadcasts nothing")
 
-    async def send(self, subject: str, message: Message, envelope: Envelope, *, timeout_s: float = 10.0) -> JsonObject:
+    async def send(
+        self, subject: str, message: Encodable, envelope: Envelope, *, timeout_s: float = 10.0
+    ) -> JsonObject:
         raise AssertionError("the orchestrator commands nobody")
 
     def take(self) -> list[Outgoing]:

@@ -10,7 +10,7 @@ import pytest
 from trigger_desk import ANN, TriggerDesk
 
 from paracle_domain.envelope import Context
-from paracle_domain.errors import Conflict, DeadlineExceeded, Unavailable
+from paracle_domain.errors import Conflict, DeadlineExceeded, InvalidInput, Unavailable
 from paracle_domain.trigger.commands import (
     Cause,
     GetTrigger,
@@ -36,6 +36,40 @@ async def test_a_message_starts_a_run(desk: TriggerDesk) -> None:
     view = await desk.view()
     assert (view.trigger.counts, view.last_runs[0].cause) == (TriggerCounts(fired=1), Cause.MESSAGE)
     assert desk.bus.dead == []
+
+
+async def test_a_message_is_answered_with_the_runs_that_it_starts(desk: TriggerDesk) -> None:
+    desk.apply("all", subject={"topic": ">"})
+    desk.apply("large", subject={**ORDERS, "filter": "{{ message.total > 100 }}"})
+    small, large = await desk.ask("orders.new", {"total": 1}), await desk.ask("orders.new", {"total": 101})
+    begun = {(run.run.labels["trigger"], run.run.run_id) for run in await desk.runs()}
+    told = [{(run["trigger"], run["run_id"]) for run in answer["runs"]} for answer in (small, large)]
+    assert (told[0] | told[1], [len(one) for one in told]) == (begun, [1, 2])
+    assert (small["stream"], small["seq"], large["seq"]) == ("INTAKE", 1, 2)
+
+
+async def test_a_message_that_comes_again_is_answered_with_the_same_run_and_a_duplicate_with_none(
+    desk: TriggerDesk,
+) -> None:
+    desk.apply(subject={**ORDERS, "dedupe": "{{ message.id }}"})
+    first, again = [(await desk.ask("orders.new", {"id": 1}, key="m-1"))["runs"] for _ in range(2)]
+    assert (first, len(await desk.runs())) == (again, 1)
+    assert (await desk.ask("orders.new", {"id": 1}))["runs"] == []
+    assert (await desk.ask("invoices.new", {"id": 1}))["runs"] == []
+
+
+async def test_a_message_that_comes_twice_at_once_is_answered_with_its_one_run(desk: TriggerDesk) -> None:
+    desk.apply(subject=ORDERS)
+    answers = await asyncio.gather(*(desk.ask("orders.new", {}, key="m-1") for _ in range(3)))
+    (run,) = await desk.runs()
+    assert [answer["runs"] for answer in answers] == [[{"trigger": "t", "run_id": run.run.run_id}]] * 3
+
+
+async def test_a_message_that_is_not_taken_is_answered_with_the_reason(desk: TriggerDesk) -> None:
+    desk.apply(subject=ORDERS, input={"n": "{{ message.n }}"})
+    with pytest.raises(InvalidInput, match="trigger 't': the input of workflow 'w'"):
+        await desk.ask("orders.new", {"n": "x"})
+    assert len(desk.bus.dead) == 1
 
 
 async def test_a_message_that_nobody_wants_is_gone(desk: TriggerDesk) -> None:

@@ -72,8 +72,10 @@ class Bus(ABC):
         """Tell whoever listens just now."""
 
     @abstractmethod
-    async def send(self, subject: str, message: Message, envelope: Envelope, *, timeout_s: float = 10.0) -> JsonObject:
-        """Publish a command and wait for its answer (see `command`)."""
+    async def send(
+        self, subject: str, message: Encodable, envelope: Envelope, *, timeout_s: float = 10.0
+    ) -> JsonObject:
+        """Publish a command, or a message for triggers, and wait for its answer (see `command`)."""
 
     async def command(
         self,

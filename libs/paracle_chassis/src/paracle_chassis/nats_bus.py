@@ -18,15 +18,14 @@ from paracle_chassis.link import Link, status_of
 from paracle_chassis.mailbox import Mailbox
 from paracle_chassis.publisher import Publisher, Wire, make_streams, to_wire
 from paracle_chassis.receipts import Settler
-from paracle_chassis.replies import CommandReplies
+from paracle_chassis.replies import Replies
 from paracle_chassis.routes import MailboxRoute, Routes
 from paracle_chassis.rpc import RpcClient, RpcServer
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.topology import ConsumerSpec
-from paracle_domain import subjects
 from paracle_domain.envelope import REPLY_TO, TRACEPARENT, Context, Envelope
 from paracle_domain.errors import DeadlineExceeded, ParacleError, Unavailable
-from paracle_domain.messages import JsonObject, Message, Request
+from paracle_domain.messages import Encodable, JsonObject, Message, Request
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -52,7 +51,7 @@ class NatsBus(Bus):
         self.link = Link(service, settings)
         self._claims = Claims(self.link)
         self._publisher = Publisher(self.link)
-        self._replies = CommandReplies(service, self.link)
+        self._replies = Replies(service, self.link)
         self._settler = Settler(service, self.link, self._claims, self._publisher, self._replies)
         self._rpc = RpcClient(self.link, self._claims, f"paracle/{service}")
         self._server: RpcServer | None = None
@@ -92,8 +91,8 @@ class NatsBus(Bus):
 
     async def serve(self, routes: Routes) -> None:
         """Answer, obey and hear what `routes` says; on return, nats-server knows of all of it."""
-        if any(route.stream == subjects.COMMANDS for route in routes.mailboxes):
-            await self._replies.start()
+        if answered := [route.filter for route in routes.mailboxes if route.stream in topology.ANSWERED]:
+            await self._replies.start(answered)
         self._mailboxes = [self._mailbox(route) for route in routes.mailboxes]
         await asyncio.gather(*(mailbox.start() for mailbox in self._mailboxes))
         if routes.listens:
@@ -170,7 +169,9 @@ class NatsBus(Bus):
             raise Unavailable(f"NATS is not connected ({type(error).__name__})") from error
 
     @override
-    async def send(self, subject: str, message: Message, envelope: Envelope, *, timeout_s: float = 10.0) -> JsonObject:
+    async def send(
+        self, subject: str, message: Encodable, envelope: Envelope, *, timeout_s: float = 10.0
+    ) -> JsonObject:
         wire = await to_wire(Outgoing(subject, message, envelope), self._claims)
         service, verb = subject.rsplit(".", 2)[-2:]
         with telemetry.client_span(service, verb, wire.headers):

@@ -14,7 +14,8 @@ from paracle_chassis.delivery import Delivery, Receipt
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import Link
 from paracle_chassis.publisher import Publisher, Wire
-from paracle_chassis.replies import CommandReplies
+from paracle_chassis.replies import Replies
+from paracle_chassis.topology import ANSWERED
 from paracle_domain import subjects
 from paracle_domain.envelope import MSG_ID
 from paracle_domain.errors import MalformedMessage, ParacleError
@@ -51,7 +52,7 @@ class Fetch(Protocol):
 
 
 class Answers(Protocol):
-    """Answers commands."""
+    """Answers whoever waits for what becomes of a message."""
 
     async def answer(self, delivery: Delivery, answer: Message | JsonObject | ParacleError) -> None: ...
 
@@ -70,7 +71,7 @@ class SettlerPort(Protocol):
 class Settler:
     """What all receipts of a service share."""
 
-    def __init__(self, service: str, link: Link, claims: Claims, publisher: Publisher, replies: CommandReplies) -> None:
+    def __init__(self, service: str, link: Link, claims: Claims, publisher: Publisher, replies: Replies) -> None:
         self.claims = claims
         self.replies = replies
         self._service = service
@@ -151,7 +152,7 @@ class JetStreamReceipt:
 
     async def reply(self, answer: Message | JsonObject | ParacleError) -> None:
         assert self._delivery is not None
-        if self._place.stream == subjects.COMMANDS:
+        if self._place.stream in ANSWERED:
             await self._settler.replies.answer(self._delivery, answer)
 
 

@@ -1,14 +1,14 @@
-"""Answers to commands, also to whoever sent one with nothing but `nats req`.
+"""Answers to commands and messages, also to whoever sent one with nothing but `nats req`.
 
 JetStream does not keep the reply subject of a message. Our own clients send theirs in the header `paracle-reply-to`.
-For everybody else each replica also hears the commands of its service on core NATS (not durably, no queue group) and
+For everybody else each replica also hears what its service answers on core NATS (not durably, no queue group) and
 remembers the reply subject by the message's fingerprint: its subject, ids and body. When the durable copy was handled,
 by whichever replica, the answer goes to the remembered inbox, and the others are told to forget it.
 
-JetStream may not deliver a second copy of a command that has an id. So all who sent it are remembered and answered
+JetStream may not deliver a second copy of a message that has an id. So all who sent it are remembered and answered
 together, and one who sends it again later is given the answer of lately at once.
 
-The corner that remains: identical commands without any id, sent at the same instant to a service of several replicas,
+The corner that remains: identical messages without any id, sent at the same instant to a service of several replicas,
 are each answered once, but it is not defined which run's answer goes to which of the senders.
 """
 
@@ -18,7 +18,7 @@ import asyncio
 import hashlib
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -30,7 +30,6 @@ from nats.errors import Error as NatsError
 from paracle_chassis import codec
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.link import Link
-from paracle_domain import subjects
 from paracle_domain.envelope import CE_ID, MSG_ID, REPLY_TO
 from paracle_domain.errors import ParacleError
 from paracle_domain.messages import JsonObject, Message
@@ -48,7 +47,7 @@ _IDS: Final = (MSG_ID.lower(), CE_ID)
 class _Asked:
     """Inboxes that wait for the answer of one fingerprint, oldest first.
 
-    `together`: the command has an id, so its senders mean the same and one answer is for all of them.
+    `together`: the message has an id, so its senders mean the same and one answer is for all of them.
     """
 
     together: bool
@@ -62,7 +61,7 @@ class _Answered:
     headers: dict[str, str]
 
 
-class CommandReplies:
+class Replies:
     """The answers that one replica owes."""
 
     def __init__(self, service: str, link: Link) -> None:
@@ -73,15 +72,15 @@ class CommandReplies:
         self._subscriptions: list[Subscription] = []
         self._origin = ""
 
-    async def start(self) -> None:
-        """Hear the service's commands, and what other replicas answered."""
+    async def start(self, answered: Iterable[str]) -> None:
+        """Hear what comes on the subjects that the service answers, and what other replicas answered."""
         client = self._link.client
         self._origin = client.new_inbox().rpartition(".")[2]
-        commands = subjects.cmd(subjects.ANY, self._service, subjects.ANY)
         self._subscriptions = [
-            await client.subscribe(commands, cb=self._on_command, pending_msgs_limit=0, pending_bytes_limit=0),
-            await client.subscribe(self._told, cb=self._on_answered_elsewhere),
+            await client.subscribe(subject, cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0)
+            for subject in answered
         ]
+        self._subscriptions.append(await client.subscribe(self._told, cb=self._on_answered_elsewhere))
 
     async def stop(self) -> None:
         for subscription in self._subscriptions:
@@ -90,7 +89,7 @@ class CommandReplies:
         self._subscriptions.clear()
 
     async def answer(self, delivery: Delivery, answer: Message | JsonObject | ParacleError) -> None:
-        """Answer the command that `delivery` is. The answer also reads as JetStream's acknowledgement."""
+        """Answer whoever sent `delivery`. The answer also reads as JetStream's acknowledgement."""
         body, headers = codec.encode_answer(answer, stream=delivery.stream, seq=delivery.stream_seq)
         mark = fingerprint(delivery.subject, delivery.headers, delivery.body)
         inboxes = self._inboxes(mark, delivery)
@@ -101,13 +100,13 @@ class CommandReplies:
                 await self._link.client.publish(inbox, body, headers=headers)
             await self._link.client.publish(self._told, mark.encode(), headers={_ORIGIN: self._origin})
         except (NatsError, OSError) as error:
-            _log.warning("cannot answer a command: %s", error)  # it is done; its sender asks again
+            _log.warning("cannot answer a message: %s", error)  # it is done; its sender asks again
 
     @property
     def _told(self) -> str:
         return f"paracle.internal.answered.{self._service}"
 
-    async def _on_command(self, message: Msg) -> None:
+    async def _on_message(self, message: Msg) -> None:
         own, has_id = (message.headers or {}).get(REPLY_TO), _has_id(message.headers)
         mark = fingerprint(message.subject, message.headers, message.data)
         known = self._known_answer(mark, has_id=has_id)
@@ -124,7 +123,7 @@ class CommandReplies:
             self._take(message.data.decode())
 
     def _known_answer(self, mark: str, *, has_id: bool) -> _Answered | None:
-        """An answer given lately: to the same command by its id, or to one without whose core copy came late."""
+        """An answer given lately: to the same message by its id, or to one without whose core copy came late."""
         known = self._answered.get(mark) if has_id else self._answered.pop(mark, None)
         return known if known is not None and _now() - known.at < ANSWERS_S else None
 
@@ -167,7 +166,7 @@ def _has_id(headers: Mapping[str, str] | None) -> bool:
 
 
 def fingerprint(subject: str, headers: Mapping[str, str] | None, body: bytes) -> str:
-    """What a command and its durable copy have in common, and different commands do not."""
+    """What a message and its durable copy have in common, and different messages do not."""
     digest = hashlib.blake2b(subject.encode(), digest_size=16)
     found = {name.lower(): value for name, value in (headers or {}).items()}
     for name in _IDS:

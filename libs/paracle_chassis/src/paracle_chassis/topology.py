@@ -1,7 +1,8 @@
 """Which streams, consumers and buckets there are: as data. `provision` makes them so, mailboxes mend their own.
 
 Durability. What users publish (COMMANDS, INTAKE) and what failed (DEADLETTERS) is in a file at once, where a kill of
-the server does not reach it, and flushed within a tenth of a second; a command is answered once PostgreSQL has it.
+the server does not reach it, and flushed within a tenth of a second. Users are answered by the service that owns what
+they sent, once PostgreSQL has what it led to.
 TASKS, RESULTS and EVENTS say again what PostgreSQL holds, so on a single server they are written behind
 (`persist_mode: async`): a crash of nats-server costs a delay, until tasks are handed out again and observability has
 fetched the events that it misses. `Durability(relaxed=False)` writes them at once, too, as a cluster (`replicas=3`)
@@ -17,11 +18,13 @@ from typing import Any, Final
 from paracle_domain import subjects
 from paracle_domain.subjects import CLAIMS_BUCKET, COMMANDS, DEADLETTERS, EVENTS, INTAKE, OUTPUT, RESULTS, TASKS
 
-__all__ = ["CLAIMS_BUCKET", "CLAIMS_TTL_S", "CONSUMERS", "STREAMS", "ConsumerSpec", "StreamSpec"]
+__all__ = ["ANSWERED", "CLAIMS_BUCKET", "CLAIMS_TTL_S", "CONSUMERS", "STREAMS", "ConsumerSpec", "StreamSpec"]
 
 _DAY_S: Final = 86_400
 _NS: Final = 1_000_000_000
 CLAIMS_TTL_S: Final = 7 * _DAY_S
+# What is sent again must reach its service, which answers it again; only bursts of the same are cut off.
+_AGAIN_S: Final = 0.1  # the least that a server takes
 _FIXED: Final = frozenset({"retention", "storage", "persist_mode"})
 
 
@@ -53,7 +56,7 @@ class StreamSpec:
     work_queue
         Whether a message is gone once it is acked.
     no_ack
-        The server does not confirm publications: the command's service answers instead.
+        The server does not confirm publications: the service that takes them answers instead.
     rebuildable
         Whether Postgres can say again what it held; such streams may be relaxed.
     """
@@ -132,8 +135,7 @@ STREAMS: Final[Sequence[StreamSpec]] = (
         "cmd",
         work_queue=True,
         no_ack=True,
-        # A command sent again must reach its service, which answers it again; only bursts of the same are cut off.
-        duplicate_window_s=0.1,  # the least that a server takes
+        duplicate_window_s=_AGAIN_S,
         description="Durable orders to services; answered by them, not by the server.",
     ),
     StreamSpec(
@@ -155,13 +157,17 @@ STREAMS: Final[Sequence[StreamSpec]] = (
         INTAKE,
         "in",
         work_queue=True,
-        atomic=True,
+        no_ack=True,
+        duplicate_window_s=_AGAIN_S,
         description="Messages of users, on topics of theirs, until triggers have looked at them.",
     ),
     StreamSpec(
         DEADLETTERS, "dlq", max_age_s=90 * _DAY_S, duplicate_window_s=3600, description="What could not be handled."
     ),
 )
+
+ANSWERED: Final = frozenset(spec.name for spec in STREAMS if spec.no_ack)
+"""Streams whose messages are answered by the service that takes them."""
 
 _ALL: Final = f"{subjects.PREFIX}.*"
 CONSUMERS: Final[Sequence[ConsumerSpec]] = (

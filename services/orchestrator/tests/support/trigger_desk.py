@@ -201,6 +201,11 @@ class TriggerDesk:
         await self.bus.publish([Outgoing(subjects.intake("acme", topic), Encoded(text), envelope)])
         await self.settled()
 
+    async def ask(self, topic: str, message: Any, *, key: str | None = None) -> Any:
+        """Send a message, and what it is answered with."""
+        envelope = Envelope.wrap("message", "client", Context("acme", principal="bob"), id=key)
+        return await self.bus.send(subjects.intake("acme", topic), Encoded(json.dumps(message).encode()), envelope)
+
     async def settled(self) -> None:
         """Wait until no mailbox has anything in hand."""
 

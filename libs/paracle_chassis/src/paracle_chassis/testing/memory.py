@@ -24,7 +24,7 @@ from paracle_chassis.routes import MailboxRoute, Routes, RpcRoute
 from paracle_domain import subjects
 from paracle_domain.envelope import MSG_ID, REPLY_TO, Context, Envelope
 from paracle_domain.errors import DeadlineExceeded, NotFound, ParacleError, PayloadTooLarge, Unavailable, from_problem
-from paracle_domain.messages import JsonObject, Message, Request
+from paracle_domain.messages import Encodable, JsonObject, Message, Request
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -196,10 +196,12 @@ class MemoryBus(Bus):
                     await route.handler(Delivery(heard, NoReceipt()))
 
     @override
-    async def send(self, subject: str, message: Message, envelope: Envelope, *, timeout_s: float = 10.0) -> JsonObject:
+    async def send(
+        self, subject: str, message: Encodable, envelope: Envelope, *, timeout_s: float = 10.0
+    ) -> JsonObject:
         inbox = f"_INBOX.{len(self._waiting)}.{envelope.id}"
         answer = self._waiting[inbox] = asyncio.get_running_loop().create_future()
-        self._ids.discard((subjects.COMMANDS, envelope.id))  # a command sent again reaches its service again
+        self._ids.discard((_stream_of(subject), envelope.id))  # what is sent again reaches its service again
         self._store(Outgoing(subject, message, envelope), reply_to=inbox)
         try:
             async with asyncio.timeout(timeout_s):
@@ -211,7 +213,7 @@ class MemoryBus(Bus):
         return codec.read_answer(body, headers)
 
     def _store(self, message: Outgoing, *, reply_to: str | None = None) -> None:
-        stream = subjects.STREAM_OF[subjects.Subject.parse(message.subject).kind]
+        stream = _stream_of(message.subject)
         body = _checked(message.message.encode())
         if (stream, message.envelope.id) in self._ids:
             return
@@ -247,6 +249,10 @@ class MemoryBus(Bus):
         waiting = self._waiting.get(delivery.envelope.reply_to or "")
         if waiting is not None and not waiting.done():
             waiting.set_result(codec.encode_answer(answer, stream=delivery.stream, seq=delivery.stream_seq))
+
+
+def _stream_of(subject: str) -> str:
+    return subjects.STREAM_OF[subjects.Subject.parse(subject).kind]
 
 
 def _checked(body: bytes) -> bytes:

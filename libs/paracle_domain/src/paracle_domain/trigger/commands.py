@@ -93,6 +93,19 @@ class TriggerPage(Message, type_name="trigger.page"):
     next_cursor: str | None = None
 
 
+class Taker(Value):
+    """A trigger that takes a message, and the run that it starts for it."""
+
+    trigger: str
+    run_id: RunId
+
+
+class MessageTaken(Message, type_name="trigger.message_taken"):
+    """The answer to a message for triggers: the runs that it starts; none if nobody takes it, or it is a duplicate."""
+
+    runs: tuple[Taker, ...] = ()
+
+
 class GetTrigger(Request[TriggerView], service="orchestrator", method="get_trigger", answer=TriggerView, query=True):
     """One trigger with its next times and last runs."""
 

@@ -1,7 +1,7 @@
 """Messages of users: each is looked at by every trigger on its topic, and starts a run of those that take it.
 
 A message stays in its stream until that is done, so the message is what keeps a start from being lost, and the id of
-its run, which follows from the message's id, what keeps it from being done twice.
+its run, which follows from the message's id, what keeps it from being done twice. Whoever sent it is answered then.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from paracle_domain.errors import (
 )
 from paracle_domain.strict_json import parse_json
 from paracle_domain.subjects import Subject
-from paracle_domain.trigger.commands import Cause, FireStatus, TriggerCounts
+from paracle_domain.trigger.commands import Cause, FireStatus, MessageTaken, Taker, TriggerCounts
 from paracle_domain.trigger.scope import dedupe_key, message_scope, takes, topic_matches
 from paracle_domain.trigger.spec import SubjectSpec
 from paracle_orchestrator import telemetry
@@ -45,6 +45,7 @@ class _Taken:
     delivery: Delivery
     start: Start
     key: MessageKey | None
+    double: bool = False
     error: ParacleError | None = None
 
     @property
@@ -86,13 +87,17 @@ class Intake:
         for trigger in await self._store.on_messages(tenants):
             watching[trigger.tenant].append(trigger)
         findings = _Findings()
-        taken: dict[str, _Taken] = {}
-        for place, delivery in enumerate(batch):
-            for item in self._look(place, delivery, watching[delivery.tenant], findings):
+        taken: dict[str, _Taken] = {}  # by run: a message that came twice is one
+        takers = [
+            [
                 taken.setdefault(item.start.run_id, item)
+                for item in self._look(place, delivery, watching[delivery.tenant], findings)
+            ]
+            for place, delivery in enumerate(batch)
+        ]
         started = await self._start(await self._without_doubles(list(taken.values()), findings))
         await self._record(started, findings)
-        await self._settle(batch, started, findings)
+        await self._settle(batch, takers, findings)
 
     def _look(self, place: int, delivery: Delivery, triggers: Sequence[Trigger], findings: _Findings) -> list[_Taken]:
         topic = ".".join(Subject.parse(delivery.subject).tail)
@@ -148,6 +153,7 @@ class Intake:
             if item.key is None or item.start.run_id in own:
                 kept.append(item)
             else:
+                item.double = True
                 findings.count(item.start.key, "duplicates")
         return kept
 
@@ -184,23 +190,25 @@ class Intake:
         if starts or findings.counts:
             await self._store.record(starts, findings.counts)
 
-    async def _settle(self, batch: Sequence[Delivery], started: Sequence[_Taken], findings: _Findings) -> None:
-        """Park what some trigger could not take; leave to the mailbox what could not be started now."""
-        places = {id(delivery): place for place, delivery in enumerate(batch)}
-        later = [item for item in started if item.later]
-        held = {places[id(item.delivery)] for item in later}
-        for item in started:
-            if item.error is not None and not item.later:
-                findings.errors[places[id(item.delivery)]].append((item.start.trigger, item.error))
-        for place, delivery in enumerate(batch):
-            if place in held:
+    async def _settle(self, batch: Sequence[Delivery], takers: Sequence[Sequence[_Taken]], findings: _Findings) -> None:
+        """Answer; park what some trigger could not take; leave to the mailbox what could not be started now."""
+        later = [item.error for items in takers for item in items if item.later]
+        for place, (delivery, items) in enumerate(zip(batch, takers, strict=True)):
+            if any(item.later for item in items):
                 continue
-            if place in findings.errors:
-                await delivery.term(_reason(findings.errors[place]))
-            elif held:
+            errors = findings.errors[place] + [(one.start.trigger, one.error) for one in items if one.error is not None]
+            if errors:
+                await delivery.term(_reason(errors))
+                continue
+            await delivery.reply(MessageTaken(runs=tuple(_taker(item.start) for item in items if not item.double)))
+            if later:
                 await delivery.ack()
-        if later and later[0].error is not None:
-            raise later[0].error
+        if later and later[0] is not None:
+            raise later[0]
+
+
+def _taker(start: Start) -> Taker:
+    return Taker(trigger=start.trigger, run_id=start.run_id)
 
 
 def _read(delivery: Delivery) -> JsonValue:
