@@ -359,6 +359,17 @@ async def test_a_key_is_the_first_run_s_until_it_expires(world: World) -> None:
     assert await world.store.take_keys([two], AT + timedelta(seconds=60)) == {two.run_id}
 
 
+async def test_of_several_runs_that_want_a_key_together_whose_it_was_or_the_first_has_it(world: World) -> None:
+    one, two, three = key("k", "one"), key("k", "two"), key("k", "three", 600)
+    for _ in range(2):  # whatever the ids are, and in whichever order the messages come again after a crash
+        assert await world.store.take_keys([two, one, three, key("l", "four")], AT) == {
+            two.run_id,
+            key("l", "four").run_id,
+        }
+    assert await world.store.take_keys([one, three, two], AT) == {two.run_id}
+    assert await world.store.take_keys([three, one], AT + timedelta(seconds=60)) == {three.run_id}
+
+
 async def test_a_key_that_is_released_is_free(world: World) -> None:
     one, two = key("k", "one"), key("k", "two")
     await world.store.take_keys([one], AT)

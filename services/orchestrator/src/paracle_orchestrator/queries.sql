@@ -245,10 +245,13 @@ update triggers t
  where t.tenant = settled.tenant and t.name = settled.trigger;
 
 -- name: take_keys
--- A key is free, or expired, or has been this run's since the message came before.
+-- A key is free, or expired, or has been this run's since the message came before. Of several that want one key now, it
+-- is the run's that has it already, or else the first one's.
 insert into trigger_keys as k (tenant, trigger, key, run_id, expires_at)
-select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[]) as new (a, b, c, d, e)
- order by a, b, c
+select distinct on (a, b, c) a, b, c, d, e
+  from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[]) with ordinality as new (a, b, c, d, e, n)
+  left join trigger_keys had on (had.tenant, had.trigger, had.key, had.run_id) = (a, b, c, d)
+ order by a, b, c, had.run_id nulls last, n
     on conflict (tenant, trigger, key) do update set run_id = excluded.run_id, expires_at = excluded.expires_at
  where k.expires_at <= $6 or k.run_id = excluded.run_id
 returning run_id;

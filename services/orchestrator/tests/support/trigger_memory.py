@@ -135,7 +135,7 @@ class MemoryTriggerStore:
 
     async def take_keys(self, keys: Sequence[MessageKey], now: datetime) -> set[str]:
         own = set()
-        for key in keys:
+        for key in sorted(keys, key=lambda key: not self._has(key)):
             place = (key.tenant, key.trigger, key.key)
             held = self.keys.get(place)
             if held is None or held.expires_at <= now or held.run_id == key.run_id:
@@ -145,9 +145,12 @@ class MemoryTriggerStore:
 
     async def release_keys(self, keys: Sequence[MessageKey]) -> None:
         for key in keys:
-            place = (key.tenant, key.trigger, key.key)
-            if place in self.keys and self.keys[place].run_id == key.run_id:
-                del self.keys[place]
+            if self._has(key):
+                del self.keys[key.tenant, key.trigger, key.key]
+
+    def _has(self, key: MessageKey) -> bool:
+        held = self.keys.get((key.tenant, key.trigger, key.key))
+        return held is not None and held.run_id == key.run_id
 
     async def record(self, starts: Sequence[Start], counts: Mapping[TriggerKey, TriggerCounts]) -> None:
         for start in starts:

@@ -143,11 +143,8 @@ class Intake:
 
     async def _without_doubles(self, taken: Sequence[_Taken], findings: _Findings) -> list[_Taken]:
         """Those whose key no earlier message had."""
-        first: dict[tuple[str, str, str], MessageKey] = {}
-        for item in taken:
-            if item.key is not None:
-                first.setdefault((item.key.tenant, item.key.trigger, item.key.key), item.key)
-        own = await self._store.take_keys(list(first.values()), self._clock()) if first else set()
+        keys = [item.key for item in taken if item.key is not None]
+        own = await self._store.take_keys(keys, self._clock()) if keys else set()
         kept = []
         for item in taken:
             if item.key is None or item.start.run_id in own:

@@ -167,7 +167,7 @@ class TriggerStore(Protocol):
         ...
 
     async def take_keys(self, keys: Sequence[MessageKey], now: datetime) -> set[str]:
-        """Those of the runs that have their key for themselves, now or since before. No key occurs twice in `keys`."""
+        """Those of the runs that have their key for themselves, now or since before; of several, the first."""
         ...
 
     async def release_keys(self, keys: Sequence[MessageKey]) -> None:
