@@ -185,7 +185,7 @@ class World:
         self.shelf = MemoryShelf(self.log)
         self.copies = Copies()
         self.now = datetime.now(UTC) + timedelta(hours=1)
-        self.service = DeadLetters(self.shelf, self.copies, self.bus, lambda: self.now)
+        self.service = DeadLetters(self.shelf, self.log, self.copies, self.bus, lambda: self.now)
         self.seen: list[tuple[str, int]] = []
         self.refuses = True
 
@@ -236,8 +236,31 @@ async def test_a_poisoned_message_is_listed_shown_and_redriven(world: World):
     assert (await world.service.list(ListDeadLetters(), CALL)).letters == ()
     (told,) = [item for item in world.bus.published if item.subject == subjects.result("default", RUN)]
     assert told.message == LetterGone(run_id=RUN, dead_letter=about.id)
-    with pytest.raises(NotFound, match="any more"):
-        await world.service.redrive(RedriveDeadLetter(id=about.id), CALL)
+
+
+async def test_who_asks_again_since_the_answer_was_lost_gets_the_same(world: World):
+    first, second = await world.poison(1, 2, run=RUN)
+    world.refuses = False
+    redrive, drop = RedriveDeadLetter(id=first.id), DropDeadLetter(id=second.id, reason="old")
+    before = (await world.service.redrive(redrive, CALL), await world.service.drop(drop, CALL))
+    published = list(world.bus.published)
+    assert (await world.service.redrive(redrive, CALL), await world.service.drop(drop, CALL)) == before
+    assert world.bus.published == published
+
+
+async def test_what_became_of_a_letter_is_told_to_who_wants_something_else(world: World):
+    first, second = await world.poison(1, 2)
+    await world.service.redrive(RedriveDeadLetter(id=first.id), CALL)
+    await world.service.drop(DropDeadLetter(id=second.id, reason="old"), CALL)
+    for use, became in (
+        (world.service.drop(DropDeadLetter(id=first.id, reason="x"), CALL), "redriven by ann"),
+        (world.service.redrive(RedriveDeadLetter(id=second.id), CALL), "dropped by ann"),
+        (world.service.get(GetDeadLetter(id=second.id), CALL), "dropped by ann"),
+    ):
+        with pytest.raises(NotFound, match=f"is no more: it was {became} at 2"):
+            await use
+    with pytest.raises(NotFound, match="lists those there are"):
+        await world.service.redrive(RedriveDeadLetter(id=dead_letter_id("nobody's")), CALL)
 
 
 async def test_redriving_and_dropping_are_audited(world: World):
@@ -334,12 +357,14 @@ async def test_an_outage_leaves_a_letter_to_be_settled_again(world: World):
     assert sum(item.envelope.id == about.id for item in world.bus.published) == 1  # the same letter is one message
 
 
-async def test_of_two_who_drop_the_same_one_is_told(world: World):
+async def test_of_two_at_once_the_first_settles_and_the_other_is_told(world: World):
     (about,) = await world.poison(1)
     kept = world.shelf.letters["default", about.id]
     await world.service.drop(DropDeadLetter(id=about.id, reason="x"), CALL)
-    with pytest.raises(NotFound, match="somebody else"):
-        await world.service._give_up(kept, "dropped", CALL, "x")
+    await world.service._give_up(kept, "dropped", CALL, "x")
+    with pytest.raises(NotFound, match="it was dropped by ann"):
+        await world.service._give_up(kept, "redriven", CALL, None)
+    assert len(await world.log.of_entity("default", "dead_letter", about.id, 0, 10)) == 1
 
 
 async def test_what_nobody_looks_after_expires_and_is_told(world: World):

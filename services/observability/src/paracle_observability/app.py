@@ -32,7 +32,7 @@ def create_app(settings: Settings) -> Service:
     database = Database(settings, "paracle_observability")
     queries = Queries.load("paracle_observability")
     events = PostgresEventLog(database.pool, queries)
-    dead_letters = DeadLetters(PostgresShelf(database.pool, queries), NatsStreamCopies(bus.link), bus)
+    dead_letters = DeadLetters(PostgresShelf(database.pool, queries), events, NatsStreamCopies(bus.link), bus)
     runs, tasks = OrchestratorRuns(bus), RuntimeTasks(bus)
     owners: dict[str, History] = {"run": runs, "emit": OrchestratorEmits(bus), "task": tasks}
     observability = Observability(events, owners, RollCall(events, {"run": runs, "task": tasks}, _now))

@@ -7,6 +7,7 @@ settled again:
     dropped:                                    its run is told    gone from the stream    gone here, into the audit log
 
 So a message may come twice when a redrive is repeated after a crash, as any message may; it keeps its id (`ce-id`).
+Who asks again for what was done already, since the answer was lost, gets the same answer: the audit log knows.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ from paracle_domain.errors import InvalidInput, NotFound, ParacleError, quote
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Encoded
 from paracle_observability import telemetry
-from paracle_observability.ports import Place, Shelf, StreamCopies
+from paracle_observability.ports import EventLog, Place, Shelf, StreamCopies
 from paracle_observability.projections import EventRow
 
 SOURCE: Final = "paracle/observability"
 EXPIRY: Final = Context(tenant="", principal="service:observability")
 _AT_ONCE: Final = 100
+_ENTITY: Final = "dead_letter"
 
 type Clock = Callable[[], datetime]
 
@@ -59,8 +61,9 @@ def utc_now() -> datetime:
 class DeadLetters:
     """Everything that can be done with dead letters."""
 
-    def __init__(self, shelf: Shelf, copies: StreamCopies, bus: Bus, clock: Clock = utc_now) -> None:
+    def __init__(self, shelf: Shelf, log: EventLog, copies: StreamCopies, bus: Bus, clock: Clock = utc_now) -> None:
         self._shelf = shelf
+        self._log = log
         self._copies = copies
         self._bus = bus
         self._clock = clock
@@ -78,7 +81,9 @@ class DeadLetters:
 
     async def get(self, request: GetDeadLetter, call: Context) -> DeadLetterView:
         """One, with the beginning of its body in a form that can be read."""
-        letter = await self._letter(call.tenant, request.id)
+        letter = await self._shelf.get(call.tenant, request.id)
+        if letter is None:
+            raise _none(request.id, await self._fate(call.tenant, request.id))
         shown = letter.body[:SHOWN_BYTES]
         cut = len(shown) < len(letter.body)
         text = _text(shown, cut=cut)
@@ -105,15 +110,14 @@ class DeadLetters:
 
     async def drop(self, request: DropDeadLetter, call: Context) -> DeadLettersSettled:
         """Give one up."""
-        letter = await self._letter(call.tenant, request.id)
-        await self._give_up(letter, "dropped", call, request.reason)
+        await self._drop(request.id, call, request.reason)
         return DeadLettersSettled(settled=(request.id,))
 
     async def drop_many(self, request: DropDeadLetters, call: Context) -> DeadLettersSettled:
         """Give up those that fit."""
 
         async def one(id: str) -> None:
-            await self._give_up(await self._letter(call.tenant, id), "dropped", call, request.reason)
+            await self._drop(id, call, request.reason)
 
         return await self._each(request, call, one)
 
@@ -131,21 +135,44 @@ class DeadLetters:
 
     # ── one letter ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _letter(self, tenant: str, id: str) -> Letter:
-        letter = await self._shelf.get(tenant, id)
-        if letter is None:
-            raise NotFound(
-                f"there is no dead letter {quote(id)} (any more); `paracle dlq ls` lists those there are", path="id"
-            )
-        return letter
-
     async def _redrive(self, id: str, call: Context) -> None:
-        letter = await self._letter(call.tenant, id)
+        letter = await self._unless(id, "redriven", call)
+        if letter is None:
+            return
         envelope = letter.redriven()
         assert letter.about.subject is not None
         message = Outgoing(letter.about.subject, Encoded(letter.body), envelope)
         await self._bus.publish([message])
         await self._give_up(letter, "redriven", call, None)
+
+    async def _drop(self, id: str, call: Context, why: str) -> None:
+        letter = await self._unless(id, "dropped", call)
+        if letter is not None:
+            await self._give_up(letter, "dropped", call, why)
+
+    async def _unless(self, id: str, what: str, call: Context) -> Letter | None:
+        """The letter; nothing, if it has become `what` already."""
+        letter = await self._shelf.get(call.tenant, id)
+        if letter is None:
+            await self._require(call.tenant, id, what)
+        return letter
+
+    async def _require(self, tenant: str, id: str, what: str) -> None:
+        """A letter that is not on the shelf has become `what`.
+
+        Raises
+        ------
+        NotFound
+            If it never was there, or something else became of it.
+        """
+        fate = await self._fate(tenant, id)
+        if fate is None or fate.type != _event(what):
+            raise _none(id, fate)
+
+    async def _fate(self, tenant: str, id: str) -> EventRecord | None:
+        """What became of a letter, as far as the audit log goes back."""
+        found = await self._log.of_entity(tenant, _ENTITY, id, 0, 1)
+        return found[0].event if found else None
 
     async def _give_up(self, letter: Letter, what: str, call: Context, why: str | None) -> None:
         """Take it off the shelf; the audit log keeps who did that, and why."""
@@ -156,7 +183,8 @@ class DeadLetters:
         record = _record(about, what, call.principal, why, self._clock())
         event = EventRow.of(letter.tenant, (record,), call.principal)
         if not await self._shelf.remove(letter.tenant, about.id, event):
-            raise NotFound(f"dead letter {about.id} was settled by somebody else meanwhile", path="id")
+            await self._require(letter.tenant, about.id, what)  # somebody else did so meanwhile
+            return
         telemetry.SETTLED.add(1, {"how": what})
         context = Context(letter.tenant, call.principal, correlation_id=about.run_id)
         envelope = Envelope(record.message_id(letter.tenant), record.type, SOURCE, context, record.at)
@@ -192,6 +220,20 @@ class DeadLetters:
         )
 
 
+def _none(id: str, fate: EventRecord | None) -> NotFound:
+    """That there is no such letter, and what became of it, if that is known."""
+    if fate is None:
+        return NotFound(
+            f"there is no dead letter {quote(id)} (any more); `paracle dlq ls` lists those there are", path="id"
+        )
+    how, at = fate.type.removeprefix(f"{_ENTITY}."), f"{fate.at:%Y-%m-%d %H:%M:%S} UTC"
+    return NotFound(f"dead letter {quote(id)} is no more: it was {how} by {fate.data['by']} at {at}", path="id")
+
+
+def _event(what: str) -> str:
+    return f"{_ENTITY}.{what}"
+
+
 def _gone(tenant: str, run_id: str, about: DeadLetter) -> Outgoing:
     message = LetterGone(run_id=run_id, dead_letter=about.id)
     context = Context(tenant, EXPIRY.principal, correlation_id=run_id)
@@ -203,10 +245,10 @@ def _record(about: DeadLetter, what: str, principal: str, why: str | None, at: d
     kept = about.model_dump(mode="json", exclude_none=True, exclude={"id"})
     why_ = {} if why is None else {"why": why}
     return EventRecord(
-        entity="dead_letter",
+        entity=_ENTITY,
         id=about.id,
         seq=1,
-        type=f"dead_letter.{what}",
+        type=_event(what),
         at=at,
         correlation_id=about.run_id,
         data={**kept, "by": principal, **why_},
