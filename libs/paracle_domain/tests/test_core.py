@@ -257,6 +257,10 @@ class TestErrors:
         with pytest.raises(MalformedMessage, match=r"is no id, such as run_\w+ \(got 'x'\)"):
             GetRun.decode(b'{"run_id": "x"}')
 
+    def test_a_time_without_a_zone_is_told_how_to_name_one(self) -> None:
+        with pytest.raises(MalformedMessage, match=r"end it with Z for UTC.*\(got '2026-11-26T09:30'\)"):
+            ListRuns.decode(b'{"created_after": "2026-11-26T09:30"}')
+
     def test_findings_of_our_own_are_said_as_they_are(self) -> None:
         with pytest.raises(MalformedMessage) as caught:
             ListRuns.decode(b'{"workflow": "\\u0000"}')

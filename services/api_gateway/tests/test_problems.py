@@ -70,6 +70,7 @@ async def test_wrong_methods_name_the_right_ones(client):
     response = await client.delete("/v1/manifests")
     assert "POST" in problem(response, 405, "invalid_input")["detail"]
     assert response.headers["allow"] == "POST"
+    assert (await client.post("/v1/agents/triage")).headers["allow"] == "GET, DELETE"  # of two routes
 
 
 @pytest.mark.parametrize(

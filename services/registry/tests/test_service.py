@@ -227,6 +227,7 @@ async def test_history_has_authors_and_diffs(store: SpecStore) -> None:
     assert [(item.revision, item.author) for item in found.revisions] == [(3, "ann"), (2, "bob")]
     assert "-  instructions: You are kind.\n+  instructions: You are quick.\n" in found.revisions[0].diff
     assert "-  instructions: You are careful.\n" in found.revisions[1].diff
+    assert (await registry.list_revisions(ListRevisions(kind="Agent", name="base", before=1), CALL)).revisions == ()
     oldest = await registry.list_revisions(ListRevisions(kind="Agent", name="base", before=2), CALL)
     assert [(item.revision, item.diff) for item in oldest.revisions] == [(1, "")]
 

@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Final, Self, override
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -349,10 +349,12 @@ def from_info(info: ErrorInfo) -> ParacleError:
 
 def from_validation(error: ValidationError, what: str, *, root: str = "") -> SpecInvalid:
     """Pydantic's findings as ours, each with the path of its field below `root`."""
-    findings = [
-        Finding(path=field_path(item["loc"], root), message=_said(item)) for item in error.errors(include_url=False)
-    ]
-    return SpecInvalid.many(what, findings)
+    return SpecInvalid.many(what, findings_of(error.errors(include_url=False), root))
+
+
+def findings_of(items: Iterable[Mapping[str, Any]], root: str = "") -> list[Finding]:
+    """What pydantic found wrong, each with the path of its field below `root`."""
+    return [Finding(path=field_path(item["loc"], root), message=_said(item)) for item in items]
 
 
 def field_path(location: Sequence[str | int], root: str = "") -> str:
@@ -373,6 +375,8 @@ def _said(item: Mapping[str, Any]) -> str:
             return str(item["msg"])
         case "value_error":
             return str(item["msg"]).removeprefix("Value error, ")
+        case "timezone_aware":
+            return f"has no time zone: end it with Z for UTC, or with one like +02:00 (got {quote(item['input'])})"
         case "string_pattern_mismatch" if found := _ID_PATTERN.match(item["ctx"]["pattern"]):
             kind = found[1]
             return f"is no id, such as {kind}_01M8B866EV56C6P109NA34YCTA (got {quote(item['input'])})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from paracle_domain.errors import (
     Finding,
@@ -21,7 +22,7 @@ from paracle_domain.errors import (
     InvalidInput,
     NotFound,
     ParacleError,
-    field_path,
+    findings_of,
     quote,
 )
 
@@ -84,6 +85,7 @@ _MEANING: Final = {
     503: "A part of Paracle is not there at the moment; try again.",
     504: "No answer in time; try again.",
 }
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _ANY: Final = frozenset({403, 421, 500, 503, 504})
 """What any operation may answer, whoever calls it, and whatever for."""
 
@@ -139,19 +141,14 @@ async def _ours(request: Request, error: Exception) -> Response:
 
 async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    wrong = InvalidInput.many(f"{request.method} {request.url.path}", [_finding(item) for item in error.errors()])
+    wrong = InvalidInput.many(f"{request.method} {request.url.path}", findings_of(error.errors()))
     return problem_response(wrong, request_id_of(request))
-
-
-def _finding(item: Mapping[str, Any]) -> Finding:
-    location: Sequence[str | int] = item["loc"]
-    got = "" if item["type"] == "missing" else f" (got {quote(item.get('input'))})"
-    return Finding(path=field_path(location), message=f"{item['msg']}{got}")
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return problem_response(_named(request, error), request_id_of(request), error.headers)
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return problem_response(_named(request, error), request_id_of(request), headers)
 
 
 def _named(request: Request, error: HTTPException) -> ParacleError:
@@ -160,7 +157,16 @@ def _named(request: Request, error: HTTPException) -> ParacleError:
         case 404:
             return NotFound(f"there is nothing at {quote(request.url.path)}; /docs lists what there is")
         case 405:
-            allowed = (error.headers or {}).get("Allow") or (error.headers or {}).get("allow", "other methods")
-            return MethodNotAllowed(f"{where}: this path takes {allowed}")
+            return MethodNotAllowed(f"{where}: this path takes {_allowed(request)}")
         case _:
             return InvalidInput(f"{where}: {error.detail}")
+
+
+def _allowed(request: Request) -> str:
+    """The methods that any route of the path takes; Starlette names only those of the first."""
+
+    def takes(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return ", ".join(filter(takes, _METHODS))

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Final
 
 from paracle_domain.envelope import Context
@@ -160,8 +161,7 @@ class RegistryService:
         if catalog.last(request.kind, request.name) is None:
             raise catalog.missing(request.kind, request.name)
         found = await self._store.history(call.tenant, request.kind, request.name, request.before, request.limit + 1)
-        older = [*found[1:], None]
-        views = [_revision_view(new, old) for new, old in zip(found, older, strict=True)]
+        views = [_revision_view(new, old) for new, old in zip_longest(found, found[1:])]
         return RevisionList(kind=request.kind, name=request.name, revisions=tuple(views[: request.limit]))
 
     async def explain_agent(self, request: ExplainAgent, call: Context) -> Explanation:

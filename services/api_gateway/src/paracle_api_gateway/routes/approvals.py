@@ -12,6 +12,7 @@ from paracle_api_gateway.bodies import read_json
 from paracle_api_gateway.problems import documented
 from paracle_api_gateway.routes.common import NAME_PATTERN, RUN_PATTERN, TheBus, answer, body_of, order
 from paracle_domain.ids import id_from_key
+from paracle_domain.messages import Plain
 from paracle_domain.run.commands import (
     ApprovalPage,
     ApprovalStatus,
@@ -80,7 +81,7 @@ async def list_approvals(
     run_id: Annotated[str | None, Query(pattern=RUN_PATTERN, description="Only of this run.")] = None,
     workflow: Annotated[str | None, Query(pattern=NAME_PATTERN, description="Only of runs of this workflow.")] = None,
     approver: Annotated[
-        str | None, Query(min_length=1, max_length=200, description="Only those that name this principal or role.")
+        Plain | None, Query(min_length=1, max_length=200, description="Only those that name this principal or role.")
     ] = None,
     mine: Annotated[bool, Query(description="Only those that whoever asks may approve now.")] = False,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,

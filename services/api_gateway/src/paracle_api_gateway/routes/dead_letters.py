@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from paracle_api_gateway.auth import Caller
 from paracle_api_gateway.bodies import read_json
@@ -26,6 +25,7 @@ from paracle_domain.dead_letters import (
 )
 from paracle_domain.errors import InvalidInput
 from paracle_domain.ids import RunId
+from paracle_domain.messages import Moment, Plain
 
 LetterPath = Annotated[
     str,
@@ -45,11 +45,11 @@ class SelectRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    service: str | None = Field(default=None, max_length=64, examples=["orchestrator"])
-    code: str | None = Field(default=None, max_length=64, examples=["malformed_message"])
+    service: Plain | None = Field(default=None, max_length=64, examples=["orchestrator"])
+    code: Plain | None = Field(default=None, max_length=64, examples=["malformed_message"])
     run_id: RunId | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     all: bool = Field(default=False, description="Whether no field is on purpose: every dead letter.")
     limit: int = Field(default=100, ge=1, le=500, description="Most of them at once; `more` says whether to go on.")
     after: str | None = Field(default=None, description="`after` of the answer before, with its `until`.")
@@ -68,7 +68,7 @@ class DropRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str = Field(min_length=1, max_length=1_000, examples=["from a client that is gone"])
+    reason: Plain = Field(min_length=1, max_length=1_000, examples=["from a client that is gone"])
 
 
 class DropManyRequest(SelectRequest, DropRequest):
@@ -120,29 +120,17 @@ def _body(kind: type[BaseModel]) -> dict[str, Any]:
 async def list_dead_letters(
     call: Caller,
     bus: TheBus,
-    service: Annotated[str | None, Query(max_length=64, description="Only those that this service gave up.")] = None,
-    code: Annotated[str | None, Query(max_length=64, description="Only those with this error code.")] = None,
+    service: Annotated[Plain | None, Query(max_length=64, description="Only those that this service gave up.")] = None,
+    code: Annotated[Plain | None, Query(max_length=64, description="Only those with this error code.")] = None,
     run_id: Annotated[RunId | None, Query(description="Only those of this run.")] = None,
-    since: Annotated[datetime | None, Query(description="Only those that were given up then or later.")] = None,
-    until: Annotated[datetime | None, Query(description="Only those that were given up before.")] = None,
+    since: Annotated[Moment | None, Query(description="Only those that were given up then or later.")] = None,
+    until: Annotated[Moment | None, Query(description="Only those that were given up before.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
 ) -> Response:
     """Messages that could not be handled, newest first."""
-    which = DeadLetterFilter(
-        service=service,
-        code=code,
-        run_id=run_id,
-        since=_zoned(since, "query.since"),
-        until=_zoned(until, "query.until"),
-    )
+    which = DeadLetterFilter(service=service, code=code, run_id=run_id, since=since, until=until)
     return answer(await bus.call(ListDeadLetters(which=which, limit=limit, cursor=cursor), call))
-
-
-def _zoned(time: datetime | None, path: str) -> datetime | None:
-    if time is not None and time.tzinfo is None:
-        raise InvalidInput(f"{time.isoformat()} has no time zone; write it as {time.isoformat()}Z", path=path)
-    return time
 
 
 async def get_dead_letter(letter_id: LetterPath, call: Caller, bus: TheBus) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from paracle_api_gateway.auth import Caller
 from paracle_api_gateway.bodies import read_json
@@ -14,6 +14,7 @@ from paracle_api_gateway.routes.common import NAME_PATTERN, RUN_PATTERN, RunPath
 from paracle_chassis.bus import Bus
 from paracle_domain.envelope import Context
 from paracle_domain.errors import InvalidInput, from_validation, quote
+from paracle_domain.messages import Moment
 from paracle_domain.run.commands import (
     CancelRuns,
     ListRuns,
@@ -38,8 +39,8 @@ LabelQuery = Annotated[
     list[str] | None,
     Query(description="`key:value`. Only runs with that label; given several times, with all.", examples=["team:a"]),
 ]
-AfterQuery = Annotated[AwareDatetime | None, Query(description="Only runs created then or later.")]
-BeforeQuery = Annotated[AwareDatetime | None, Query(description="Only runs created earlier than that.")]
+AfterQuery = Annotated[Moment | None, Query(description="Only runs created then or later.")]
+BeforeQuery = Annotated[Moment | None, Query(description="Only runs created earlier than that.")]
 
 
 class BulkRequest(BaseModel):

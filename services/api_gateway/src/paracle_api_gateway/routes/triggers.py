@@ -13,6 +13,7 @@ from paracle_api_gateway.problems import documented
 from paracle_api_gateway.routes.common import LOCATED, NAME_PATTERN, NamePath, TheBus, answer, body_of, order
 from paracle_domain.envelope import Context
 from paracle_domain.ids import derive_id, id_from_key, is_id
+from paracle_domain.messages import Plain
 from paracle_domain.run.commands import RunAccepted
 from paracle_domain.trigger.commands import (
     FireTrigger,
@@ -41,7 +42,7 @@ class PauseRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str | None = Field(default=None, max_length=1_000, examples=["the shop is closed"])
+    reason: Plain | None = Field(default=None, max_length=1_000, examples=["the shop is closed"])
 
 
 class FireRequest(BaseModel):

@@ -1,0 +1,103 @@
+"""Whatever stands in a parameter or a field, the answer says what is wrong with it: it is never a bug."""
+
+import json
+from itertools import product
+from typing import Any
+
+from paracle_api_gateway.app import create_routes
+from paracle_api_gateway.openapi import document
+from paracle_domain.errors import NotFound
+
+EARLIEST, LATEST = "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"  # UTC has no years for them
+TEXTS = ["", "\0", "a\0b", "0", "-1", str(2**63), str(2**200), "nan", "x" * 5_000, EARLIEST, LATEST, "2026-11-26T09:30"]
+VALUES: list[Any] = [
+    *TEXTS,
+    None,
+    True,
+    -1,
+    0.5,
+    2**200,
+    float("nan"),
+    "\ud800",
+    [],
+    {},
+    [{}],
+    {"\0": "\0"},
+    {"a": {"a": []}},
+]
+DOCUMENT = document(create_routes())
+STREAM = "get_task_output"  # what it takes it follows
+
+
+class Nothing(dict[type, object]):
+    """Answers of services that know nothing of what they are asked."""
+
+    def __missing__(self, kind: type) -> NotFound:
+        return NotFound("there is no such thing")
+
+
+OPERATIONS: list[tuple[str, str, dict[str, Any]]] = [
+    (path, method, one)
+    for path, some in DOCUMENT["paths"].items()
+    for method, one in some.items()
+    if path.startswith("/v1/") and one["operationId"] != STREAM
+]
+
+
+def example(parameter: dict[str, Any]) -> str:
+    """What fits a parameter in a path."""
+    found = [*parameter.get("examples", ()), *parameter["schema"].get("examples", ())]
+    return found[0] if found else f"{parameter['schema']['pattern'][1:5]}01JDZ7T6C4W2V9M3N5K8Q0XHRB"
+
+
+def here(path: str, operation: dict[str, Any]) -> str:
+    given = {one["name"]: example(one) for one in operation.get("parameters", ()) if one["in"] == "path"}
+    return path.format(**given)
+
+
+def fields(operation: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a body, each with its schema, those of objects in it by their path."""
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    schemas = DOCUMENT["components"]["schemas"]
+
+    def below(schema: dict[str, Any]) -> dict[str, Any]:
+        found = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+        return {name: below(one) for name, one in found.get("properties", {}).items()}
+
+    return {} if content is None else below(content["schema"])
+
+
+def bodies(known: dict[str, Any], value: Any) -> list[dict[str, Any]]:
+    """Bodies of which one field is `value`."""
+    found: list[dict[str, Any]] = []
+    for name, inner in known.items():
+        found += [{name: value}, *({name: body} for body in bodies(inner, value))]
+    return found
+
+
+def whole(body: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
+    """`body` with what is required besides, so that the field is the only thing wrong."""
+    required = {"reason": "because", "decision": "approve", "digest": "d", "outcome": "done", "from_step": "pay"}
+    known = fields(operation)
+    filters = {"filter": {"workflow": "triage"}} if "filter" in known else {}
+    every = {"all": True} if "all" in known else {}
+    return {**filters, **every, **{key: value for key, value in required.items() if key in known}, **body}
+
+
+async def test_no_parameter_is_a_bug(client, world):
+    world.bus.answers = Nothing()
+    for path, method, operation in OPERATIONS:
+        names = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
+        for name, text in product(names, TEXTS):
+            response = await client.request(method, here(path, operation), params={name: text})
+            assert response.status_code < 500, (method, path, name, text, response.text)
+
+
+async def test_no_field_is_a_bug(client, world):
+    world.bus.answers = Nothing()
+    headers = {"Content-Type": "application/json"}
+    for (path, method, operation), value in product(OPERATIONS, VALUES):
+        for body in bodies(fields(operation), value):
+            text = json.dumps(whole(body, operation))
+            response = await client.request(method, here(path, operation), content=text, headers=headers)
+            assert response.status_code < 500, (method, path, body, response.text)
