@@ -8,18 +8,20 @@ import pytest
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
-from paracle_chassis import receipts
+from paracle_chassis import provisioning, receipts, topology
+from paracle_chassis.bus import Outgoing
 from paracle_chassis.routes import Routes
 from paracle_chassis.settings import ServiceSettings
-from paracle_chassis.testing.contracts.bus import mailbox, note
+from paracle_chassis.testing.contracts.bus import CONTEXT, mailbox, note
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.sample import Note
 from paracle_domain import dead_letters, subjects
-from paracle_domain.envelope import CE_ID, PRINCIPAL
+from paracle_domain.envelope import CE_ID, PRINCIPAL, Envelope
 from paracle_domain.errors import Conflict
 from paracle_embedded import NatsServer
 
 pytestmark = pytest.mark.connected
+(OUTPUT,) = (spec for spec in topology.STREAMS if spec.name == subjects.OUTPUT)
 
 
 class Recorder:
@@ -262,20 +264,31 @@ async def test_a_server_killed_under_load_loses_nothing_that_was_written_through
     await eventually(lambda: set(recorder.seen) == set(range(1000)))
 
 
-async def test_streams_in_memory_are_there_again_after_their_server(nats_server: NatsServer, serve):
+async def test_streams_are_there_again_after_a_server_that_had_them_in_memory(nats_server: NatsServer, serve):
     bus = await serve(settings=ServiceSettings(nats_url=nats_server.url))
     await asyncio.to_thread(nats_server.kill)
     await asyncio.to_thread(nats_server.start)
     await eventually(lambda: bus.link.connections == 1)
+    await eventually(lambda: heard(bus), within_s=20)
 
-    async def kept() -> bool:
-        try:
-            await bus.client.jsm().stream_info(subjects.OUTPUT)
-        except (NotFoundError, NatsError):
-            return False
-        return True
 
-    await eventually(kept)
+async def test_a_stream_that_is_deleted_under_what_is_only_broadcast_is_there_again(serve):
+    first, second = await serve(), await serve()
+    await provisioning.ensure_stream(first.client, OUTPUT)
+    assert await heard(first)
+    await first.client.jsm().delete_stream(subjects.OUTPUT)
+    await eventually(lambda: heard(second))
+
+
+async def heard(bus) -> bool:
+    """Whether a piece of output is kept."""
+    piece = Outgoing(subjects.out("acme", "task_1"), Note(text="n", number=1), Envelope.wrap("note", "test", CONTEXT))
+    await bus.broadcast(piece)
+    await bus.link.check()
+    try:
+        return (await bus.client.jsm().stream_info(subjects.OUTPUT)).state.messages > 0
+    except (NotFoundError, NatsError):
+        return False
 
 
 async def test_draining_finishes_the_batch_in_hand_and_gives_the_rest_back_at_once(serve):

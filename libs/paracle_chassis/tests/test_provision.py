@@ -13,7 +13,7 @@ from paracle_chassis.provision import Plan, service_dsn
 from paracle_chassis.testing.infra import connected
 from paracle_chassis.topology import ConsumerSpec
 from paracle_domain import subjects
-from paracle_domain.errors import Conflict, InvalidInput, Unavailable
+from paracle_domain.errors import Conflict, InvalidInput, NotFound, Unavailable
 
 pytestmark = pytest.mark.connected
 
@@ -64,7 +64,7 @@ async def test_consumers_of_the_named_services_are_made(nats_url, nats_client):
 
 
 async def test_what_may_be_changed_in_place_is_and_the_rest_is_refused(nats_client):
-    spec = topology.stream(subjects.EVENTS)
+    spec = topology.stream_of_subject(subjects.evt("acme", "run", "run_1", "run_started"))
     assert spec is not None
     await provisioning.ensure_stream(nats_client, replace(spec, max_age_s=300))
     changed = await provisioning.ensure_stream(nats_client, spec)
@@ -76,7 +76,12 @@ async def test_what_may_be_changed_in_place_is_and_the_rest_is_refused(nats_clie
 
 
 async def test_a_consumer_takes_new_limits(nats_client):
-    spec = ConsumerSpec(subjects.EVENTS, "watcher", "paracle.v1.*.evt.>")
+    stream = topology.stream_of_subject(subjects.task("acme", "agents"))
+    assert stream is not None
+    spec = ConsumerSpec(stream.name, "watcher", stream.subject)
+    with pytest.raises(NotFound, match="stream not found"):
+        await provisioning.ensure_consumer(nats_client, spec)
+    await provisioning.ensure_stream(nats_client, stream)
     assert (await provisioning.ensure_consumer(nats_client, spec)).did == "created"
     assert (await provisioning.ensure_consumer(nats_client, spec)).did == "as it should be"
     slower = replace(spec, ack_wait_s=90)

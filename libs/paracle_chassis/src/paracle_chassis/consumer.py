@@ -22,8 +22,10 @@ from nats.errors import Error as NatsError
 from paracle_chassis import outages, provisioning
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import NO_RESPONDERS, Link, status_of
+from paracle_chassis.provisioning import Change
+from paracle_chassis.streams import Streams
 from paracle_chassis.topology import ConsumerSpec
-from paracle_domain.errors import ParacleError, Unavailable
+from paracle_domain.errors import NotFound, ParacleError, Unavailable
 
 _log = logging.getLogger(__name__)
 
@@ -46,10 +48,11 @@ class PullConsumer:
         Most messages asked for or held ready.
     """
 
-    def __init__(self, link: Link, spec: ConsumerSpec, *, capacity: int) -> None:
+    def __init__(self, link: Link, streams: Streams, spec: ConsumerSpec, *, capacity: int) -> None:
         self.spec = spec
         self.buffer: deque[Incoming] = deque()
         self._link = link
+        self._streams = streams
         self._capacity = capacity
         self._pulls: dict[str, int] = {}
         self._names = count()
@@ -70,7 +73,7 @@ class PullConsumer:
         Unavailable
             If NATS does not answer.
         """
-        await provisioning.ensure_consumer(self._link.client, self.spec, self._link.durability)
+        await self._ensure()
         client = self._link.client
         self._inbox = client.new_inbox()
         self._subscription = await client.subscribe(f"{self._inbox}.*", pending_msgs_limit=0, pending_bytes_limit=0)
@@ -200,6 +203,14 @@ class PullConsumer:
                 _log.warning("mailbox %s of %s: no heartbeat for %.0f s", self.spec.durable, self.spec.stream, silent)
                 self._mend()
 
+    async def _ensure(self) -> Change:
+        """Make the consumer what it should be, and its stream if that is gone."""
+        try:
+            return await provisioning.ensure_consumer(self._link.client, self.spec)
+        except NotFound:
+            await self._streams.make({self.spec.stream})
+            return await provisioning.ensure_consumer(self._link.client, self.spec)
+
     def _mend(self) -> None:
         if self._repair is None and not self._stopped:
             self._repair = self._spawn(self._make_anew())
@@ -208,7 +219,7 @@ class PullConsumer:
         for delay in outages.delays():
             await asyncio.sleep(delay)
             try:
-                await provisioning.ensure_consumer(self._link.client, self.spec, self._link.durability)
+                await self._ensure()
             except Unavailable as error:
                 _log.debug("cannot mend yet: %s", error)
             except ParacleError:
@@ -223,7 +234,7 @@ class PullConsumer:
         """A consumer that is just being deleted may still have looked well, and have swallowed the request."""
         await asyncio.sleep(_LOOK_AGAIN_S)
         try:
-            change = await provisioning.ensure_consumer(self._link.client, self.spec, self._link.durability)
+            change = await self._ensure()
         except ParacleError as error:
             _log.debug("cannot look yet: %s", error)  # the watch does, once heartbeats stay away
             return

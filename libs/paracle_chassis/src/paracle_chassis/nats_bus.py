@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Final, override
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from paracle_chassis import codec, outages, provisioning, telemetry, topology
+from paracle_chassis import codec, telemetry, topology
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.claims import Claims
 from paracle_chassis.consumer import PullConsumer
 from paracle_chassis.link import Link, status_of
 from paracle_chassis.mailbox import Mailbox
-from paracle_chassis.publisher import Publisher, Wire, make_streams, to_wire
+from paracle_chassis.publisher import Publisher, Wire, to_wire
 from paracle_chassis.receipts import Settler
 from paracle_chassis.replies import Replies
 from paracle_chassis.routes import MailboxRoute, Routes
 from paracle_chassis.rpc import RpcClient, RpcServer
 from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.streams import Streams
 from paracle_chassis.topology import ConsumerSpec
 from paracle_domain.envelope import REPLY_TO, TRACEPARENT, Context, Envelope
-from paracle_domain.errors import DeadlineExceeded, ParacleError, Unavailable
+from paracle_domain.errors import DeadlineExceeded, Unavailable
 from paracle_domain.messages import Encodable, JsonObject, Message, Request
 
 if TYPE_CHECKING:
@@ -50,14 +51,14 @@ class NatsBus(Bus):
         self.service = service
         self.link = Link(service, settings)
         self._claims = Claims(self.link)
-        self._publisher = Publisher(self.link)
+        self._streams = Streams(self.link)
+        self._publisher = Publisher(self.link, self._streams)
         self._replies = Replies(service, self.link)
         self._settler = Settler(service, self.link, self._claims, self._publisher, self._replies)
         self._rpc = RpcClient(self.link, self._claims, f"paracle/{service}")
         self._server: RpcServer | None = None
         self._listener: Listener | None = None
         self._mailboxes: list[Mailbox] = []
-        self._remaking: asyncio.Task[None] | None = None
 
     @property
     def client(self) -> Client:
@@ -69,25 +70,7 @@ class NatsBus(Bus):
     async def open(self) -> None:
         """Connect; `Unavailable` if NATS does not answer in time."""
         await self.link.open()
-        self.link.on_reconnect(self._start_over)
-
-    def _start_over(self) -> None:
-        self._remaking = asyncio.get_running_loop().create_task(self._remake_streams(), name="streams in memory")
-
-    async def _remake_streams(self) -> None:
-        """Make streams in memory anew: they end with their server, and what is sent to them is confirmed to nobody."""
-        for delay in outages.delays():
-            try:
-                for spec in topology.STREAMS:
-                    if spec.memory:
-                        await provisioning.ensure_stream(self.client, spec, self.link.durability)
-            except Unavailable:
-                await asyncio.sleep(delay)
-            except ParacleError as error:
-                _log.warning("cannot make a stream anew: %s", error)
-                return
-            else:
-                return
+        await self._streams.open()
 
     async def serve(self, routes: Routes) -> None:
         """Answer, obey and hear what `routes` says; on return, nats-server knows of all of it."""
@@ -119,9 +102,7 @@ class NatsBus(Bus):
         await self._replies.stop()
 
     async def close(self) -> None:
-        if self._remaking is not None:
-            self._remaking.cancel()
-            await asyncio.gather(self._remaking, return_exceptions=True)
+        await self._streams.close()
         await self.link.close()
 
     async def check(self) -> None:
@@ -140,7 +121,8 @@ class NatsBus(Bus):
     def _mailbox(self, route: MailboxRoute) -> Mailbox:
         spec = ConsumerSpec(route.stream, route.durable, route.filter, route.ack_wait_s, route.max_ack_pending)
         capacity = route.batch if route.prefetch is None else max(1, route.prefetch)
-        return Mailbox(self.service, route, PullConsumer(self.link, spec, capacity=capacity), self._settler)
+        consumer = PullConsumer(self.link, self._streams, spec, capacity=capacity)
+        return Mailbox(self.service, route, consumer, self._settler)
 
     # ── the port ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -204,7 +186,7 @@ class NatsBus(Bus):
                 await asyncio.sleep(_RETRY_S)
                 continue
             if status_of(answer) is not None:
-                await make_streams(self.link, (wire.subject,))
+                await self._streams.make_for({wire.subject})
                 await asyncio.sleep(_RETRY_S)
                 continue
             return codec.read_answer(answer.data, answer.headers)

@@ -111,7 +111,7 @@ async def _provision_nats(plan: Plan) -> list[Change]:
             made = await asyncio.gather(*streams, bucket)
             # Their limits are the mailboxes' to say: one that is there already is left as its service wants it.
             consumers = [
-                provisioning.ensure_consumer(client, spec, plan.durability, update=False)
+                provisioning.ensure_consumer(client, spec, update=False)
                 for spec in topology.CONSUMERS
                 if spec.durable in plan.services
             ]

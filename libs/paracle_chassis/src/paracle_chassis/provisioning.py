@@ -13,6 +13,7 @@ from nats.errors import Error as NatsError
 
 from paracle_chassis import topology
 from paracle_chassis.topology import CLAIMS_BUCKET, CLAIMS_TTL_S, PLAIN, ConsumerSpec, Durability, StreamSpec
+from paracle_domain import subjects
 from paracle_domain.errors import Conflict, NotFound, ParacleError, Unavailable
 
 if TYPE_CHECKING:
@@ -58,25 +59,27 @@ async def ensure_stream(client: Client, spec: StreamSpec, durability: Durability
     return Change(what, f"updated {', '.join(sorted(changes))}")
 
 
-async def ensure_consumer(
-    client: Client, spec: ConsumerSpec, durability: Durability = PLAIN, *, update: bool = True
-) -> Change:
-    """Create the consumer, or (`update`) change it; a stream of the topology that is missing is made first."""
+async def stream_names(client: Client) -> frozenset[str]:
+    """Those of our streams that are there."""
+    answer = await _ask(client, "STREAM.NAMES", {"subject": f"{subjects.PREFIX}.>"})
+    return frozenset(answer.get("streams") or ())
+
+
+async def ensure_consumer(client: Client, spec: ConsumerSpec, *, update: bool = True) -> Change:
+    """Create the consumer, or (`update`) change it.
+
+    Raises
+    ------
+    NotFound
+        If its stream is not there.
+    """
     wanted = spec.config()
     what = f"consumer {spec.durable} of {spec.stream}"
     found = await _info(client, f"CONSUMER.INFO.{spec.stream}.{spec.durable}")
     changes = topology.differing(wanted, found or {})
     if found is not None and not (update and changes):
         return Change(what, "as it should be")
-    request = {"stream_name": spec.stream, "config": wanted}
-    path = f"CONSUMER.CREATE.{spec.stream}.{spec.durable}"
-    try:
-        await _ask(client, path, request)
-    except NotFound:
-        if (stream := topology.stream(spec.stream)) is None:
-            raise
-        await ensure_stream(client, stream, durability)
-        await _ask(client, path, request)
+    await _ask(client, f"CONSUMER.CREATE.{spec.stream}.{spec.durable}", {"stream_name": spec.stream, "config": wanted})
     return Change(what, "created" if found is None else f"updated {', '.join(sorted(changes))}")
 
 

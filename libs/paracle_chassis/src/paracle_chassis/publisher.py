@@ -13,19 +13,20 @@ import asyncio
 import json
 import logging
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from itertools import batched
 from typing import Final, NamedTuple
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from paracle_chassis import frames, provisioning, topology
+from paracle_chassis import frames, topology
 from paracle_chassis.bus import CLAIM_THRESHOLD, Outgoing
 from paracle_chassis.claims import Claims
 from paracle_chassis.link import NO_RESPONDERS, Link, status_of
+from paracle_chassis.streams import Streams
 from paracle_chassis.topology import StreamSpec
-from paracle_domain.errors import ParacleError, Unavailable
+from paracle_domain.errors import Unavailable
 
 _log = logging.getLogger(__name__)
 
@@ -89,8 +90,9 @@ class _Window:
 class Publisher:
     """Publishes until everything is stored, or the deadline passes."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, streams: Streams) -> None:
         self._link = link
+        self._streams = streams
 
     async def publish(self, messages: Sequence[Wire], *, deadline_s: float = DEADLINE_S) -> None:
         """Store all `messages`, in order within their subjects unless the connection breaks in between.
@@ -178,7 +180,7 @@ class Publisher:
             while not await self._hand_over(messages, reply, through) or homeless:
                 if asyncio.get_running_loop().time() >= deadline:
                     raise Unavailable(f"{len(messages)} commands could not be handed to NATS; trying again may help")
-                await make_streams(self._link, tuple(homeless))
+                await self._streams.make_for(homeless)
                 homeless.clear()
                 await asyncio.sleep(_RETRY_S)
         finally:
@@ -246,7 +248,7 @@ class Publisher:
             count = len(window.missing)
             raise Unavailable(f"{count} of {len(window.messages)} messages could not be stored: {window.refusal}")
         if window.homeless:
-            await make_streams(self._link, {window.messages[index].subject for index in window.missing})
+            await self._streams.make_for({window.messages[index].subject for index in window.missing})
             window.homeless = False
         if window.refusal:
             await asyncio.sleep(_RETRY_S)
@@ -254,14 +256,3 @@ class Publisher:
 
 def _frame(wire: Wire, reply: str) -> bytes:
     return frames.hpub(wire.subject, reply, wire.headers, wire.body)
-
-
-async def make_streams(link: Link, names: Collection[str]) -> None:
-    """Make the streams of these subjects, which somebody deleted; if that fails, the publication is refused again."""
-    wanted = {spec.name: spec for name in names if (spec := topology.stream_of_subject(name)) is not None}
-    for spec in wanted.values():
-        try:
-            _log.warning("stream %s is gone: making it anew", spec.name)
-            await provisioning.ensure_stream(link.client, spec, link.durability)
-        except ParacleError as error:
-            _log.warning("cannot make stream %s: %s", spec.name, error)

@@ -184,11 +184,6 @@ CONSUMERS: Final[Sequence[ConsumerSpec]] = (
 )
 
 
-def stream(name: str) -> StreamSpec | None:
-    """The stream called `name`, if it is one of ours."""
-    return next((spec for spec in STREAMS if spec.name == name), None)
-
-
 _BY_KIND: Final = {spec.kind: spec for spec in STREAMS}
 
 
