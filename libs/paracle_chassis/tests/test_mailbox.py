@@ -2,6 +2,7 @@
 
 import asyncio
 import operator
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,10 +15,10 @@ from paracle_chassis.routes import Routes
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.contracts.bus import CONTEXT, mailbox, note
 from paracle_chassis.testing.eventually import eventually
-from paracle_chassis.testing.sample import Note
+from paracle_chassis.testing.sample import Begin, Note
 from paracle_domain import dead_letters, subjects
-from paracle_domain.envelope import CE_ID, PRINCIPAL, Envelope
-from paracle_domain.errors import Conflict
+from paracle_domain.envelope import CE_ID, PRINCIPAL, Context, Envelope
+from paracle_domain.errors import Conflict, PayloadTooLarge
 from paracle_embedded import NatsServer
 
 pytestmark = pytest.mark.connected
@@ -390,6 +391,20 @@ async def test_a_large_body_travels_by_claim_check(serve):
     await bus.publish([note(1, text=text), note(2, text="small")])
     await eventually(lambda: len(bodies) == 2)
     assert bodies == [text, "small"]
+
+
+@pytest.mark.parametrize("size", [100_000, 2_000_000])
+async def test_headers_that_nats_does_not_take_are_refused_at_once_and_hold_up_no_other(serve, size: int):
+    recorder = Recorder()
+    bus = await serve(mailbox(recorder))
+    message, heavy = note(2), Context("acme", "x" * size)
+    large = replace(message, envelope=replace(message.envelope, context=heavy))
+    with pytest.raises(PayloadTooLarge, match=r"headers of .* on paracle\.v1\.acme\.task\.agents"):
+        await bus.publish([note(1), large, note(3)])
+    await eventually(lambda: recorder.seen == [1, 3])
+    for say in (bus.broadcast(large), bus.command(Begin(name="a"), heavy)):
+        with pytest.raises(PayloadTooLarge):
+            await say
 
 
 async def test_a_claim_whose_payload_is_gone_is_a_dead_letter(serve):

@@ -65,6 +65,11 @@ class Bus(ABC):
 
         Commands are an exception: their stream confirms nothing, so on return the server has them, and no more is
         known. `command` waits for the answer; whoever publishes one repeats it until he sees its effect.
+
+        Raises
+        ------
+        PayloadTooLarge
+            If one is more than travels; all others are stored.
         """
 
     @abstractmethod

@@ -25,7 +25,7 @@ from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.streams import Streams
 from paracle_chassis.topology import ConsumerSpec
 from paracle_domain.envelope import REPLY_TO, TRACEPARENT, Context, Envelope
-from paracle_domain.errors import DeadlineExceeded, Unavailable
+from paracle_domain.errors import DeadlineExceeded, PayloadTooLarge, Unavailable
 from paracle_domain.messages import Encodable, JsonObject, Message, Request
 
 if TYPE_CHECKING:
@@ -134,16 +134,29 @@ class NatsBus(Bus):
 
     @override
     async def publish(self, messages: Sequence[Outgoing]) -> None:
-        if messages:
-            wires = [await to_wire(message, self._claims) for message in messages]
-            if (traceparent := telemetry.traceparent()) is not None:
-                for wire in wires:
-                    wire.headers[TRACEPARENT] = traceparent
+        wires: list[Wire] = []
+        refused: PayloadTooLarge | None = None
+        traceparent = telemetry.traceparent()
+        for message in messages:
+            try:
+                wire = await self._wire(message)
+            except PayloadTooLarge as error:  # it holds up none of the others
+                refused = refused or error
+                continue
+            if traceparent is not None:
+                wire.headers[TRACEPARENT] = traceparent
+            wires.append(wire)
+        if wires:
             await self._publisher.publish(wires)
+        if refused is not None:
+            raise refused
+
+    async def _wire(self, message: Outgoing) -> Wire:
+        return await to_wire(message, self._claims, self.client.max_payload)
 
     @override
     async def broadcast(self, message: Outgoing) -> None:
-        wire = await to_wire(message, self._claims)
+        wire = await self._wire(message)
         telemetry.inject(wire.headers)
         try:
             await self.client.publish(wire.subject, wire.body, headers=wire.headers)
@@ -154,7 +167,7 @@ class NatsBus(Bus):
     async def send(
         self, subject: str, message: Encodable, envelope: Envelope, *, timeout_s: float = 10.0
     ) -> JsonObject:
-        wire = await to_wire(Outgoing(subject, message, envelope), self._claims)
+        wire = await self._wire(Outgoing(subject, message, envelope))
         service, verb = subject.rsplit(".", 2)[-2:]
         with telemetry.client_span(service, verb, wire.headers):
             return await self._send(wire, envelope, timeout_s)

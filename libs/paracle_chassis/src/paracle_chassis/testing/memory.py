@@ -182,8 +182,14 @@ class MemoryBus(Bus):
 
     @override
     async def publish(self, messages: Sequence[Outgoing]) -> None:
+        refused: PayloadTooLarge | None = None
         for message in messages:
-            self._store(message)
+            try:
+                self._store(message)
+            except PayloadTooLarge as error:
+                refused = refused or error
+        if refused is not None:
+            raise refused
 
     @override
     async def broadcast(self, message: Outgoing) -> None:

@@ -8,14 +8,23 @@ from typing import Any
 
 import pytest
 
-from paracle_chassis.bus import Bus, Outgoing, outgoing
+from paracle_chassis.bus import PAYLOAD_LIMIT, Bus, Outgoing, outgoing
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.routes import Routes
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.sample import Begin, Begun, Echo, Echoed, Note, Work
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
-from paracle_domain.errors import Conflict, DeadlineExceeded, Finding, InternalError, NotFound, RateLimited, Unavailable
+from paracle_domain.errors import (
+    Conflict,
+    DeadlineExceeded,
+    Finding,
+    InternalError,
+    NotFound,
+    PayloadTooLarge,
+    RateLimited,
+    Unavailable,
+)
 
 type MakeBus = Callable[[Routes], Awaitable[Bus]]
 
@@ -195,6 +204,17 @@ class BusContract:
         await eventually(lambda: len(kept) == 2)
         assert kept[1].deliveries == 2
         await kept[1].ack()
+
+    async def test_a_message_that_is_too_large_is_refused_and_holds_up_no_other(self, make: MakeBus) -> None:
+        seen: list[int] = []
+
+        async def keep(batch: Sequence[Delivery]) -> None:
+            seen.extend(delivery.decode(Note).number for delivery in batch)
+
+        bus = await make(mailbox(keep))
+        with pytest.raises(PayloadTooLarge, match="67,108,864"):
+            await bus.publish([note(1), note(2, text="x" * PAYLOAD_LIMIT), note(3)])
+        await eventually(lambda: seen == [1, 3])
 
     # ── commands and broadcasts ──────────────────────────────────────────────────────────────────────────────────
 
