@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from paracle_chassis import receipts
 from paracle_chassis.bus import outgoing
 from paracle_chassis.replies import fingerprint
 from paracle_chassis.routes import Routes
@@ -92,6 +93,27 @@ async def test_a_bare_request_of_nonsense_is_answered_with_a_problem(serve, nats
     answer = await nats_client.request(SUBJECT, b"{", timeout=5)
     assert (answer.headers or {})["paracle-error"] == "malformed_message"
     assert json.loads(answer.data)["status"] == 400
+
+
+async def test_what_is_refused_to_whoever_waits_is_gone_and_what_nobody_waits_for_once_its_copy_is_on_disk(
+    serve, nats_client, monkeypatch
+):
+    monkeypatch.setattr(receipts, "FLUSHED_S", 3600.0)
+    await serve(Beginner().routes())
+
+    async def left() -> tuple[int, int]:
+        streams = [await nats_client.jsm().stream_info(name) for name in (subjects.COMMANDS, subjects.DEADLETTERS)]
+        return streams[0].state.messages, streams[1].state.messages
+
+    for bad in (b"1", b"2"):
+        await nats_client.request(SUBJECT, bad, timeout=5)
+    await eventually(lambda: found(left, (0, 2)))
+    await nats_client.publish(SUBJECT, b"3")
+    await eventually(lambda: found(left, (1, 3)))
+
+
+async def found(look, wanted) -> bool:
+    return await look() == wanted
 
 
 async def test_whichever_replica_obeys_every_request_has_its_one_answer(serve, nats_client):

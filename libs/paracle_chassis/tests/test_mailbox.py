@@ -134,6 +134,24 @@ async def test_a_dead_letter_keeps_the_message_and_says_why(serve):
     await emptied(bus)
 
 
+async def test_what_was_buried_stays_in_its_stream_until_the_copy_is_on_disk(serve, monkeypatch):
+    """Whoever dies before that leaves it to the next, who buries it as the same dead letter."""
+
+    async def refuse(_batch) -> None:
+        raise Conflict("no")
+
+    monkeypatch.setattr(receipts, "FLUSHED_S", 3600.0)
+    bus = await serve(mailbox(refuse, ack_wait_s=1.0))
+    await bus.publish([note(1)])
+    await eventually_dead(bus)
+    assert (await bus.client.jsm().stream_info(subjects.TASKS)).state.messages == 1
+    await bus.drain(0)
+    monkeypatch.setattr(receipts, "FLUSHED_S", 0.0)
+    again = await serve(mailbox(refuse, ack_wait_s=1.0))
+    await emptied(again)
+    assert (await again.client.jsm().stream_info(subjects.DEADLETTERS)).state.messages == 1
+
+
 async def test_a_dead_letter_that_its_reader_refuses_is_not_buried_for_ever(serve):
     """Once, so that it is seen; then it stays where it is."""
     refused: list[int] = []

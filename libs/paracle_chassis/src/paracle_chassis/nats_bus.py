@@ -99,6 +99,7 @@ class NatsBus(Bus):
             if isinstance(done, BaseException):
                 _log.error("draining failed", exc_info=done)
         self._mailboxes, self._server, self._listener = [], None, None
+        await self._settler.drain(deadline_s)
         await self._replies.stop()
 
     async def close(self) -> None:

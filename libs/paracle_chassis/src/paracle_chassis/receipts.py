@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple, Protocol, Self, override
+
+from nats.errors import Error as NatsError
 
 from paracle_chassis import frames, telemetry
 from paracle_chassis.claims import Claims
@@ -26,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 _V1_TOKENS: Final = 9
 _NS: Final = 1_000_000_000
+FLUSHED_S: Final = 1.0
+"""Ten of the intervals at which NATS flushes what is in its files (`sync_interval`; ADR 0016)."""
 
 
 class Place(NamedTuple):
@@ -54,6 +60,7 @@ class Fetch(Protocol):
 class Answers(Protocol):
     """Answers whoever waits for what becomes of a message."""
 
+    def waited_for(self, delivery: Delivery) -> bool: ...
     async def answer(self, delivery: Delivery, answer: Message | JsonObject | ParacleError) -> None: ...
 
 
@@ -66,6 +73,7 @@ class SettlerPort(Protocol):
     def replies(self) -> Answers: ...
     async def settle(self, replies: Sequence[str], word: bytes) -> None: ...
     async def bury(self, delivery: Delivery, place: Place, error: ParacleError) -> None: ...
+    async def end(self, reply: str) -> None: ...
 
 
 class Settler:
@@ -77,11 +85,36 @@ class Settler:
         self._service = service
         self._link = link
         self._publisher = publisher
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def settle(self, replies: Sequence[str], word: bytes) -> None:
         """Say `word` about the messages with these ack subjects; it is not waited for."""
         if replies:
             await frames.post(self._link.client, [frames.pub(reply, word) for reply in replies])
+
+    async def end(self, reply: str) -> None:
+        """Take what was buried out of its stream, once its copy is on disk: a power cut must not take both.
+
+        NATS confirms a copy that it has in a file, and flushes that a moment later. Whoever dies meanwhile leaves the
+        message to be delivered, and buried, again: that is the same dead letter.
+        """
+        await self.settle((reply,), b"+WPI")
+        task = asyncio.get_running_loop().create_task(self._end(reply))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _end(self, reply: str) -> None:
+        await asyncio.sleep(FLUSHED_S)
+        with suppress(NatsError, OSError):
+            await self.settle((reply,), b"+TERM")
+
+    async def drain(self, deadline_s: float) -> None:
+        """Wait until what was buried is out of its stream, or leave it there."""
+        if self._ending:
+            _, late = await asyncio.wait(self._ending, timeout=deadline_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def bury(self, delivery: Delivery, place: Place, error: ParacleError) -> None:
         """Copy `delivery` to the dead letters; the same one twice is one dead letter."""
@@ -141,11 +174,18 @@ class JetStreamReceipt:
         await self._settler.settle((self.ack_subject,), word)
 
     async def term(self, error: ParacleError) -> None:
-        """Copy it to the dead letters first: in a work queue, `+TERM` deletes it."""
+        """Copy it to the dead letters first: in a work queue, `+TERM` deletes it.
+
+        Whoever waits for an answer is told of the error, and then it must not be delivered again. Else the copy is all
+        that is left of it.
+        """
         assert self._delivery is not None
         await self._settler.bury(self._delivery, self._place, error)
-        await self._settler.settle((self.ack_subject,), b"+TERM")
-        await self.reply(error)
+        if self._place.stream in ANSWERED and self._settler.replies.waited_for(self._delivery):
+            await self._settler.settle((self.ack_subject,), b"+TERM")
+            await self._settler.replies.answer(self._delivery, error)
+        else:
+            await self._settler.end(self.ack_subject)
 
     async def in_progress(self) -> None:
         await self._settler.settle((self.ack_subject,), b"+WPI")

@@ -102,6 +102,13 @@ class Replies:
         except (NatsError, OSError) as error:
             _log.warning("cannot answer a message: %s", error)  # it is done; its sender asks again
 
+    def waited_for(self, delivery: Delivery) -> bool:
+        """Whether somebody waits for what becomes of `delivery`, as far as is known here."""
+        if delivery.envelope.reply_to is not None:
+            return True
+        asked = self._asked.get(fingerprint(delivery.subject, delivery.headers, delivery.body))
+        return asked is not None and any(inbox for _, inbox in asked.inboxes)
+
     @property
     def _told(self) -> str:
         return f"paracle.internal.answered.{self._service}"

@@ -251,6 +251,12 @@ class MemoryBus(Bus):
             self.dead.append((subject, delivery.body, headers))
             self._put(subjects.DEADLETTERS, subject, delivery.body, headers)
 
+    async def end(self, reply: str) -> None:
+        await self.settle((reply,), b"+TERM")
+
+    def waited_for(self, delivery: Delivery) -> bool:
+        return delivery.envelope.reply_to is not None
+
     async def answer(self, delivery: Delivery, answer: Message | JsonObject | ParacleError) -> None:
         waiting = self._waiting.get(delivery.envelope.reply_to or "")
         if waiting is not None and not waiting.done():
