@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from paracle_domain.agent.manifest import AgentManifest, ListEdit
-from paracle_domain.agent.spec import Delegate, Limits, ModelChoice
+from paracle_domain.agent.spec import Compaction, Delegate, Limits, ModelChoice
 from paracle_domain.expression_syntax import FILTERS
 from paracle_domain.manifest import AgentDocument, Metadata, WorkflowDocument, parse_document
 from paracle_domain.tool.spec import (
@@ -53,6 +53,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "Agent": AgentManifest,
     "Model": ModelChoice,
     "Limits": Limits,
+    "Compaction": Compaction,
     "Delegate": Delegate,
     "List edit": ListEdit,
     "Tool": ToolSpec,

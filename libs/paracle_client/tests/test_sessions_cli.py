@@ -11,6 +11,7 @@ import pytest
 from paracle_domain.ids import new_id
 from paracle_domain.inference.chat import ChatMessage, ToolCallPart
 from paracle_domain.messages import Done
+from paracle_domain.task.past import Recap
 from paracle_domain.task.sessions import SessionPage, SessionSummary, SessionTurn, SessionView
 
 SESSION = new_id("ses")
@@ -59,6 +60,24 @@ def test_what_was_said(paracle: Callable[..., Any], api: Any, make: Any, summary
     ]
     assert len(json.loads(paracle("sessions", "show", SESSION, "--after", "1", "-o", "json").out)["turns"]) == 3
     assert api.asked[-1].query["after"] == "1"
+
+
+def test_what_was_summed_up(paracle: Callable[..., Any], api: Any, make: Any, summary: SessionSummary) -> None:
+    given = {"run_id": make.RUN, "task_id": "t", "asked_at": make.START, "ended_at": make.START}
+    turns = [SessionTurn(turn=n, messages=(ChatMessage.user(f"q{n}"),), **given) for n in (1, 2, 3)]
+    recap = Recap(summary="They greeted.\x1b[2J", turn=3, made_in=3, made_at=make.START, model="openai/mini")
+    views = [SessionView(session=summary, recap=recap, turns=tuple(turns[n:])) for n in (0, 2, 0, 0)]
+    api.on(f"GET /v1/sessions/{SESSION}", *views)
+    assert paracle("sessions", "show", SESSION).out.splitlines() == [
+        "── 1-2  summed up by openai/mini (--full shows what was said)",
+        "They greeted.\N{REPLACEMENT CHARACTER}[2J",
+        f"── 3  {make.RUN}",
+        "user: q3",
+    ]
+    assert api.asked[-1].query["after"] == "2"
+    assert "user: q1" in paracle("sessions", "show", SESSION, "--full").out
+    shown = json.loads(paracle("sessions", "show", SESSION, "-o", "json").out)
+    assert (len(shown["turns"]), shown["recap"]["turn"]) == (3, 3)
 
 
 def test_forgetting(paracle: Callable[..., Any], api: Any, make: Any) -> None:

@@ -12,7 +12,7 @@ from paracle_client.cli.speaking import Voice
 from paracle_client.cli.target import console
 from paracle_domain.inference.deltas import Change, Delta, ReasoningDelta, TextDelta, ToolCallDelta
 from paracle_domain.run.commands import RunAccepted, RunStatus
-from paracle_domain.task.output import TaskOutput, ToolProgress
+from paracle_domain.task.output import SummaryProgress, TaskOutput, ToolProgress
 
 TASK = "task_01JDAAAAAAAAAAAAAAAAAAAAAA"
 
@@ -81,6 +81,16 @@ def test_tools_are_told_beside_the_answer(capsys: pytest.CaptureFixture[str]) ->
     heard = capsys.readouterr()
     assert heard.out == "I look.\nFound.\n"
     assert heard.err.splitlines() == ["· search…", "· search 1.3s done", "· search 0.1s tool_failed"]
+
+
+def test_summing_up_is_told_beside_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    voice = Voice(console(aside=True))
+    for error in (None, "rate_limited"):
+        for stage in ("started", "ended"):
+            voice.hear(TaskOutput(seq=1, summary=SummaryProgress(call_id="c", stage=stage, error=error)))
+    heard = capsys.readouterr()
+    started = "· the conversation is long: summing up its beginning…"
+    assert heard.err.splitlines() == [started, started, "· summing up failed (rate_limited); nothing is left out"]
 
 
 def answer_of(make: Any, api: Any) -> None:

@@ -12,6 +12,7 @@ from paracle_domain.inference.chat import ChatMessage, Role, ToolCallPart
 from paracle_domain.task import prompt
 from paracle_domain.task.conversation import added, messages, session_of
 from paracle_domain.task.messages import TaskParent
+from paracle_domain.task.past import Past
 
 from .test_task_machine import Play
 
@@ -40,7 +41,7 @@ def test_the_session_is_no_part_of_the_question():
 def test_what_was_said_in_the_session_comes_first():
     play = Play(input={"text": "And May?", "session": SESSION})
     history = (ChatMessage.user("April?"), ChatMessage.assistant("12."))
-    play.state = replace(play.state, job=replace(play.state.job, history=history))
+    play.state = replace(play.state, job=replace(play.state.job, past=Past(2, history, ((0, 1),))))
     play.accept()
     assert play.state.messages[:2] == history
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paracle_domain.inference.deltas import Delta, TextDelta
-from paracle_domain.task.output import Listening, TaskOutput, ToolProgress
+from paracle_domain.task.output import Listening, SummaryProgress, TaskOutput, ToolProgress
 
 
 def delta(number, attempt=1, call="call_a"):
@@ -30,6 +30,12 @@ def test_progress_of_tools_goes_through():
     listening = Listening()
     assert told(listening, progress) == [TaskOutput(seq=1, tool=progress)]
     assert (listening.after, progress.message_id) == (1, "call_a.ended")
+
+
+def test_summaries_are_told_too():
+    summary = SummaryProgress(call_id="call_a", stage="started")
+    assert told(Listening(), summary) == [TaskOutput(seq=1, summary=summary)]
+    assert summary.message_id == "call_a.started"
 
 
 def test_who_comes_back_hears_of_a_gap_only_where_there_is_one():

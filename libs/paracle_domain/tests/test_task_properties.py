@@ -36,6 +36,7 @@ SHAPES: list[dict[str, Any]] = [
     {"output": {"type": "object"}},
     {"limits": {"turns": 3, "tool_calls": 4}},
     {"limits": {"turns": 9, "tool_calls": 9, "tokens": 300, "cost_usd": 1}},
+    {"compaction": {"above_tokens": 100, "keep_last": 1}},
     {"approvals": {"pay": {}, "look": {"when": "arguments.n", "on_rejection": "fail"}}},
 ]
 TARGETS: list[dict[str, Any]] = [{}, *({"target_kind": "tool", "target": t} for t in ("look", "save", "pay"))]

@@ -12,7 +12,7 @@ from runtime_world import CONTEXT, Gateway, MemorySessionBook, World, says, sent
 
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresTaskShelf
 from paracle_agent_runtime.adapters.sessions import PostgresSessionBook, PostgresSessionShelf
-from paracle_agent_runtime.ports import SessionBook
+from paracle_agent_runtime.ports import Ending, SessionBook
 from paracle_agent_runtime.records import facts_of
 from paracle_agent_runtime.session_desk import SessionDesk
 from paracle_chassis.event_store import Append, Page, PostgresEventStore
@@ -26,6 +26,7 @@ from paracle_domain.ids import new_id
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.task.events import TaskCancelled, dump_event
 from paracle_domain.task.messages import Task, TaskStatus
+from paracle_domain.task.past import Past
 from paracle_domain.task.sessions import DeleteSession, GetSession, ListSessions
 
 SESSION = new_id("ses")
@@ -113,7 +114,7 @@ async def test_a_turn_whose_process_was_killed_after_its_end_is_kept_before_the_
     """The journal has its end, but its messages were not kept yet."""
     first, second = turn("1"), turn("2")
     await stage.do(first)
-    del stage.book.added[first.task_id]
+    del stage.book.ended[first.task_id]
     other = World(stage.bus, stage.store, book=stage.book)
     async with other.runtime:
         await other.runtime.take([again(as_delivered(second))])
@@ -135,7 +136,7 @@ async def test_a_turn_that_keeps_breaking_is_over(stage: Stage, monkeypatch: pyt
     while job.task_id not in stage.results():
         await stage.runtime.take([again(as_delivered(job))])
         await eventually(lambda: stage.runtime.running == 0)
-    assert stage.book.added[job.task_id] == ()
+    assert stage.book.ended[job.task_id] == Ending()
 
 
 # ── the book ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -162,15 +163,15 @@ async def test_turns_are_numbered_once_and_wait_for_each_other(book: SessionBook
     assert await book.enter("acme", SESSION, turn("foreign")) == 1
     assert [await book.waits("default", SESSION, number) for number in (1, 2, 3)] == [False, True, True]
     said = (ChatMessage.user("é\x00"), ChatMessage.assistant("yes"))
-    await book.end("acme", tasks[0].task_id, ())
+    await book.end("acme", tasks[0].task_id, Ending())
     assert await book.waits("default", SESSION, 2), "it is not acme's"
-    await book.end("default", tasks[0].task_id, said)
-    await book.end("default", tasks[0].task_id, ())
+    await book.end("default", tasks[0].task_id, Ending(said))
+    await book.end("default", tasks[0].task_id, Ending())
     assert [await book.waits("default", SESSION, number) for number in (2, 3)] == [False, True]
-    await book.end("default", tasks[1].task_id, said)
-    assert tuple(await book.said("default", SESSION, 3)) == said * 2
-    assert tuple(await book.said("default", SESSION, 1)) == ()
-    assert tuple(await book.said("acme", SESSION, 9)) == ()
+    await book.end("default", tasks[1].task_id, Ending(said))
+    assert await book.past("default", SESSION, 3) == Past(3, said * 2, ((0, 1), (2, 2)))
+    assert await book.past("default", SESSION, 1) == Past()
+    assert await book.past("acme", SESSION, 1) == Past()
 
 
 @pytest.mark.connected
@@ -207,7 +208,7 @@ async def test_sessions_are_looked_at_and_forgotten(database: Database):
     for name, one in zip((*names, names[0]), tasks, strict=True):
         await book.enter("default", name, one)
     said = (ChatMessage.user("Hi"), ChatMessage.assistant("Hello"))
-    await book.end("default", tasks[0].task_id, said)
+    await book.end("default", tasks[0].task_id, Ending(said))
 
     page = await desk.list_sessions(ListSessions(limit=2), CONTEXT)
     assert [one.session_id for one in page.sessions] == [names[2], names[1]]
@@ -224,7 +225,7 @@ async def test_sessions_are_looked_at_and_forgotten(database: Database):
 
     with pytest.raises(Conflict, match="is open"):
         await desk.delete_session(DeleteSession(session_id=names[0]), CONTEXT)
-    await book.end("default", tasks[3].task_id, ())
+    await book.end("default", tasks[3].task_id, Ending())
     for ask in (
         desk.get_session(GetSession(session_id=names[0]), acme),
         desk.delete_session(DeleteSession(session_id=names[0]), acme),
@@ -234,4 +235,4 @@ async def test_sessions_are_looked_at_and_forgotten(database: Database):
     await desk.delete_session(DeleteSession(session_id=names[0]), CONTEXT)
     with pytest.raises(NotFound):
         await desk.get_session(GetSession(session_id=names[0]), CONTEXT)
-    assert await book.said("default", names[0], 9) == []
+    assert await book.past("default", names[0], 9) == Past(9)

@@ -11,7 +11,7 @@ from observability_samples import RUN, TASK, Event, record, replied, tool_return
 from paracle_domain.errors import MalformedMessage
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
-from paracle_domain.task.events import ModelReplied
+from paracle_domain.task.events import CompactionFailed, ModelReplied, TaskCompacted
 from paracle_observability.projections import EventRow, UsageRow, _Reply, messages, spending, usage_report
 
 
@@ -87,6 +87,22 @@ def test_only_model_and_tool_calls_of_tasks_are_spending():
     assert unread == []
 
 
+def test_summaries_are_spending_too_and_so_are_those_that_came_to_nothing():
+    usage = {"input_tokens": 7, "model_calls": 1}
+    call = {"usage": usage, "provider": "openai", "model": "small", "agent": "a", "step": "s"}
+    told = [
+        record(1, "task.compacted", entity="task", id=TASK, **call),
+        record(2, "task.compaction_failed", entity="task", id=TASK, **call),
+        record(3, "task.compaction_failed", entity="task", id=TASK, error={"code": "x", "message": "y"}),
+    ]
+    spent, unread = spending([read(Event(one)) for one in told])
+    assert [(item.seq, item.model, item.usage.input_tokens, item.agent) for item in spent] == [
+        (1, "small", 7, "a"),
+        (2, "small", 7, "a"),
+    ]
+    assert unread == []
+
+
 def test_an_unreadable_model_reply_is_pointed_out():
     broken = record(1, "task.model_replied", entity="task", id=TASK, provider="openai")
     spent, unread = spending([read(Event(broken))])
@@ -95,7 +111,8 @@ def test_an_unreadable_model_reply_is_pointed_out():
 
 
 def test_the_contract_has_what_is_counted():
-    assert set(_Reply.model_fields) <= set(ModelReplied.model_fields)
+    for kind in (ModelReplied, TaskCompacted, CompactionFailed):
+        assert set(_Reply.model_fields) <= set(kind.model_fields)
 
 
 def row(task: str, model: str, cost: str, unpriced: int = 0) -> UsageRow:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from paracle_domain.errors import InvalidInput, ParacleError, ProviderUnavailable, RateLimited
+from paracle_domain.errors import ContextExceeded, InvalidInput, ParacleError, ProviderUnavailable, RateLimited
 from paracle_provider_gateway.faults import Origin, retry_after
 from paracle_provider_gateway.retries import RetryPolicy, retried
 
@@ -32,6 +32,25 @@ NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 )
 def test_retry_after(headers: dict[str, str], seconds: float | None):
     assert retry_after(headers, NOON) == seconds
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("context_length_exceeded", "This model's maximum context length is 8192 tokens."),
+        ("invalid_request_error", "prompt is too long: 210001 tokens > 200000 maximum"),
+        ("exceed_context_size_error", "the request exceeds the available context size, try increasing it"),
+        ("INVALID_ARGUMENT", "The input token count (1200000) exceeds the maximum number of tokens allowed"),
+    ],
+)
+def test_a_prompt_that_is_too_long_is_an_error_of_its_own(code: str, message: str):
+    body = {"error": {"code": code, "message": message}}
+    origin = Origin("p", "K")
+    assert isinstance(origin.from_status(400, body, {}), ContextExceeded)
+    assert isinstance(origin.from_event(body), ContextExceeded)
+    assert not isinstance(
+        origin.from_status(400, {"error": {"message": "max_tokens is too large"}}, {}), ContextExceeded
+    )
 
 
 @given(st.integers(400, 599), st.text(), st.text())

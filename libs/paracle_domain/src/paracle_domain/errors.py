@@ -23,7 +23,8 @@
     │   └── EffectInDoubt              effect_in_doubt                  502
     ├── ProviderFailed                 provider_failed                  502
     │   ├── ProviderUnavailable        provider_unavailable yes         503
-    │   └── ContentRefused             content_refused                  422
+    │   ├── ContentRefused             content_refused                  422
+    │   └── ContextExceeded            context_exceeded                 422
     ├── Unavailable                    unavailable          yes         503
     ├── DeadlineExceeded               deadline_exceeded    yes         504
     ├── Cancelled                      cancelled                        409
@@ -288,6 +289,13 @@ class ContentRefused(ProviderFailed):
     """A model provider's content filter stopped the reply."""
 
     code = "content_refused"
+    http_status = 422
+
+
+class ContextExceeded(ProviderFailed):
+    """What a model was asked is longer than it can read at once."""
+
+    code = "context_exceeded"
     http_status = 422
 
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Self, assert_never
+from typing import Any, Final, Literal, Self, assert_never
 
 from paracle_agent_runtime.checking import Checks
 from paracle_agent_runtime.decisions import Decisions
@@ -44,7 +44,7 @@ from paracle_domain.task.events import EarlierEffect, TaskEvent, dump_event, loa
 from paracle_domain.task.ledger import Entry, entries
 from paracle_domain.task.machine import decide
 from paracle_domain.task.messages import Task, TaskResult
-from paracle_domain.task.output import ToolProgress
+from paracle_domain.task.output import Progress, SummaryProgress, ToolProgress
 from paracle_domain.task.state import Job, TaskState, evolve
 from paracle_domain.task.story import result_of
 from paracle_domain.tool.spec import Effect
@@ -96,6 +96,7 @@ class TaskActor:
         self._delegates: dict[str, TaskActor] = {}
         self._checks = Checks(shop.schemas, job)
         self._unentered: list[Entry] = []
+        self._summed = False
 
     @classmethod
     def restore(cls, shop: Workshop, job: Job, context: Context, cause: str, history: Loaded) -> Self:
@@ -106,6 +107,7 @@ class TaskActor:
             actor.state = fold(evolve, actor.state, events)
             actor._publish(page, events)
             actor._unentered += entries(actor.state, events, page.first_seq, page.at)
+        actor._summed = actor.state.summed is not None and not actor.state.status.terminal
         actor.version = history.version
         return actor
 
@@ -177,13 +179,17 @@ class TaskActor:
             await self._append(state, page)
             self._publish(page, events)
             self._unentered += entries(state, events, page.first_seq, page.at)
+        self._summed = self._summed or state.summed is not self.state.summed
         self.state = state
         await self._enter()
         for directive in directives:
             self._carry_out(directive)
 
     async def _enter(self) -> None:
-        """Have the ledger say what the journal says, before anything follows from it."""
+        """Have the ledger, and the session, say what the journal says, before anything follows from it."""
+        if self._summed:
+            self._summed = False
+            await self._shop.sessions.sum_up(self.state, self._context.tenant)
         if self._unentered:
             unentered, self._unentered = self._unentered, []
             await self._shop.ledger.enter(self._context.tenant, unentered)
@@ -280,14 +286,23 @@ class TaskActor:
         if directive.not_before is not None:
             await asyncio.sleep(self._seconds_to(directive.not_before))
         request = prompt.model_request(self.state)
+        await self._say_summary(directive, "started")
         self._in_air.add(directive.call_id)
         try:
             completion = await self._shop.models.complete(request, self._context)
         except ParacleError as error:
             self._in_air.discard(directive.call_id)
+            await self._say_summary(directive, "ended", error.code)
             return told.ModelFailed(self._shop.clock(), directive.call_id, error.to_info())
         self._in_air.discard(directive.call_id)
+        await self._say_summary(directive, "ended")
         return told.ReplyCame(self._shop.clock(), directive.call_id, completion, self._checks.refused(completion))
+
+    async def _say_summary(
+        self, directive: CallModel, stage: Literal["started", "ended"], error: str | None = None
+    ) -> None:
+        if directive.sums_up:
+            await self._say(SummaryProgress(call_id=directive.call_id, stage=stage, error=error))
 
     async def _invoke_tool(self, directive: InvokeTool) -> told.TaskInput:
         tool = self._job.tools[directive.tool]
@@ -305,7 +320,7 @@ class TaskActor:
             return told.ToolSucceeded(at, directive.call_id, end.output, end.duration_s)
         return told.ToolFailed(at, directive.call_id, end.error, end.duration_s, end.outcome)
 
-    async def _say(self, progress: ToolProgress) -> None:
+    async def _say(self, progress: Progress) -> None:
         """Tell whoever watches a step's agent; a tool that is a step of its own has nobody who would."""
         if self._job.agent is not None:
             await self._shop.outlet.say(self._job.task.task_id, progress, self._context)

@@ -59,7 +59,12 @@ class Canceller:
             return _cancelled(command)
         plan = await self._plans.get(first.task.plan, context)
         cause = context.causation_id or command.task_id
-        actor = TaskActor.restore(self._shop, Job.of(first.task, plan), context, cause, history)
+        job = Job.of(first.task, plan)
+        if not TaskStatus(
+            history.status
+        ).terminal:  # its model call that is to be closed follows from what it began with
+            job = await self._shop.sessions.join(job, context.tenant)
+        actor = TaskActor.restore(self._shop, job, context, cause, history)
         try:
             return await actor.cancel(command.reason)
         except LostTaskError:

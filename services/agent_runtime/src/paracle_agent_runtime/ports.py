@@ -16,7 +16,8 @@ from paracle_domain.run.commands import ApprovalView, AskForCall
 from paracle_domain.task.effects import EffectPage, EffectView, ListEffects, Resolution
 from paracle_domain.task.ledger import Entry
 from paracle_domain.task.messages import Task
-from paracle_domain.task.output import ToolProgress
+from paracle_domain.task.output import Progress
+from paracle_domain.task.past import Past, Recap
 from paracle_domain.task.sessions import SessionSummary, SessionTurn
 from paracle_domain.tool.calls import ToolCall
 
@@ -54,7 +55,7 @@ class Models(Protocol):
 class Outlet(Protocol):
     """Where those who watch a task hear what it does."""
 
-    async def say(self, task_id: str, progress: ToolProgress, context: Context) -> None:
+    async def say(self, task_id: str, progress: Progress, context: Context) -> None:
         """Tell whoever watches; it neither waits nor fails if that is nobody, or cannot be done now."""
         ...
 
@@ -149,6 +150,15 @@ class Leases(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a turn leaves behind: its messages, how long the conversation is with them, and the summary it went by."""
+
+    messages: Sequence[ChatMessage] = ()
+    tokens: int | None = None
+    recap: Recap | None = None
+
+
 class SessionBook(Protocol):
     """Conversations, turn by turn. All replicas share it."""
 
@@ -160,12 +170,16 @@ class SessionBook(Protocol):
         """Whether an earlier turn has not ended."""
         ...
 
-    async def said(self, tenant: str, session: str, turn: int) -> Sequence[ChatMessage]:
-        """What all turns before `turn` added, in order."""
+    async def past(self, tenant: str, session: str, turn: int) -> Past:
+        """What turn number `turn` begins with: always the same, once all before it have ended."""
         ...
 
-    async def end(self, tenant: str, task_id: str, messages: Sequence[ChatMessage]) -> None:
-        """The turn of the task, if it is one, is over and adds `messages`; said again, nothing changes."""
+    async def sum_up(self, tenant: str, task_id: str, recap: Recap) -> None:
+        """Keep a summary that the turn of a running task has made; of any other task's, nothing changes."""
+        ...
+
+    async def end(self, tenant: str, task_id: str, ending: Ending) -> None:
+        """The turn of the task, if it is one, is over; said again, nothing changes."""
         ...
 
 
@@ -178,6 +192,10 @@ class SessionShelf(Protocol):
 
     async def get(self, tenant: str, session: str) -> SessionSummary | None:
         """One of them, if it is there."""
+        ...
+
+    async def recap(self, tenant: str, session: str) -> Recap | None:
+        """Its newest summary."""
         ...
 
     async def turns(self, tenant: str, session: str, after: int, limit: int) -> Sequence[SessionTurn]:

@@ -106,13 +106,39 @@ select exists (
        and coalesce(k.status, '') not in ('failed', 'cancelled', 'timed_out')
 )
 
+-- name: recap_before
+-- The newest summary that a turn before number $3 made.
+select made_in, from_turn as turn, question, resume, summary, model, made_at from session_recaps
+ where tenant = $1 and session_id = $2 and made_in < $3 order by made_in desc limit 1
+
 -- name: said_before
-select messages from session_turns
- where tenant = $1 and session_id = $2 and turn < $3 and ended_at is not null
+select turn, messages, tokens from session_turns
+ where tenant = $1 and session_id = $2 and turn < $3 and turn >= $4 and ended_at is not null
  order by turn
 
+-- name: keep_recap
+-- Only while the turn is under way: whoever comes after one that was stopped has begun with what was there, and would
+-- begin with something else when it is resumed.
+insert into session_recaps (tenant, session_id, made_in, from_turn, question, resume, summary, model)
+select t.tenant, t.session_id, t.turn, $3::int, $4::int, $5::int, $6::text, $7::text
+  from session_turns t join tasks k on k.id = t.task_id
+ where t.task_id = $1 and t.tenant = $2 and t.ended_at is null and k.status = 'running'
+   for share of k
+on conflict (tenant, session_id, made_in) do update
+   set from_turn = excluded.from_turn, question = excluded.question, resume = excluded.resume,
+       summary = excluded.summary, model = excluded.model, made_at = excluded.made_at
+
 -- name: end_turn
-update session_turns set ended_at = now(), messages = $2 where task_id = $1 and tenant = $3 and ended_at is null
+with ended as (
+    update session_turns set ended_at = now(), messages = $2, tokens = $4
+     where task_id = $1 and tenant = $3 and ended_at is null
+    returning tenant, session_id, turn
+)
+insert into session_recaps (tenant, session_id, made_in, from_turn, question, resume, summary, model)
+select tenant, session_id, turn, $5::int, $6::int, $7::int, $8::text, $9::text from ended where $5::int is not null
+on conflict (tenant, session_id, made_in) do update
+   set from_turn = excluded.from_turn, question = excluded.question, resume = excluded.resume,
+       summary = excluded.summary, model = excluded.model, made_at = excluded.made_at
 
 -- name: list_sessions
 select s.id, s.created_at, t.turns, t.open, t.asked_at

@@ -34,7 +34,8 @@ class SessionDesk:
         found = await self._shelf.turns(call.tenant, request.session_id, request.after, request.limit + 1)
         shown = tuple(found[: request.limit])
         more = shown[-1].turn if len(found) > len(shown) else None
-        return SessionView(session=session, turns=shown, next_after=more)
+        recap = await self._shelf.recap(call.tenant, request.session_id)
+        return SessionView(session=session, recap=recap, turns=shown, next_after=more)
 
     async def delete_session(self, request: DeleteSession, call: Context) -> Done:
         """Forget it. Raises `NotFound`, or `Conflict` while a turn is open."""

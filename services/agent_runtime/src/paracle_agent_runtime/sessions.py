@@ -11,8 +11,7 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
-from paracle_agent_runtime.ports import SessionBook
-from paracle_domain.inference.chat import ChatMessage
+from paracle_agent_runtime.ports import Ending, SessionBook
 from paracle_domain.task.conversation import added, session_of
 from paracle_domain.task.messages import Task, TaskStatus
 from paracle_domain.task.state import Job, TaskState
@@ -35,26 +34,38 @@ class Sessions:
             return job
         turn = await self._book.enter(tenant, session, job.task)
         await self._outwait(tenant, session, turn)
-        return replace(job, history=tuple(await self._book.said(tenant, session, turn)))
+        return replace(job, past=await self._book.past(tenant, session, turn))
+
+    async def sum_up(self, state: TaskState, tenant: str) -> None:
+        """Keep a summary of earlier turns for the later ones, whatever becomes of this one.
+
+        What sums up this turn, too, is kept with it once it has completed.
+        """
+        summed, job = state.summed, state.job
+        if (
+            summed is None
+            or state.recap is None
+            or session_of(job.task) is None
+            or summed.upto > len(job.past.messages)
+        ):
+            return
+        await self._book.sum_up(tenant, job.task.task_id, state.recap)
 
     async def leave(self, state: TaskState, tenant: str) -> None:
         """The turn of an ended task is over."""
-        job = state.job
-        if session_of(job.task) is None:  # a tool's task has said nothing at all
-            return
-        own = state.messages[len(job.history) :]
-        completed = state.status is TaskStatus.COMPLETED
-        await self._end(job.task, tenant, added(own, state.output) if completed else ())
+        task = state.job.task
+        if session_of(task) is not None:  # a tool's task has said nothing at all
+            await self._end(task, tenant, ending(state) if state.status is TaskStatus.COMPLETED else Ending())
 
     async def give_up(self, task: Task, tenant: str) -> None:
         """The turn of a task that nobody works on any more is over."""
-        await self._end(task, tenant, ())
+        await self._end(task, tenant, Ending())
 
-    async def _end(self, task: Task, tenant: str, messages: tuple[ChatMessage, ...]) -> None:
+    async def _end(self, task: Task, tenant: str, ending: Ending) -> None:
         session = session_of(task)
         if session is None:
             return
-        await self._book.end(tenant, task.task_id, messages)
+        await self._book.end(tenant, task.task_id, ending)
         for waiting in self._waiting.get((tenant, session), ()):
             waiting.set()
 
@@ -74,3 +85,13 @@ class Sessions:
             listeners.discard(ended)
             if not listeners and self._waiting.get((tenant, session)) is listeners:
                 del self._waiting[tenant, session]
+
+
+def ending(state: TaskState) -> Ending:
+    """What a turn that has completed leaves behind."""
+    own = state.messages[len(state.job.past.messages) :]
+    said = added(own, state.output)
+    if said == own:
+        return Ending(said, state.counted[1] if state.counted is not None else None, state.recap)
+    recap = state.recap  # another agent took over: nothing that this one did on the way is kept
+    return Ending(said, None, None if recap is None else recap.model_copy(update={"question": 0, "resume": 0}))

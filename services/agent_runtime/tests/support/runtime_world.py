@@ -19,7 +19,7 @@ from paracle_agent_runtime.histories import Histories
 from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.outbox import Outbox
 from paracle_agent_runtime.plans import PlanCache
-from paracle_agent_runtime.ports import Answer, Attempts, Effects, Leases
+from paracle_agent_runtime.ports import Answer, Attempts, Effects, Ending, Leases
 from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.service import Runtime
@@ -50,6 +50,7 @@ from paracle_domain.run.deciding import asked
 from paracle_domain.task.effects import EffectPage, EffectState, EffectView, ListEffects, Resolution
 from paracle_domain.task.ledger import Entry
 from paracle_domain.task.messages import CancelTask, Task
+from paracle_domain.task.past import KeptTurn, Past, Recap, remembered
 from paracle_domain.task.sessions import SessionSummary, SessionTurn
 from paracle_domain.tool.calls import ToolCall
 from paracle_domain.tool.spec import ToolSpec
@@ -101,6 +102,7 @@ AGENTS = {
         },
         "careful": {"tools": ["guarded", "save"]},
         "reader": {"tools": ["page"], "limits": {"turns": 200, "tool_calls": 200}},
+        "chatty": {"compaction": {"above_tokens": 200, "keep_last": 1}},
         "brief": {"delegates": [{"agent": "boss"}], "limits": {"wall_time_s": 0.1}},
         "picky": {"input": {"type": "object", "required": ["text"]}},
     }.items()
@@ -358,7 +360,8 @@ class MemorySessionBook:
     def __init__(self, store: EventStore | None = None) -> None:
         self._actors: dict[str, Loaded] = getattr(store, "actors", {})
         self.turns: dict[tuple[str, str], list[str]] = {}
-        self.added: dict[str, Sequence[ChatMessage]] = {}
+        self.ended: dict[str, Ending] = {}
+        self.recaps: dict[str, Recap] = {}
 
     async def enter(self, tenant: str, session: str, task: Task) -> int:
         turns = self.turns.setdefault((tenant, session), [])
@@ -369,16 +372,37 @@ class MemorySessionBook:
     async def waits(self, tenant: str, session: str, turn: int) -> bool:
         before = self.turns[tenant, session][: turn - 1]
         stopped = {"failed", "cancelled", "timed_out"}
-        open_turns = [task_id for task_id in before if task_id not in self.added]
+        open_turns = [task_id for task_id in before if task_id not in self.ended]
         return any(task_id not in self._actors or self._actors[task_id].status not in stopped for task_id in open_turns)
 
-    async def said(self, tenant: str, session: str, turn: int) -> Sequence[ChatMessage]:
+    async def past(self, tenant: str, session: str, turn: int) -> Past:
         before = self.turns[tenant, session][: turn - 1]
-        return [message for task_id in before for message in self.added.get(task_id, ())]
+        kept = [
+            KeptTurn(number, self.ended[task_id].messages, self.ended[task_id].tokens)
+            for number, task_id in enumerate(before, start=1)
+            if task_id in self.ended
+        ]
+        recaps = [self.recaps[task_id] for task_id in before if task_id in self.recaps]
+        return remembered(turn, kept, recaps[-1] if recaps else None)
 
-    async def end(self, tenant: str, task_id: str, messages: Sequence[ChatMessage]) -> None:
-        if any(task_id in turns for (owner, _), turns in self.turns.items() if owner == tenant):
-            self.added.setdefault(task_id, messages)
+    async def sum_up(self, tenant: str, task_id: str, recap: Recap) -> None:
+        actor = self._actors.get(task_id)
+        if (
+            self._known(tenant, task_id)
+            and task_id not in self.ended
+            and actor is not None
+            and actor.status == "running"
+        ):
+            self.recaps[task_id] = recap
+
+    async def end(self, tenant: str, task_id: str, ending: Ending) -> None:
+        if self._known(tenant, task_id) and task_id not in self.ended:
+            self.ended[task_id] = ending
+            if ending.recap is not None:
+                self.recaps[task_id] = ending.recap
+
+    def _known(self, tenant: str, task_id: str) -> bool:
+        return any(task_id in turns for (owner, _), turns in self.turns.items() if owner == tenant)
 
 
 class NoShelf:
@@ -395,6 +419,9 @@ class NoSessionShelf:
         raise AssertionError((tenant, cursor, limit))
 
     async def get(self, tenant: str, session: str) -> SessionSummary | None:
+        raise AssertionError((tenant, session))
+
+    async def recap(self, tenant: str, session: str) -> Recap | None:
         raise AssertionError((tenant, session))
 
     async def turns(self, tenant: str, session: str, after: int, limit: int) -> Sequence[SessionTurn]:

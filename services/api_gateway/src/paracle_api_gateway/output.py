@@ -153,5 +153,5 @@ class _Story:
 
 def frame(output: TaskOutput) -> bytes:
     """`output` as a server-sent event; its JSON holds no line break."""
-    kind = "ended" if output.ended else "tool" if output.tool is not None else "delta"
+    kind = "ended" if output.ended else "tool" if output.tool else "summary" if output.summary else "delta"
     return f"id: {output.seq}\nevent: {kind}\ndata: ".encode() + output.encode() + b"\n\n"

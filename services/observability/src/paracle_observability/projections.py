@@ -246,14 +246,17 @@ def spending(rows: Iterable[EventRow]) -> tuple[list[Spent], list[tuple[EventRow
             if read is None:
                 continue
             try:
-                spent.append(read(row, event, row.run_id))
+                found = read(row, event, row.run_id)
             except ValidationError as error:
                 unread.append((row, error))
+                continue
+            if found is not None:
+                spent.append(found)
     return spent, unread
 
 
 class _Reply(Value):
-    """What counts of a `ModelReplied`."""
+    """What counts of a `ModelReplied` or `TaskCompacted`."""
 
     usage: Usage
     provider: str
@@ -278,12 +281,24 @@ def _model_call(row: EventRow, event: EventRecord, run_id: str) -> Spent:
     )
 
 
+class _NoSummary(Value):
+    """What counts of a `CompactionFailed`: a summary may have come, and been of no use."""
+
+    usage: Usage | None = None
+
+
+def _no_summary(row: EventRow, event: EventRecord, run_id: str) -> Spent | None:
+    return None if _NoSummary.model_validate(event.data).usage is None else _model_call(row, event, run_id)
+
+
 def _tool_call(row: EventRow, event: EventRecord, run_id: str) -> Spent:
     return Spent(row.tenant, run_id, row.id, row.seq, event.seq, Usage(tool_calls=1))
 
 
-_SPENDING: Final[Mapping[str, Callable[[EventRow, EventRecord, str], Spent]]] = {
+_SPENDING: Final[Mapping[str, Callable[[EventRow, EventRecord, str], Spent | None]]] = {
     "task.model_replied": _model_call,
+    "task.compacted": _model_call,
+    "task.compaction_failed": _no_summary,
     "task.tool_returned": _tool_call,
 }
 

@@ -4,7 +4,8 @@
 408, 409, 425, 5xx, 529  ProviderUnavailable
 401, 403                 ProviderFailed, naming the variable that holds the key
 404                      NotFound
-other 4xx                ProviderFailed, or ContentRefused where a filter stopped the prompt
+other 4xx                ProviderFailed; ContentRefused where a filter stopped the prompt, ContextExceeded where it is
+                         longer than the model can read
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pydantic import SecretStr, ValidationError
 
 from paracle_domain.errors import (
     ContentRefused,
+    ContextExceeded,
     NotFound,
     ParacleError,
     ProviderFailed,
@@ -31,6 +33,12 @@ from paracle_domain.errors import (
 _PASSING: Final = frozenset({408, 409, 425})
 _KEY_SHAPE: Final = re.compile(r"\b(?:sk|pk|key)-[A-Za-z0-9_*.-]{6,}")
 _EXCERPT: Final = 500
+_TOO_LONG: Final = re.compile(
+    r"context_length_exceeded|exceed_context_size|(?:prompt|input) is too long|maximum context"
+    r"|context (?:window|size|length)|too many (?:input )?tokens|(?:input|prompt) token(?:s| count)\b.*\bexceed",
+    re.IGNORECASE,
+)
+"""How providers and servers of models say that a prompt does not fit: none of them has a status of its own for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,8 @@ class Origin:
                 return ProviderUnavailable(f"{self.provider}: {what}", retry_after_s=retry_after(headers))
             case _ if "content_filter" in code or "content_policy" in code:
                 return ContentRefused(f"{self.provider}: {what}")
+            case _ if _TOO_LONG.search(f"{code} {detail}"):
+                return ContextExceeded(f"{self.provider}: {what}")
             case _:
                 return ProviderFailed(f"{self.provider}: {what}")
 
@@ -91,6 +101,8 @@ class Origin:
         what = f"error while streaming: {code} {detail}".strip()
         if code in {"rate_limit_error", "rate_limit_exceeded"}:
             return RateLimited(f"{self.provider}: {self.scrub(what)}")
+        if _TOO_LONG.search(f"{code} {detail}"):
+            return ContextExceeded(f"{self.provider}: {self.scrub(what)}")
         if code in {"invalid_request_error", "authentication_error", "permission_error", "billing_error"}:
             return self.failed(what)
         return self.unavailable(what)

@@ -11,6 +11,7 @@ from paracle_client.cli.runs_commands import CursorOption, LimitOption
 from paracle_client.cli.stack_commands import say
 from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
 from paracle_client.plain import safe
+from paracle_domain.task.past import Recap
 from paracle_domain.task.sessions import SessionTurn
 
 app = typer.Typer()
@@ -58,15 +59,23 @@ def ls(
 def show(
     session: SessionArgument,
     after: Annotated[int, typer.Option(min=0, help="only turns with a higher number")] = 0,
+    full: Annotated[bool, typer.Option("--full", help="also what was summed up, as it was said")] = False,
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
-    """Show what was said."""
+    """Show what was said. Of what was summed up to make room for more, the summary stands for the turns."""
     with connect(url) as client:
         view = client.get_session(session, after=after)
+        recap = view.recap
+        summed = recap is not None and recap.turn > 1 and not (full or after) and output is not Output.JSON
+        if recap is not None and summed:
+            view = client.get_session(session, after=recap.turn - 1)
     if output is Output.JSON:
         print_json(view)
         return
+    if recap is not None and summed:
+        for line in _recap_lines(recap):
+            console().print(line, markup=False, highlight=False, soft_wrap=True)
     for turn in view.turns:
         for line in _lines(turn):
             console().print(line, markup=False, highlight=False, soft_wrap=True)
@@ -80,6 +89,11 @@ def rm(session: SessionArgument, url: UrlOption = None) -> None:
     with connect(url) as client:
         client.delete_session(session)
     say(f"{session} is forgotten")
+
+
+def _recap_lines(recap: Recap) -> Iterator[str]:
+    yield f"── 1-{recap.turn - 1}  summed up by {safe(recap.model)} (--full shows what was said)"
+    yield safe(recap.summary, lines=True)
 
 
 def _lines(turn: SessionTurn) -> Iterator[str]:

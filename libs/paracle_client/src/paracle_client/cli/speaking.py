@@ -16,7 +16,7 @@ from paracle_client.plain import safe
 from paracle_domain.inference.deltas import Delta, ReasoningDelta, TextDelta
 from paracle_domain.run.commands import RunView
 from paracle_domain.strict_json import parse_json
-from paracle_domain.task.output import TaskOutput, ToolProgress
+from paracle_domain.task.output import SummaryProgress, TaskOutput, ToolProgress
 
 _NOTHING: Final = ("", 0)
 
@@ -35,6 +35,8 @@ class Voice:
         """Say one thing more."""
         if output.tool is not None:
             self._say_progress(output.tool)
+        elif output.summary is not None:
+            self._say_summary(output.summary)
         elif output.delta is not None:
             self._say_delta(output.delta)
         if output.gap:
@@ -73,6 +75,13 @@ class Voice:
         took = "" if progress.duration_s is None else f" {progress.duration_s:.1f}s"
         ended = "…" if progress.stage == "started" else f"{took} {progress.error or 'done'}"
         self._note(f"{safe(progress.tool)}{ended}")
+
+    def _say_summary(self, progress: SummaryProgress) -> None:
+        self._end_line()
+        if progress.stage == "started":
+            self._note("the conversation is long: summing up its beginning…")
+        elif progress.error is not None:
+            self._note(f"summing up failed ({progress.error}); nothing is left out")
 
     def _note(self, text: str) -> None:
         self._aside.print(Text(f"· {text}", style="dim"))

@@ -168,7 +168,7 @@ class _Draft:
         self._put_list(name, [*kept, *edit.add], origin)
 
     def _merge_parts(self, name: str, edit: BaseModel, origin: Origin) -> None:
-        """Fields of `model` and `limits`: each for itself."""
+        """Fields of `model`, `limits` and `compaction`: each for itself."""
         parts: dict[str, Any] = self.values.setdefault(name, {})
         for part in type(edit).model_fields:
             if part not in edit.model_fields_set:

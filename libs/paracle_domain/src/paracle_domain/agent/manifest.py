@@ -6,13 +6,16 @@ away again: it has its default. `inheritance.resolve` makes an `AgentSpec` of it
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
 from paracle_domain.agent.spec import (
     AgentSpec,
+    Compaction,
+    ContextTokens,
     Delegate,
+    KeepLast,
     Limits,
     ModelChoice,
     ModelName,
@@ -47,6 +50,16 @@ class LimitsEdit(Spec):
     tokens: Tokens | None = None
     cost_usd: Money | None = None
     output_repairs: OutputRepairs | None = None
+
+
+class CompactionEdit(Spec):
+    """What changes about the parent's `compaction`."""
+
+    when: Literal["auto", "never"] | None = None
+    above_tokens: ContextTokens | None = None
+    keep_last: KeepLast | None = None
+    model: ModelName | None = None
+    instructions: str | None = Field(default=None, max_length=10_000)
 
 
 class ListEdit(Spec):
@@ -98,6 +111,7 @@ class AgentManifest(Spec):
     delegates: EditableDelegates | None = None
     approvals: dict[Name, ToolApproval | None] | None = None
     limits: LimitsEdit | None = None
+    compaction: CompactionEdit | None = None
     metadata: dict[str, JsonValue] | None = None
     final: tuple[str, ...] = Field(default=(), description="paths of fields that no descendant may change")
 
@@ -108,7 +122,11 @@ class AgentManifest(Spec):
         return self
 
 
-_PARTS: Final = {"model": frozenset(ModelChoice.model_fields), "limits": frozenset(Limits.model_fields)}
+_PARTS: Final = {
+    "model": frozenset(ModelChoice.model_fields),
+    "limits": frozenset(Limits.model_fields),
+    "compaction": frozenset(Compaction.model_fields),
+}
 
 
 def _check_field(path: str) -> None:

@@ -16,6 +16,8 @@ type OutputTokens = Annotated[int, Field(ge=1, le=1_000_000)]
 type Turns = Annotated[int, Field(ge=1, le=1_000)]
 type ToolCalls = Annotated[int, Field(ge=0, le=10_000)]
 type Tokens = Annotated[int, Field(ge=1)]
+type ContextTokens = Annotated[int, Field(ge=100, le=100_000_000)]
+type KeepLast = Annotated[int, Field(ge=0, le=1_000)]
 type OutputRepairs = Annotated[int, Field(ge=0, le=10)]
 
 
@@ -40,6 +42,22 @@ class Limits(Spec):
     tokens: Tokens = 1_000_000
     cost_usd: Money | None = None
     output_repairs: OutputRepairs = Field(default=2, description="turns to mend an output that breaks the schema")
+
+
+class Compaction(Spec):
+    """When and how a conversation that grew long is summed up for the model: that of a session, or a task's own.
+
+    Before a model call that would be longer than `above_tokens`, what was said first is summed up by a model call of
+    its own. The newest turns (within one task: replies with what their tools gave) are kept word by word, and so is the
+    question at hand: at most `keep_last` turns, fewer if they alone take more than half of `above_tokens`. Originals
+    are kept. A model that refuses a call as too long for it has the same done, whatever `above_tokens` says.
+    """
+
+    when: Literal["auto", "never"] = "auto"
+    above_tokens: ContextTokens = 100_000
+    keep_last: KeepLast = 6
+    model: ModelName | None = Field(default=None, description="who sums up; the agent's own model if absent")
+    instructions: str = Field(default="", max_length=10_000, description="what summaries must say besides the usual")
 
 
 type DelegateMode = Literal["call", "handoff"]
@@ -79,4 +97,5 @@ class AgentSpec(Spec):
     delegates: tuple[Delegate, ...] = ()
     approvals: dict[Name, ToolApproval] = Field(default={}, description="stricter policies for tools, by name")
     limits: Limits = Limits()
+    compaction: Compaction = Compaction()
     metadata: dict[str, JsonValue] = {}

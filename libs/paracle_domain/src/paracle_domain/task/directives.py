@@ -12,10 +12,14 @@ from paracle_domain.task.messages import Task, TaskResult
 
 @dataclass(frozen=True, slots=True)
 class CallModel:
-    """Ask the model for the next turn, not before `not_before`. `prompt.model_request` makes the question."""
+    """Ask the model for the next turn, not before `not_before`. `prompt.model_request` makes the question.
+
+    `sums_up`: it is no turn, but a call that sums up what was said before, to make room for one.
+    """
 
     call_id: str
     not_before: datetime | None = None
+    sums_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,46 @@ class ModelCallFailed(Value):
     retry_at: datetime | None = None
 
 
+class TaskCompacted(Value):
+    """What was said first was summed up, to make room: from now on the model is told `summary` instead of it.
+
+    `upto`: that many messages, counted from the first that the task knows of, an earlier summary among them; the
+    question of the task is told word by word all the same. `tokens_before` and `tokens_after`: how long the next
+    question would have been, and is, as far as it was counted.
+    """
+
+    type: Literal["task.compacted"] = "task.compacted"
+    call_id: str
+    upto: int
+    summary: str
+    tokens_before: int
+    tokens_after: int
+    usage: Usage
+    provider: str
+    model: str
+    sandbox: bool = False
+    latency_s: float
+    agent: str
+    step: str
+
+
+class CompactionFailed(Value):
+    """Summing up failed; it is tried again at `retry_at`, or, without that, before the model call after the next.
+
+    A summary that came and could not be used has its `usage`.
+    """
+
+    type: Literal["task.compaction_failed"] = "task.compaction_failed"
+    call_id: str
+    error: ErrorInfo
+    retry_at: datetime | None = None
+    usage: Usage | None = None
+    provider: str = ""
+    model: str = ""
+    agent: str = ""
+    step: str = ""
+
+
 class ToolReturned(Value):
     """A tool call ended: with `output`, or with the `error` that the model is told.
 
@@ -194,6 +234,8 @@ type TaskEvent = Annotated[
     TaskAccepted
     | ModelReplied
     | ModelCallFailed
+    | TaskCompacted
+    | CompactionFailed
     | ToolReturned
     | TaskDelegated
     | CallHeld

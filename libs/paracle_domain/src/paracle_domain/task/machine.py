@@ -14,7 +14,7 @@ from paracle_domain import errors
 from paracle_domain.errors import Finding, ParacleError
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.machine import Decision
-from paracle_domain.task import attached, prompt
+from paracle_domain.task import attached, compaction, prompt
 from paracle_domain.task import events as ev
 from paracle_domain.task import inputs as told
 from paracle_domain.task.calling import (
@@ -28,15 +28,13 @@ from paracle_domain.task.calling import (
     tool_failed,
     tool_succeeded,
 )
-from paracle_domain.task.fingerprints import fingerprint
 from paracle_domain.task.inputs import TaskInput
 from paracle_domain.task.messages import TaskStatus
 from paracle_domain.task.state import TaskState
 from paracle_domain.task.story import Story, TaskDecision, wishes
+from paracle_domain.task.summing import can_shorten, explained, retry_at, summary_came, summary_failed
 
 MODEL_RETRIES: Final = 6
-_FIRST_WAIT_S: Final = 0.5
-_LONGEST_WAIT_S: Final = 15.0
 
 
 def decide(state: TaskState, message: TaskInput) -> TaskDecision:
@@ -135,6 +133,10 @@ def _reply_came(story: Story, message: told.ReplyCame) -> None:
     state, reply = story.state, message.completion
     if not state.wants_model or message.call_id != state.model_call_id:
         return
+    upto = compaction.due(state)
+    if upto is not None:
+        summary_came(story, upto, message)
+        return
     story.tell(
         ev.ModelReplied(
             call_id=message.call_id,
@@ -173,19 +175,14 @@ def _model_failed(story: Story, message: told.ModelFailed) -> None:
     state = story.state
     if not state.wants_model or message.call_id != state.model_call_id:
         return
-    retry_at = _retry_at(state, message) if message.error.retryable and state.tried < MODEL_RETRIES else None
-    if retry_at is not None and state.expires_at is not None and retry_at >= state.expires_at:
-        retry_at = None
-    story.tell(ev.ModelCallFailed(call_id=message.call_id, error=message.error, retry_at=retry_at))
-    if retry_at is None:
-        story.fail(message.error)
-
-
-def _retry_at(state: TaskState, message: told.ModelFailed) -> datetime:
-    """Exponential back-off varied by ± half; the variation follows from the call, so it is the same in a replay."""
-    share = int(fingerprint(message.call_id, {})[:8], 16) / 0xFFFF_FFFF
-    wait = min(_FIRST_WAIT_S * 2**state.tried, _LONGEST_WAIT_S) * (0.5 + share)
-    return message.at + timedelta(seconds=max(wait, message.error.retry_after_s or 0.0))
+    if compaction.due(state) is not None:
+        summary_failed(story, message)
+        return
+    shorten = can_shorten(state, message.error)
+    again = message.at if shorten else retry_at(state, message, MODEL_RETRIES)
+    story.tell(ev.ModelCallFailed(call_id=message.call_id, error=message.error, retry_at=again))
+    if again is None:
+        story.fail(explained(state, message.error))
 
 
 def _output_checked(story: Story, message: told.OutputChecked) -> None:

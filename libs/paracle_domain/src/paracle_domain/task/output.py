@@ -30,11 +30,24 @@ class ToolProgress(Message, type_name="task.tool_progress"):
         return f"{self.call_id}.{self.stage}"
 
 
-type Said = Delta | ToolProgress
+class SummaryProgress(Message, type_name="task.summary_progress"):
+    """Summing up what was said before began or ended; `error` is the code of what it failed with."""
+
+    call_id: str
+    stage: Literal["started", "ended"]
+    error: str | None = None
+
+    @property
+    def message_id(self) -> str:
+        return f"{self.call_id}.{self.stage}"
+
+
+type Progress = ToolProgress | SummaryProgress
+type Said = Delta | Progress
 
 
 class TaskOutput(Message, type_name="task.output"):
-    """One thing that a task said: a piece of a reply (words, thoughts, a tool call) or the progress of a tool.
+    """One thing that a task said: a piece of a reply (words, thoughts, a tool call), progress of a tool or a summary.
 
     `seq` is a cursor: asked for what comes after it, a follower gets the rest. `gap`: something before this is lost,
     since it was too long ago or a server was away; the task itself has all of it. `ended`: the task has, and this
@@ -44,6 +57,7 @@ class TaskOutput(Message, type_name="task.output"):
     seq: int = Field(ge=0)
     delta: Delta | None = None
     tool: ToolProgress | None = None
+    summary: SummaryProgress | None = None
     gap: bool = False
     ended: bool = False
 
@@ -66,9 +80,10 @@ class Listening:
 
     def take(self, seq: int, said: Said) -> Iterator[TaskOutput]:
         """What a follower is told of `said`; nothing, if it was told before."""
-        if isinstance(said, ToolProgress):
+        if not isinstance(said, Delta):
             self.after = seq
-            yield TaskOutput(seq=seq, tool=said)
+            summary, tool = (said, None) if isinstance(said, SummaryProgress) else (None, said)
+            yield TaskOutput(seq=seq, tool=tool, summary=summary)
             return
         due = self._next.get((said.call_id, said.attempt), 0)
         self.after = seq

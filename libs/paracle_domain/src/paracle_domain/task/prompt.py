@@ -14,9 +14,11 @@ from paracle_domain.errors import ErrorInfo, ExpressionFailed, Finding
 from paracle_domain.inference.chat import ChatMessage, OutputFormat, Sampling, ToolDefinition, ToolResultPart
 from paracle_domain.inference.request import CallLabels, Complete
 from paracle_domain.plan import PlannedAgent
+from paracle_domain.task import compaction
 from paracle_domain.task.delegation import MAX_DEPTH
 
 if TYPE_CHECKING:
+    from paracle_domain.task.messages import Task
     from paracle_domain.task.state import TaskState
 
 TOOL_TEXT_LIMIT: Final = 100_000
@@ -84,7 +86,7 @@ def _helpers(state: TaskState) -> Iterator[ToolDefinition]:
 
 
 def model_request(state: TaskState) -> Complete:
-    """The question for the turn that is due.
+    """The question that is due: for a turn, or for a summary of what was said before it.
 
     Raises
     ------
@@ -97,12 +99,15 @@ def model_request(state: TaskState) -> Complete:
     if agent is None:
         message = f"task {task.task_id} calls a tool and asks no model"
         raise TypeError(message)
+    upto = compaction.due(state)
+    if upto is not None:
+        return _summary_request(state, agent, upto)
     told = instructions(agent, task.input)
     spec = agent.spec
     return Complete(
         call_id=state.model_call_id,
         model=spec.model.name,
-        messages=(*((ChatMessage.system(told),) if told else ()), *state.messages),
+        messages=(*((ChatMessage.system(told),) if told else ()), *state.told),
         tools=(*_tools(state), *_helpers(state)),
         output=None if spec.output is None else OutputFormat(json_schema=spec.output),
         sampling=Sampling(
@@ -112,5 +117,23 @@ def model_request(state: TaskState) -> Complete:
         ),
         stream_to=task.task_id,
         timeout_s=min(spec.limits.wall_time_s, _CALL_TIMEOUT_MAX_S),
-        labels=CallLabels(run_id=task.run_id, task_id=task.task_id, agent=agent.name, step=task.step),
+        labels=_labels(task, agent),
+    )
+
+
+def _labels(task: Task, agent: PlannedAgent) -> CallLabels:
+    return CallLabels(run_id=task.run_id, task_id=task.task_id, agent=agent.name, step=task.step)
+
+
+def _summary_request(state: TaskState, agent: PlannedAgent, upto: int) -> Complete:
+    """Asked like the agent's own model, unless another one sums up; nobody watches a summary while it is written."""
+    spec = agent.spec
+    own = Sampling(temperature=spec.model.temperature, params=spec.model.params)
+    return Complete(
+        call_id=state.model_call_id,
+        model=spec.compaction.model or spec.model.name,
+        messages=compaction.question(state, upto),
+        sampling=own if spec.compaction.model is None else Sampling(),
+        timeout_s=min(spec.limits.wall_time_s, _CALL_TIMEOUT_MAX_S),
+        labels=_labels(state.job.task, agent),
     )

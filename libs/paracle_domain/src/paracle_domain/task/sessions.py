@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.messages import HIGHEST, Done, Message, Request, Value
+from paracle_domain.task.past import Recap
 
 SessionId = Annotated[str, StringConstraints(pattern=r"^ses_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
 
@@ -42,9 +43,13 @@ class SessionPage(Message, type_name="session.page"):
 
 
 class SessionView(Message, type_name="session.view"):
-    """One conversation with a page of its turns in order; `next_after` asks for those that follow."""
+    """One conversation with a page of its turns in order; `next_after` asks for those that follow.
+
+    `recap` is the summary that models are told now instead of what was said first. All of that is kept as it was said.
+    """
 
     session: SessionSummary
+    recap: Recap | None = None
     turns: tuple[SessionTurn, ...]
     next_after: int | None = None
 

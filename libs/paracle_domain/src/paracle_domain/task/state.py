@@ -10,17 +10,18 @@ from typing import assert_never
 from pydantic import JsonValue
 
 from paracle_domain.agent.spec import Limits
-from paracle_domain.errors import ErrorInfo, NotFound
+from paracle_domain.errors import ContextExceeded, ErrorInfo, NotFound
 from paracle_domain.ids import derive_id
 from paracle_domain.inference.chat import ChatMessage, ToolCallPart, ToolResultPart
 from paracle_domain.inference.usage import Usage
 from paracle_domain.messages import JsonObject
 from paracle_domain.plan import Plan, PlannedAgent, PlannedTool
-from paracle_domain.task import conversation, prompt
+from paracle_domain.task import compaction, conversation, prompt
 from paracle_domain.task import events as ev
 from paracle_domain.task.delegation import Helper, limits_of
 from paracle_domain.task.fingerprints import fingerprint
 from paracle_domain.task.messages import Task, TaskStatus
+from paracle_domain.task.past import NO_PAST, Past, Recap, Summed, summed_up
 from paracle_domain.tool.spec import Effect
 
 
@@ -33,7 +34,7 @@ class Job:
     tools: dict[str, PlannedTool]
     helpers: dict[str, Helper]
     plan: Plan
-    history: tuple[ChatMessage, ...] = ()
+    past: Past = NO_PAST
     """What was said in earlier turns of its session."""
 
     @classmethod
@@ -95,8 +96,11 @@ class MadeCall:
 
 @dataclass(frozen=True, slots=True)
 class TaskState:
-    """A task at one moment. `messages` is the conversation without the system message, which follows from the job.
+    """A task at one moment. `messages` is the whole conversation but for the system message, which the job tells.
 
+    `asked` is the place of its question among them. `summed` says how many of them the model is told as a summary;
+    `counted`, after how many of them (those summed up included) the provider counted how many tokens; `overflowed`,
+    that they are too many for it; `unsummed`, in which turn summing up failed for good.
     `answer` is a final answer that has yet to be checked; `tried` counts the failures of the present model call.
     `usage` is what this task used, `delegated` what its delegates did. `waited_s` are seconds of waiting for people, in
     which wall time stands still; `turn_waited_s` those of this turn, whose waits overlap.
@@ -107,6 +111,11 @@ class TaskState:
     expires_at: datetime | None = None
     earlier: tuple[ev.EarlierEffect, ...] = ()
     messages: tuple[ChatMessage, ...] = ()
+    asked: int = 0
+    summed: Summed | None = None
+    counted: tuple[int, int] | None = None
+    overflowed: bool = False
+    unsummed: int = -1
     turn: int = 0
     tried: int = 0
     retry_at: datetime | None = None
@@ -131,9 +140,27 @@ class TaskState:
         return running and self.answer is None and not self.open_calls
 
     @property
+    def told(self) -> tuple[ChatMessage, ...]:
+        """The conversation as the model is told it."""
+        if self.summed is None:
+            return self.messages
+        upto = self.summed.upto
+        question = self.messages[self.asked : self.asked + 1] if self.asked < upto else ()
+        return (*summed_up(self.summed.text), *question, *self.messages[upto:])
+
+    @property
+    def recap(self) -> Recap | None:
+        """The summary that was made in this turn of its session, as the session keeps it."""
+        return None if self.summed is None else self.job.past.recap(self.summed, self.asked)
+
+    @property
     def model_call_id(self) -> str:
         """The id of the model call that is due: the same wherever and whenever it is asked for."""
-        return derive_id("call", self.job.task.task_id, "model", self.turn + 1, self.tried)
+        task_id, upto = self.job.task.task_id, compaction.due(self)
+        if upto is not None:
+            return derive_id("call", task_id, "summary", self.turn, upto, self.tried)
+        summed = () if self.summed is None else (self.summed.upto,)
+        return derive_id("call", task_id, "model", self.turn + 1, self.tried, *summed)
 
     @property
     def spent(self) -> Usage:
@@ -190,10 +217,8 @@ def evolve(state: TaskState, event: ev.TaskEvent) -> TaskState:
     match event:
         case ev.TaskAccepted():
             return _accepted(state, event)
-        case ev.ModelReplied():
-            return _replied(state, event)
-        case ev.ModelCallFailed():
-            return replace(state, tried=state.tried + 1, retry_at=event.retry_at)
+        case ev.ModelReplied() | ev.ModelCallFailed() | ev.TaskCompacted() | ev.CompactionFailed():
+            return _model_called(state, event)
         case ev.ToolReturned():
             return _returned(state, event)
         case ev.TaskDelegated():
@@ -214,8 +239,22 @@ def evolve(state: TaskState, event: ev.TaskEvent) -> TaskState:
             assert_never(event)
 
 
+type _ModelEvent = ev.ModelReplied | ev.ModelCallFailed | ev.TaskCompacted | ev.CompactionFailed
 type _LedgerEvent = ev.EffectIntended | ev.EffectSent | ev.EffectConfirmed | ev.EffectFailed | ev.EffectInDoubt
 type _EndEvent = ev.TaskCompleted | ev.TaskFailed | ev.TaskCancelled | ev.TaskTimedOut
+
+
+def _model_called(state: TaskState, event: _ModelEvent) -> TaskState:
+    match event:
+        case ev.ModelReplied():
+            return _replied(state, event)
+        case ev.ModelCallFailed():
+            overflowed = event.error.code == ContextExceeded.code
+            return replace(state, tried=state.tried + 1, retry_at=event.retry_at, overflowed=overflowed)
+        case ev.TaskCompacted() | ev.CompactionFailed():
+            return _compacted(state, event)
+        case _:
+            assert_never(event)
 
 
 def _ledgered(state: TaskState, event: _LedgerEvent) -> TaskState:
@@ -250,9 +289,29 @@ def _accepted(state: TaskState, event: ev.TaskAccepted) -> TaskState:
     task = event.task
     running = replace(state, status=TaskStatus.RUNNING, expires_at=event.expires_at, earlier=event.earlier)
     if task.target_kind == "agent":
-        return replace(running, messages=(*state.job.history, *conversation.messages(task.input)))
+        past = state.job.past
+        messages = (*past.messages, *conversation.messages(task.input))
+        counted = None if past.tokens is None else (len(past.messages), past.tokens)
+        return replace(running, messages=messages, asked=len(messages) - 1, counted=counted)
     arguments = task.input if isinstance(task.input, dict) else {}
     return replace(running, calls=(_made(task, 0, 0, ToolCallPart(id="", name=task.target, arguments=arguments)),))
+
+
+def _compacted(state: TaskState, event: ev.TaskCompacted | ev.CompactionFailed) -> TaskState:
+    used = state.usage if event.usage is None else state.usage + event.usage
+    if isinstance(event, ev.TaskCompacted):
+        return replace(
+            state,
+            summed=Summed(event.upto, event.summary, f"{event.provider}/{event.model}"),
+            counted=(len(state.messages), event.tokens_after),
+            overflowed=False,
+            tried=0,
+            retry_at=None,
+            usage=used,
+        )
+    if event.retry_at is not None:
+        return replace(state, tried=state.tried + 1, retry_at=event.retry_at, usage=used)
+    return replace(state, tried=0, retry_at=None, unsummed=state.turn, usage=used)
 
 
 def _replied(state: TaskState, event: ev.ModelReplied) -> TaskState:
@@ -261,6 +320,7 @@ def _replied(state: TaskState, event: ev.ModelReplied) -> TaskState:
     return replace(
         state,
         messages=(*state.messages, event.message),
+        counted=(len(state.messages) + 1, event.usage.total_tokens) if event.usage.input_tokens else None,
         turn=event.turn,
         tried=0,
         retry_at=None,

@@ -7,6 +7,7 @@ from typing import assert_never
 from paracle_domain.errors import ErrorInfo, ParacleError
 from paracle_domain.machine import Decision
 from paracle_domain.run.commands import AskForCall
+from paracle_domain.task import compaction
 from paracle_domain.task import events as ev
 from paracle_domain.task.approvals import exact_question
 from paracle_domain.task.delegation import child_task
@@ -33,7 +34,7 @@ def wishes(state: TaskState) -> tuple[TaskDirective, ...]:
     if state.answer is not None:
         return (CheckOutput(state.turn, state.answer),)
     if state.wants_model:
-        return (CallModel(state.model_call_id, state.retry_at),)
+        return (CallModel(state.model_call_id, state.retry_at, sums_up=compaction.due(state) is not None),)
     return tuple(_wish(state, call) for call in state.open_calls)
 
 

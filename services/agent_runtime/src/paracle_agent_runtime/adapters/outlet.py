@@ -1,4 +1,4 @@
-"""The progress of tools on its way to watchers, over the bus."""
+"""The progress of tools and summaries on its way to watchers, over the bus."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from paracle_chassis.bus import Bus, outgoing
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Unavailable
-from paracle_domain.task.output import ToolProgress
+from paracle_domain.task.output import Progress
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ class BusOutlet:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
-    async def say(self, task_id: str, progress: ToolProgress, context: Context) -> None:
+    async def say(self, task_id: str, progress: Progress, context: Context) -> None:
         subject = subjects.out(context.tenant, task_id)
         message = outgoing(subject, progress, context, source="paracle/agent_runtime", id=progress.message_id)
         try:

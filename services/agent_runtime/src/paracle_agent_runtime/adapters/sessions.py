@@ -8,12 +8,15 @@ from typing import Any, Final
 import asyncpg
 from pydantic import TypeAdapter
 
+from paracle_agent_runtime.ports import Ending
 from paracle_chassis.postgres import Queries
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.task.messages import Task
+from paracle_domain.task.past import KeptTurn, Past, Recap, remembered
 from paracle_domain.task.sessions import SessionSummary, SessionTurn
 
 _MESSAGES: Final[TypeAdapter[tuple[ChatMessage, ...]]] = TypeAdapter(tuple[ChatMessage, ...])
+_BEYOND: Final = 2**31 - 1  # a turn that comes after all others
 
 
 class PostgresSessionBook:
@@ -37,15 +40,23 @@ class PostgresSessionBook:
         """See `SessionBook.waits`."""
         return bool(await self._pool.fetchval(self._queries.turn_waits, tenant, session, turn))
 
-    async def said(self, tenant: str, session: str, turn: int) -> Sequence[ChatMessage]:
-        """See `SessionBook.said`."""
-        rows = await self._pool.fetch(self._queries.said_before, tenant, session, turn)
-        return [message for row in rows for message in _said(row)]
+    async def past(self, tenant: str, session: str, turn: int) -> Past:
+        """See `SessionBook.past`."""
+        found = await self._pool.fetchrow(self._queries.recap_before, tenant, session, turn)
+        recap = None if found is None else Recap.model_validate(dict(found))
+        first = 1 if recap is None else recap.turn
+        rows = await self._pool.fetch(self._queries.said_before, tenant, session, turn, first)
+        return remembered(turn, [KeptTurn(row["turn"], _said(row), row["tokens"]) for row in rows], recap)
 
-    async def end(self, tenant: str, task_id: str, messages: Sequence[ChatMessage]) -> None:
+    async def sum_up(self, tenant: str, task_id: str, recap: Recap) -> None:
+        """See `SessionBook.sum_up`."""
+        await self._pool.execute(self._queries.keep_recap, task_id, tenant, *_columns(recap))
+
+    async def end(self, tenant: str, task_id: str, ending: Ending) -> None:
         """See `SessionBook.end`."""
-        text = _MESSAGES.dump_json(tuple(messages), exclude_none=True).decode()
-        await self._pool.execute(self._queries.end_turn, task_id, text, tenant)
+        text = _MESSAGES.dump_json(tuple(ending.messages), exclude_none=True).decode()
+        columns = (None,) * 5 if ending.recap is None else _columns(ending.recap)
+        await self._pool.execute(self._queries.end_turn, task_id, text, tenant, ending.tokens, *columns)
 
 
 class PostgresSessionShelf:
@@ -66,6 +77,11 @@ class PostgresSessionShelf:
         row = await self._pool.fetchrow(self._queries.list_sessions, tenant, None, session, 1)
         return None if row is None else _summary(row)
 
+    async def recap(self, tenant: str, session: str) -> Recap | None:
+        """See `SessionShelf.recap`."""
+        row = await self._pool.fetchrow(self._queries.recap_before, tenant, session, _BEYOND)
+        return None if row is None else Recap.model_validate(dict(row))
+
     async def turns(self, tenant: str, session: str, after: int, limit: int) -> Sequence[SessionTurn]:
         """See `SessionShelf.turns`."""
         rows = await self._pool.fetch(self._queries.session_turns, tenant, session, after, limit)
@@ -74,6 +90,10 @@ class PostgresSessionShelf:
     async def delete(self, tenant: str, session: str) -> bool:
         """See `SessionShelf.delete`."""
         return await self._pool.fetchval(self._queries.delete_session, tenant, session) is not None
+
+
+def _columns(recap: Recap) -> tuple[int, int, int, str, str]:
+    return recap.turn, recap.question, recap.resume, recap.summary, recap.model
 
 
 def _summary(row: asyncpg.Record) -> SessionSummary:

@@ -19,7 +19,7 @@ from paracle_domain import subjects
 from paracle_domain.envelope import CE_TYPE
 from paracle_domain.errors import Unavailable
 from paracle_domain.inference.deltas import Delta
-from paracle_domain.task.output import Said, ToolProgress
+from paracle_domain.task.output import Said, SummaryProgress, ToolProgress
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -110,6 +110,8 @@ def _read(message: Msg) -> Heard | None:
             kind = Delta
         case ToolProgress.type_name:
             kind = ToolProgress
+        case SummaryProgress.type_name:
+            kind = SummaryProgress
         case _:
             return None
     try:

@@ -21,8 +21,8 @@ _EXAMPLE: Final = (
 _STREAMED: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "A stream: `id` is a cursor, `event` is `delta` (a piece of a reply), `tool` (a call of one "
-        "began or ended) or `ended` (the last), and `data` is JSON (message task.output). `gap` in it says that "
-        "something before it is lost.",
+        "began or ended), `summary` (summing up what was said before began or ended) or `ended` (the last), and `data` "
+        "is JSON (message task.output). `gap` in it says that something before it is lost.",
         "content": {EVENT_STREAM: {"schema": {"type": "string"}, "example": _EXAMPLE}},
     }
 }

@@ -60,7 +60,7 @@ async def get_session(
     after: Annotated[int, Query(ge=0, le=MAX_NUMBER, description="Only turns with a higher number.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
 ) -> Response:
-    """A session with its turns, and the messages that each added."""
+    """A session with its turns, and the messages that each added: all of them, whatever `recap` stands for."""
     return answer(await bus.call(GetSession(session_id=session_id, after=after, limit=limit), call))
 
 
