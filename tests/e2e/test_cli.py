@@ -131,6 +131,8 @@ def test_watching_shows_every_step(tree: Tree) -> None:
         assert f"{step:<16} running → completed" in shown
     assert "queued → running" in shown
     assert "Urgent percent  14.3" in shown
+    assert f"{'classify':<16} │ " in shown
+    assert " │ " not in tree.ok("run", "triage", "-i", f"folder={MAILS}", "--watch", "--no-tokens")
 
 
 def test_invoke_prints_the_answer_and_names_the_sandbox(tree: Tree) -> None:

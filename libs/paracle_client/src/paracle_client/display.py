@@ -1,12 +1,12 @@
-"""Drawing a run that is followed: a table that changes on a terminal, one line for each event anywhere else."""
+"""Drawing a run that is followed: a table that changes on a terminal, lines anywhere else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final
+from typing import Final, override
 
 from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
@@ -16,9 +16,11 @@ from rich.text import Text
 
 from paracle_client.live import StepLine, View, fold
 from paracle_client.plain import safe
+from paracle_client.speech import Speech
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
 from paracle_domain.run.commands import RunStatus, StepStatus
+from paracle_domain.task.output import TaskOutput
 
 _SYMBOLS: Final = {
     StepStatus.PENDING: ("·", ".", "dim"),
@@ -47,48 +49,97 @@ _FIRST_SHOWN: Final = (
 _MOST_INDENTED: Final = 6
 _WIDE, _MIDDLE = 90, 56
 _LINES_AROUND: Final = 5
+_MOST_TAILS: Final = 5
 
 
 def watch(view: View, events: Iterable[EventRecord], console: Console) -> Iterator[View]:
     """Draw `view` and what `events` make of it; gives the view after each event."""
-    if console.is_terminal:
-        yield from _watch_live(view, events, console)
-        return
-    for record in events:
-        before, view = view, fold(view, record)
-        if line := describe(before, view, record):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-        yield view
-
-
-def _watch_live(view: View, events: Iterable[EventRecord], console: Console) -> Iterator[View]:
-    screen = _Screen(view, console)
-    with screen.shown():
+    with shown(view, console) as screen:
         for record in events:
-            screen.view = view = fold(view, record)
-            yield view
+            yield screen.take(record)
 
 
-class _Screen:
-    """What is on the terminal now; `rich` asks it again several times a second, so that durations move."""
+@contextmanager
+def shown(view: View, console: Console) -> Iterator[Screen]:
+    """A run on `console`: a table that changes, if it is a terminal, and lines anywhere else."""
+    if not console.is_terminal:
+        yield Screen(view, console)
+        return
+    screen = _LiveScreen(view, console)
+    with screen.live:
+        yield screen
+
+
+class Screen:
+    """A run as lines: one for each event, and for each line that an agent says."""
 
     def __init__(self, view: View, console: Console) -> None:
         self.view = view
         self._console = console
+        self._speeches: dict[str, Speech] = {}
 
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        with Live(get_renderable=self._render, console=self._console, refresh_per_second=8, vertical_overflow="crop"):
-            yield
+    def take(self, record: EventRecord) -> View:
+        """Show what an event changed; the view after it."""
+        before, self.view = self.view, fold(self.view, record)
+        if line := describe(before, self.view, record):
+            self._print(line)
+        return self.view
+
+    def hear(self, step: str, output: TaskOutput) -> None:
+        """Show what the agent of a step says."""
+        self._say(step, self._speeches.setdefault(step, Speech()).hear(output))
+
+    def hush(self, step: str) -> None:
+        """The agent of a step says nothing more."""
+        if (speech := self._speeches.pop(step, None)) is not None:
+            self._say(step, speech.end())
+
+    def note(self, text: str) -> None:
+        """Say something beside the run."""
+        self._print(f"{'':8} {text}")
+
+    def _say(self, step: str, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.note(f"{step:<16} │ {safe(line)}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class _LiveScreen(Screen):
+    """A run on a terminal; `rich` asks for it again several times a second, so that durations move."""
+
+    def __init__(self, view: View, console: Console) -> None:
+        super().__init__(view, console)
+        self._said: Mapping[str, str] = {}  # read by the thread that draws, and so never changed but replaced
+        self.live = Live(get_renderable=self._render, console=console, refresh_per_second=8, vertical_overflow="crop")
+
+    @override
+    def take(self, record: EventRecord) -> View:
+        self.view = fold(self.view, record)
+        return self.view
+
+    @override
+    def hear(self, step: str, output: TaskOutput) -> None:
+        speech = self._speeches.setdefault(step, Speech())
+        lines = [*speech.hear(output)]
+        if last := speech.tail if speech.tail.strip() else lines[-1] if lines else "":
+            self._said = {**self._said, step: last}
+
+    @override
+    def hush(self, step: str) -> None:
+        self._speeches.pop(step, None)
+        self._said = {name: last for name, last in self._said.items() if name != step}
 
     def _render(self) -> RenderableType:
-        return render(self.view, datetime.now(UTC), self._console)
+        return render(self.view, datetime.now(UTC), self._console, self._said)
 
 
-def render(view: View, now: datetime, console: Console) -> RenderableType:
-    """The step tree and a line about the whole; as much of it as the terminal has room for."""
+def render(view: View, now: datetime, console: Console, said: Mapping[str, str] | None = None) -> RenderableType:
+    """The step tree, the end of what is being `said` in which step, and a line about the whole, if there is room."""
     width = console.width
-    room = max(3, console.height - _LINES_AROUND)
+    tails = list((said or {}).items())[-_MOST_TAILS:]
+    room = max(3, console.height - _LINES_AROUND - len(tails))
     shown, hidden = _choose(list(view.steps.values()), room)
     unicode = _can_draw(console)
     table = Table.grid(padding=(0, 1))
@@ -101,8 +152,19 @@ def render(view: View, now: datetime, console: Console) -> RenderableType:
     parts: list[RenderableType] = [_heading(view), table]
     if hidden:
         parts.append(Text(f"  and {hidden} more steps: {_counted(view)}", style="dim"))
+    parts += [_tail(step, last, width) for step, last in tails]
     parts.append(_summary(view, now))
     return Group(*parts)
+
+
+def _tail(step: str, last: str, width: int) -> Text:
+    """The end of a line that is being said."""
+    room = max(10, width - len(step) - 6)
+    last = safe(last)
+    text = Text("  ", style="dim", no_wrap=True, overflow="ellipsis")
+    text.append(f"{step} │ ")
+    text.append(last if len(last) <= room else f"…{last[1 - room :]}", style="italic")
+    return text
 
 
 def describe(before: View, after: View, record: EventRecord) -> str | None:

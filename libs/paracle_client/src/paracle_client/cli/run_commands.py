@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from pydantic import JsonValue
-from rich.console import Console
 
 from paracle_client.cli.following import (
     SANDBOX_NOTE,
@@ -19,10 +18,11 @@ from paracle_client.cli.following import (
     wait,
 )
 from paracle_client.cli.inputs import InputOption, KeyOption, LabelOption, parse_input, parse_labels
+from paracle_client.cli.overhearing import follow_aloud
 from paracle_client.cli.report import print_value
 from paracle_client.cli.speaking import Voice, speak
 from paracle_client.cli.stack_commands import say
-from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json
+from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, connect_async, console, print_json
 from paracle_client.client import Client
 from paracle_client.display import totals
 from paracle_domain.errors import InvalidInput
@@ -45,6 +45,9 @@ def run(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="show it until it ends; exit 0 only if completed")
     ] = False,
+    tokens: Annotated[
+        bool, typer.Option("--tokens/--no-tokens", help="with --watch: what its agents say, while they say it")
+    ] = True,
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
@@ -61,7 +64,11 @@ def run(
                 sys.stdout.write(f"{accepted.run_id}\n")
             return
         as_json = output is Output.JSON
-        ended = follow(client, accepted.run_id, Console(stderr=True, highlight=False) if as_json else console())
+        screen = console(aside=as_json)
+        if tokens:
+            ended = follow_aloud(connect_async(url), accepted.run_id, screen)
+        else:
+            ended = follow(client, accepted.run_id, screen)
         if as_json:
             print_json(ended)
         elif ended.output is not None:

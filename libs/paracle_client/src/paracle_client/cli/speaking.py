@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from rich.console import Console
 from rich.text import Text
 
+from paracle_client import speech
 from paracle_client.cli.report import print_value
 from paracle_client.cli.target import console
 from paracle_client.client import Client
@@ -67,14 +68,12 @@ class Voice:
         broke_off = self._open and source[0] == self._source[0]
         self._end_line()
         if broke_off:
-            self._note("the reply broke off and begins anew")
+            self._note(speech.BROKE_OFF)
         self._source, self._text, self._whole = source, "", True
 
     def _say_progress(self, progress: ToolProgress) -> None:
         self._end_line()
-        took = "" if progress.duration_s is None else f" {progress.duration_s:.1f}s"
-        ended = "…" if progress.stage == "started" else f"{took} {progress.error or 'done'}"
-        self._note(f"{safe(progress.tool)}{ended}")
+        self._note(safe(speech.progress(progress)))
 
     def _say_summary(self, progress: SummaryProgress) -> None:
         self._end_line()

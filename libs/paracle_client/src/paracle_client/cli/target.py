@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from pydantic import BaseModel
@@ -19,6 +19,9 @@ from paracle_client.client import DEFAULT_URL, Client
 from paracle_client.plain import safe, safe_json
 from paracle_client.stack.state import State, find_root
 from paracle_domain.envelope import read_roles
+
+if TYPE_CHECKING:
+    from paracle_client.aio import AsyncClient
 
 URL_VARIABLE: Final = "PARACLE_URL"
 PRINCIPAL_VARIABLE: Final = "PARACLE_PRINCIPAL"
@@ -39,11 +42,22 @@ UrlOption = Annotated[
 
 def connect(url: str | None) -> Client:
     """A client for `url`, or for what the environment or the nearest stack says; the environment says who asks."""
-    return Client(
-        resolve(url, os.environ, Path.cwd()),
-        principal=os.environ.get(PRINCIPAL_VARIABLE) or None,
-        roles=read_roles(os.environ.get(ROLES_VARIABLE)),
-    )
+    return Client(resolve(url, os.environ, Path.cwd()), **_identity())
+
+
+def connect_async(url: str | None) -> AsyncClient:
+    """The same for what does several things at once."""
+    from paracle_client.aio import AsyncClient  # noqa: PLC0415 - only that pays for loading it
+
+    return AsyncClient(resolve(url, os.environ, Path.cwd()), **_identity())
+
+
+def _identity() -> dict[str, Any]:
+    """Who asks, as the environment says."""
+    return {
+        "principal": os.environ.get(PRINCIPAL_VARIABLE) or None,
+        "roles": read_roles(os.environ.get(ROLES_VARIABLE)),
+    }
 
 
 def resolve(url: str | None, environment: Mapping[str, str], cwd: Path) -> str:

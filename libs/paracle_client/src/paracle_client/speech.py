@@ -1,0 +1,57 @@
+"""What an agent says while it is at work, by lines, for screens that show many at once; nothing is drawn here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from paracle_domain.inference.deltas import Delta, ReasoningDelta, TextDelta
+from paracle_domain.task.output import TaskOutput, ToolProgress
+
+BROKE_OFF: Final = "the reply broke off and begins anew"
+MISSING: Final = "something is missing here"
+
+
+def progress(told: ToolProgress) -> str:
+    """How a call of a tool stands: `search…`, `search 1.3s done`, `search 0.1s tool_failed`."""
+    if told.stage == "started":
+        return f"{told.tool}…"
+    took = "" if told.duration_s is None else f" {told.duration_s:.1f}s"
+    return f"{told.tool}{took} {told.error or 'done'}"
+
+
+class Speech:
+    """The lines of what one task says; `tail` is the end of the one that is being said."""
+
+    def __init__(self) -> None:
+        self.tail = ""
+        self._source: tuple[str, int] | None = None
+
+    def hear(self, output: TaskOutput) -> Iterator[str]:
+        """Take one thing more; the lines that are whole by it."""
+        if output.gap:
+            yield from self.end()
+            yield f"· {MISSING}"
+        if output.tool is not None:
+            yield from self.end()
+            yield f"· {progress(output.tool)}"
+        elif output.delta is not None:
+            yield from self._take(output.delta)
+
+    def end(self) -> Iterator[str]:
+        """What is left, as the last line."""
+        rest, self.tail = self.tail, ""
+        if rest.strip():
+            yield rest
+
+    def _take(self, delta: Delta) -> Iterator[str]:
+        source = (delta.call_id, delta.attempt)
+        if source != self._source:
+            again = self._source is not None and self._source[0] == delta.call_id
+            self._source = source
+            yield from self.end()
+            if again:
+                yield f"· {BROKE_OFF}"
+        if isinstance(delta.change, TextDelta | ReasoningDelta):
+            *whole, self.tail = (self.tail + delta.change.text).split("\n")
+            yield from filter(str.strip, whole)
