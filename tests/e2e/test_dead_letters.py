@@ -262,6 +262,7 @@ async def test_what_is_redriven_after_its_cause_was_mended_is_done(
 
     run_id = await eventually(begun)
     assert (await client.wait(run_id)).run.status is RunStatus.COMPLETED
-    with pytest.raises(NotFound):
-        await client.redrive(letter.id)
+    assert (await client.redrive(letter.id)).settled == (letter.id,)  # as the first time
+    with pytest.raises(NotFound, match="it was redriven by"):
+        await client.drop(letter.id, "done")
     assert await letters(client) == ()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -129,10 +130,27 @@ async def test_a_gap_is_suspected_and_closed_when_it_is_filled(log: EventLog):
     await log.suspects(0, 10)
     [suspect] = await log.suspects(0, 10) or await log.suspects(0, 10)
     assert (suspect.entity, suspect.id, suspect.first_missing, suspect.missing) == ("run", RUN, 2, 2)
-    assert await log.gaps() == Gaps(missing=2, histories=1)
+    assert await log.gaps() == Gaps(missing=2, histories=1, lost=0)
     await store(log, record(2), record(3))
     assert await log.suspects(0, 10) == []
-    assert await log.gaps() == Gaps(missing=0, histories=0)
+    assert await log.gaps() == Gaps(missing=0, histories=0, lost=0)
+
+
+async def test_what_is_given_up_is_no_suspect_until_something_comes(log: EventLog):
+    await store(log, record(1), record(4))
+    await log.suspects(0, 10)
+    [suspect] = await log.suspects(0, 10) or await log.suspects(0, 10)
+    assert (await log.gaps()).missing == 2
+    assert not await log.is_lost("default", "run", RUN)
+    await log.give_up(replace(suspect, stored=1))  # something has come meanwhile
+    assert not await log.is_lost("default", "run", RUN)
+    await log.give_up(suspect)
+    assert (await log.suspects(0, 10), await log.gaps()) == ([], Gaps(missing=0, histories=0, lost=1))
+    assert await log.is_lost("default", "run", RUN)
+    await store(log, record(3))
+    await log.suspects(0, 10)
+    [suspect] = await log.suspects(0, 10) or await log.suspects(0, 10)
+    assert (suspect.first_missing, await log.is_lost("default", "run", RUN)) == (2, False)
 
 
 async def test_a_run_that_has_not_ended_is_suspected_after_its_last_event(log: EventLog):
@@ -148,7 +166,7 @@ async def test_a_gap_between_messages_of_several_events_is_seen(log: EventLog):
     assert (suspect.first_missing, suspect.missing, suspect.last_seq) == (3, 2, 7)
     await store(log, EventRecord.together([record(3), record(4)]))
     assert await log.suspects(0, 10) == []
-    assert await log.gaps() == Gaps(missing=0, histories=0)
+    assert await log.gaps() == Gaps(missing=0, histories=0, lost=0)
 
 
 async def test_what_is_not_quiet_yet_is_left_alone(log: EventLog):

@@ -83,3 +83,6 @@ async def test_entities_go_whole_with_what_they_used_once_they_have_ended(databa
     assert len(await log.of_entity("default", "task", TASK, 0, 10)) == 1
     assert len(await log.of_entity("evil", "run", RUN, 0, 10)) == 2
     assert await retention.drop("default", later, 10) == 0
+    for suspect in await log.suspects(0, 10):
+        await log.give_up(suspect)
+    assert await retention.drop("default", later, 10) == 2

@@ -1,7 +1,7 @@
 """Use cases: what is kept, what is answered, what is found missing and mended."""
 
 import logging
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from observability_samples import (
@@ -22,7 +22,7 @@ from paracle_domain.envelope import Context
 from paracle_domain.errors import Unavailable
 from paracle_domain.histories import Begun
 from paracle_domain.machine import EventRecord
-from paracle_observability.ports import EventLog
+from paracle_observability.ports import EventLog, Gaps
 from paracle_observability.projections import messages
 from paracle_observability.rollcall import SETTLED, RollCall
 from paracle_observability.service import SUSPECTS, Observability
@@ -205,11 +205,40 @@ async def test_an_orchestrator_that_is_away_is_asked_again(
     assert await stored(log) == list(range(1, 10))
 
 
-async def test_a_gap_whose_owner_does_not_know_it_is_shown(observability: Observability, log: EventLog, caplog):
-    await observability.store([Event(record(1)), Event(record(3))])
+async def test_what_its_owner_does_not_know_is_lost_and_not_asked_for_again(
+    observability: Observability, log: EventLog, truth: ScriptedHistories, caplog
+):
+    await observability.store([Event(record(1)), Event(record(3)), Event(record(1, id=OTHER_RUN, run=OTHER_RUN))])
+    truth.histories[OTHER_RUN] = [record(1, id=OTHER_RUN)]
+    for _ in range(3):
+        await observability.sweep(0)
+    assert caplog.text.count("what is missing of a history is lost") == 1
+    assert truth.asked.count((RUN, 1)) == 1
+    assert await log.gaps() == Gaps(missing=0, histories=0, lost=1)
+    assert (await observability.get_audit(GetAudit(run_id=RUN), CALL)).incomplete
+    assert not (await observability.get_audit(GetAudit(run_id=OTHER_RUN), CALL)).incomplete
+
+
+async def test_something_lost_of_which_something_comes_after_all_is_looked_into_again(
+    observability: Observability, log: EventLog, truth: ScriptedHistories
+):
+    await observability.store([Event(HISTORY[0])])
     await observability.sweep(0)
-    assert "its owner does not know" in caplog.text
-    assert (await log.gaps()).missing == 1
+    assert (await log.gaps()).lost == 1
+    truth.histories[RUN] = HISTORY
+    await observability.store([Event(HISTORY[3])])
+    await observability.sweep(0)
+    assert await stored(log) == list(range(1, 10))
+    assert not (await observability.get_audit(GetAudit(run_id=RUN), CALL)).incomplete
+
+
+async def test_a_history_of_which_nothing_came_and_that_its_owner_forgot_is_none(
+    observability: Observability, log: EventLog, truth: ScriptedHistories
+):
+    await log.expect("run", [Begun(tenant="default", id=RUN, at=datetime.now(UTC))], 0)
+    for _ in range(2):
+        await observability.sweep(0)
+    assert (truth.asked, await log.gaps()) == ([(RUN, 0)], Gaps(missing=0, histories=0, lost=0))
 
 
 @pytest.mark.parametrize("lost", [{1}, {4}, {2, 3}, {2, 3, 4}])
@@ -229,15 +258,18 @@ async def test_lost_events_of_a_task_are_fetched_and_what_they_used_is_counted(
     assert truth.asked == []
 
 
-async def test_a_gap_that_nobody_can_fill_is_shown(
+async def test_a_gap_that_nobody_can_fill_is_lost(
     observability: Observability, log: EventLog, truth: ScriptedHistories, caplog
 ):
     revised = [record(seq, "agent.revised", entity="agent", id="triager", run=None) for seq in (1, 3)]
     await observability.store([Event(event) for event in revised])
-    await observability.sweep(0)
-    assert "event history has a gap" in caplog.text
-    assert (await log.gaps()).histories == 1
+    for _ in range(2):
+        await observability.sweep(0)
+    assert caplog.text.count("what is missing of a history is lost") == 1
+    assert await log.gaps() == Gaps(missing=0, histories=0, lost=1)
     assert truth.asked == []
+    asked = GetAudit(entity="agent", id="triager")
+    assert (await observability.get_audit(asked, CALL)).incomplete
 
 
 async def test_all_suspects_are_looked_into_however_many(

@@ -29,10 +29,15 @@ class StoredEvent(Value):
 
 
 class AuditPage(Message, type_name="audit.page"):
-    """Stored events in the order of their positions; `next_cursor` asks for what follows, `None`: no more for now."""
+    """Stored events in the order of their positions; `next_cursor` asks for what follows, `None`: no more for now.
+
+    `incomplete`: events of the run, or of the entity, that was asked for never came, and their owner does not know them
+    (any more).
+    """
 
     events: tuple[StoredEvent, ...]
     next_cursor: int | None = None
+    incomplete: bool = False
 
 
 class ModelUsage(Value):

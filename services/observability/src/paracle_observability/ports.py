@@ -38,10 +38,11 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """Events known to be missing in all, and in how many histories."""
+    """Events that are looked for, in how many histories; and how many histories lack what nobody knows any more."""
 
     missing: int
     histories: int
+    lost: int
 
 
 class EventLog(Protocol):
@@ -83,6 +84,14 @@ class EventLog(Protocol):
 
     async def note_asked(self, entity: str, until: datetime) -> None:
         """He has until then."""
+        ...
+
+    async def give_up(self, suspect: Suspect) -> None:
+        """What is missing of it is lost: it is no suspect any more, until something of it comes after all."""
+        ...
+
+    async def is_lost(self, tenant: str, entity: str, entity_id: str) -> bool:
+        """Whether something of that entity is lost."""
         ...
 
     async def gaps(self) -> Gaps:

@@ -72,7 +72,8 @@ on conflict (tenant, entity, id) do update set
     closed = h.closed or excluded.closed,
     touched_at = excluded.touched_at,
     check_at = excluded.check_at,
-    checks = 0
+    checks = 0,
+    lost = false
 
 -- name: claim_suspects
 -- Histories with a gap, and runs and tasks that have been quiet without having ended: perhaps the last event never came.
@@ -81,7 +82,7 @@ on conflict (tenant, entity, id) do update set
 update history h
    set checks = h.checks + 1, check_at = now() + least($2::interval * power(2, least(h.checks, 20)), interval '1 hour')
   from (select tenant, entity, id from history
-         where check_at <= now() and (stored < last_seq or (entity in ('run', 'task') and not closed))
+         where check_at <= now() and not lost and (stored < last_seq or (entity in ('run', 'task') and not closed))
          order by check_at limit $1 for update skip locked) as due
  where h.tenant = due.tenant and h.entity = due.entity and h.id = due.id
 returning h.tenant, h.entity, h.id, h.stored, h.last_seq, h.checks,
@@ -109,9 +110,21 @@ select until from asked where entity = $1
 insert into asked (entity, until) values ($1, $2)
     on conflict (entity) do update set until = greatest(asked.until, excluded.until)
 
+-- name: give_up
+-- What is missing of a history ($1-$3) is lost, unless something of it has come since it was looked at ($4). One of which
+-- nothing ever came is none.
+with nothing as (
+    delete from history where (tenant, entity, id) = ($1, $2, $3) and last_seq = 0
+)
+update history set lost = true where (tenant, entity, id) = ($1, $2, $3) and stored = $4 and last_seq > 0
+
+-- name: is_lost
+select lost from history where (tenant, entity, id) = ($1, $2, $3)
+
 -- name: count_gaps
-select coalesce(sum(last_seq - stored), 0)::bigint as missing, count(*)::bigint as histories
-  from history where stored < last_seq
+select (select coalesce(sum(last_seq - stored), 0) from history where stored < last_seq and not lost)::bigint as missing,
+       (select count(*) from history where stored < last_seq and not lost) as histories,
+       (select count(*) from history where lost) as lost
 
 -- name: keep_dead_letters
 -- One that was settled already may be delivered once more; it does not come back from that.
@@ -162,10 +175,10 @@ select tenant from known
 
 -- name: drop_audit
 -- Of tenant $1: all that is told of the entities that have been silent since before $2, longest first, $3 of them. Runs
--- and tasks must have ended. Replicas drop different ones.
+-- and tasks must have ended, or be lost. Replicas drop different ones.
 with due as (
     select tenant, entity, id from history
-     where tenant = $1 and touched_at < $2 and (closed or entity not in ('run', 'task'))
+     where tenant = $1 and touched_at < $2 and (closed or lost or entity not in ('run', 'task'))
      order by touched_at limit $3 for update skip locked
 ), told as (
     delete from event e using due where e.tenant = due.tenant and e.entity = due.entity and e.id = due.id

@@ -59,12 +59,17 @@ class Observability:
         """A page of stored events; one more than asked for is read, to know whether there is a next page."""
         more = request.limit + 1
         if request.run_id is not None:
+            entity, entity_id = "run", request.run_id
             found = await self._events.of_run(call.tenant, request.run_id, request.after, more)
         else:
             entity, entity_id = request.entity or "", request.id or ""
             found = await self._events.of_entity(call.tenant, entity, entity_id, request.after, more)
         page = tuple(found[: request.limit])
-        return AuditPage(events=page, next_cursor=page[-1].position if len(found) > len(page) else None)
+        return AuditPage(
+            events=page,
+            next_cursor=page[-1].position if len(found) > len(page) else None,
+            incomplete=await self._events.is_lost(call.tenant, entity, entity_id),
+        )
 
     async def get_usage(self, request: GetUsage, call: Context) -> UsageReport:
         """What a run used; a run that called no model used nothing, and so did one that nobody knows."""
@@ -85,19 +90,18 @@ class Observability:
             more = len(suspects) == SUSPECTS
         gaps = await self._events.gaps()
         telemetry.MISSING.record(gaps.missing)
+        telemetry.LOST.record(gaps.lost)
         if gaps.missing:
             log.warning("events are missing", extra={"missing": gaps.missing, "histories": gaps.histories})
         return quiet_s if absent else None
 
     async def _look_into(self, suspect: Suspect) -> None:
         owner = self._owners.get(suspect.entity)
-        if owner is None:
-            log.warning("event history has a gap", extra=_told(suspect))
-            return
         try:
             mended = await self._fetch(suspect, owner)
-        except NotFound:
-            log.exception("events of something that its owner does not know", extra=_told(suspect))
+        except NotFound as error:
+            log.warning("what is missing of a history is lost", extra=_told(suspect) | {"why": error.message})
+            await self._events.give_up(suspect)
             return
         except ParacleError as error:
             log.warning("cannot fetch missing events now", extra=_told(suspect) | {"error": error.code})
@@ -106,8 +110,16 @@ class Observability:
             telemetry.MENDED.add(mended)
             log.warning("fetched events that were never received", extra=_told(suspect) | {"mended": mended})
 
-    async def _fetch(self, suspect: Suspect, owner: History) -> int:
-        """Store the entity's events from the first missing one on, as they would have come: message by message."""
+    async def _fetch(self, suspect: Suspect, owner: History | None) -> int:
+        """Store the entity's events from the first missing one on, as they would have come: message by message.
+
+        Raises
+        ------
+        NotFound
+            If nobody knows them.
+        """
+        if owner is None:
+            raise NotFound(f"nobody keeps histories of entity {suspect.entity!r} to ask for what is missing")
         after, mended, more = suspect.first_missing - 1, 0, True
         waiting: list[EventRecord] = []
         while more:

@@ -19,3 +19,8 @@ MENDED: Final = Counter("paracle.observability.events.mended", "Missing events f
 MISSING: Final = Histogram(
     "paracle.observability.events.missing", "Events known to be missing, at every sweep.", "{event}"
 )
+LOST: Final = Histogram(
+    "paracle.observability.histories.lost",
+    "Histories that nobody can mend, at every sweep.",
+    "{history}",
+)

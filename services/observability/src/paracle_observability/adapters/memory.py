@@ -19,11 +19,12 @@ _LONGEST_WAIT_S = 3600.0
 
 @dataclass(slots=True)
 class _Look:
-    """When a history is looked at next, and how often it was."""
+    """When a history is looked at next, and how often it was; `lost`: it is not any more."""
 
     stored: int
     at: float
     checks: int = 0
+    lost: bool = False
 
 
 @dataclass(slots=True)
@@ -75,7 +76,7 @@ class MemoryEventLog:
             if look is None or look.stored != suspect.stored:
                 look = _Look(suspect.stored, now + quiet_s)
                 self._looks[suspect.tenant, suspect.entity, suspect.id] = look
-            if look.at <= now and len(found) < limit:
+            if look.at <= now and not look.lost and len(found) < limit:
                 look.at = now + min(quiet_s * 2**look.checks, _LONGEST_WAIT_S)
                 look.checks += 1
                 found.append(suspect)
@@ -109,10 +110,27 @@ class MemoryEventLog:
         """See `EventLog.note_asked`."""
         self._asked[entity] = max(until, self._asked.get(entity, until))
 
+    async def give_up(self, suspect: Suspect) -> None:
+        """See `EventLog.give_up`."""
+        key = (suspect.tenant, suspect.entity, suspect.id)
+        if suspect.last_seq == 0:
+            del self._looks[key]
+        elif self._looks[key].stored == suspect.stored:
+            self._looks[key].lost = True
+
+    async def is_lost(self, tenant: str, entity: str, entity_id: str) -> bool:
+        """See `EventLog.is_lost`."""
+        look = self._looks.get((tenant, entity, entity_id))
+        return look is not None and look.lost
+
     async def gaps(self) -> Gaps:
         """See `EventLog.gaps`."""
-        missing = [suspect.missing for suspect in self._all_suspects() if suspect.missing]
-        return Gaps(sum(missing), len(missing))
+        missing = [
+            suspect.missing
+            for suspect in self._all_suspects()
+            if suspect.missing and not await self.is_lost(suspect.tenant, suspect.entity, suspect.id)
+        ]
+        return Gaps(sum(missing), len(missing), sum(look.lost for look in self._looks.values()))
 
 
 def _usage_row(items: Sequence[Spent]) -> UsageRow:

@@ -72,6 +72,14 @@ class PostgresEventLog:
         """See `EventLog.note_asked`."""
         await self._pool.execute(self._sql["note_asked"], entity, until)
 
+    async def give_up(self, suspect: Suspect) -> None:
+        """See `EventLog.give_up`."""
+        await self._pool.execute(self._sql["give_up"], suspect.tenant, suspect.entity, suspect.id, suspect.stored)
+
+    async def is_lost(self, tenant: str, entity: str, entity_id: str) -> bool:
+        """See `EventLog.is_lost`."""
+        return bool(await self._pool.fetchval(self._sql["is_lost"], tenant, entity, entity_id))
+
     async def gaps(self) -> Gaps:
         """See `EventLog.gaps`."""
         row = await self._pool.fetchrow(self._sql["count_gaps"])
