@@ -4,6 +4,8 @@ import asyncio
 import operator
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from nats.errors import Error as NatsError
@@ -11,6 +13,7 @@ from nats.js.errors import NotFoundError
 
 from paracle_chassis import provisioning, receipts, topology
 from paracle_chassis.bus import Outgoing
+from paracle_chassis.late_acks import LateAcks
 from paracle_chassis.routes import Routes
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.contracts.bus import CONTEXT, mailbox, note
@@ -440,3 +443,30 @@ def test_the_place_of_a_message_is_read_from_both_forms_of_ack_subject():
     old = receipts.place_of("$JS.ACK.TASKS.agents.2.17.18.1700000000000000000.5")
     new = receipts.place_of("$JS.ACK.hub.ACCHASH.TASKS.agents.2.17.18.1700000000000000000.5.tok")
     assert old == new == receipts.Place("TASKS", "agents", 2, 17, 1700000000000000000)
+
+
+async def test_acks_gather_for_a_moment_and_wait_while_nats_is_away() -> None:
+    sent: list[bytes] = []
+    client: Any = SimpleNamespace(is_connected=False, is_closed=False)
+
+    async def send(frame: bytes) -> None:
+        sent.append(frame)
+
+    async def flush() -> None:
+        return None
+
+    client._send_command, client._flush_pending = send, flush
+    acks = LateAcks(lambda: client)
+    acks.put(())
+    assert acks.drop() == []
+    acks.put(["one"])
+    acks.put(["two"])
+    await asyncio.sleep(0)
+    assert sent == []
+    client.is_connected = True
+    await eventually(lambda: sent)
+    assert b"".join(sent) == b"PUB one 0\r\n\r\nPUB two 0\r\n\r\n"
+    client.is_closed = True
+    acks.put(["three"])
+    await acks.flush()  # it comes again
+    assert len(sent) == 1

@@ -102,6 +102,7 @@ class TestSubjects:
             subjects.rpc(tenant, one, two),
             subjects.task(tenant, one),
             subjects.result(tenant, one),
+            subjects.results(tenant),
             subjects.evt(tenant, one, two, three),
             subjects.out(tenant, one),
             subjects.dlq(tenant, one),

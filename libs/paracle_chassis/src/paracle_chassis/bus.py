@@ -22,11 +22,16 @@ DEFAULT_IDLE_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message with where it goes. Bodies over 256 KiB travel by claim check, unseen."""
+    """A message with where it goes. Bodies over 256 KiB travel by claim check, unseen.
+
+    `joins`: the subject of a bundle that it may travel in, with others for the same stream of its tenant; also unseen.
+    Whoever gets a bundle gets all of it, so only what is done at once should travel so.
+    """
 
     subject: str
     message: Encodable
     envelope: Envelope
+    joins: str | None = None
 
 
 class Bus(ABC):

@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Any, Final
@@ -38,6 +38,8 @@ _HEARTBEAT: Final = "100"
 _ENDED: Final = ("404", "408", "409")
 _GONE: Final = ("Consumer Deleted", "Consumer not found", "Stream not found")
 
+type Unpack = Callable[[Incoming], Sequence[Incoming]]
+
 
 class PullConsumer:
     """Messages of one durable consumer, as they come.
@@ -46,14 +48,17 @@ class PullConsumer:
     ----------
     capacity
         Most messages asked for or held ready.
+    unpack
+        Gives what came in a message: itself, or all that is in a bundle.
     """
 
-    def __init__(self, link: Link, streams: Streams, spec: ConsumerSpec, *, capacity: int) -> None:
+    def __init__(self, link: Link, streams: Streams, spec: ConsumerSpec, *, capacity: int, unpack: Unpack) -> None:
         self.spec = spec
         self.buffer: deque[Incoming] = deque()
         self._link = link
         self._streams = streams
         self._capacity = capacity
+        self._unpack = unpack
         self._pulls: dict[str, int] = {}
         self._names = count()
         self._arrived = asyncio.Event()
@@ -137,7 +142,7 @@ class PullConsumer:
             _ = self._spawn(self._give_back(message))
             return
         self._count_off()
-        self.buffer.append(message)
+        self.buffer.extend(self._unpack(message))
         self._arrived.set()
         self._replenish()
 

@@ -18,14 +18,19 @@ _PREAMBLE: Final = "NATS/1.0\r\n"
 
 
 def hpub(subject: str, reply: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """One message as it goes over the wire. Line breaks in header values become spaces."""
+    """One message as it goes over the wire."""
+    head = head_of(headers)
+    total = len(head) + len(body)
+    return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject.encode(), reply.encode(), len(head), total, head, body)
+
+
+def head_of(headers: Mapping[str, str]) -> bytes:
+    """The block of `headers`. Line breaks in their values become spaces."""
     block = _PREAMBLE + "".join([f"{name}: {value}\r\n" for name, value in headers.items()]) + "\r\n"
     lines = len(headers) + 2
     if block.count("\n") != lines or block.count("\r") != lines:
         block = _PREAMBLE + "".join([f"{name}: {_one_line(value)}\r\n" for name, value in headers.items()]) + "\r\n"
-    head = block.encode()
-    total = len(head) + len(body)
-    return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject.encode(), reply.encode(), len(head), total, head, body)
+    return block.encode()
 
 
 def _one_line(value: str) -> str:

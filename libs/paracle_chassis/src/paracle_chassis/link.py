@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 
 from paracle_chassis import _lean, frames
 from paracle_chassis.inlet import Incoming, Inlet
+from paracle_chassis.late_acks import LateAcks
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.topology import Durability
 from paracle_domain.errors import Unavailable
@@ -74,6 +75,7 @@ class Link:
         self._inbox: Inbox | None = None
         self._inlet: Inlet | None = None
         self._hooks: list[Callable[[], None]] = []
+        self.acks = LateAcks(lambda: self.client)
 
     @property
     def durability(self) -> Durability:
@@ -146,8 +148,10 @@ class Link:
         self._inbox = self._inlet = None
         client = self._broker.connection
         if not client.is_connected:
+            self.acks.drop()
             await client.close()
             return
+        await self.acks.flush()
         await self._broker.stop()
 
     async def check(self, within_s: float = 1.0) -> None:
@@ -160,6 +164,7 @@ class Link:
         """
         try:
             async with asyncio.timeout(within_s):
+                await self.acks.flush()
                 await frames.flushed(self.client, within_s)
         except Exception as error:  # whatever it is, NATS did not answer
             raise Unavailable(f"NATS does not answer: {type(error).__name__}") from error

@@ -24,7 +24,7 @@ from paracle_chassis import outages, telemetry
 from paracle_chassis.delivery import MOST_HEADER_BYTES, Delivery
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.logging import envelope_story, story
-from paracle_chassis.receipts import JetStreamReceipt, SettlerPort
+from paracle_chassis.receipts import WORKING, JetStreamReceipt, SettlerPort
 from paracle_chassis.routes import MailboxRoute
 from paracle_domain import subjects
 from paracle_domain.errors import InternalError, MalformedMessage, ParacleError, Unavailable
@@ -271,7 +271,7 @@ class Mailbox:
             await asyncio.sleep(self.route.ack_wait_s / _HEARTBEATS_PER_WAIT)
             held = frozenset(self._held())
             with suppress(NatsError, OSError):
-                await self._settler.settle(list(held & seen), b"+WPI")
+                await self._settler.settle(list(held & seen), WORKING)
             seen = held
 
     def _held(self) -> Iterator[str]:

@@ -16,7 +16,7 @@ from paracle_chassis.claims import Claims
 from paracle_chassis.consumer import PullConsumer
 from paracle_chassis.link import Link, status_of
 from paracle_chassis.mailbox import Mailbox
-from paracle_chassis.publisher import Publisher, Wire, to_wire
+from paracle_chassis.publisher import Publisher
 from paracle_chassis.receipts import Settler
 from paracle_chassis.replies import Replies
 from paracle_chassis.routes import MailboxRoute, Routes
@@ -24,6 +24,7 @@ from paracle_chassis.rpc import RpcClient, RpcServer
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.streams import Streams
 from paracle_chassis.topology import ConsumerSpec
+from paracle_chassis.wires import Wire, to_wire
 from paracle_domain.envelope import REPLY_TO, TRACEPARENT, Context, Envelope
 from paracle_domain.errors import DeadlineExceeded, PayloadTooLarge, Unavailable
 from paracle_domain.messages import Encodable, JsonObject, Message, Request
@@ -122,7 +123,8 @@ class NatsBus(Bus):
     def _mailbox(self, route: MailboxRoute) -> Mailbox:
         spec = ConsumerSpec(route.stream, route.durable, route.filter, route.ack_wait_s, route.max_ack_pending)
         capacity = route.batch if route.prefetch is None else max(1, route.prefetch)
-        consumer = PullConsumer(self.link, self._streams, spec, capacity=capacity)
+        unpack = self._settler.bundles.unpack
+        consumer = PullConsumer(self.link, self._streams, spec, capacity=capacity, unpack=unpack)
         return Mailbox(self.service, route, consumer, self._settler)
 
     # ── the port ─────────────────────────────────────────────────────────────────────────────────────────────────

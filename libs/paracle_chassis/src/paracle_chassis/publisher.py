@@ -15,18 +15,17 @@ import logging
 import uuid
 from collections.abc import Sequence
 from itertools import batched
-from typing import Final, NamedTuple
+from typing import Final
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from paracle_chassis import frames, topology
-from paracle_chassis.bus import CLAIM_THRESHOLD, Outgoing
-from paracle_chassis.claims import Claims
+from paracle_chassis import bundles, frames, topology
 from paracle_chassis.link import NO_RESPONDERS, Link, status_of
 from paracle_chassis.streams import Streams
 from paracle_chassis.topology import StreamSpec
-from paracle_domain.errors import PayloadTooLarge, Unavailable
+from paracle_chassis.wires import Wire
+from paracle_domain.errors import Unavailable
 
 _log = logging.getLogger(__name__)
 
@@ -36,39 +35,6 @@ DEADLINE_S: Final = 30.0
 _RETRY_S: Final = 0.1
 _WORTH_A_BATCH: Final = 3
 _END: Final = "end"
-_ROOM: Final = 4 * 1024  # for what is around the values of headers, and for those that traces and batches add
-_MOST_HEADERS: Final = 64 * 1024 - _ROOM
-"""A stream takes 64 KiB."""
-
-
-class Wire(NamedTuple):
-    """A message as it goes over the wire."""
-
-    subject: str
-    body: bytes
-    headers: dict[str, str]
-
-
-async def to_wire(message: Outgoing, claims: Claims, max_payload: int) -> Wire:
-    """`message` as it goes over the wire, a large body put away.
-
-    Raises
-    ------
-    PayloadTooLarge
-        If NATS would not take it, however often it is sent.
-    """
-    headers = message.envelope.headers()
-    body = message.message.encode()
-    if len(body) > CLAIM_THRESHOLD:
-        body = await claims.check_in(body, headers)
-    size = sum([len(name) + len(value) for name, value in headers.items()])
-    most = min(_MOST_HEADERS, max_payload - len(body) - _ROOM)
-    if size > most:
-        raise PayloadTooLarge(
-            f"headers of {size:,} bytes on {message.subject} are over the limit of {most:,} beside "
-            f"{len(body):,} bytes of body; say it in the body instead"
-        )
-    return Wire(message.subject, body, headers)
 
 
 class _Window:
@@ -129,7 +95,7 @@ class Publisher:
             await self._publish_unconfirmed(messages, deadline)
             return
         batches = self._takes_batches(spec)
-        for chunk in batched(messages, WINDOW):
+        for chunk in batched(bundles.together(messages), WINDOW):
             if not (batches and len(chunk) >= _WORTH_A_BATCH and await self._publish_batch(chunk)):
                 in_order = not batches and self._link.durability.replicas == 1
                 await self._publish_window(_Window(chunk, in_order=in_order), deadline)

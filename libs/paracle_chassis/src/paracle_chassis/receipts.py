@@ -11,15 +11,17 @@ from typing import Final, NamedTuple, Protocol, Self, override
 
 from nats.errors import Error as NatsError
 
-from paracle_chassis import frames, telemetry
+from paracle_chassis import bundles, frames, telemetry
+from paracle_chassis.bundles import Bundles
 from paracle_chassis.claims import Claims
 from paracle_chassis.dead_letters import dead_headers, id_of, is_hopeless
 from paracle_chassis.delivery import Delivery, Receipt
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import Link
-from paracle_chassis.publisher import Publisher, Wire
+from paracle_chassis.publisher import Publisher
 from paracle_chassis.replies import Replies
 from paracle_chassis.topology import ANSWERED
+from paracle_chassis.wires import Wire
 from paracle_domain import subjects
 from paracle_domain.envelope import MSG_ID
 from paracle_domain.errors import MalformedMessage, ParacleError
@@ -28,6 +30,7 @@ from paracle_domain.subjects import DEFAULT_TENANT, is_token
 
 _log = logging.getLogger(__name__)
 
+WORKING: Final = b"+WPI"
 _V1_TOKENS: Final = 9
 _NS: Final = 1_000_000_000
 FLUSHED_S: Final = 1.0
@@ -46,7 +49,7 @@ class Place(NamedTuple):
 
 def place_of(reply: str) -> Place:
     """Read `$JS.ACK.[domain.account.]stream.consumer.delivered.seq.consumer_seq.time.pending[.token]`."""
-    tokens = reply.split(".")
+    tokens = bundles.whole_of(reply).split(".")
     at = 2 if len(tokens) == _V1_TOKENS else 4
     return Place(tokens[at], tokens[at + 1], int(tokens[at + 2]), int(tokens[at + 3]), int(tokens[at + 5]))
 
@@ -82,15 +85,21 @@ class Settler:
     def __init__(self, service: str, link: Link, claims: Claims, publisher: Publisher, replies: Replies) -> None:
         self.claims = claims
         self.replies = replies
+        self.bundles = Bundles(publisher)
         self._service = service
         self._link = link
         self._publisher = publisher
         self._ending: set[asyncio.Task[None]] = set()
 
     async def settle(self, replies: Sequence[str], word: bytes) -> None:
-        """Say `word` about the messages with these ack subjects; it is not waited for."""
-        if replies:
-            await frames.post(self._link.client, [frames.pub(reply, word) for reply in replies])
+        """Say `word` about the messages with these ack subjects; it is not waited for. Acks gather for a moment."""
+        if word == WORKING:
+            said = [(reply, word) for reply in dict.fromkeys(map(bundles.whole_of, replies))]
+        else:
+            said = await self.bundles.settle(replies, word)
+        self._link.acks.put(reply for reply, last in said if not last)
+        if others := [frames.pub(reply, last) for reply, last in said if last]:
+            await frames.post(self._link.client, others)
 
     async def end(self, reply: str) -> None:
         """Take what was buried out of its stream, once its copy is on disk: a power cut must not take both.
@@ -98,7 +107,7 @@ class Settler:
         NATS confirms a copy that it has in a file, and flushes that a moment later. Whoever dies meanwhile leaves the
         message to be delivered, and buried, again: that is the same dead letter.
         """
-        await self.settle((reply,), b"+WPI")
+        await self.settle((reply,), WORKING)
         task = asyncio.get_running_loop().create_task(self._end(reply))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
@@ -178,8 +187,13 @@ class JetStreamReceipt:
 
         Whoever waits for an answer is told of the error, and then it must not be delivered again. Else the copy is all
         that is left of it.
+
+        What came in a bundle comes again alone instead: it has no place of its own yet that a dead letter could name.
         """
         assert self._delivery is not None
+        if bundles.is_part(self.ack_subject):
+            await self._settler.settle((self.ack_subject,), bundles.ALONE)
+            return
         await self._settler.bury(self._delivery, self._place, error)
         if self._place.stream in ANSWERED and self._settler.replies.waited_for(self._delivery):
             await self._settler.settle((self.ack_subject,), b"+TERM")
@@ -188,7 +202,7 @@ class JetStreamReceipt:
             await self._settler.end(self.ack_subject)
 
     async def in_progress(self) -> None:
-        await self._settler.settle((self.ack_subject,), b"+WPI")
+        await self._settler.settle((self.ack_subject,), WORKING)
 
     async def reply(self, answer: Message | JsonObject | ParacleError) -> None:
         assert self._delivery is not None

@@ -75,6 +75,11 @@ class Plan(Message, type_name="plan"):
         }
         return cls(digest=digest_of(parts), workflow=workflow, agents=agents, tools=tools, children=children)
 
+    def is_light(self, tool: str) -> bool:
+        """Whether calls of `tool` cost so little that many can be handed out, and done again, together."""
+        found = self.tools.get(tool)
+        return found is not None and found.spec.light
+
     def family(self) -> Iterator[Plan]:
         """This plan and those of all children, at any depth, each once."""
         found: dict[str, Plan] = {}

@@ -133,6 +133,11 @@ def result(tenant: str, run_id: str) -> str:
     return f"{PREFIX}.{tenant}.result.{run_id}"
 
 
+def results(tenant: str) -> str:
+    """Where results of several runs go together."""
+    return f"{PREFIX}.{tenant}.result.together"
+
+
 def evt(tenant: str, entity: str, entity_id: str, event: str) -> str:
     return f"{PREFIX}.{tenant}.evt.{entity}.{entity_id}.{event}"
 

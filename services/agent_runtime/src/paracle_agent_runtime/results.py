@@ -33,4 +33,5 @@ def failed(
 def result_message(result: TaskResult, context: Context) -> Outgoing:
     """`result` for the orchestrator; its id makes telling it again harmless."""
     envelope = Envelope.wrap(result.type_name, SOURCE, context, id=f"{result.task_id}.result")
-    return Outgoing(subjects.result(context.tenant, result.run_id), result, envelope)
+    tenant = context.tenant
+    return Outgoing(subjects.result(tenant, result.run_id), result, envelope, subjects.results(tenant))

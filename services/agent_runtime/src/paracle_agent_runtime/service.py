@@ -38,7 +38,6 @@ from paracle_domain.plan import PlannedTool
 from paracle_domain.subjects import Subject
 from paracle_domain.task.messages import CancelTask, Task, TaskResult, TaskStatus
 from paracle_domain.task.state import Job
-from paracle_domain.tool.spec import Effect, ToolSpec
 
 _log = logging.getLogger(__name__)
 
@@ -232,7 +231,7 @@ class Runtime:
         if task.task_id in self._cancelled:
             entry.cancelled = True
             raise asyncio.CancelledError
-        if isinstance(job.target, PlannedTool) and _is_plain(job.target.spec):
+        if isinstance(job.target, PlannedTool) and job.target.spec.plain:
             if await self._cancelled_before(entry):
                 entry.cancelled = True
                 raise asyncio.CancelledError
@@ -401,11 +400,6 @@ class Runtime:
             await asyncio.wait(works, timeout=seconds)
         else:
             await asyncio.sleep(min(seconds, 0.01))
-
-
-def _is_plain(tool: ToolSpec) -> bool:
-    """Whether the tool changes nothing and asks nobody: calling it needs no history."""
-    return tool.effect is Effect.NONE and tool.approval is None
 
 
 def _late(task: Task) -> TaskResult:

@@ -28,7 +28,8 @@ def message_of(tenant: str, directive: Mailed, context: Context, now: datetime) 
     """`directive` as a message, under the id that makes its repetitions the same message."""
     match directive:
         case DispatchTask(task=task, pool=pool):
-            return _wrap(subjects.task(tenant, pool), task, context, directive.message_id, now)
+            subject = subjects.task(tenant, pool)
+            return _wrap(subject, task, context, directive.message_id, now, subject if directive.light else None)
         case StopTask(command=command):
             return _wrap(
                 subjects.cmd(tenant, command.service, command.verb), command, context, directive.message_id, now
@@ -44,5 +45,7 @@ def message_of(tenant: str, directive: Mailed, context: Context, now: datetime) 
             return Outgoing(subject, record, Envelope(directive.message_id, record.type, SOURCE, context, record.at))
 
 
-def _wrap(subject: str, message: Message, context: Context, message_id: str, now: datetime) -> Outgoing:
-    return Outgoing(subject, message, Envelope(message_id, message.type_name, SOURCE, context, now))
+def _wrap(
+    subject: str, message: Message, context: Context, message_id: str, now: datetime, joins: str | None = None
+) -> Outgoing:
+    return Outgoing(subject, message, Envelope(message_id, message.type_name, SOURCE, context, now), joins)

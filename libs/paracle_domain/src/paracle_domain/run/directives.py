@@ -15,12 +15,14 @@ class DispatchTask:
     """Hand `task` to the worker pool.
 
     `again` counts repeated dispatches of the same attempt: 0 for the first one. It keeps their message ids apart, since
-    a repetition that looked like the original would be dropped as a duplicate.
+    a repetition that looked like the original would be dropped as a duplicate. `light`: it may be handed out, and done
+    again, together with others.
     """
 
     task: Task
     again: int = 0
     pool: str = "agents"
+    light: bool = False
 
     @property
     def message_id(self) -> str:

@@ -51,7 +51,8 @@ def order(plan: Plan, state: RunState, event: StepStarted, again: int = 0) -> Ru
         case "workflow":
             return StartChild(_child_start(plan, state, event), again)
         case "agent" | "tool":
-            return DispatchTask(_task(state, event, event.target_kind), again)
+            light = event.target_kind == "tool" and plan.is_light(event.target)
+            return DispatchTask(_task(state, event, event.target_kind), again, light=light)
         case _ as unreachable:
             assert_never(unreachable)
 

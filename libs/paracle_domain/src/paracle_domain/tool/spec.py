@@ -43,6 +43,9 @@ HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
 
 
+_WITHIN: Final = frozenset({"noop", "sleep", "now", "calculate", "json_query", "csv_query"})
+
+
 class Effect(StrEnum):
     """What calling a tool does to the world.
 
@@ -61,6 +64,11 @@ class BuiltinBackend(Spec):
     type: Literal["builtin"] = "builtin"
     function: str = Field(min_length=1, max_length=100)
     options: dict[str, JsonValue] = {}
+
+    @property
+    def within(self) -> bool:
+        """Whether the function works on its arguments alone, within the process of the agent runtime."""
+        return self.function in _WITHIN
 
 
 class HttpBackend(Spec):
@@ -152,6 +160,16 @@ class ToolSpec(Spec):
         default=None, description="what a call costs: an expression over `arguments`, or a sum"
     )
     timeout_s: Seconds = 30.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether it changes nothing and asks nobody: it may be called again at will, and needs no history."""
+        return self.effect is Effect.NONE and self.approval is None
+
+    @property
+    def light(self) -> bool:
+        """Whether a call costs so little that many can be handed out, and done again, together."""
+        return isinstance(self.backend, BuiltinBackend) and self.backend.within and self.plain
 
     @model_validator(mode="after")
     def _object_input(self) -> Self:
