@@ -40,8 +40,8 @@ test-parts: setup ## test the other libraries, the services and the shape of the
 	@$(PYTEST) -q -n $(WORKERS) --dist loadfile -m 'not chaos and not containers' \
 	  libs/paracle_embedded libs/paracle_chassis libs/paracle_client services tests/shape $(args)
 
-test-e2e: setup ## test the whole system over real processes
-	@$(PYTEST) -q -m 'not chaos and not containers' tests/e2e $(args)
+test-e2e: setup ## test the whole system over real processes, a stack for each of the workers
+	@$(PYTEST) -q -n $(WORKERS) --dist loadfile -m 'not chaos and not containers' tests/e2e $(args)
 
 test-containers: setup ## run the tests that need a Docker engine
 	@$(PYTEST) -q -m containers libs services tests $(args)

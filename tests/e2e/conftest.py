@@ -1,8 +1,9 @@
-"""One stack for all tests here; each of them finds it whole, whatever the one before did to it."""
+"""One stack for all tests of a process; each of them finds it whole, whatever the one before did to it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import nats
 import psutil
@@ -18,6 +19,19 @@ from paracle_chassis.testing.otlp import OtlpReceiver
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SUMMARY] = []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker hands on what its tests have to say."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["summary"] = [str(line) for line in session.config.stash[SUMMARY]]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a worker handed on; one that was killed has nothing to say."""
+    node.config.stash[SUMMARY] += getattr(node, "workeroutput", {}).get("summary", [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -16,6 +15,7 @@ from paracle_domain.run.commands import (
     ListApprovals,
     PauseRun,
     ResumeRun,
+    RunStatus,
     SignalRun,
     StepStatus,
 )
@@ -57,9 +57,14 @@ async def signal(desk: Desk, run_id: str) -> None:
 
 
 async def pause(desk: Desk, run_id: str) -> None:
-    """Let it rest for a moment."""
+    """Let it rest while its step `slow` runs, until it is seen to."""
+    await _begun(desk, run_id, "slow")
     _ = await desk.order(PauseRun(run_id=run_id))
-    await asyncio.sleep(0.5)  # how long somebody thinks
+
+    async def rests() -> bool:
+        return (await desk.get_run(run_id)).run.status is RunStatus.PAUSED
+
+    await eventually(rests, within_s=_PATIENCE_S)
     _ = await desk.order(ResumeRun(run_id=run_id))
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,35 +14,18 @@ from tests.e2e.load import assert_one_key_each, manifests
 from tests.e2e.test_providers import ANSWER, assert_completed, assert_no_success
 from tests.e2e.world import ROOT, System
 
-from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.npm import installed, needs_node, serving
 from paracle_domain.run.commands import RunView
 
 PACKAGE = ROOT / "services" / "provider_gateway" / "tests" / "aimock" / "package.json"
-ABSENT = [tool for tool in ("node", "npm") if shutil.which(tool) is None]
+HOME = ROOT / ".paracle" / "aimock"  # the provider gateway's tests use it as well
 MODELS = {"openai": "openai/gpt-4o", "anthropic": "anthropic/claude-sonnet-5"}
 
-pytestmark = [
-    pytest.mark.node,
-    pytest.mark.skipif(bool(ABSENT), reason=f"needs {' and '.join(ABSENT)} on the PATH"),
-]
-
-
-@pytest.fixture(scope="session")
-def aimock() -> Path:
-    """The package's entry point, in the folder that the provider gateway's tests use as well."""
-    home = ROOT / ".paracle" / "aimock"
-    entry = home / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js"
-    wanted = PACKAGE.read_text(encoding="utf-8")
-    if not entry.exists() or (home / "package.json").read_text(encoding="utf-8") != wanted:
-        home.mkdir(parents=True, exist_ok=True)
-        (home / "package.json").write_text(wanted, encoding="utf-8")
-        command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
-        subprocess.run(command, cwd=home, check=True, capture_output=True, timeout=100)
-    return entry
+pytestmark = needs_node()
 
 
 @pytest.fixture(params=sorted(MODELS))
-async def wire(request: pytest.FixtureRequest, system: System, aimock: Path, tmp_path: Path) -> AsyncIterator[str]:
+async def wire(request: pytest.FixtureRequest, system: System, tmp_path: Path) -> AsyncIterator[str]:
     """Which provider's API is spoken; aimock answers it, and agents that ask it are in."""
     wire = str(request.param)
     fixtures = tmp_path / "fixtures.json"
@@ -53,25 +34,8 @@ async def wire(request: pytest.FixtureRequest, system: System, aimock: Path, tmp
     await asyncio.to_thread(system.apply, text)
     port = system.ports.openai if wire == "openai" else system.ports.anthropic
     arguments = ["-p", str(port), "-f", str(fixtures), "--strict", "--log-level", "silent"]
-    process = await asyncio.create_subprocess_exec("node", str(aimock), *arguments)
-
-    async def listening() -> bool:
-        assert process.returncode is None, "aimock did not start"
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            return False
-        writer.close()
-        await writer.wait_closed()
-        return True
-
-    try:
-        await eventually(listening, within_s=30)
+    async with serving(installed(PACKAGE, HOME) / "dist" / "cli.js", port, *arguments):
         yield wire
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
 
 
 def replies(run: str) -> list[dict[str, object]]:

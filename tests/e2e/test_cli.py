@@ -16,16 +16,16 @@ from tests.e2e.world import MAILS, TRIAGE, paracle
 
 from paracle_domain.machine import EventRecord
 
-SLOW = """
+DOZING = """
 apiVersion: paracle/v1
-kind: Agent
-metadata: {name: slow}
-spec: {model: {name: sandbox/slow}, instructions: Think.}
+kind: Tool
+metadata: {name: doze}
+spec: {description: Sleep., backend: {type: builtin, function: sleep}, timeout_s: 600}
 ---
 apiVersion: paracle/v1
 kind: Workflow
-metadata: {name: thinking}
-spec: {steps: [{id: a, agent: slow}, {id: b, agent: slow, needs: [a]}, {id: c, agent: slow, needs: [b]}]}
+metadata: {name: dozing}
+spec: {steps: [{id: a, tool: doze, input: {seconds: 600}}]}
 """
 BROKEN = """
 apiVersion: paracle/v1
@@ -74,7 +74,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
     """A tree with a running stack."""
     folder = tmp_path_factory.mktemp("tree")
     shutil.copytree(TRIAGE, folder / "examples" / "triage")
-    (folder / "more.yaml").write_text(f"{SLOW}---{BROKEN}", encoding="utf-8")
+    (folder / "more.yaml").write_text(f"{DOZING}---{BROKEN}", encoding="utf-8")
     found = Tree(folder)
     try:
         found.ok("up", "--port", "0")
@@ -99,7 +99,7 @@ def test_up_finds_it_up_and_status_shows_all(tree: Tree) -> None:
 def test_apply_get_and_explain(tree: Tree) -> None:
     again = tree.json("apply", "-f", "examples/triage")
     assert {one["change"] for one in again["results"]} == {"unchanged"}
-    assert {one["name"] for one in tree.json("get", "workflows")["specs"]} == {"triage", "thinking", "broken"}
+    assert {one["name"] for one in tree.json("get", "workflows")["specs"]} == {"triage", "dozing", "broken"}
     assert tree.json("get", "agent", "mail-classifier")["manifest"]["spec"]["extends"] == "support-base"
     explained = tree.json("explain", "mail-extractor")
     assert explained["origins"]["limits.cost_usd"]["name"] == "support-base"
@@ -143,7 +143,7 @@ def test_invoke_prints_the_answer_and_names_the_sandbox(tree: Tree) -> None:
 
 
 def test_a_cancelled_run_is_cancelled(tree: Tree) -> None:
-    run_id = tree.json("run", "thinking")["run_id"]
+    run_id = tree.json("run", "dozing")["run_id"]
     assert tree.json("cancel", run_id, "--reason", "no time")["status"] in {"cancelling", "cancelled"}
     events = [json.loads(line) for line in tree.ok("events", run_id, "--follow", "-o", "json").splitlines()]
     assert events[-1]["type"] == "run.cancelled"

@@ -134,11 +134,13 @@ async def test_runs_go_when_their_time_is_over(system: System, client: AsyncClie
             return int(await database.fetchval(sql, list(brief)))
 
         async def gone() -> bool:
-            return not await found(client, workflow="brief") and await tasks() == 0
+            left, rows = await found(client, workflow="brief"), await tasks()
+            assert (left, rows) == ([], 0)
+            return True
 
         await eventually(tasks)
         kept = await client.wait(next(iter(await start(client, "narrow", 1))))
-        await eventually(gone)
+        await eventually(gone, within_s=60)
     finally:
         await database.close()
     for run_id in brief:

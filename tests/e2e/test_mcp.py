@@ -4,40 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import psutil
-import pytest
 import yaml
 from tests.e2e.test_providers import agent, assert_completed
-from tests.e2e.world import EVERYTHING, ROOT, System, paracle
+from tests.e2e.world import EVERYTHING, MCP_HOME, System, paracle
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
+from paracle_chassis.testing.npm import installed, needs_node
 from paracle_chassis.testing.wire import call, say
 
 PACKAGE = Path(__file__).parent / "mcp_server" / "package.json"
-ABSENT = [tool for tool in ("node", "npm") if shutil.which(tool) is None]
 
-pytestmark = [
-    pytest.mark.node,
-    pytest.mark.skipif(bool(ABSENT), reason=f"needs {' and '.join(ABSENT)} on the PATH"),
-]
-
-
-@pytest.fixture(scope="session")
-def everything() -> Path:
-    """The server's entry point."""
-    home = ROOT / ".paracle" / "mcp"
-    wanted = PACKAGE.read_text(encoding="utf-8")
-    if not EVERYTHING.exists() or (home / "package.json").read_text(encoding="utf-8") != wanted:
-        home.mkdir(parents=True, exist_ok=True)
-        (home / "package.json").write_text(wanted, encoding="utf-8")
-        command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
-        subprocess.run(command, cwd=home, check=True, capture_output=True, timeout=100)
-    return EVERYTHING
+pytestmark = needs_node()
 
 
 def servers(system: System) -> list[psutil.Process]:
@@ -55,10 +36,9 @@ def broken_off(system: System, openai: FakeOpenAI) -> bool:
     return False
 
 
-async def test_an_agent_goes_on_with_a_server_that_was_killed(
-    system: System, everything: Path, openai: FakeOpenAI
-) -> None:
-    made = await asyncio.to_thread(paracle, "import", "mcp", "everything", "--", "node", str(everything), "stdio")
+async def test_an_agent_goes_on_with_a_server_that_was_killed(system: System, openai: FakeOpenAI) -> None:
+    await asyncio.to_thread(installed, PACKAGE, MCP_HOME)
+    made = await asyncio.to_thread(paracle, "import", "mcp", "everything", "--", "node", str(EVERYTHING), "stdio")
     assert made.returncode == 0, made.stderr
     assert "13 tools" in made.stderr
     tools = ["everything-echo", "everything-trigger-long-running-operation"]

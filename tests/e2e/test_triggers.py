@@ -14,6 +14,7 @@ import pytest
 from nats.aio.client import Client as Nats
 from tests.e2e.world import ROOT, System
 
+from paracle_chassis.frames import flushed
 from paracle_chassis.testing.eventually import eventually
 from paracle_client import AsyncClient
 from paracle_domain.errors import SpecInvalid
@@ -163,7 +164,7 @@ async def say(client: Nats, topic: str, *messages: object) -> None:
     for message in messages:
         body = message if isinstance(message, bytes) else json.dumps(message).encode()
         await client.publish(f"paracle.v1.default.in.{topic}", body)
-    await client.flush()
+    await flushed(client)
 
 
 async def test_messages_start_runs_once_whoever_is_killed(system: System) -> None:

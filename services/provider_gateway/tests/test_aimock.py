@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
-import socket
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,62 +9,31 @@ import pytest
 from provider_gateway_samples import CONTEXT, TASK, Gateway, ask, gateway
 from pydantic import SecretStr
 
-from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.npm import installed, needs_node, serving
 from paracle_domain.errors import ProviderUnavailable, RateLimited
 from paracle_domain.inference.chat import OutputFormat, ToolDefinition
 from paracle_domain.inference.deltas import assemble
 from paracle_domain.inference.response import FinishReason
+from paracle_embedded import free_port
 from paracle_provider_gateway.adapters.anthropic import AnthropicProvider
 from paracle_provider_gateway.adapters.openai import OpenAIProvider
 from paracle_provider_gateway.retries import RetryPolicy
 
 HERE = Path(__file__).parent / "aimock"
 ROOT = Path(__file__).parents[3]
-ABSENT = [tool for tool in ("node", "npm") if shutil.which(tool) is None]
 
-pytestmark = [
-    pytest.mark.node,
-    pytest.mark.skipif(bool(ABSENT), reason=f"needs {' and '.join(ABSENT)} on the PATH"),
-]
+pytestmark = needs_node()
 both_ways = pytest.mark.parametrize("stream_to", [None, TASK], ids=["whole", "streamed"])
 
 
-@pytest.fixture(scope="session")
-def aimock() -> Path:
-    """The installed package's entry point; installed once into `.paracle/aimock`, without a lock file."""
-    home = ROOT / ".paracle" / "aimock"
-    entry = home / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js"
-    wanted = (HERE / "package.json").read_text()
-    if not entry.exists() or (home / "package.json").read_text() != wanted:
-        home.mkdir(parents=True, exist_ok=True)
-        (home / "package.json").write_text(wanted)
-        command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
-        subprocess.run(command, cwd=home, check=True, capture_output=True, timeout=100)
-    return entry
-
-
 @pytest.fixture
-async def server(aimock: Path) -> AsyncIterator[str]:
+async def server() -> AsyncIterator[str]:
     """Its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
+    program = installed(HERE / "package.json", ROOT / ".paracle" / "aimock") / "dist" / "cli.js"
     arguments = ["-p", str(port), "-f", str(HERE / "fixtures.json"), "--strict", "--log-level", "silent"]
-    process = await asyncio.create_subprocess_exec("node", str(aimock), *arguments)
-
-    async def listening() -> bool:
-        assert process.returncode is None, "aimock did not start"
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except ConnectionRefusedError:
-            return False
-        writer.close()
-        await writer.wait_closed()
-        return True
-
-    await eventually(listening)
-    yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    await process.wait()
+    async with serving(program, port, *arguments):
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(params=["openai", "anthropic"])
