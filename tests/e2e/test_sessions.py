@@ -24,6 +24,7 @@ from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_chassis.testing.wire import Seen, ToolUse, Turn, fail
 from paracle_client import AsyncClient
 from paracle_domain.ids import new_id
+from paracle_domain.messages import JsonObject
 from paracle_domain.run.commands import RunStatus, RunView
 from paracle_domain.run.orders import task_id_of
 from paracle_domain.task.messages import GetTaskEvents
@@ -89,9 +90,10 @@ async def talkers(system: System, openai: FakeOpenAI) -> AsyncIterator[AsyncClie
         yield client
 
 
-async def ended(at: Desk, run_id: str) -> RunView | None:
+async def ended(at: Desk, run_id: str) -> RunView:
     run = await at.get_run(run_id)
-    return run if run.run.status.terminal else None
+    assert run.run.status.terminal
+    return run
 
 
 async def restart(system: System, victim: str) -> None:
@@ -109,7 +111,7 @@ async def test_a_kill_in_a_conversation_costs_nothing(
     runs: dict[str, list[str]] = {name: [] for name in sessions}
     for number in range(TURNS):
         for name, session in sessions.items():
-            value = {"text": f"q{number} of {name}", "session": session}
+            value: JsonObject = {"text": f"q{number} of {name}", "session": session}
             runs[name].append((await talkers.invoke("talker", value)).run_id)
     wanted = sums_up if moment == "summary" else lambda body: not sums_up(body)
     await eventually(lambda: sum(wanted(seen.body) for seen in openai.journal) >= 2, within_s=60)

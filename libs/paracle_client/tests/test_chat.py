@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from paracle_client.cli import chat
+from paracle_client.cli.target import console
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import new_id
+from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.deltas import Delta, TextDelta
 from paracle_domain.run.commands import RunAccepted, RunStatus
 from paracle_domain.task.output import TaskOutput
+from paracle_domain.task.sessions import SessionSummary, SessionTurn, SessionView
 
 TASK = "task_01JDAAAAAAAAAAAAAAAAAAAAAA"
 
@@ -129,3 +132,53 @@ def test_an_interrupt_between_turns_says_how_to_leave(
     assert result.code == 0
     assert "/exit leaves" in result.err
     assert inputs(helper) == []
+
+
+def summed(make: Any, turns: int) -> SessionSummary:
+    return SessionSummary(session_id=new_id("ses"), turns=turns, open=0, created_at=make.START, asked_at=make.START)
+
+
+def view_of(make: Any, *numbers: int, next_after: int | None = None) -> SessionView:
+    given = {"run_id": make.RUN, "task_id": "t", "asked_at": make.START, "ended_at": make.START}
+    turns = tuple(SessionTurn(turn=n, messages=(ChatMessage.user(f"q{n}"),), **given) for n in numbers)
+    return SessionView(session=summed(make, 3), turns=turns, next_after=next_after)
+
+
+def test_commands_are_no_turns(
+    paracle: Callable[..., Any], helper: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = ["/help", "/nope", "/history", "Hi", "/new", "/etc/hosts, what is it?", "/exit"]
+    monkeypatch.setattr(sys, "stdin", make.Terminal("".join(f"{line}\n" for line in typed)))
+    result = paracle("chat", "helper")
+    assert [one["text"] for one in inputs(helper)] == ["Hi", "/etc/hosts, what is it?"]
+    assert inputs(helper)[0]["session"] != inputs(helper)[1]["session"]
+    for told in ("/history  what was said", "there is no /nope", "nothing was said", "a new session: ses_"):
+        assert told in result.err
+
+
+def test_an_earlier_session_is_recalled(
+    paracle: Callable[..., Any], helper: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = new_id("ses")
+    views = [
+        view_of(make, 1, 2, 3),
+        view_of(make, 2, 3),
+        view_of(make),
+        view_of(make, 1, next_after=1),
+        view_of(make, 2),
+    ]
+    helper.on(f"GET /v1/sessions/{session}", *views)
+    monkeypatch.setattr(sys, "stdin", make.Terminal("/history\n/exit\n"))
+    result = paracle("chat", "helper", "--session", session)
+    recalled, all_of_it = result.err.split("> ", 1)
+    assert "1 earlier turn; /history" in recalled
+    assert [line for line in recalled.splitlines() if line.startswith("user")] == ["user: q2", "user: q3"]
+    assert [line for line in all_of_it.splitlines() if line.startswith("user")] == ["user: q1", "user: q2"]
+    asked = [one.query["after"] for one in helper.asked if one.path.endswith(session)]
+    assert asked == ["0", "1", "0", "0", "1"]
+
+
+def test_lines_are_edited_where_all_of_the_terminal_is_a_persons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda prompt: f"typed after {prompt}")
+    assert chat.ask(console(aside=True)) == "typed after > "

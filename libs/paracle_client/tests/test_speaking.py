@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from paracle_client.cli import run_commands
 from paracle_client.cli.speaking import Voice
@@ -81,6 +82,25 @@ def test_tools_are_told_beside_the_answer(capsys: pytest.CaptureFixture[str]) ->
     heard = capsys.readouterr()
     assert heard.out == "I look.\nFound.\n"
     assert heard.err.splitlines() == ["· search…", "· search 1.3s done", "· search 0.1s tool_failed"]
+
+
+def test_a_call_that_waits_for_people_says_how_to_decide(capsys: pytest.CaptureFixture[str]) -> None:
+    voice = Voice(console(aside=True))
+    voice.hear(progress("held", approval_id="apr_1"))
+    assert capsys.readouterr().err == "· search waits until people decide: paracle approvals show apr_1\n"
+
+
+def test_thoughts_and_words_are_on_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    aside = Console(stderr=True, force_terminal=True, color_system=None)
+    voice = Voice(aside)
+    changes: list[Change] = [ReasoningDelta(text="Hm"), ReasoningDelta(text="."), TextDelta(text="Yes.")]
+    for number, change in enumerate(changes):
+        voice.hear(said(number, change))
+    voice.hear(said(0, ReasoningDelta(text="Well."), call="b"))
+    voice.hear(progress("started"))
+    voice.conclude(None)
+    heard = capsys.readouterr()
+    assert (heard.out, heard.err) == ("Yes.\n", "Hm.\nWell.\n· search…\n")
 
 
 def test_summing_up_is_told_beside_the_answer(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from runtime_stage import Stage, script
-from runtime_world import says, task
+from runtime_world import says, sent, task
 
 from paracle_chassis.bus import Outgoing
+from paracle_chassis.testing.eventually import eventually
 from paracle_domain.errors import Unavailable
 from paracle_domain.task.messages import TaskStatus
 
@@ -24,6 +25,28 @@ async def test_calls_of_tools_are_told_as_they_begin_and_end(stage: Stage):
     assert list(stages.values()) == [["started", "ended"]] * len(stages)
     assert {one.tool for one in heard} == {"look"}
     assert all(one.duration_s is not None for one in heard if one.stage == "ended")
+
+
+@script(says("", ("ask_helper", {"text": "poem"})), says("a poem"), says("here"))
+async def test_so_are_calls_of_other_agents(stage: Stage):
+    job = task("boss")
+    await stage.do(job)
+    assert [(one.tool, one.stage, one.error) for one in stage.progress(job)] == [
+        ("ask_helper", "started", None),
+        ("ask_helper", "ended", None),
+    ]
+
+
+@script(says("", ("guarded", {"n": 2})), says("done"))
+async def test_a_call_that_waits_for_people_says_so(stage: Stage):
+    job = task("careful")
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.orchestrator.approvals)
+    [held] = stage.progress(job)
+    assert (held.tool, held.stage, [held.approval_id]) == ("guarded", "held", list(stage.orchestrator.approvals))
+    stage.orchestrator.decide()
+    await eventually(lambda: job.task_id in stage.results())
+    assert [one.stage for one in stage.progress(job)] == ["held", "started", "ended"]
 
 
 @script()

@@ -194,6 +194,8 @@ async def test_nobody_waits_for_a_cancelled_task_even_when_it_is_not_kept_any_mo
     assert await book.waits("default", SESSION, 2)
     assert await store.append([buried]) == set()
     assert not await book.waits("default", SESSION, 2)
+    shown = await PostgresSessionShelf(database.pool, queries).turns("default", SESSION, 0, 9)
+    assert [one.ended_at is not None for one in shown] == [True, False]
     assert await PostgresTaskShelf(database.pool, queries).drop("default", [first.run_id]) == 1
     assert not await book.waits("default", SESSION, 2)
 

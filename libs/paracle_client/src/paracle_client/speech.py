@@ -6,18 +6,27 @@ from collections.abc import Iterator
 from typing import Final
 
 from paracle_domain.inference.deltas import Delta, ReasoningDelta, TextDelta
-from paracle_domain.task.output import TaskOutput, ToolProgress
+from paracle_domain.task.output import SummaryProgress, TaskOutput, ToolProgress
 
 BROKE_OFF: Final = "the reply broke off and begins anew"
 MISSING: Final = "something is missing here"
 
 
 def progress(told: ToolProgress) -> str:
-    """How a call of a tool stands: `search…`, `search 1.3s done`, `search 0.1s tool_failed`."""
+    """How a call of a tool or an agent stands: `search…`, `search 1.3s done`, `search 0.1s tool_failed`."""
+    if told.stage == "held":
+        return f"{told.tool} waits until people decide: paracle approvals show {told.approval_id}"
     if told.stage == "started":
         return f"{told.tool}…"
     took = "" if told.duration_s is None else f" {told.duration_s:.1f}s"
     return f"{told.tool}{took} {told.error or 'done'}"
+
+
+def summing_up(told: SummaryProgress) -> str | None:
+    """How a summary stands, where that says anything new."""
+    if told.stage == "started":
+        return "the conversation is long: summing up its beginning…"
+    return None if told.error is None else f"summing up failed ({told.error}); nothing is left out"
 
 
 class Speech:
@@ -35,6 +44,10 @@ class Speech:
         if output.tool is not None:
             yield from self.end()
             yield f"· {progress(output.tool)}"
+        elif output.summary is not None:
+            yield from self.end()
+            line = summing_up(output.summary)
+            yield from () if line is None else (f"· {line}",)
         elif output.delta is not None:
             yield from self._take(output.delta)
 

@@ -326,14 +326,19 @@ class TaskActor:
             await self._shop.outlet.say(self._job.task.task_id, progress, self._context)
 
     async def _ask_people(self, directive: AskPeople) -> told.TaskInput:
-        view = await self._shop.decisions.decision(directive.request, self._context)
+        request = directive.request
+        await self._say(
+            ToolProgress(call_id=directive.call_id, tool=request.tool, stage="held", approval_id=request.approval_id)
+        )
+        view = await self._shop.decisions.decision(request, self._context)
         return told.CallDecided(self._shop.clock(), directive.call_id, view)
 
     # ── delegates ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _ask_agent(self, directive: AskAgent) -> told.TaskInput:
         """Work on the task of a delegate, as far as it is not done. Stopped with this one, it goes on with it."""
-        started = self._shop.clock()
+        started, tool = self._shop.clock(), directive.tool
+        await self._say(ToolProgress(call_id=directive.call_id, tool=tool, stage="started"))
         delegate = TaskActor(self._shop, Job.of(directive.task, self._job.plan), self._context, directive.call_id)
         self._delegates[directive.call_id] = delegate
         if not await delegate.begin():
@@ -344,7 +349,11 @@ class TaskActor:
         result = await delegate.run()
         del self._delegates[directive.call_id]
         at = self._shop.clock()
-        return told.DelegateEnded(at, directive.call_id, result, (at - started).total_seconds())
+        took_s, error = (at - started).total_seconds(), None if result.error is None else result.error.code
+        await self._say(
+            ToolProgress(call_id=directive.call_id, tool=tool, stage="ended", duration_s=took_s, error=error)
+        )
+        return told.DelegateEnded(at, directive.call_id, result, took_s)
 
     async def _restored(self, task: Task, cause: str) -> TaskActor:
         history = await self._shop.journal.load(task.task_id)

@@ -154,8 +154,11 @@ select s.id, s.created_at, t.turns, t.open, t.asked_at
  order by s.id desc limit $4
 
 -- name: session_turns
-select turn, task_id, run_id, asked_at, ended_at, messages from session_turns
- where tenant = $1 and session_id = $2 and turn > $3 order by turn limit $4
+-- Who stops a task does not end its turn: that it has ended shows by the task.
+select t.turn, t.task_id, t.run_id, t.asked_at, t.messages,
+       coalesce(t.ended_at, case when k.status in ('failed', 'cancelled', 'timed_out') then k.finished_at end) as ended_at
+  from session_turns t left join tasks k on k.id = t.task_id
+ where t.tenant = $1 and t.session_id = $2 and t.turn > $3 order by t.turn limit $4
 
 -- name: delete_session
 delete from sessions s

@@ -77,7 +77,7 @@ def show(
         for line in _recap_lines(recap):
             console().print(line, markup=False, highlight=False, soft_wrap=True)
     for turn in view.turns:
-        for line in _lines(turn):
+        for line in lines_of(turn):
             console().print(line, markup=False, highlight=False, soft_wrap=True)
     if view.next_after is not None:
         console().print(f"more: --after {view.next_after}", style="dim", markup=False, soft_wrap=True)
@@ -96,7 +96,7 @@ def _recap_lines(recap: Recap) -> Iterator[str]:
     yield safe(recap.summary, lines=True)
 
 
-def _lines(turn: SessionTurn) -> Iterator[str]:
+def lines_of(turn: SessionTurn) -> Iterator[str]:
     """A turn as people read it; of tools, only that they were called."""
     yield f"── {turn.turn}  {turn.run_id}"
     if not turn.messages:

@@ -30,6 +30,7 @@ class Voice:
         self._source: tuple[str, int] = _NOTHING
         self._text = ""
         self._open: bool = False
+        self._thinks = False
         self._whole = True
 
     def hear(self, output: TaskOutput) -> None:
@@ -56,11 +57,13 @@ class Voice:
             self._begin(source)
         match delta.change:
             case TextDelta(text=text):
+                self._end_thought()
                 self._text += text
                 self._open = True
                 sys.stdout.write(safe(text, lines=True))
                 sys.stdout.flush()
             case ReasoningDelta(text=text) if text and self._aside.is_terminal:
+                self._thinks = True
                 self._aside.print(Text(safe(text, lines=True), style="dim italic"), end="")
 
     def _begin(self, source: tuple[str, int]) -> None:
@@ -77,15 +80,20 @@ class Voice:
 
     def _say_summary(self, progress: SummaryProgress) -> None:
         self._end_line()
-        if progress.stage == "started":
-            self._note("the conversation is long: summing up its beginning…")
-        elif progress.error is not None:
-            self._note(f"summing up failed ({progress.error}); nothing is left out")
+        line = speech.summing_up(progress)
+        if line is not None:
+            self._note(line)
 
     def _note(self, text: str) -> None:
         self._aside.print(Text(f"· {text}", style="dim"))
 
+    def _end_thought(self) -> None:
+        if self._thinks:
+            self._aside.print()
+        self._thinks = False
+
     def _end_line(self) -> None:
+        self._end_thought()
         if self._open:
             sys.stdout.write("\n")
             sys.stdout.flush()

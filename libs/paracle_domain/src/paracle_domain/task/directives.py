@@ -34,9 +34,10 @@ class InvokeTool:
 
 @dataclass(frozen=True, slots=True)
 class AskAgent:
-    """Have another agent work on `task`; the answer is a `DelegateEnded`."""
+    """Have another agent work on `task`; the answer is a `DelegateEnded`. `tool` is what the model calls it by."""
 
     call_id: str
+    tool: str
     task: Task
 
 

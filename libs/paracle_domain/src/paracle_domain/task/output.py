@@ -17,11 +17,15 @@ from paracle_domain.messages import Message
 
 
 class ToolProgress(Message, type_name="task.tool_progress"):
-    """A tool call of the task began or ended; `error` is the code of what it failed with."""
+    """A call of a tool or another agent began or ended, or waits for people (`held`) to decide about `approval_id`.
+
+    `error` is the code of what it failed with.
+    """
 
     call_id: str
     tool: str
-    stage: Literal["started", "ended"]
+    stage: Literal["held", "started", "ended"]
+    approval_id: str | None = None
     duration_s: float | None = Field(default=None, ge=0)
     error: str | None = None
 

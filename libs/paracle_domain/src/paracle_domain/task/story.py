@@ -40,7 +40,7 @@ def wishes(state: TaskState) -> tuple[TaskDirective, ...]:
 
 def _wish(state: TaskState, call: MadeCall) -> TaskDirective:
     if call.delegated is not None:
-        return AskAgent(call.id, child_task(state, call))
+        return AskAgent(call.id, call.tool, child_task(state, call))
     if call.held is not None:
         return _ask_people(state, call, call.held)
     return InvokeTool(call.id, call.tool, call.arguments, call.key)

@@ -1,0 +1,113 @@
+"""What an agent says while it says it: from any cursor, and at the agent's pace, whoever reads or does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from tests.e2e.world import PATIENCE_S, System
+
+from paracle_chassis.testing.fake_openai import FakeOpenAI
+from paracle_chassis.testing.wire import ToolUse, Turn, say
+from paracle_client import AsyncClient
+from paracle_domain.inference.deltas import ReasoningDelta, TextDelta
+from paracle_domain.run.commands import RunStatus, RunView
+from paracle_domain.task.output import TaskOutput
+
+TELLER = """
+apiVersion: paracle/v1
+kind: Tool
+metadata: {name: teller-look}
+spec: {description: Looks., backend: {type: builtin, function: noop}}
+---
+apiVersion: paracle/v1
+kind: Agent
+metadata: {name: teller}
+spec:
+  model: {name: openai-compatible/fake-model}
+  instructions: Tell.
+  tools: [teller-look]
+"""
+STORY = "".join(f"Line {number} of the story.\n" for number in range(300))
+LOOKS = Turn(reasoning="I shall look.", text="A moment.", tools=(ToolUse("teller-look", "{}"),))
+
+
+@pytest.fixture
+async def teller(system: System) -> AsyncIterator[AsyncClient]:
+    await asyncio.to_thread(system.apply, TELLER)
+    async with system.client() as client, asyncio.timeout(PATIENCE_S):
+        yield client
+
+
+async def task_of(client: AsyncClient, run_id: str) -> str:
+    """The task of a run of one agent, once it has begun."""
+    async for record in client.events(run_id, follow=True):
+        if record.type == "step.started":
+            return str(record.data["task_id"])
+    raise AssertionError("the run ended before its step began")
+
+
+def words(heard: list[TaskOutput]) -> str:
+    return "".join(one.delta.change.text for one in heard if one.delta and isinstance(one.delta.change, TextDelta))
+
+
+async def test_words_thoughts_and_tools_are_told_in_order(teller: AsyncClient, openai: FakeOpenAI) -> None:
+    openai.script(LOOKS, say("It is there."))
+    task_id = await task_of(teller, (await teller.invoke("teller", "Where is it?")).run_id)
+    heard = [one async for one in teller.output(task_id)]
+    thoughts = [one.delta.change.text for one in heard if one.delta and isinstance(one.delta.change, ReasoningDelta)]
+    assert "".join(thoughts) == "I shall look."
+    assert words(heard) == "A moment.It is there."
+    assert [one.tool.stage for one in heard if one.tool] == ["started", "ended"]
+    assert [one.seq for one in heard] == sorted(one.seq for one in heard)
+    assert not any(one.gap for one in heard)
+    tools = [place for place, one in enumerate(heard) if one.tool]
+    assert words(heard[: tools[0]]) == "A moment."
+
+
+async def test_who_left_goes_on_where_he_was_and_misses_nothing(teller: AsyncClient, openai: FakeOpenAI) -> None:
+    openai.script(Turn(text=STORY, drip_s=0.001))
+    task_id = await task_of(teller, (await teller.invoke("teller", "Tell.")).run_id)
+    heard: list[TaskOutput] = []
+    more, sips = True, 0
+    while more:
+        sips, more = sips + 1, False
+        after = heard[-1].seq if heard else 0
+        async for one in teller.output(task_id, after=after):
+            heard.append(one)
+            if len(heard) % 100 == 0:
+                more = True
+                break
+    assert sips > 5
+    assert words(heard) == STORY
+    assert not any(one.gap for one in heard)
+
+
+@pytest.mark.parametrize("readers", [0, 8])
+async def test_an_agent_waits_for_no_reader(
+    system: System, teller: AsyncClient, openai: FakeOpenAI, readers: int
+) -> None:
+    """Readers that ask for all of it and then read nothing, more than any buffer on the way can hold for them."""
+    story = STORY * 20
+    openai.script(say("wait", delay_s=1.0, tools=(ToolUse("teller-look", "{}"),)), say(story))
+    run_id = (await teller.invoke("teller", "Tell.")).run_id
+    task_id = await task_of(teller, run_id)
+    idle = [await _open(system.url, task_id) for _ in range(readers)]
+    try:
+        run: RunView = await teller.wait(run_id)
+        assert (run.run.status, run.output) == (RunStatus.COMPLETED, story)
+        heard = [one async for one in teller.output(task_id)]
+        assert words(heard).endswith("Line 299 of the story.\n")
+    finally:
+        for writer in idle:
+            writer.close()
+
+
+async def _open(url: str, task_id: str) -> asyncio.StreamWriter:
+    """A reader that has asked, and does not read."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    _, writer = await asyncio.open_connection(host, int(port), limit=1)
+    writer.write(f"GET /v1/tasks/{task_id}/output HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    await writer.drain()
+    return writer
