@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from run_driver import EPOCH, FLAKY, RUN_ID, Driver, drive, plan
 
-from paracle_domain.errors import Conflict, NotFound
+from paracle_domain.errors import Conflict, LimitExceeded, NotFound
 from paracle_domain.run.commands import CancelRun, RunStatus, StepStatus
 from paracle_domain.run.forking import kept_steps
 from paracle_domain.run.inbox import Admit, Cancel, Pause, Resume, Signal
 from paracle_domain.run.machine import RunMachine
+from paracle_domain.run.signals import MOST_KEPT
 from paracle_domain.run.timing import REDISPATCH
 
 CHAIN = ({"id": "a"}, {"id": "b", "needs": ["a"]}, {"id": "c", "needs": ["b"]})
@@ -116,6 +117,21 @@ def test_what_comes_after_the_end_is_a_conflict(message: Pause | Resume | Signal
     assert isinstance(run.machine.objection(run.state, message), Conflict)
     assert run.tell(message).events == ()
     assert run.machine.objection(run.state, Signal("go.0", "go", None, "bob")) is None
+
+
+def test_signals_that_no_step_takes_are_bounded() -> None:
+    first: dict[str, Any] = {"id": "first", "wait": {"signal": "go"}}
+    run = drive(first, {"id": "second", "needs": ["first"], "wait": {"signal": "early"}})
+    run.begin()
+    for number in range(MOST_KEPT):
+        assert run.signal("early", message=str(number)).events
+    more, known = Signal("more", "early", None, "bob"), Signal("early.0", "early", None, "bob")
+    assert isinstance(run.machine.objection(run.state, more), LimitExceeded)
+    assert run.machine.objection(run.state, known) is None
+    assert (run.tell(more).events, len(run.state.aside.signals)) == ((), MOST_KEPT)
+    assert run.machine.objection(run.state, Signal("go.0", "go", None, "bob")) is None, "a step waits for it"
+    run.signal("go", message="0")
+    assert run.state.status is RunStatus.COMPLETED
 
 
 def test_a_run_that_ends_cannot_be_paused() -> None:

@@ -125,8 +125,8 @@ class RunMachine:
         match message:
             case Decide():
                 return approvals.objection(state, message)
-            case Signal() if state.terminal and message.id not in state.aside.heard:
-                return Conflict(f"the run is {state.status}; signals do not reach it any more")
+            case Signal():
+                return signals.objection(state, message)
             case Pause() if state.ending is not None or state.terminal:
                 return Conflict(f"the run is {state.status}; it cannot be paused any more")
             case Resume() if state.terminal:

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from paracle_domain.errors import DeadlineExceeded
+from collections.abc import Iterator
+from typing import Final
+
+from paracle_domain.errors import Conflict, DeadlineExceeded, LimitExceeded, ParacleError
 from paracle_domain.run.draft import Draft
 from paracle_domain.run.events import SignalReceived, StepCompleted
 from paracle_domain.run.inbox import Signal
 from paracle_domain.run.nodes import Node
-from paracle_domain.run.state import StepState, Waiting
+from paracle_domain.run.state import RunState, StepState, Waiting
 from paracle_domain.run.timing import due
+
+MOST_KEPT: Final = 1_000
+"""Signals of one run that no step has taken: they are held in memory, and found one by one."""
 
 
 def receive(draft: Draft, message: Signal) -> None:
     """Keep a signal, and hand it on if a step waits for it. The same message counts once."""
     state = draft.state
-    if state.started is None or state.terminal or message.id in state.aside.heard:
+    if state.started is None or message.id in state.aside.heard or objection(state, message) is not None:
         return
     draft.happen(SignalReceived(id=message.id, name=message.name, payload=message.payload, principal=message.principal))
     take(draft, message.name)
+
+
+def objection(state: RunState, message: Signal) -> ParacleError | None:
+    """Why a signal does not reach a run that stands as `state` does; nothing if it does, or did when it came first."""
+    if message.id in state.aside.heard:
+        return None
+    if state.terminal:
+        return Conflict(f"the run is {state.status}; signals do not reach it any more")
+    if len(state.aside.signals) < MOST_KEPT or any(True for _ in _waiting(state, message.name)):
+        return None
+    return LimitExceeded(
+        f"{MOST_KEPT:,} signals of this run wait to be taken by a step, and it keeps no more; send it again once steps "
+        "have taken some"
+    )
 
 
 def take(draft: Draft, name: str) -> None:
@@ -31,12 +51,14 @@ def take(draft: Draft, name: str) -> None:
 
 
 def _first_waiting(draft: Draft, name: str) -> Node | None:
-    waiting = [
-        (step.started_at or draft.now, place)
-        for place, step in draft.state.table.open_entries()
-        if isinstance(step.detail, Waiting) and step.detail.signal == name
-    ]
+    waiting = [(step.started_at or draft.now, place) for place, step in _waiting(draft.state, name)]
     return draft.nodes[draft.state.graph.order[min(waiting)[1]]] if waiting else None
+
+
+def _waiting(state: RunState, name: str) -> Iterator[tuple[int, StepState]]:
+    for place, step in state.table.open_entries():
+        if isinstance(step.detail, Waiting) and step.detail.signal == name:
+            yield place, step
 
 
 def tick(draft: Draft, node: Node, step: StepState, waiting: Waiting) -> None:
