@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import typer
 
-from paracle_client.cli import demo, following
+from paracle_client.cli import demo, following, overhearing
 from paracle_client.cli.app import COMMANDS
 from paracle_client.cli.app import app as cli
 from paracle_domain.agent.spec import AgentSpec
@@ -200,14 +200,22 @@ def test_run_watch_fails_unless_the_run_completed(
     assert f"error: run {make.RUN} is {status}: tool_failed: no disk" in result.err
 
 
+@pytest.mark.parametrize(
+    ("option", "shower"), [("--tokens", (overhearing, "shown")), ("--no-tokens", (following, "watch"))]
+)
 def test_ctrl_c_leaves_the_run_and_says_how_to_stop_it(
-    paracle: Callable[..., Any], triage: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+    paracle: Callable[..., Any],
+    triage: Any,
+    make: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    shower: tuple[Any, str],
 ) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(following, "watch", interrupt)
-    result = paracle("run", "triage", "--watch")
+    monkeypatch.setattr(*shower, interrupt)
+    result = paracle("run", "triage", "--watch", option)
     assert result.code == 130
     assert f"paracle cancel {make.RUN}" in result.err
     assert not any(one.path.endswith("/cancel") for one in triage.asked)
