@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from paracle_domain.dead_letters import dead_letter_id
-from paracle_domain.run.commands import RunPage, RunsAccepted, RunStatus, Stuck
+from paracle_domain.run.commands import RunPage, RunsAccepted, RunStatus, ShownStep, Stuck
 from paracle_domain.run.diff import Difference, Pins, RunsDiff
 
 
@@ -68,7 +68,7 @@ def test_a_search_that_rests_is_gone_on_with(paracle: Callable[..., Any], api: A
 def test_show(paracle: Callable[..., Any], api: Any, make: Any) -> None:
     api.on(f"GET /v1/runs/{make.RUN}", make.view())
     lines = paracle("runs", "show", make.RUN, "--parts", "3").out.splitlines()
-    assert api.asked[-1].query == {"parts": "3"}
+    assert api.asked[-1].query == {"parts": "3", "outputs": "none"}
     assert lines[0] == f"{make.RUN}  triage (revision 1)  completed"
     assert [line.split() for line in lines[-3:]] == [
         ["STEP", "STATUS", "STARTED", "TOOK", "TRIES", "WHAT"],
@@ -76,6 +76,15 @@ def test_show(paracle: Callable[..., Any], api: Any, make: Any) -> None:
         ["sort", "pending", "tool", "sorter"],
     ]
     assert json.loads(paracle("runs", "show", make.RUN, "-o", "json").out)["run"]["run_id"] == make.RUN
+    assert "outputs" not in api.asked[-1].query
+
+
+def test_show_one_step(paracle: Callable[..., Any], api: Any, make: Any) -> None:
+    step = make.view().steps[0].model_copy(update={"output": "what it said"})
+    api.on(f"GET /v1/runs/{make.RUN}/steps/report", ShownStep(run_id=make.RUN, step=step))
+    assert paracle("runs", "show", make.RUN, "--step", "report").out == "what it said\n"
+    shown = json.loads(paracle("runs", "show", make.RUN, "-s", "report", "-o", "json").out)
+    assert shown["step"]["output"] == "what it said"
 
 
 def test_many_runs_are_cancelled(paracle: Callable[..., Any], api: Any) -> None:

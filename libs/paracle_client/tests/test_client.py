@@ -33,6 +33,7 @@ from paracle_domain.run.commands import (
     RunPage,
     RunsAccepted,
     RunStatus,
+    ShownStep,
 )
 from paracle_domain.task.output import TaskOutput, ToolProgress
 from paracle_domain.task.sessions import SessionPage, SessionSummary, SessionView
@@ -142,6 +143,9 @@ def test_questions(api: Any, connect: Any, make: Any) -> None:
     assert api.asked[0].query == {"workflow": "w", "status": "failed", "limit": "3"}
     api.on(f"GET /v1/runs/{make.RUN}", make.view())
     assert client.get_run(make.RUN).steps[0].id == "report"
+    step = make.view().steps[0]
+    api.on(f"GET /v1/runs/{make.RUN}/steps/each%5B3%5D", ShownStep(run_id=make.RUN, step=step))
+    assert client.get_step(make.RUN, "each[3]", parts=1).step == step
     api.on(f"POST /v1/runs/{make.RUN}/cancel", RunAccepted(run_id=make.RUN, status=RunStatus.CANCELLING))
     assert client.cancel(make.RUN, "enough").status is RunStatus.CANCELLING
     assert api.asked[-1].json == {"reason": "enough"}
@@ -273,6 +277,18 @@ def test_events_so_far_page_by_page(api: Any, connect: Any, make: Any) -> None:
     )
     assert seqs(connect().events(make.RUN)) == [1, 2, 3, 4, 5, 6]
     assert [one.query["after"] for one in api.asked] == ["0", "3"]
+
+
+def test_a_run_whose_outputs_fit_into_no_answer_is_had_without_those_of_its_steps(
+    api: Any, connect: Any, make: Any
+) -> None:
+    run = make.view(output="all of it", outputs="run", last_seq=6)
+    large = make.problem("payload_too_large", 413, "ask for its parts")
+    api.on(f"GET /v1/runs/{make.RUN}", run, run, large, run)
+    api.on(f"GET /v1/runs/{make.RUN}/events", make.stream())
+    assert connect().wait(make.RUN) == run
+    asked = [one.query for one in api.asked if one.path == f"/v1/runs/{make.RUN}"]
+    assert asked == [*[{"parts": "0", "outputs": "none"}] * 2, {}, {"outputs": "run"}]
 
 
 def test_events_so_far_of_a_run_that_goes_on(api: Any, connect: Any, make: Any) -> None:

@@ -6,7 +6,7 @@ import pytest
 from api_fakes import AT, RUN
 
 from paracle_domain.audit import AuditPage, GetAudit, GetUsage, UsageReport
-from paracle_domain.errors import Unavailable
+from paracle_domain.errors import PayloadTooLarge, Unavailable
 from paracle_domain.ids import derive_id, is_id
 from paracle_domain.inference.usage import Usage
 from paracle_domain.registry import (
@@ -29,8 +29,10 @@ from paracle_domain.run.commands import (
     ForkRun,
     GetApproval,
     GetRun,
+    GetStep,
     ListApprovals,
     ListRuns,
+    Outputs,
     Parent,
     PauseRun,
     ResumeRun,
@@ -42,7 +44,10 @@ from paracle_domain.run.commands import (
     RunStatus,
     RunSummary,
     RunView,
+    ShownStep,
     SignalRun,
+    StepStatus,
+    StepView,
 )
 from paracle_domain.run.diff import DiffRuns, Pins, RunsDiff
 
@@ -129,6 +134,29 @@ async def test_without_a_key_every_request_is_a_run_of_its_own(client, world):
 def a_run():
     summary = RunSummary(run_id=RUN, workflow="w", revision=1, status=RunStatus.RUNNING, created_at=AT, plan="d")
     return RunView(run=summary, principal="me", last_seq=4, usage=Usage(cost_usd=None))
+
+
+async def test_a_run_of_more_than_an_answer_holds_is_to_be_had_in_parts(client, world):
+    world.bus.answers |= {
+        GetRun: PayloadTooLarge("70,000,000 bytes"),
+        GetStep: ShownStep(
+            run_id=RUN,
+            step=StepView(id="each[3]", status=StepStatus.COMPLETED, target_kind="tool", target="t", output=1),
+        ),
+    }
+    refused = await client.get(f"/v1/runs/{RUN}?parts=0")
+    assert (refused.status_code, refused.json()["path"]) == (413, "query.outputs")
+    assert f"/v1/runs/{RUN}?outputs=run" in refused.json()["detail"]
+    world.bus.answers[GetRun] = a_run().model_copy(update={"outputs": Outputs.NONE})
+    assert (await client.get(f"/v1/runs/{RUN}?outputs=none")).json()["outputs"] == "none"
+    assert (await client.get(f"/v1/runs/{RUN}?outputs=some")).json()["path"] == "query.outputs"
+    shown = await client.get(f"/v1/runs/{RUN}/steps/each%5B3%5D?parts=2")
+    assert ShownStep.model_validate(shown.json()).step.output == 1
+    assert [question for question, _ in world.bus.asked] == [
+        GetRun(run_id=RUN, parts=0),
+        GetRun(run_id=RUN, outputs=Outputs.NONE),
+        GetStep(run_id=RUN, step="each[3]", parts=2),
+    ]
 
 
 async def test_runs_are_listed_and_shown(client, world):
@@ -281,7 +309,7 @@ async def test_usage_and_audit(client, world):
     report = UsageReport(run_id=RUN, total=Usage(model_calls=1, cost_usd=None), unpriced_calls=1)
     world.bus.answers |= {GetUsage: report, GetAudit: AuditPage(events=(), next_cursor=None)}
     assert UsageReport.model_validate((await client.get(f"/v1/runs/{RUN}/usage")).json()) == report
-    assert (await client.get(f"/v1/runs/{RUN}/audit?after=3&limit=5")).json() == {"events": []}
+    assert (await client.get(f"/v1/runs/{RUN}/audit?after=3&limit=5")).json() == {"events": [], "incomplete": False}
     assert world.bus.asked[-1][0] == GetAudit(run_id=RUN, after=3, limit=5)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import id_from_key
 from paracle_domain.plan import Plan, PlannedWorkflow
-from paracle_domain.run.commands import RunView, StartRun, StepStatus, StepView
+from paracle_domain.run.commands import Outputs, RunView, StartRun, StepStatus, StepView
 from paracle_domain.run.directives import DispatchTask
 from paracle_domain.run.inbox import Begin, Pause
 from paracle_domain.run.machine import RunMachine, Transition
@@ -16,7 +16,7 @@ from paracle_domain.task.messages import Task, TaskResult, TaskStatus
 from paracle_domain.workflow.spec import KINDS, WorkflowSpec
 from paracle_orchestrator.facts import facts_of
 from paracle_orchestrator.host import Entry
-from paracle_orchestrator.views import view_of
+from paracle_orchestrator.views import step_of, view_of
 
 RUN_ID = id_from_key("run", "views")
 
@@ -51,13 +51,59 @@ class Run:
         fields = task.model_dump(include={"task_id", "run_id", "step", "attempt"})
         self.tell(TaskResult(**fields, status=status, output=output, error=error))
 
-    def view(self, parts: int = 100) -> RunView:
-        plan = self.machine.plan
-        facts = facts_of(plan, principal="ann", request="r", labels={}, priority=2)
-        return view_of(Entry(RUN_ID, "acme", self.machine, self.state, facts), parts)
+    @property
+    def entry(self) -> Entry:
+        facts = facts_of(self.machine.plan, principal="ann", request="r", labels={}, priority=2)
+        return Entry(RUN_ID, "acme", self.machine, self.state, facts)
+
+    def view(self, parts: int = 100, outputs: Outputs = Outputs.ALL) -> RunView:
+        return view_of(self.entry, parts, outputs)
 
     def step(self, name: str, parts: int = 100) -> StepView:
         return next(step for step in self.view(parts).steps if step.id == name)
+
+
+EACH = {"id": "each", "map": {"tool": "t", "over": [1, 2], "concurrency": 1}}
+
+
+def test_outputs_can_be_left_out() -> None:
+    run = Run({"id": "pay", "compensate": {"tool": "back"}}, EACH | {"needs": ["pay"]})
+    run.end("pay", output="paid")
+    run.end("each[0]", output="one")
+    run.end("each[1]", TaskStatus.FAILED)
+    run.end("pay.compensate", output="back")
+    assert (run.view().outputs, outputs_in(run.view())) == (Outputs.ALL, ["paid", "back", "one"])
+    own, none = run.view(outputs=Outputs.RUN), run.view(outputs=Outputs.NONE)
+    assert [(view.outputs, view.input, outputs_in(view)) for view in (own, none)] == [
+        (Outputs.RUN, {}, []),
+        (Outputs.NONE, None, []),
+    ]
+    assert [step.status for step in none.steps] == [step.status for step in run.view().steps]
+
+
+def outputs_in(view: RunView) -> list[Any]:
+    within = [one for step in view.steps for one in (step, step.compensation, *step.parts) if one is not None]
+    return [one.output for one in within if one.output is not None]
+
+
+def test_one_step_is_shown_with_its_output_and_what_is_within_it_without() -> None:
+    run = Run({"id": "pay", "compensate": {"tool": "back"}}, EACH, {"id": "late", "needs": ["each"]})
+    run.end("pay", output="paid")
+    run.end("each[0]", output="one")
+
+    def shown(path: str) -> tuple[str, Any] | None:
+        step = step_of(run.entry, path, 100)
+        return None if step is None else (step.id, step.output)
+
+    assert [shown(path) for path in ("pay", "each[0]", "late")] == [("pay", "paid"), ("each[0]", "one"), ("late", None)]
+    each = step_of(run.entry, "each", 100)
+    assert each is not None
+    assert [(part.id, part.output) for part in each.parts] == [("each[0]", None), ("each[1]", None)]
+    nothing = ("", "nope", "each[2]", "pay[0]", "late[0]", "pay.compensate", "each[x]")
+    assert [path for path in nothing if shown(path) is not None] == []
+    run.end("each[1]", TaskStatus.FAILED)
+    run.end("pay.compensate", output="back")
+    assert shown("pay.compensate") == ("pay.compensate", "back")
 
 
 def test_a_map_shows_its_items_as_many_as_are_wanted() -> None:

@@ -14,10 +14,10 @@ from paracle_client import calls, wire
 from paracle_client.calls import Call
 from paracle_client.client import DEFAULT_URL
 from paracle_domain.dead_letters import DeadLetterFilter, DeadLettersSettled
-from paracle_domain.errors import ParacleError
+from paracle_domain.errors import ParacleError, PayloadTooLarge
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Message
-from paracle_domain.run.commands import RunView
+from paracle_domain.run.commands import Outputs, RunView
 from paracle_domain.task.output import TaskOutput
 
 
@@ -81,6 +81,7 @@ class AsyncClient:
     start_run = _asks(calls.start_run)
     invoke = _asks(calls.invoke)
     get_run = _asks(calls.get_run)
+    get_step = _asks(calls.get_step)
     runs = _asks(calls.runs)
     cancel = _asks(calls.cancel)
     pause = _asks(calls.pause)
@@ -121,9 +122,19 @@ class AsyncClient:
 
     async def wait(self, run_id: str) -> RunView:
         """Wait until a run has ended, however it ends."""
-        async for _ in self.events(run_id, after=(await self.get_run(run_id)).last_seq, follow=True):
+        async for _ in self.events(run_id, after=await self._last_seq(run_id), follow=True):
             pass
-        return await self.get_run(run_id)
+        return await self.read_run(run_id)
+
+    async def _last_seq(self, run_id: str) -> int:
+        return (await self.get_run(run_id, parts=0, outputs=Outputs.NONE)).last_seq
+
+    async def read_run(self, run_id: str, *, parts: int | None = None) -> RunView:
+        """A run with its outputs; without those of its steps (`get_step`), if they are too large together."""
+        try:
+            return await self.get_run(run_id, parts=parts)
+        except PayloadTooLarge:
+            return await self.get_run(run_id, parts=parts, outputs=Outputs.RUN)
 
     def events(self, run_id: str, *, after: int = 0, follow: bool = False) -> AsyncIterator[EventRecord]:
         """A run's events after number `after`, in order and each once.
@@ -202,7 +213,7 @@ class AsyncClient:
 
     async def _ended_at(self, run_id: str, after: int) -> bool:
         """Whether the run ended with event `after`, so that there is nothing to wait for; checks that it exists."""
-        view = await self.get_run(run_id)
+        view = await self.get_run(run_id, parts=0, outputs=Outputs.NONE)
         return view.run.status.terminal and view.last_seq <= after
 
     async def _stream(self, run_id: str, cursor: wire.Cursor) -> AsyncIterator[EventRecord]:

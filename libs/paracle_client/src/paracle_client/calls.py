@@ -24,6 +24,7 @@ from paracle_domain.run.commands import (
     ApprovalPage,
     ApprovalStatus,
     ApprovalView,
+    Outputs,
     RunAccepted,
     RunEvents,
     RunFilter,
@@ -31,6 +32,7 @@ from paracle_domain.run.commands import (
     RunsAccepted,
     RunStatus,
     RunView,
+    ShownStep,
     Verdict,
 )
 from paracle_domain.run.diff import RunsDiff
@@ -159,9 +161,17 @@ def _start(path: str, body: Mapping[str, Any], key: str | None) -> Call[RunAccep
     return Call("POST", path, RunAccepted, headers={"idempotency-key": key or new_id("run")}, json=given)
 
 
-def get_run(run_id: str, *, parts: int | None = None) -> Call[RunView]:
-    """A run with its steps, as it stands, and the first `parts` items or iterations of each (100, if not given)."""
-    return Call("GET", f"/v1/runs/{_part(run_id)}", RunView, {"parts": parts})
+def get_run(run_id: str, *, parts: int | None = None, outputs: Outputs | None = None) -> Call[RunView]:
+    """A run with its steps, as it stands, and the first `parts` items or iterations of each (100, if not given).
+
+    All `outputs` together may be too large for an answer (`PayloadTooLarge`): `read_run` has them as far as they fit.
+    """
+    return Call("GET", f"/v1/runs/{_part(run_id)}", RunView, {"parts": parts, "outputs": outputs})
+
+
+def get_step(run_id: str, step: str, *, parts: int | None = None) -> Call[ShownStep]:
+    """One step of a run with its output, or what is within it: `pay`, `each[3]`, `pay.compensate`."""
+    return Call("GET", f"/v1/runs/{_part(run_id)}/steps/{_part(step)}", ShownStep, {"parts": parts})
 
 
 def runs(

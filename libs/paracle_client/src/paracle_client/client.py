@@ -13,10 +13,10 @@ import httpx2
 from paracle_client import calls, wire
 from paracle_client.calls import Call
 from paracle_domain.dead_letters import DeadLetterFilter, DeadLettersSettled
-from paracle_domain.errors import ParacleError
+from paracle_domain.errors import ParacleError, PayloadTooLarge
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Message
-from paracle_domain.run.commands import RunView
+from paracle_domain.run.commands import Outputs, RunView
 from paracle_domain.task.output import TaskOutput
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
@@ -80,6 +80,7 @@ class Client:
     start_run = _asks(calls.start_run)
     invoke = _asks(calls.invoke)
     get_run = _asks(calls.get_run)
+    get_step = _asks(calls.get_step)
     runs = _asks(calls.runs)
     cancel = _asks(calls.cancel)
     pause = _asks(calls.pause)
@@ -120,9 +121,19 @@ class Client:
 
     def wait(self, run_id: str) -> RunView:
         """Wait until a run has ended, however it ends."""
-        for _ in self.events(run_id, after=self.get_run(run_id).last_seq, follow=True):
+        for _ in self.events(run_id, after=self._last_seq(run_id), follow=True):
             pass
-        return self.get_run(run_id)
+        return self.read_run(run_id)
+
+    def _last_seq(self, run_id: str) -> int:
+        return self.get_run(run_id, parts=0, outputs=Outputs.NONE).last_seq
+
+    def read_run(self, run_id: str, *, parts: int | None = None) -> RunView:
+        """A run with its outputs; without those of its steps (`get_step`), if they are too large together."""
+        try:
+            return self.get_run(run_id, parts=parts)
+        except PayloadTooLarge:
+            return self.get_run(run_id, parts=parts, outputs=Outputs.RUN)
 
     def events(self, run_id: str, *, after: int = 0, follow: bool = False) -> Iterator[EventRecord]:
         """A run's events after number `after`, in order and each once.
@@ -198,7 +209,7 @@ class Client:
 
     def _ended_at(self, run_id: str, after: int) -> bool:
         """Whether the run ended with event `after`, so that there is nothing to wait for; checks that it exists."""
-        view = self.get_run(run_id)
+        view = self.get_run(run_id, parts=0, outputs=Outputs.NONE)
         return view.run.status.terminal and view.last_seq <= after
 
     def _stream(self, run_id: str, cursor: wire.Cursor) -> Iterator[EventRecord]:

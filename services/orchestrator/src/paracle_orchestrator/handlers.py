@@ -13,6 +13,7 @@ from paracle_domain.run.commands import (
     GetPlan,
     GetRun,
     GetRunEvents,
+    GetStep,
     ListApprovals,
     ListRuns,
     WithdrawCall,
@@ -75,6 +76,7 @@ def routes(
         ack_wait_s=TAKEOVER_S,
     )
     table.rpc(GetRun, orchestrator.get_run)
+    table.rpc(GetStep, orchestrator.get_step)
     table.rpc(ListRuns, orchestrator.list_runs)
     table.rpc(GetRunEvents, orchestrator.get_run_events)
     table.rpc(ListRunsBegun, orchestrator.list_runs_begun)

@@ -10,7 +10,7 @@ from paracle_chassis.delivery import Delivery
 from paracle_chassis.event_store import EventStore
 from paracle_domain.dead_letters import LetterGone
 from paracle_domain.envelope import Context
-from paracle_domain.errors import InternalError, ParacleError
+from paracle_domain.errors import InternalError, NotFound, ParacleError, quote
 from paracle_domain.histories import Beginnings, ListRunsBegun
 from paracle_domain.plan import Plan
 from paracle_domain.run.commands import (
@@ -20,6 +20,7 @@ from paracle_domain.run.commands import (
     GetPlan,
     GetRun,
     GetRunEvents,
+    GetStep,
     ListApprovals,
     ListRuns,
     RunEvents,
@@ -27,6 +28,7 @@ from paracle_domain.run.commands import (
     RunPage,
     RunStatus,
     RunView,
+    ShownStep,
 )
 from paracle_domain.run.diff import DiffRuns, RunsDiff, differences
 from paracle_orchestrator.admitting import Admitter
@@ -40,7 +42,7 @@ from paracle_orchestrator.ports import Approvals, RunIndex
 from paracle_orchestrator.refusals import no_run
 from paracle_orchestrator.results import read_result
 from paracle_orchestrator.stuck import StuckRuns
-from paracle_orchestrator.views import pins_of, view_of
+from paracle_orchestrator.views import pins_of, step_of, view_of
 
 
 class Orchestrator:
@@ -120,7 +122,7 @@ class Orchestrator:
     async def get_run(self, request: GetRun, call: Context) -> RunView:
         """A run. One that cannot be read, because of a bug or a damaged history, says at least where to look."""
         try:
-            view = view_of(await self._entry(request.run_id, call), request.parts)
+            view = view_of(await self._entry(request.run_id, call), request.parts, request.outputs)
         except Exception as error:  # an outage or a refusal is what it is
             stuck = None if _is_plain(error) else await self._stuck.of_run(call.tenant, request.run_id)
             if stuck is None:
@@ -134,6 +136,16 @@ class Orchestrator:
         stuck = await self._stuck.of_run(call.tenant, request.run_id)
         queue = await self._admitter.place(call.tenant, request.run_id) if view.run.status is RunStatus.QUEUED else None
         return view.model_copy(update={"run": view.run.model_copy(update={"stuck": stuck}), "queue": queue})
+
+    async def get_step(self, request: GetStep, call: Context) -> ShownStep:
+        step = step_of(await self._entry(request.run_id, call), request.step, request.parts)
+        if step is None:
+            raise NotFound(
+                f"run {request.run_id} has no step {quote(request.step)}, or none that has begun; "
+                "`paracle runs show` lists its steps",
+                path="step",
+            )
+        return ShownStep(run_id=request.run_id, step=step)
 
     async def list_runs(self, request: ListRuns, call: Context) -> RunPage:
         wanted = RunFilter.model_validate(request.model_dump(exclude={"status", "limit", "cursor"}))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-from paracle_domain.run.commands import RunSummary, RunView, StepStatus, StepView
+from paracle_domain.run.commands import Outputs, RunSummary, RunView, StepStatus, StepView
 from paracle_domain.run.diff import Pins
-from paracle_domain.run.places import COMPENSATE, part_path
+from paracle_domain.run.places import COMPENSATE, part_path, place_of
 from paracle_domain.run.state import Asked, Parts, RunState, StepState, Waiting
 from paracle_domain.run.timing import soonest
 from paracle_domain.workflow.spec import WorkSpec
@@ -46,23 +46,57 @@ def pins_of(entry: Entry) -> Pins:
     )
 
 
-def view_of(entry: Entry, parts: int) -> RunView:
+def view_of(entry: Entry, parts: int, outputs: Outputs = Outputs.ALL) -> RunView:
     """A run with its steps, in an order in which they could have run, and the first `parts` items of each map."""
     state = entry.state
     started, undo = state.started_event, state.aside.undo
+    steps = (_step(entry, name, parts) for name in state.graph.order)
     return RunView(
         run=summary_of(entry),
         principal=started.principal,
-        input=started.input,
-        output=state.output,
+        input=None if outputs is Outputs.NONE else started.input,
+        output=None if outputs is Outputs.NONE else state.output,
         error=state.error,
         usage=state.usage,
-        steps=tuple(_step(entry, name, parts) for name in state.graph.order),
+        steps=tuple(steps if outputs is Outputs.ALL else map(_without_outputs, steps)),
+        outputs=outputs,
         last_seq=state.seq,
         deadline_at=state.deadline_at,
         parent=started.parent,
         paused=state.aside.paused and not state.terminal,
         uncompensated=undo.failed if undo is not None else (),
+    )
+
+
+def step_of(entry: Entry, path: str, parts: int) -> StepView | None:
+    """The step, or what is within it, at `path`; nothing, if there is none, or it has not begun."""
+    place = place_of(path)
+    if place is None or place.step not in entry.state.graph.needs:
+        return None
+    if place.part is not None:
+        return _part(entry, place.step, place.part)
+    step = _step(entry, place.step, parts)
+    if place.compensates:
+        return step.compensation
+    return step.model_copy(update={"parts": tuple(map(_without_outputs, step.parts))})
+
+
+def _part(entry: Entry, name: str, number: int) -> StepView | None:
+    spec, step = entry.machine.spec(name), entry.state.steps.get(name)
+    if step is None or not isinstance(step.detail, Parts) or number >= step.detail.items.count:
+        return None
+    part = step.detail.items.entry(number)
+    return None if part is None else _view(part_path(name, number), part, spec.map or spec.loop)
+
+
+def _without_outputs(step: StepView) -> StepView:
+    undone = step.compensation
+    return step.model_copy(
+        update={
+            "output": None,
+            "parts": tuple(map(_without_outputs, step.parts)),
+            "compensation": None if undone is None else _without_outputs(undone),
+        }
     )
 
 

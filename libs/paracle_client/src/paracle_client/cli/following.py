@@ -14,7 +14,7 @@ from paracle_client.display import watch
 from paracle_client.live import begin
 from paracle_client.plain import safe
 from paracle_domain.audit import UsageReport
-from paracle_domain.run.commands import RunStatus, RunView, StepStatus
+from paracle_domain.run.commands import Outputs, RunStatus, RunView, StepStatus
 
 SANDBOX: Final = "sandbox"
 SANDBOX_NOTE: Final = (
@@ -28,9 +28,9 @@ _POLL_S: Final = 0.1
 def follow(client: Client, run_id: str, screen: Console) -> RunView:
     """Show the run until it has ended; Ctrl-C ends only the showing."""
     try:
-        for _ in watch(begin(client.get_run(run_id)), client.events(run_id, follow=True), screen):
+        for _ in watch(begin(client.get_run(run_id, outputs=Outputs.NONE)), client.events(run_id, follow=True), screen):
             pass
-        return client.get_run(run_id)
+        return client.read_run(run_id)
     except KeyboardInterrupt:
         raise leave(run_id) from None
 

@@ -19,6 +19,7 @@ from paracle_client.cli.target import (
 from paracle_client.display import describe, watch
 from paracle_client.live import View, begin, fold
 from paracle_domain.machine import EventRecord
+from paracle_domain.run.commands import Outputs
 
 app = typer.Typer()
 
@@ -39,7 +40,9 @@ def events(
             if output is Output.JSON:
                 print_json_lines(happened)
             elif live and follow:
-                for _ in watch(begin(client.get_run(run_id)), client.events(run_id, follow=True), console()):
+                for _ in watch(
+                    begin(client.get_run(run_id, outputs=Outputs.NONE)), client.events(run_id, follow=True), console()
+                ):
                     pass
             else:
                 for line in event_lines(View(run_id), happened):

@@ -13,7 +13,7 @@ from paracle_client.display import Screen, shown
 from paracle_client.live import begin
 from paracle_domain.errors import ParacleError
 from paracle_domain.machine import EventRecord
-from paracle_domain.run.commands import RunView
+from paracle_domain.run.commands import Outputs, RunView
 
 MOST: Final = 16
 """So many agents are heard at once; each is a connection."""
@@ -31,7 +31,7 @@ def follow_aloud(client: AsyncClient, run_id: str, console: Console) -> RunView:
 
 async def _follow(client: AsyncClient, run_id: str, console: Console) -> RunView:
     async with client:
-        with shown(begin(await client.get_run(run_id)), console) as screen:
+        with shown(begin(await client.get_run(run_id, outputs=Outputs.NONE)), console) as screen:
             ears = _Ears(client, screen)
             try:
                 async for record in client.events(run_id, follow=True):
@@ -40,7 +40,7 @@ async def _follow(client: AsyncClient, run_id: str, console: Console) -> RunView
                     ears.listen(record)
             finally:
                 await ears.close()
-        return await client.get_run(run_id)
+        return await client.read_run(run_id)
 
 
 class _Ears:

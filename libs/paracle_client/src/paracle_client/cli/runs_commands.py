@@ -20,12 +20,13 @@ from paracle_client.cli.filters import (
 )
 from paracle_client.cli.inputs import InputOption, KeyOption, LabelOption, parse_input, parse_labels
 from paracle_client.cli.many import DryRunOption, YesOption, order_many, require_one_or_many
+from paracle_client.cli.report import print_value
 from paracle_client.cli.showing import COLUMNS, heading, rows
 from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
 from paracle_client.client import Client
 from paracle_client.display import duration
 from paracle_client.plain import safe
-from paracle_domain.run.commands import RunAccepted, RunFilter, RunPage, RunSummary
+from paracle_domain.run.commands import Outputs, RunAccepted, RunFilter, RunPage, RunSummary
 
 app = typer.Typer()
 runs = typer.Typer(epilog="Example: paracle runs --workflow triage --status failed")
@@ -109,13 +110,28 @@ def _page(client: Client, wanted: RunFilter, limit: int, cursor: str | None) -> 
 def show(
     run_id: RunArgument,
     parts: Annotated[int, typer.Option(min=0, max=10_000, help="most items or iterations of each step")] = 20,
+    step: Annotated[
+        str | None, typer.Option("--step", "-s", metavar="PATH", help="print what this one gave: pay, each[3], …")
+    ] = None,
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
     """Show one run: how it stands and why, and its steps with their times, attempts, errors and what they led to."""
+    as_json = output is Output.JSON
     with connect(url) as client:
-        view = client.get_run(run_id, parts=parts)
-    if output is Output.JSON:
+        if step is not None:
+            shown = client.get_step(run_id, step, parts=parts)
+            if as_json:
+                print_json(shown)
+            else:
+                print_value(shown.step.output, console())
+            return
+        view = (
+            client.read_run(run_id, parts=parts)
+            if as_json
+            else client.get_run(run_id, parts=parts, outputs=Outputs.NONE)
+        )
+    if as_json:
         print_json(view)
         return
     for line in heading(view):

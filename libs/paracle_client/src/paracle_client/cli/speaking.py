@@ -15,7 +15,7 @@ from paracle_client.cli.target import console
 from paracle_client.client import Client
 from paracle_client.plain import safe
 from paracle_domain.inference.deltas import Delta, ReasoningDelta, TextDelta
-from paracle_domain.run.commands import RunView
+from paracle_domain.run.commands import Outputs, RunView
 from paracle_domain.strict_json import parse_json
 from paracle_domain.task.output import SummaryProgress, TaskOutput, ToolProgress
 
@@ -107,7 +107,7 @@ def speak(client: Client, run_id: str, voice: Voice) -> RunView:
         if record.type == "step.started" and isinstance(task_id, str):
             for output in client.output(task_id):
                 voice.hear(output)
-    return client.get_run(run_id)
+    return client.get_run(run_id, outputs=Outputs.RUN)
 
 
 def _is(answer: JsonValue, text: str) -> bool:

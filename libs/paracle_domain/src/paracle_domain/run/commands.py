@@ -277,8 +277,22 @@ class QueuePlace(Value):
     tenant_limit: int | None = None
 
 
+class Outputs(StrEnum):
+    """What a view of a run has of its data: all; what went into the run as a whole and came out of it; or nothing.
+
+    All outputs together may be more than a message holds; those of one step, or of the run, never are.
+    """
+
+    ALL = "all"
+    RUN = "run"
+    NONE = "none"
+
+
 class RunView(Message, type_name="run.view"):
-    """One run, whole. `last_seq` is the number of its newest event: the cursor to follow it from."""
+    """One run with its steps. `last_seq` is the number of its newest event: the cursor to follow it from.
+
+    `outputs` says which inputs and outputs are in it; others are left out, and not null.
+    """
 
     run: RunSummary
     principal: str
@@ -293,6 +307,14 @@ class RunView(Message, type_name="run.view"):
     paused: bool = False
     uncompensated: tuple[str, ...] = Field(default=(), description="steps whose compensation failed")
     queue: QueuePlace | None = Field(default=None, description="where it stands, while it is queued")
+    outputs: Outputs = Outputs.ALL
+
+
+class ShownStep(Message, type_name="run.step"):
+    """One step of a run with its output; items and iterations within it are without theirs."""
+
+    run_id: RunId
+    step: StepView
 
 
 class RunPage(Message, type_name="run.page"):
@@ -320,6 +342,15 @@ class GetRun(Request[RunView], service="orchestrator", method="get_run", answer=
     """One run with its steps, and the first `parts` items or iterations of each."""
 
     run_id: RunId
+    parts: int = Field(default=100, ge=0, le=10_000)
+    outputs: Outputs = Outputs.ALL
+
+
+class GetStep(Request[ShownStep], service="orchestrator", method="get_step", answer=ShownStep, query=True):
+    """One step of a run, or an item, an iteration or a compensation: `pay`, `each[3]`, `pay.compensate`."""
+
+    run_id: RunId
+    step: Plain = Field(max_length=128)
     parts: int = Field(default=100, ge=0, le=10_000)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from paracle_api_gateway.auth import Caller
@@ -27,11 +27,15 @@ from paracle_api_gateway.routes.common import (
 from paracle_chassis.bus import Bus
 from paracle_domain.audit import AuditPage, GetAudit, GetUsage, UsageReport
 from paracle_domain.envelope import Context
+from paracle_domain.errors import PayloadTooLarge
 from paracle_domain.run.commands import (
     GetRun,
     GetRunEvents,
+    GetStep,
+    Outputs,
     RunAccepted,
     RunView,
+    ShownStep,
     StartRun,
 )
 from paracle_domain.run.labels import Labels
@@ -53,6 +57,9 @@ class RunRequest(InvokeRequest):
     revision: int | None = Field(default=None, ge=1, le=MAX_NUMBER, description="The newest if absent.")
 
 
+Parts = Annotated[int, Query(ge=0, le=10_000, description="Most items or iterations of each step.")]
+
+
 def router() -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["runs"])
@@ -62,8 +69,15 @@ def router() -> APIRouter:
         operation_id="get_run",
         summary="Get one run",
         response_model=RunView,
-        responses=documented(404, 422),
+        responses=documented(404, 413, 422),
     )(get_run)
+    routes.get(
+        "/v1/runs/{run_id}/steps/{step}",
+        operation_id="get_run_step",
+        summary="Get one step of a run",
+        response_model=ShownStep,
+        responses=documented(404, 422),
+    )(get_step)
     routes.get(
         "/v1/runs/{run_id}/usage",
         operation_id="get_run_usage",
@@ -138,11 +152,37 @@ async def get_run(
     run_id: RunPath,
     call: Caller,
     bus: TheBus,
-    parts: Annotated[int, Query(ge=0, le=10_000, description="Most items or iterations of each step.")] = 100,
+    parts: Parts = 100,
+    outputs: Annotated[
+        Outputs, Query(description="Whether inputs and outputs are in it: all, only the run's own, or none.")
+    ] = Outputs.ALL,
 ) -> Response:
-    """The run with its steps. The header `Link` says where its events, children, approvals, … are."""
-    view = await bus.call(GetRun(run_id=run_id, parts=parts), call)
+    """The run with its steps. The header `Link` says where its events, children, approvals, … are.
+
+    Its outputs may be more together than an answer holds (64 MiB): `outputs=run` leaves out those of steps, each of
+    which is to be had by itself.
+    """
+    try:
+        view = await bus.call(GetRun(run_id=run_id, parts=parts, outputs=outputs), call)
+    except PayloadTooLarge as error:
+        here = f"/v1/runs/{run_id}"
+        raise PayloadTooLarge(
+            f"the outputs of the steps are more together than an answer holds; ask for {here}?outputs=run, and for "
+            f"single ones at {here}/steps/{{step}}",
+            path="query.outputs",
+        ) from error
     return answer(view, headers={"Link": ", ".join(_links(view))})
+
+
+async def get_step(
+    run_id: RunPath,
+    step: Annotated[str, Path(max_length=128, description="Its path.", examples=["pay", "each[3]", "pay.compensate"])],
+    call: Caller,
+    bus: TheBus,
+    parts: Parts = 100,
+) -> Response:
+    """One step with its output, or an item, an iteration or a compensation; what is within it is without outputs."""
+    return answer(await bus.call(GetStep(run_id=run_id, step=step, parts=parts), call))
 
 
 def _links(view: RunView) -> Iterator[str]:
