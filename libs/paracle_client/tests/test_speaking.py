@@ -144,3 +144,20 @@ def test_interrupting_what_is_said_says_how_to_come_back(
     result = paracle("invoke", "helper", "Hi", "--watch")
     assert result.code == 130
     assert f"paracle cancel {make.RUN}" in result.err
+
+
+@pytest.mark.parametrize("person", [True, False])
+def test_whoever_waits_for_an_answer_is_told_that_people_are_to_decide(
+    paracle: Callable[..., Any], api: Any, make: Any, monkeypatch: pytest.MonkeyPatch, *, person: bool
+) -> None:
+    answer_of(make, api)
+    told = [said(1, TextDelta(text="Hel")), progress("held", approval_id="apr_1"), TaskOutput(seq=5, ended=True)]
+    stream = b"".join(b"data: " + one.encode() + b"\n\n" for one in told)
+    api.on(f"GET /v1/tasks/{TASK}/output", make.Reply(200, stream, "text/event-stream"))
+    monkeypatch.setattr(run_commands, "settled_usage", lambda *_: None)
+    monkeypatch.setattr(run_commands, "sandbox_answered", lambda _: False)
+    screen = Console(stderr=True, force_terminal=person, color_system=None, highlight=False)
+    monkeypatch.setattr(run_commands, "console", lambda *, aside=False: screen if aside else console())
+    result = paracle("invoke", "helper", "Hi")
+    assert (result.code, result.out) == (0, "Hello!\n")
+    assert ("search waits until people decide: paracle approvals show apr_1" in result.err) is person

@@ -20,7 +20,7 @@ from paracle_client.cli.following import (
 from paracle_client.cli.inputs import InputOption, KeyOption, LabelOption, parse_input, parse_labels
 from paracle_client.cli.overhearing import follow_aloud
 from paracle_client.cli.report import print_value
-from paracle_client.cli.speaking import Voice, speak
+from paracle_client.cli.speaking import Doorbell, Voice, speak
 from paracle_client.cli.stack_commands import say
 from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, connect_async, console, print_json
 from paracle_client.client import Client
@@ -93,7 +93,7 @@ def invoke(
     value, named = invoke_input(text, inputs or []), parse_labels(labels or [])
     with connect(url) as client:
         accepted = client.invoke(agent, value, labels=named, idempotency_key=key)
-        ended = _say(client, accepted.run_id) if watch and output is not Output.JSON else wait(client, accepted.run_id)
+        ended = (_say if watch and output is not Output.JSON else _await)(client, accepted.run_id)
         if output is Output.JSON:
             print_json(ended)
         elif not watch and ended.output is not None:
@@ -113,6 +113,17 @@ def _say(client: Client, run_id: str) -> RunView:
         raise leave(run_id) from None
     voice.conclude(ended.output)
     return ended
+
+
+def _await(client: Client, run_id: str) -> RunView:
+    """Wait for the answer; a person is told if it waits for people, too."""
+    aside = console(aside=True)
+    if not aside.is_terminal:
+        return wait(client, run_id)
+    try:
+        return speak(client, run_id, Doorbell(aside))
+    except KeyboardInterrupt:
+        raise leave(run_id) from None
 
 
 def invoke_input(text: str | None, inputs: list[str]) -> JsonValue:

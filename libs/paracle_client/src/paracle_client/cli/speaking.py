@@ -100,7 +100,19 @@ class Voice:
         self._open = False
 
 
-def speak(client: Client, run_id: str, voice: Voice) -> RunView:
+class Doorbell:
+    """Says only what keeps an answer from coming until somebody does something."""
+
+    def __init__(self, aside: Console) -> None:
+        self._aside = aside
+
+    def hear(self, output: TaskOutput) -> None:
+        """Say it, if this is such a thing."""
+        if output.tool is not None and output.tool.stage == "held":
+            self._aside.print(Text(f"· {safe(speech.progress(output.tool))}", style="dim"))
+
+
+def speak(client: Client, run_id: str, voice: Voice | Doorbell) -> RunView:
     """Say what the agent of the run says until it has ended; the run as it ended."""
     for record in client.events(run_id, follow=True):
         task_id = record.data.get("task_id")
