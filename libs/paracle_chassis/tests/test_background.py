@@ -68,6 +68,34 @@ async def test_neither_an_outage_nor_a_bug_ends_it(
     assert [record.levelname for record in caplog.records] == [level]
 
 
+@pytest.mark.parametrize(
+    ("every_s", "pauses"),
+    [
+        (0.1, [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]),
+        (10.0, [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]),
+        (3600.0, [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]),
+    ],
+)
+def test_what_fails_is_repeated_soon_however_seldom_it_is_done(every_s: float, pauses: list[float]) -> None:
+    async def work() -> None:
+        return None
+
+    found = Background("work", work, every_s=every_s)._pauses()
+    assert [next(found) for _ in pauses] == pauses
+
+
+async def test_a_round_that_failed_is_repeated_before_the_next_one_is_due() -> None:
+    rounds: list[int] = []
+
+    async def work() -> None:
+        rounds.append(1)
+        if len(rounds) < 3:
+            raise Unavailable("PostgreSQL is away")
+
+    async with Background("work", work, every_s=3600):
+        await eventually(lambda: len(rounds) == 3)
+
+
 async def test_it_is_late_when_rounds_fail_or_hang() -> None:
     started = asyncio.Event()
 

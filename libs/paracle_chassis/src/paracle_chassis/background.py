@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Final, Self
 
@@ -14,6 +14,9 @@ from paracle_domain.errors import Unavailable
 _log = logging.getLogger(__name__)
 
 LATE_S: Final = 60.0
+_SOON_S: Final = 0.25
+_OFTEN_S: Final = 2.0
+_SELDOM_S: Final = 30.0
 
 
 class Background:
@@ -27,7 +30,8 @@ class Background:
     work
         One round. It may return the seconds until the next one; with `None` those are `every_s`.
     every_s
-        Seconds between two rounds. After one that failed it is at least a moment, rising to two seconds.
+        Seconds between two rounds. One that failed is repeated sooner, and ever less soon: what is to be done every
+        hour must not wait for one because a database was away for a moment.
     late_s
         Seconds without a good round, counted from when it was due, after which `check` fails.
     """
@@ -72,21 +76,28 @@ class Background:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        delays = outages.delays()
+        pauses = self._pauses()
         while True:
             self._woken.clear()
             try:
                 asked = await self._work()
             except Exception as error:  # noqa: BLE001  # the next round does what this one could not
                 self._tell(error)
-                pause = max(self._every_s, next(delays))
+                pause = next(pauses)
             else:
-                delays = outages.delays()
+                pauses = self._pauses()
                 pause = self._every_s if asked is None else asked
                 self._due_at = loop.time() + pause
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
+
+    def _pauses(self) -> Iterator[float]:
+        """Seconds after a round that failed, and after those that follow it."""
+        pause, longest = min(self._every_s, _SOON_S), min(max(self._every_s, _OFTEN_S), _SELDOM_S)
+        while True:
+            yield pause
+            pause = min(2 * pause, longest)
 
     def _tell(self, error: Exception) -> None:
         if outages.is_outage(error):
