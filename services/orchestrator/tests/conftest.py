@@ -162,7 +162,7 @@ class Desk:
         receipt = Receipt()
         delivery = self.command(command, receipt, **more)
         await self.service.obey([delivery])
-        await self.bulk.idle()
+        await self.bulk.beside.idle()
         return receipt
 
     def command(self, command: Command, receipt: Receipt, *, key: str = "msg-1", **more: Any) -> Delivery:

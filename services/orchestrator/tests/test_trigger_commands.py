@@ -23,7 +23,7 @@ from paracle_domain.trigger.commands import (
     ResumeTrigger,
     TriggerCounts,
 )
-from paracle_orchestrator.triggers import beside
+from paracle_orchestrator import beside
 
 ORDERS = {"topic": "orders.*"}
 

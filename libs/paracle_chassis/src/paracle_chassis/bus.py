@@ -17,7 +17,6 @@ from paracle_domain.messages import Command, Encodable, JsonObject, Message, Req
 
 CLAIM_THRESHOLD: Final = 256 * 1024
 PAYLOAD_LIMIT: Final = 64 * 1024 * 1024
-DEFAULT_IDLE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ def create_app(
             news,
             ticks,
             admissions,
-            bulk,
+            bulk.beside,
             purges,
             left_open,
             watch.triggers.beside,

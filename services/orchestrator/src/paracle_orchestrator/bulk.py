@@ -3,24 +3,22 @@
 The order is walked through the list of runs, page by page, and each run gets what it would get from an order of its
 own, caused by `{order}.{run}`. Once it is answered, every run that it found has been told, and that is committed.
 
-It stays unacked until then, beside the mailbox, so that neither other commands nor results wait for it. After a crash
-it comes again and is walked again: a run that was told already is not told twice. It means the runs that were there
-when it was given, so those that begin later are left alone however late it is carried out.
+It stays unacked until then, beside the mailbox. After a crash it comes again and is walked again: a run that was told
+already is not told twice. It means the runs that were there when it was given, so those that begin later are left alone
+however late it is carried out.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Self
+from typing import Final
 
-from paracle_chassis import outages
 from paracle_chassis.delivery import Delivery
 from paracle_domain.envelope import Context
-from paracle_domain.errors import InvalidInput, ParacleError
+from paracle_domain.errors import InvalidInput
 from paracle_domain.run.commands import (
     TERMINAL_RUN,
     CancelRun,
@@ -31,8 +29,8 @@ from paracle_domain.run.commands import (
     RunStatus,
 )
 from paracle_domain.run.inbox import Cancel, Resume, RunMessage
+from paracle_orchestrator.beside import Beside
 from paracle_orchestrator.host import Mail, RunHost
-from paracle_orchestrator.orders import refuse
 from paracle_orchestrator.ports import RunIndex
 
 PAGE: Final = 500
@@ -83,53 +81,22 @@ def is_bulk(delivery: Delivery) -> bool:
 
 
 class BulkOrders:
-    """Carries out orders to many runs, beside whatever else is done. A resource of the service."""
+    """Carries out orders to many runs; `beside` is a resource of the service."""
 
     def __init__(self, index: RunIndex, host: RunHost) -> None:
+        self.beside = Beside()
         self._index = index
         self._host = host
-        self._under_way: dict[asyncio.Task[None], Delivery] = {}
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_exc: object) -> None:
-        """What is not done comes to another replica, when it has been silent for a while."""
-        for task in self._under_way:
-            task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
 
     def take(self, delivery: Delivery) -> None:
         """Carry out `delivery`, whose settlement is no longer the mailbox's."""
-        delivery.keep()
-        task = asyncio.get_running_loop().create_task(self._carry_out(delivery), name=delivery.envelope.id)
-        self._under_way[task] = delivery
-        task.add_done_callback(lambda done: self._under_way.pop(done, None))
+        self.beside.take(delivery, lambda: self._obey(delivery))
 
-    async def idle(self) -> None:
-        """Wait until nothing is under way."""
-        while self._under_way:
-            await asyncio.wait(tuple(self._under_way))
-
-    async def _carry_out(self, delivery: Delivery) -> None:
-        try:
-            await self._obey(delivery)
-        except Exception as error:  # as in a mailbox: what was not settled comes again by itself
-            if isinstance(error, ParacleError) and not error.retryable:
-                await refuse(delivery, error)
-                await delivery.ack()
-            elif outages.is_outage(error):
-                log.warning("an order to many runs waits: %s", error)
-            else:
-                log.exception("an order to many runs broke off")
-
-    async def _obey(self, delivery: Delivery) -> None:
+    async def _obey(self, delivery: Delivery) -> RunsAccepted:
         order = _READERS[delivery.subject.rpartition(".")[2]](delivery)
         if order.command.filter == RunFilter():
             raise InvalidInput("say which runs; for all of them, give the statuses that they may have", path="filter")
-        count = await self._walk(delivery, order) if order.wanted.statuses else 0
-        await delivery.reply(RunsAccepted(count=count))
-        await delivery.ack()
+        return RunsAccepted(count=await self._walk(delivery, order) if order.wanted.statuses else 0)
 
     async def _walk(self, delivery: Delivery, order: _Order) -> int:
         """Tell every run that `order` finds; how many those are."""
@@ -145,7 +112,6 @@ class BulkOrders:
             if page.next_cursor is None:
                 return count
             cursor = page.next_cursor
-            await delivery.in_progress()
 
 
 def _left(broken: Mapping[str, Exception]) -> int:

@@ -24,10 +24,10 @@ from paracle_domain.trigger.commands import (
     TriggerView,
 )
 from paracle_domain.trigger.scope import Scope, message_scope, schedule_scope
+from paracle_orchestrator.beside import Beside
 from paracle_orchestrator.orders import refuse, run_id_for
 from paracle_orchestrator.outgoing import SOURCE
 from paracle_orchestrator.ports import Clock
-from paracle_orchestrator.triggers.beside import Beside
 from paracle_orchestrator.triggers.following import Follower
 from paracle_orchestrator.triggers.learning import calendar_of, paused_by, resumed
 from paracle_orchestrator.triggers.ports import Trigger, TriggerStore

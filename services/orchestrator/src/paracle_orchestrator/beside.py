@@ -1,4 +1,8 @@
-"""Commands that are obeyed beside their mailbox, because obeying them takes another command through it."""
+"""Commands that are obeyed beside their mailbox, so that nothing else in it waits for them.
+
+They take their time, or take another command through the same mailbox. Each stays unacked until it is done, so after a
+crash it comes again.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +36,11 @@ class Beside:
         for task in self._under_way:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def idle(self) -> None:
+        """Wait until nothing is under way."""
+        while self._under_way:
+            await asyncio.wait(tuple(self._under_way))
 
     def take(self, delivery: Delivery, work: Callable[[], Awaitable[Message]]) -> None:
         """Answer `delivery` with what `work` comes to; it is no longer the mailbox's."""
