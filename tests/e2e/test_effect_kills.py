@@ -1,8 +1,9 @@
 """`kill -9` of the agent runtime at each boundary of a tool call: no effect twice, what is in doubt is shown, all ends.
 
 A round has twenty runs under way, half of which call a tool that takes the same key again, half one that must never be
-called twice; the process dies at the boundary of the call that chance picks. `EFFECT_ROUNDS` and `EFFECT_SEED` choose
-how many rounds of each boundary the long suite plays, and which.
+called twice; the process dies at the boundary of the call that chance picks. The next round's process takes up what
+it left, while runs of its own come in, and may die before it is done with either. `EFFECT_ROUNDS` and `EFFECT_SEED`
+choose how many rounds of each boundary the long suite plays, and which.
 """
 
 from __future__ import annotations
@@ -11,67 +12,38 @@ import asyncio
 import itertools
 import os
 import random
-import re
-import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import partial
 from typing import Final
 
+import nats
 import pytest
 import yaml
-from tests.e2e import faults
+from nats.aio.msg import Msg
 from tests.e2e.desk import Desk, desk
-from tests.e2e.effects import EffectServer, Moment
-from tests.e2e.faults import Case
+from tests.e2e.effects import EffectServer
+from tests.e2e.killing import Boundary, Succession
 from tests.e2e.steps import count, tools
 from tests.e2e.world import SUMMARY, System, paracle
 
 from paracle_chassis.testing.eventually import eventually
-from paracle_chassis.testing.faults import Gap
 from paracle_domain.audit import GetAudit
 from paracle_domain.ids import new_id
 from paracle_domain.machine import EventRecord
 from paracle_domain.run.commands import ForkRun, RunStatus, RunView, StartRun
-from paracle_domain.run.orders import task_id_of
 from paracle_domain.task.effects import EffectFilter, EffectState, ListEffects
 
 ROUNDS: Final = int(os.environ.get("EFFECT_ROUNDS", "200"))
 SEED: Final = os.environ.get("EFFECT_SEED", "lighthouse")
 RUNS: Final = 20
 KINDS: Final = ("count", "count_once")
-RUNTIME: Final = "agent_runtime"
-
-
-class Boundary(StrEnum):
-    """Where in a call the process dies."""
-
-    BEFORE_INTENT = "before-intent"
-    AFTER_INTENT = "after-intent"
-    ON_THE_WAY = "on-the-way"
-    AFTER_SEND = "after-send"
-    AFTER_REPLY = "after-reply"
-    BEFORE_CONFIRM = "before-confirm"
-    AFTER_CONFIRM = "after-confirm"
-
-
-IN_THE_JOURNAL: Final = {
-    Boundary.BEFORE_INTENT: ("effect.intended", Gap.BEFORE_PUBLISH),
-    Boundary.AFTER_INTENT: ("effect.intended", Gap.BEFORE_ACK),
-    Boundary.BEFORE_CONFIRM: ("effect.confirmed", Gap.BEFORE_PUBLISH),
-    Boundary.AFTER_CONFIRM: ("effect.confirmed", Gap.BEFORE_ACK),
-}
-"""Around the statement that writes this event."""
-AT_THE_TOOL: Final = {
-    Boundary.ON_THE_WAY: Moment.ARRIVED,
-    Boundary.AFTER_SEND: Moment.DONE,
-    Boundary.AFTER_REPLY: Moment.ANSWERED,
-}
-"""When the tool's server has come so far."""
+_ENDS: Final = frozenset({"run.completed", "run.failed"})
+_TO_DIE_S: Final = 60
+_TO_END_S: Final = 180
 
 
 @dataclass(slots=True)
@@ -81,13 +53,14 @@ class Tally:
     rounds: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
     doubts: int = 0
-    slowest_s: float = 0.0
+    began: float = field(default_factory=time.monotonic)
 
     def __str__(self) -> str:
         rounds = ", ".join(f"{name} {number}" for name, number in sorted(self.rounds.items()))
         return (
-            f"kills at boundaries of tool calls, seed {SEED!r}: {rounds}; {self.calls['effects']} effects of "
-            f"{self.calls['calls']} calls, {self.doubts} in doubt and listed; the slowest {self.slowest_s:.0f} s"
+            f"kills at boundaries of tool calls, seed {SEED!r}: {rounds}; {self.calls['runs']} runs, "
+            f"{self.calls['effects']} effects of {self.calls['calls']} calls, {self.doubts} in doubt and listed; "
+            f"{(time.monotonic() - self.began) / max(1, self.rounds.total()):.1f} s a round"
         )
 
 
@@ -112,40 +85,100 @@ def counting(session_system: System) -> System:
     return session_system
 
 
-@pytest.mark.parametrize("boundary", Boundary)
-async def test_a_kill_at_any_boundary_repeats_nothing(counting: System, tally: Tally, boundary: Boundary) -> None:
-    await play(counting, tally, boundary, 1_000)
+@pytest.mark.timeout(300)
+async def test_a_kill_at_any_boundary_repeats_nothing(counting: System, tally: Tally) -> None:
+    await play(counting, tally, [Round(boundary, 1_000) for boundary in Boundary])
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(200)
-@pytest.mark.parametrize("number", range(ROUNDS))
+@pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("boundary", Boundary)
-async def test_many_kills_at_every_boundary_repeat_nothing(
-    counting: System, tally: Tally, boundary: Boundary, number: int
-) -> None:
-    await play(counting, tally, boundary, number)
+async def test_many_kills_at_every_boundary_repeat_nothing(counting: System, tally: Tally, boundary: Boundary) -> None:
+    await play(counting, tally, [Round(boundary, number) for number in range(ROUNDS)])
 
 
-async def play(system: System, tally: Tally, boundary: Boundary, number: int) -> None:
-    """One round."""
-    chosen, began = random.Random(f"{SEED} {boundary} {number}").randrange(RUNS), time.monotonic()
-    name = f"{boundary}-{number}-{time.time_ns()}"
-    runs = {f"{name}-{index}": new_id("run") for index in range(RUNS)}
-    victim = f"{name}-{chosen}"
-    async with desk(system.stack.nats_url) as at, asyncio.timeout(150):
-        with killer(system, boundary, victim, runs[victim]) as dead:
-            orders = zip(runs.items(), itertools.cycle(KINDS), strict=False)
-            await asyncio.gather(*(_start(at, *one, tool) for one, tool in orders))
-            await eventually(dead, within_s=60)
-        for run, run_id in runs.items():
-            await _check(at, system.effects, tally, run, await eventually(partial(_ended, at, run_id), within_s=90))
-    tally.rounds[boundary] += 1
-    tally.slowest_s = max(tally.slowest_s, time.monotonic() - began)
+class Round:
+    """Runs under way at once: their ids, by the names that the tool's server knows them by."""
+
+    def __init__(self, boundary: Boundary, number: int) -> None:
+        self.boundary = boundary
+        self.name = f"{boundary}-{number}-{time.time_ns()}"
+        self.runs = {f"{self.name}-{index}": new_id("run") for index in range(RUNS)}
+        chance = random.Random(f"{SEED} {boundary} {number}")
+        self.victim = f"{self.name}-{chance.randrange(RUNS)}"
+
+
+class Ends:
+    """Which runs have ended, as their events say."""
+
+    def __init__(self) -> None:
+        self._of: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    async def saw(self, message: Msg) -> None:
+        told = EventRecord.model_validate_json(message.data).each()
+        for event in told:
+            if event.type in _ENDS:
+                self._of[event.id].set()
+
+    async def of(self, run_id: str) -> None:
+        await self._of[run_id].wait()
+
+
+@asynccontextmanager
+async def ends(system: System) -> AsyncIterator[Ends]:
+    """From here on."""
+    watcher, found = await nats.connect(system.stack.nats_url), Ends()
+    try:
+        await watcher.subscribe("paracle.v1.default.evt.run.*.*", cb=found.saw)
+        await watcher.flush()
+        yield found
+    finally:
+        await watcher.close()
+
+
+async def play(system: System, tally: Tally, rounds: Sequence[Round]) -> None:
+    """Round after round, each looked at once all its runs have ended."""
+    async with desk(system.stack.nats_url) as at, ends(system) as ended, asyncio.TaskGroup() as checks:
+        with Succession.of(system) as runtimes:
+            for one in rounds:
+                with runtimes.doomed(one.boundary, one.victim, one.runs[one.victim]) as dead:
+                    orders = zip(one.runs.items(), itertools.cycle(KINDS), strict=False)
+                    await asyncio.gather(*(_start(at, *order, tool) for order, tool in orders))
+                    await eventually(dead, within_s=_TO_DIE_S)
+                checks.create_task(_check_all(at, system.effects, tally, one, ended))
 
 
 async def _start(at: Desk, run: str, run_id: str, tool: str) -> None:
     await at.order(StartRun(workflow=f"kill-{tool}", run_id=run_id, input={"run": run}))
+
+
+async def _check_all(at: Desk, world: EffectServer, tally: Tally, one: Round, ended: Ends) -> None:
+    async with asyncio.timeout(_TO_END_S):
+        for run, run_id in one.runs.items():
+            await ended.of(run_id)
+            await _check(at, world, tally, run, await at.get_run(run_id))
+    tally.rounds[one.boundary] += 1
+
+
+async def _check(at: Desk, world: EffectServer, tally: Tally, name: str, view: RunView) -> None:
+    """What the world saw of the run is what its end and the ledger say."""
+    calls = world.calls(name)
+    keys = {call.key for call in calls}
+    page = await at.ask(ListEffects(filter=EffectFilter(run_id=view.run.run_id)))
+    [effect] = page.effects
+    assert keys <= {effect.key}, f"{name}: the tool was called under several keys: {keys}"
+    doubtful = await at.ask(ListEffects(filter=EffectFilter(run_id=view.run.run_id, state=EffectState.IN_DOUBT)))
+    if view.run.status is RunStatus.COMPLETED:
+        assert (len(keys), effect.state, doubtful.effects) == (1, EffectState.CONFIRMED, ()), name
+    else:
+        assert view.run.workflow == "kill-count_once", f"{name}: only what must not be repeated may be left undone"
+        assert view.error is not None
+        assert view.error.code == "effect_in_doubt", (name, view.error)
+        assert doubtful.effects == (effect,), name
+        tally.doubts += 1
+    if view.run.workflow == "kill-count_once":
+        assert len(calls) <= 1, f"{name}: what must not be repeated was repeated"
+    tally.calls += Counter(runs=1, effects=len(keys), calls=len(calls))
 
 
 async def _ended(at: Desk, run_id: str) -> RunView | None:
@@ -153,57 +186,11 @@ async def _ended(at: Desk, run_id: str) -> RunView | None:
     return view if view.run.status.terminal else None
 
 
-async def _check(at: Desk, world: EffectServer, tally: Tally, name: str, view: RunView | None) -> None:
-    """What the world saw of the run is what its end and the ledger say."""
-    assert view is not None
-    calls = world.calls(name)
-    keys = {call.key for call in calls}
-    page = await at.ask(ListEffects(filter=EffectFilter(run_id=view.run.run_id)))
-    [effect] = page.effects
-    assert keys <= {effect.key}, f"the tool was called under several keys: {keys}"
-    doubtful = await at.ask(ListEffects(filter=EffectFilter(run_id=view.run.run_id, state=EffectState.IN_DOUBT)))
-    if view.run.status is RunStatus.COMPLETED:
-        assert (len(keys), effect.state, doubtful.effects) == (1, EffectState.CONFIRMED, ())
-    else:
-        assert view.run.workflow == "kill-count_once", "only what must not be repeated may be left undone"
-        assert view.error is not None
-        assert view.error.code == "effect_in_doubt"
-        assert doubtful.effects == (effect,)
-        tally.doubts += 1
-    if view.run.workflow == "kill-count_once":
-        assert len(calls) <= 1, "what must not be repeated was repeated"
-    tally.calls += Counter(effects=len(keys), calls=len(calls))
-
-
-type Dead = Callable[[], bool]
-
-
-@contextmanager
-def killer(system: System, boundary: Boundary, run: str, run_id: str) -> Iterator[Dead]:
-    """Lets the runtime die when the call of `run` comes to `boundary`; afterwards an ordinary one is there again."""
-    if boundary in IN_THE_JOURNAL:
-        event, gap = IN_THE_JOURNAL[boundary]
-        match = rf"^sql .*insert into task_history.*{task_id_of(run_id, 'one', 1)}.*{re.escape(event)}"
-        with faults.killed(system, Case("boundary", match, (), service=RUNTIME), gap) as doomed:
-            yield lambda: not doomed.alive
-        return
-    pid = system.stack.pid(RUNTIME)
-    assert pid is not None
-
-    def strike(called: str) -> None:
-        if called == run:
-            os.kill(pid, signal.SIGKILL)
-
-    with system.effects.watched(AT_THE_TOOL[boundary], strike):
-        yield lambda: system.stack.pid(RUNTIME) != pid
-    system.stack.start(RUNTIME)
-
-
 @pytest.mark.parametrize("outcome", ["done", "not-done"])
 async def test_a_fork_goes_by_what_somebody_found_out(counting: System, outcome: str) -> None:
     run, run_id = f"{outcome}-{time.time_ns()}", new_id("run")
     async with desk(counting.stack.nats_url) as at:
-        with killer(counting, Boundary.AFTER_SEND, run, run_id) as dead:
+        with Succession.of(counting) as runtimes, runtimes.doomed(Boundary.AFTER_SEND, run, run_id) as dead:
             await _start(at, run, run_id, "count_once")
             await eventually(dead)
         await eventually(partial(_ended, at, run_id), within_s=90)

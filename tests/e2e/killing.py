@@ -1,0 +1,116 @@
+"""One agent runtime after the other, each killed at a chosen boundary of a chosen tool call."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Final, Self
+
+from tests.e2e.effects import Moment
+from tests.e2e.world import System
+
+from paracle_chassis.testing.faults import Gap
+from paracle_chassis.testing.nursery import ORDER, Order
+from paracle_client.stack import SERVICES
+from paracle_domain.run.orders import task_id_of
+from paracle_embedded import ProcessRef, free_port
+
+_RUNTIME: Final = next(one for one in SERVICES if one.name == "agent_runtime")
+
+
+class Boundary(StrEnum):
+    """Where in a call the process dies."""
+
+    BEFORE_INTENT = "before-intent"
+    AFTER_INTENT = "after-intent"
+    ON_THE_WAY = "on-the-way"
+    AFTER_SEND = "after-send"
+    AFTER_REPLY = "after-reply"
+    BEFORE_CONFIRM = "before-confirm"
+    AFTER_CONFIRM = "after-confirm"
+
+
+_IN_THE_JOURNAL: Final = {
+    Boundary.BEFORE_INTENT: ("effect.intended", Gap.BEFORE_PUBLISH),
+    Boundary.AFTER_INTENT: ("effect.intended", Gap.BEFORE_ACK),
+    Boundary.BEFORE_CONFIRM: ("effect.confirmed", Gap.BEFORE_PUBLISH),
+    Boundary.AFTER_CONFIRM: ("effect.confirmed", Gap.BEFORE_ACK),
+}
+"""Around the statement that writes this event."""
+_AT_THE_TOOL: Final = {
+    Boundary.ON_THE_WAY: Moment.ARRIVED,
+    Boundary.AFTER_SEND: Moment.DONE,
+    Boundary.AFTER_REPLY: Moment.ANSWERED,
+}
+"""When the tool's server has come so far."""
+
+type Dead = Callable[[], bool]
+
+
+class Succession:
+    """Runtimes in the place of the stack's own: each is there until it dies, and the next takes up what it left."""
+
+    def __init__(self, system: System, nursery: subprocess.Popen[str]) -> None:
+        self._system = system
+        self._nursery = nursery
+        self._newest: ProcessRef | None = None
+
+    @classmethod
+    @contextmanager
+    def of(cls, system: System) -> Iterator[Self]:
+        """Afterwards an ordinary runtime is there again."""
+        stack = system.stack
+        stack.kill(_RUNTIME.name)
+        with (stack.root / "logs" / "doomed.log").open("ab") as log:
+            nursery = subprocess.Popen(
+                [sys.executable, "-m", "paracle_chassis.testing.nursery", _RUNTIME.package],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=stack.env(_RUNTIME, free_port()),
+                cwd=stack.root,
+                text=True,
+            )
+        found = cls(system, nursery)
+        try:
+            with nursery:
+                yield found
+        finally:
+            found.end()
+            stack.start(_RUNTIME.name)
+
+    def end(self) -> None:
+        """Kill the newest, if it is still there."""
+        if self._newest is not None:
+            self._newest.kill_tree()
+
+    @contextmanager
+    def doomed(self, boundary: Boundary, run: str, run_id: str) -> Iterator[Dead]:
+        """One that dies when the call of `run`'s step `one` comes to `boundary`; whether it has."""
+        if boundary in _IN_THE_JOURNAL:
+            event, gap = _IN_THE_JOURNAL[boundary]
+            match = rf"^sql .*insert into task_history.*{task_id_of(run_id, 'one', 1)}.*{re.escape(event)}"
+            yield self._born(gap, match)
+            return
+        dead = self._born()
+        with self._system.effects.watched(_AT_THE_TOOL[boundary], lambda called: self._strike(called == run)):
+            yield dead
+
+    def _strike(self, now: bool) -> None:
+        if now and self._newest is not None:
+            self._newest.send(signal.SIGKILL)
+
+    def _born(self, gap: Gap = Gap.BEFORE_PUBLISH, match: str = "(?!)") -> Dead:
+        assert self._nursery.stdin is not None
+        assert self._nursery.stdout is not None
+        order = Order(self._system.stack.env(_RUNTIME, free_port()), gap, match)
+        self._nursery.stdin.write(ORDER.dump_json(order).decode() + "\n")
+        self._nursery.stdin.flush()
+        born = ProcessRef.of(int(self._nursery.stdout.readline()))
+        self._newest = born
+        return lambda: not born.alive
