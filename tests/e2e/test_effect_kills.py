@@ -2,8 +2,8 @@
 
 A round has twenty runs under way, half of which call a tool that takes the same key again, half one that must never be
 called twice; the process dies at the boundary of the call that chance picks. The next round's process takes up what
-it left, while runs of its own come in, and may die before it is done with either. `EFFECT_ROUNDS` and `EFFECT_SEED`
-choose how many rounds of each boundary the long suite plays, and which.
+it left, while runs of its own come in, and may die before it is done with either. `EFFECT_ROUNDS` says how many rounds
+of each boundary the long suite plays, `EFFECT_FIRST` and `EFFECT_SEED` which.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from paracle_domain.run.commands import ForkRun, RunStatus, RunView, StartRun
 from paracle_domain.task.effects import EffectFilter, EffectState, ListEffects
 
 ROUNDS: Final = int(os.environ.get("EFFECT_ROUNDS", "200"))
+FIRST: Final = int(os.environ.get("EFFECT_FIRST", "0"))
 SEED: Final = os.environ.get("EFFECT_SEED", "lighthouse")
 RUNS: Final = 20
 KINDS: Final = ("count", "count_once")
@@ -58,7 +59,7 @@ class Tally:
     def __str__(self) -> str:
         rounds = ", ".join(f"{name} {number}" for name, number in sorted(self.rounds.items()))
         return (
-            f"kills at boundaries of tool calls, seed {SEED!r}: {rounds}; {self.calls['runs']} runs, "
+            f"kills at boundaries of tool calls, seed {SEED!r}, rounds from {FIRST} on: {rounds}; {self.calls['runs']} runs, "
             f"{self.calls['effects']} effects of {self.calls['calls']} calls, {self.doubts} in doubt and listed; "
             f"{(time.monotonic() - self.began) / max(1, self.rounds.total()):.1f} s a round"
         )
@@ -94,7 +95,7 @@ async def test_a_kill_at_any_boundary_repeats_nothing(counting: System, tally: T
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("boundary", Boundary)
 async def test_many_kills_at_every_boundary_repeat_nothing(counting: System, tally: Tally, boundary: Boundary) -> None:
-    await play(counting, tally, [Round(boundary, number) for number in range(ROUNDS)])
+    await play(counting, tally, [Round(boundary, number) for number in range(FIRST, FIRST + ROUNDS)])
 
 
 class Round:
