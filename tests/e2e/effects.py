@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Self, override
+from urllib.parse import parse_qs, urlsplit
 
 HEADER = "Idempotency-Key"
 
@@ -110,12 +111,18 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {"done": step})
         self._reached(Moment.ANSWERED, run)
 
+    def do_GET(self) -> None:
+        """Look for the call that has the key of this one."""
+        run = parse_qs(urlsplit(self.path).query)["run"][0]
+        found = [call for call in self.calls.get(run, ()) if call.key == self.headers.get(HEADER)]
+        self._answer(200, {"seen": bool(found), "step": found[0].step if found else ""})
+
     def _reached(self, moment: Moment, run: str) -> None:
         watcher = self.watchers.get(moment)
         if watcher is not None:
             watcher(run)
 
-    def _answer(self, status: int, value: dict[str, str]) -> None:
+    def _answer(self, status: int, value: dict[str, Any]) -> None:
         answer = json.dumps(value).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -66,7 +66,7 @@ def slow_triage() -> str:
     return yaml.safe_dump_all(documents)
 
 
-def counting_tool(name: str, effect: str, port: int) -> dict[str, Any]:
+def counting_tool(name: str, effect: str, port: int, **more: Any) -> dict[str, Any]:
     texts = {"run": {"type": "string"}, "step": {"type": "string"}, "busy": {"type": "integer"}}
     return {
         "kind": "Tool",
@@ -77,6 +77,7 @@ def counting_tool(name: str, effect: str, port: int) -> dict[str, Any]:
             "backend": {"type": "http", "url": f"http://127.0.0.1:{port}/effects"},
             "permissions": {"hosts": [f"127.0.0.1:{port}"], "private_networks": True},
             "effect": effect,
+            **more,
         },
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from tests.e2e.load import counting_tool
 
@@ -40,6 +40,8 @@ def tools(effects_port: int) -> list[dict[str, Any]]:
     return [
         counting_tool("count", "idempotent", effects_port),
         counting_tool("count_once", "at_most_once", effects_port),
+        counting_tool("count_probed", "at_most_once", effects_port, probe=_PROBE),
+        _look_up(effects_port),
         _builtin("doze", "sleep", "Take so many seconds."),
         _builtin("calculate", "calculate", "Work out an expression."),
         {
@@ -51,6 +53,28 @@ def tools(effects_port: int) -> list[dict[str, Any]]:
             },
         },
     ]
+
+
+_PROBE: Final = {
+    "tool": "look_up",
+    "outcome": "{{ 'done' if output.seen else 'not_done' }}",
+    "output": {"done": "{{ output.step }}"},
+    "settle_s": 1,
+}
+
+
+def _look_up(port: int) -> dict[str, Any]:
+    """What the counter knows of the call that came with the idempotency key of this one."""
+    return {
+        "kind": "Tool",
+        "metadata": {"name": "look_up"},
+        "spec": {
+            "description": "Look whether a step of a run was counted.",
+            "input": {"type": "object", "required": ["run"], "properties": {"run": {"type": "string"}}},
+            "backend": {"type": "http", "method": "GET", "url": f"http://127.0.0.1:{port}/effects"},
+            "permissions": {"hosts": [f"127.0.0.1:{port}"], "private_networks": True},
+        },
+    }
 
 
 def _builtin(name: str, function: str, description: str) -> dict[str, Any]:

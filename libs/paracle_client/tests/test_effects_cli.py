@@ -73,6 +73,24 @@ def test_an_effect_is_shown_with_what_was_found_out(paracle: Callable[..., Any],
     assert json.loads(paracle("effects", "show", one.key, "-o", "json").out)["resolution"]["outcome"] == "done"
 
 
+def test_what_is_being_probed_says_so(paracle: Callable[..., Any], api: Any, make: Any) -> None:
+    asked = {"tool": "find", "tried": 2, "outcome": "unknown", "reason": "it is\x1b[2J away", "open": True}
+    one = make.effect(probe=asked, called=make.effect().key)
+    fresh = make.effect(probe={"tool": "find", "tried": 0, "open": True})
+    over = make.effect(state="confirmed", probe={"tool": "find", "tried": 1, "outcome": "done", "open": False})
+    api.on("GET /v1/effects", EffectPage(effects=(one, over)))
+    shown = paracle("effects", "ls").out
+    assert shown.count("in_doubt, probed") == 1
+    api.on(f"GET /v1/effects/{one.key}", one, fresh, over)
+    shown = paracle("effects", "show", one.key).out
+    assert f"called as {one.called}" in shown
+    assert "find: unknown, asked 2 times (it is" in shown
+    assert "; it is asked again" in shown
+    assert "\x1b" not in shown
+    assert "find: not asked yet\n" in paracle("effects", "show", one.key).out
+    assert "find: done, asked 1 times\n" in paracle("effects", "show", one.key).out
+
+
 def test_an_effect_is_resolved(paracle: Callable[..., Any], api: Any, make: Any, tmp_path: Path) -> None:
     one = make.effect()
     api.on(f"POST /v1/effects/{one.key}/resolution", one)

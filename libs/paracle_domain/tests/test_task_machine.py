@@ -33,13 +33,16 @@ RUN = "run_01JTQ000000000000000000000"
 TASK = "task_01JTQ000000000000000000001"
 
 
-def tool(name: str, effect: str = "none") -> PlannedTool:
+def tool(name: str, effect: str = "none", **more: Any) -> PlannedTool:
     backend = {"type": "builtin", "function": "noop"}
-    spec = ToolSpec.model_validate({"description": f"does {name}", "backend": backend, "effect": effect})
+    spec = ToolSpec.model_validate({"description": f"does {name}", "backend": backend, "effect": effect, **more})
     return PlannedTool(name=name, revision=3, spec=spec)
 
 
 TOOLS = {t.name: t for t in (tool("look"), tool("save", "idempotent"), tool("pay", "at_most_once"))}
+ASKING = {"type": "object", "properties": {"n": {}, "idempotency_key": {"type": "string"}}}
+PROBED = {t.name: t for t in (tool("wire", "at_most_once", probe={"tool": "trace"}), tool("trace", input=ASKING))}
+"""A tool with a probe, for agents that name it."""
 
 
 def plan(agent: dict[str, Any] | None = None) -> Plan:
@@ -48,7 +51,7 @@ def plan(agent: dict[str, Any] | None = None) -> Plan:
     return Plan.pin(
         PlannedWorkflow(name="w", revision=1, spec=workflow),
         {"helper": PlannedAgent(name="helper", revision=7, spec=spec)},
-        TOOLS,
+        {**TOOLS, **PROBED},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +21,7 @@ from paracle_domain.run.commands import ApprovalStatus, ApprovalView
 from paracle_domain.run.deciding import asked
 from paracle_domain.task import events as ev
 from paracle_domain.task import inputs as told
-from paracle_domain.task.directives import AskAgent, AskPeople, CallModel, InvokeTool
+from paracle_domain.task.directives import AskAgent, AskPeople, CallModel, InvokeTool, ProbeEffect
 from paracle_domain.task.machine import decide
 from paracle_domain.task.messages import TaskResult, TaskStatus
 from paracle_domain.task.state import Job, TaskState, evolve
@@ -37,14 +38,15 @@ SHAPES: list[dict[str, Any]] = [
     {"limits": {"turns": 3, "tool_calls": 4}},
     {"limits": {"turns": 9, "tool_calls": 9, "tokens": 300, "cost_usd": 1}},
     {"compaction": {"above_tokens": 100, "keep_last": 1}},
+    {"tools": ["look", "pay", "wire"]},
     {"approvals": {"pay": {}, "look": {"when": "arguments.n", "on_rejection": "fail"}}},
 ]
-TARGETS: list[dict[str, Any]] = [{}, *({"target_kind": "tool", "target": t} for t in ("look", "save", "pay"))]
+TARGETS: list[dict[str, Any]] = [{}, *({"target_kind": "tool", "target": t} for t in ("look", "save", "pay", "wire"))]
 
 calls = st.builds(
     ToolCallPart,
     id=st.sampled_from(["a", "b"]),
-    name=st.sampled_from(["look", "save", "pay", "ghost", "ask_writer", "ask_helper", "hand_to_writer"]),
+    name=st.sampled_from(["look", "save", "pay", "wire", "ghost", "ask_writer", "ask_helper", "hand_to_writer"]),
     arguments=st.sampled_from([{}, {"n": 1}, {"n": None}]),
     invalid=st.sampled_from([None, None, "[1"]),
 )
@@ -59,7 +61,7 @@ failure = st.builds(
 )
 findings = st.sampled_from([(), (Finding(path="a", message="b"),)])
 seconds = st.integers(min_value=0, max_value=900)
-KINDS = "accept reply reply model_failed ok failed delegate people checked cancel deadline resume"
+KINDS = "accept reply reply model_failed ok failed probed probed delegate people checked cancel deadline resume"
 kinds = st.sampled_from(KINDS.split())
 
 
@@ -121,6 +123,10 @@ def inputs(draw: st.DrawFn, state: TaskState) -> told.TaskInput:
             return told.ToolSucceeded(at, call, draw(st.sampled_from(results)), 0.1)
         case "failed":
             return told.ToolFailed(at, call, draw(failure), 0.1, draw(st.sampled_from(list(told.Outcome))))
+        case "probed":
+            doubts = [(c.id, c.doubt.tried) for c in state.calls if c.doubt is not None]
+            probed, tried = draw(st.sampled_from(doubts or [(call, 0)]))
+            return told.Probed(at, probed, tried, draw(st.sampled_from(list(told.Outcome))), 0.1)
         case "delegate":
             return told.DelegateEnded(at, call, draw(delegate_results(state, call)), 0.1)
         case "people":
@@ -151,7 +157,7 @@ def test_replay_equals_live_and_terminal_states_absorb(data: st.DataObject, agen
         if not isinstance(message, told.Resume):
             keys += [wish.key for wish in decision.directives if isinstance(wish, InvokeTool) and wish.key]
         if state.status.terminal:
-            begins = [w for w in decision.directives if isinstance(w, CallModel | InvokeTool | AskAgent)]
+            begins = [w for w in decision.directives if isinstance(w, CallModel | InvokeTool | ProbeEffect | AskAgent)]
             assert begins == [], "nothing begins once the task has ended"
         assert {repr(w) for w in decision.directives} <= {repr(w) for w in wishes(state)}
         again = decide(state, message)
@@ -164,8 +170,22 @@ def test_replay_equals_live_and_terminal_states_absorb(data: st.DataObject, agen
     released = {e.call_id for e in history if isinstance(e, ev.CallReleased) and e.verdict is ApprovalStatus.APPROVED}
     held = {e.call_id for e in history if isinstance(e, ev.CallHeld)}
     assert {e.call_id for e in history if isinstance(e, ev.EffectSent)} & held <= released, "nothing unapproved is sent"
-    doubtful = [e.key for e in history if isinstance(e, ev.EffectInDoubt) and state.effect(e.tool) == "at_most_once"]
-    assert all(keys.count(key) == 1 for key in doubtful)
+    _check_effects(state, history, keys)
+
+
+def _check_effects(state: TaskState, history: list[ev.TaskEvent], keys: list[str]) -> None:
+    """What is in doubt is sent again only if a probe said, once it had settled, that it was not done."""
+    doubtful = {e.key for e in history if isinstance(e, ev.EffectInDoubt) and state.effect(e.tool) == "at_most_once"}
+    probed = [e for e in history if isinstance(e, ev.EffectProbed) and e.retry_at is None]
+    undone = Counter(e.key for e in probed if e.outcome == "not_done")
+    sendings = Counter(e.key for e in history if isinstance(e, ev.EffectSent))
+    assert all(keys.count(key) == sendings[key] <= 1 + undone[key] for key in doubtful)
+    if state.status.terminal:
+        settled = {e.key for e in history if isinstance(e, ev.EffectConfirmed | ev.EffectFailed)}
+        once = {e.key for e in history if isinstance(e, ev.EffectIntended) and e.effect == "at_most_once"}
+        sent = {e.key for e in history if isinstance(e, ev.EffectSent)}
+        assert once & sent <= settled | doubtful, "what was sent is known to be done or not, or it is in doubt"
+        assert not [call for call in state.calls if call.doubt], "nothing is probed once the task has ended"
 
 
 def _check_limits(state: TaskState) -> None:

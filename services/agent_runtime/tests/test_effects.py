@@ -134,6 +134,16 @@ async def test_only_what_is_in_doubt_is_resolved_and_calling_again_makes_that_vo
     assert (view.state, view.resolution, view.resolved) == (EffectState.IN_DOUBT, None, 1)
 
 
+async def test_what_is_being_probed_is_resolved_only_once_that_is_over(effects: Effects):
+    probe = {"tool": "find", "tried": 1, "outcome": "unknown", "reason": "away\x00", "open": True}
+    asked = entry(state="in_doubt", seq=3, probe=probe, called=entry(1).view.key)
+    await effects.enter([("acme", asked)])
+    assert await effects.get("acme", asked.view.key) == asked.view
+    assert not await effects.resolve("acme", asked.view.key, FOUND)
+    await effects.enter([("acme", entry(state="in_doubt", seq=4, probe={**probe, "open": False}))])
+    assert await effects.resolve("acme", asked.view.key, FOUND)
+
+
 @pytest.mark.connected
 @pytest.mark.parametrize("cursor", ["x", "eA==", "w7w=", "MjAyNi0wMS0wMSBydW5fMQ=="])
 async def test_a_cursor_is_taken_as_it_is(in_postgres: Effects, cursor: str):

@@ -434,6 +434,64 @@ spec:
 """
 
 
+PROBED = """apiVersion: paracle/v1
+kind: Tool
+metadata: {name: wire}
+spec:
+  description: pays
+  backend: {type: builtin, function: noop}
+  effect: at_most_once
+  probe: {tool: trace, outcome: "{{ 'done' if output.paid else 'not_done' }}", output: {id: "{{ output.id }}"}}
+"""
+TRACE = """apiVersion: paracle/v1
+kind: Tool
+metadata: {name: trace}
+spec:
+  description: looks
+  backend: {type: builtin, function: noop}
+"""
+PAYER = """apiVersion: paracle/v1
+kind: Agent
+metadata: {name: payer}
+spec:
+  tools: [wire]
+"""
+
+
+async def test_a_plan_holds_the_probes_of_its_tools(registry: RegistryService) -> None:
+    await apply(registry, together(PROBED, TRACE, PAYER))
+    plan = (await registry.resolve_plan(ResolvePlan(agent="payer"), CALL)).plan
+    assert plan
+    assert sorted(plan.tools) == ["trace", "wire"]
+    assert plan.agents["payer"].spec.tools == ("wire",)
+    applied = await apply(registry, TRACE.replace("looks", "looks well"))
+    assert sorted(item.name for item in applied.results[0].touches) == ["payer", "wire"]
+    again = (await registry.resolve_plan(ResolvePlan(agent="payer"), CALL)).plan
+    assert again
+    assert again.digest != plan.digest
+
+
+async def test_probes_that_cannot_be(registry: RegistryService) -> None:
+    await apply(registry, together(TRACE, GUARDED))
+    assert await refusals(registry, PROBED.replace("trace", "trac")) == [
+        ("t.yaml#1 spec.probe.tool", "there is no tool 'trac'; did you mean 'trace'?")
+    ]
+    [(path, why)] = await refusals(registry, PROBED.replace("trace", "pay"))
+    assert (path, why) == (
+        "t.yaml#1 spec.probe.tool",
+        "tool 'pay': a probe is called without asking anybody, so it can have no approval",
+    )
+    wrong = PROBED.replace("output.paid", "outpt.paid").replace("output.id", "out.id")
+    assert [path for path, _ in await refusals(registry, wrong)] == [
+        "t.yaml#1 spec.probe.outcome",
+        "t.yaml#1 spec.probe.output.id",
+    ]
+    await apply(registry, PROBED)
+    [(path, why)] = await refusals(registry, TRACE + "  effect: idempotent\n")
+    assert path == "Tool/wire spec.probe.tool"
+    assert "its effect must be none, not idempotent" in why
+
+
 async def test_approvals_of_tools_are_checked(registry: RegistryService) -> None:
     await apply(registry, together(GUARDED, CAREFUL))
     assert [path for path, _ in await refusals(registry, GUARDED.replace("arguments.amount", "argument.amount"))] == [

@@ -37,6 +37,7 @@ from paracle_domain.task.directives import (
     CallModel,
     CheckOutput,
     InvokeTool,
+    ProbeEffect,
     ReportResult,
     TaskDirective,
 )
@@ -45,6 +46,7 @@ from paracle_domain.task.ledger import Entry, entries
 from paracle_domain.task.machine import decide
 from paracle_domain.task.messages import Task, TaskResult
 from paracle_domain.task.output import Progress, SummaryProgress, ToolProgress
+from paracle_domain.task.probes import probe_arguments
 from paracle_domain.task.state import Job, TaskState, evolve
 from paracle_domain.task.story import result_of
 from paracle_domain.tool.spec import Effect
@@ -166,7 +168,7 @@ class TaskActor:
     @property
     def interruptible(self) -> bool:
         """Whether stopping now leaves no effect in doubt."""
-        return not any(call.key for call in self.state.open_calls) and all(
+        return not any(call.key and call.doubt is None for call in self.state.open_calls) and all(
             delegate.interruptible for delegate in self._delegates.values()
         )
 
@@ -256,6 +258,8 @@ class TaskActor:
                 self._start(self._call_model(directive), directive.call_id)
             case InvokeTool():
                 self._start(self._invoke_tool(directive), directive.call_id)
+            case ProbeEffect():
+                self._start(self._probe_effect(directive), directive.call_id)
             case AskAgent():
                 self._start(self._ask_agent(directive), directive.call_id)
             case AskPeople():
@@ -319,6 +323,24 @@ class TaskActor:
         if end.error is None:
             return told.ToolSucceeded(at, directive.call_id, end.output, end.duration_s)
         return told.ToolFailed(at, directive.call_id, end.error, end.duration_s, end.outcome)
+
+    async def _probe_effect(self, directive: ProbeEffect) -> told.TaskInput:
+        if directive.not_before is not None:
+            await asyncio.sleep(self._seconds_to(directive.not_before))
+        probe = self._job.probes[directive.tool]
+        asked = probe_arguments(probe.spec, directive.arguments, directive.key)
+        end = await self._shop.toolbox.call(probe, asked, Caller(self._job.task, self._context), key=directive.key)
+        answer, error = self._checks.probed(directive, end)
+        return told.Probed(
+            self._shop.clock(),
+            directive.call_id,
+            directive.tried,
+            answer.outcome,
+            end.duration_s,
+            answer.output,
+            error,
+            answer.reason,
+        )
 
     async def _say(self, progress: Progress) -> None:
         """Tell whoever watches a step's agent; a tool that is a step of its own has nobody who would."""

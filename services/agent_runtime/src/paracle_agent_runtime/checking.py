@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from pydantic import JsonValue
 
 from paracle_agent_runtime.schemas import Schemas, parse_answer
-from paracle_domain.errors import Finding, SpecInvalid
+from paracle_agent_runtime.tools.toolbox import ToolEnd
+from paracle_domain.errors import ErrorInfo, Finding, OutputInvalid, SpecInvalid
 from paracle_domain.inference.response import Completion
 from paracle_domain.messages import JsonObject
+from paracle_domain.task.directives import ProbeEffect
+from paracle_domain.task.inputs import Outcome
+from paracle_domain.task.probes import Answer, read_answer
 from paracle_domain.task.state import Job
 
 
@@ -51,6 +55,19 @@ class Checks:
         if not problems and agent is not None and agent.spec.output is not None:
             problems = self._problems(agent.name, "agent output", agent.spec.output, value, "output")
         return value, problems
+
+    def probed(self, directive: ProbeEffect, end: ToolEnd) -> tuple[Answer, ErrorInfo | None]:
+        """What a probe that ended so found, and what is wrong with the output that it says a call gave."""
+        tool = self._job.tools[directive.tool]
+        assert tool.spec.probe is not None
+        if end.error is not None:
+            return Answer(Outcome.UNKNOWN, reason=f"{tool.spec.probe.tool}: {end.error.message}"), None
+        answer = read_answer(tool.spec.probe, directive.arguments, end.output)
+        if answer.outcome is not Outcome.DONE:
+            return answer, None
+        problems = self._problems(tool.name, "output", tool.spec.output, answer.output, "output")
+        what = f"what tool {tool.name!r} gave, says its probe, is not what its schema allows"
+        return answer, OutputInvalid.many(what, problems).to_info() if problems else None
 
     def _problems(self, name: str, place: str, schema: JsonObject, value: JsonValue, root: str) -> tuple[Finding, ...]:
         """How `value` breaks `schema`; nothing fits a schema that is none."""

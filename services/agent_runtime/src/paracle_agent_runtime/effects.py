@@ -111,6 +111,8 @@ class EffectDesk:
         )
         changed = await self._effects.resolve(context.tenant, command.key, found)
         view = await self._found(context.tenant, command.key)
+        if not changed and view.probe is not None and view.probe.open:
+            raise Conflict(f"effect {command.key} is being probed by {view.probe.tool}; wait for it, or cancel the run")
         if not changed and not _says(view, found):
             raise Conflict(f"effect {command.key} is {view.state}, not in doubt, so there is nothing to resolve")
         await self._bus.publish([record_message(_record(view, found), context)])

@@ -117,7 +117,7 @@ class Effects(Protocol):
         ...
 
     async def resolve(self, tenant: str, key: str, resolution: Resolution) -> bool:
-        """Keep what somebody found out; false if it is not in doubt."""
+        """Keep what somebody found out; false if it is not in doubt, or still being probed."""
         ...
 
     async def resolutions(self, tenant: str, keys: Collection[str]) -> Mapping[str, Resolution]:

@@ -33,18 +33,20 @@ select count(*) from gone
 -- name: enter_effects
 -- A later attempt knows better than an earlier one. What people found out is void once the tool is called again.
 insert into effects as e (tenant, key, run_id, step, attempt, task_id, call_id, seq, sent, scope, tool, revision, effect,
-                          arguments_digest, state, reason, intended_at, changed_at)
+                          arguments_digest, state, reason, called, probe, probing, intended_at, changed_at)
 select g.tenant, g.key, g.run_id, g.step, g.attempt, g.task_id, g.call_id, g.seq, g.sent, g.scope, g.tool, g.revision,
-       g.effect, g.arguments_digest, g.state, g.reason::json, g.at, g.at
+       g.effect, g.arguments_digest, g.state, g.reason::json, g.called, g.probe::json, g.probing,
+       g.at, g.at
   from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[], $8::int[],
               $9::boolean[], $10::text[], $11::text[], $12::int[], $13::text[], $14::text[], $15::text[], $16::text[],
-              $17::timestamptz[])
+              $17::text[], $18::text[], $19::boolean[], $20::timestamptz[])
        as g(tenant, key, run_id, step, attempt, task_id, call_id, seq, sent, scope, tool, revision, effect,
-            arguments_digest, state, reason, at)
+            arguments_digest, state, reason, called, probe, probing, at)
  order by g.tenant, g.key
     on conflict (tenant, key) do update
    set attempt = excluded.attempt, task_id = excluded.task_id, call_id = excluded.call_id, seq = excluded.seq,
-       sent = excluded.sent, revision = excluded.revision, reason = excluded.reason, changed_at = excluded.changed_at,
+       sent = excluded.sent, revision = excluded.revision, reason = excluded.reason, called = excluded.called,
+       probe = excluded.probe, probing = excluded.probing, changed_at = excluded.changed_at,
        state = case when excluded.state = 'in_doubt' and not excluded.sent and e.resolution is not null then 'resolved'
                     else excluded.state end,
        resolution = case when excluded.sent then null else e.resolution end
@@ -52,13 +54,13 @@ select g.tenant, g.key, g.run_id, g.step, g.attempt, g.task_id, g.call_id, g.seq
 
 -- name: get_effect
 select key, state, effect, tool, revision, run_id, step, attempt, task_id, call_id, scope, arguments_digest,
-       reason::text, intended_at, changed_at, resolution::text, resolved
+       reason::text, called, probe::text, intended_at, changed_at, resolution::text, resolved
   from effects where tenant = $1 and key = $2
 
 -- name: list_effects
 -- $2 state, $3 tool, $4 run, $5 and $6 when they were intended; $7 and $8: the place of the last one of the page before.
 select key, state, effect, tool, revision, run_id, step, attempt, task_id, call_id, scope, arguments_digest,
-       reason::text, intended_at, changed_at, resolution::text, resolved
+       reason::text, called, probe::text, intended_at, changed_at, resolution::text, resolved
   from effects
  where tenant = $1
    and ($2::text is null or state = $2)
@@ -71,8 +73,9 @@ select key, state, effect, tool, revision, run_id, step, attempt, task_id, call_
  limit $9
 
 -- name: resolve_effect
+-- Not while a probe is under way: its answer would be acted on, whatever somebody says meanwhile.
 update effects set state = 'resolved', resolution = $3::json, resolved = resolved + 1, changed_at = $4
- where tenant = $1 and key = $2 and state = 'in_doubt'
+ where tenant = $1 and key = $2 and state = 'in_doubt' and not probing
 returning resolved
 
 -- name: effect_resolutions
@@ -80,7 +83,7 @@ select key, resolution::text from effects where tenant = $1 and key = any($2::te
 
 -- name: doubtful_effects
 select key, state, effect, tool, revision, run_id, step, attempt, task_id, call_id, scope, arguments_digest,
-       reason::text, intended_at, changed_at, resolution::text, resolved
+       reason::text, called, probe::text, intended_at, changed_at, resolution::text, resolved
   from effects where tenant = $1 and run_id = $2 and step = $3 and state in ('in_doubt', 'resolved')
 
 -- name: known_turn

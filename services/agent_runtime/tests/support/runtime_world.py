@@ -88,6 +88,32 @@ TOOLS = {
         ),
     )
 }
+
+
+def _wired(name: str, probe: str, **spec: Any) -> PlannedTool:
+    """A tool that takes its time, and whose calls in doubt `probe` looks into, at once and twice at most."""
+    asking = {"tool": probe, "settle_s": 0, "attempts": 2}
+    return tool(name, "at_most_once", function="sleep", probe=asking, **spec)
+
+
+def _looking(name: str, **options: Any) -> PlannedTool:
+    backend = {"type": "builtin", "function": "noop", "options": options}
+    return PlannedTool(name=name, revision=1, spec=ToolSpec.model_validate({"description": name, "backend": backend}))
+
+
+PROBED = {
+    made.name: made
+    for made in (
+        _wired("wire", "found"),
+        _wired("lost", "missed"),
+        _wired("odd", "found", output={"type": "string"}),
+        _wired("dark", "blind"),
+        _looking("found", outcome="done", output={"id": 7}),
+        _looking("missed", outcome="not_done"),
+        tool("blind", function="calculate"),
+    )
+}
+"""Tools with probes that know, that know of nothing, and that cannot tell."""
 AGENTS = {
     name: PlannedAgent(name=name, revision=1, spec=AgentSpec.model_validate(spec))
     for name, spec in {
@@ -112,7 +138,7 @@ PLAN = Plan.pin(
         name="w", revision=1, spec=WorkflowSpec.model_validate({"steps": [{"id": "s", "agent": "helper"}]})
     ),
     AGENTS,
-    TOOLS,
+    {**TOOLS, **PROBED},
 )
 
 
@@ -293,6 +319,8 @@ class MemoryEffects:
     async def resolve(self, tenant: str, key: str, resolution: Resolution) -> bool:
         found = self.rows.get((tenant, key))
         if found is None or found.view.state is not EffectState.IN_DOUBT:
+            return False
+        if found.view.probe is not None and found.view.probe.open:
             return False
         changes = {"state": EffectState.RESOLVED, "resolution": resolution, "changed_at": resolution.at}
         view = found.view.model_copy(update={**changes, "resolved": found.view.resolved + 1})

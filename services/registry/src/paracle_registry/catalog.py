@@ -143,8 +143,9 @@ class Catalog:
                 yield from {key_of(work): None for _, work in spec.works()}
             case TriggerDocument(spec=spec):
                 yield "Workflow", spec.workflow
-            case ToolDocument():
-                pass
+            case ToolDocument(spec=spec):
+                if spec.probe is not None:
+                    yield "Tool", spec.probe.tool
 
     def _resolved_or_none(self, name: str) -> AgentSpec | None:
         try:
@@ -202,7 +203,7 @@ class Catalog:
         return Plan.pin(
             workflow,
             agents,
-            {name: self._planned_tool(name) for name in sorted(tools)},
+            self._planned_tools(tools),
             {name: self.plan_of_workflow(name) for name in children},
         )
 
@@ -219,6 +220,13 @@ class Catalog:
     def _planned_agent(self, name: str) -> PlannedAgent:
         revision = self.need("Agent", name).revision
         return PlannedAgent(name=name, revision=revision.revision, spec=self.agent(name))
+
+    def _planned_tools(self, names: set[str]) -> dict[str, PlannedTool]:
+        """The tools `names`, and what is asked about their calls in doubt."""
+        found = {name: self._planned_tool(name) for name in names}
+        probes = {tool.spec.probe.tool for tool in found.values() if tool.spec.probe is not None}
+        found |= {name: self._planned_tool(name) for name in probes - found.keys()}
+        return {name: found[name] for name in sorted(found)}
 
     def _planned_tool(self, name: str) -> PlannedTool:
         entry = self.need("Tool", name)

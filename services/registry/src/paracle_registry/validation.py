@@ -17,7 +17,9 @@ from paracle_domain.manifest import AgentDocument, ToolDocument, TriggerDocument
 from paracle_domain.messages import JsonObject
 from paracle_domain.names import suggest
 from paracle_domain.task.approvals import NAMES, loosened
-from paracle_domain.tool.spec import ToolApproval, ToolSpec
+from paracle_domain.task.probes import NAMES as PROBE_NAMES
+from paracle_domain.task.probes import misfits
+from paracle_domain.tool.spec import Probe, ToolApproval, ToolSpec
 from paracle_domain.trigger.spec import TriggerSpec
 from paracle_domain.trigger.validation import validate_trigger
 from paracle_domain.workflow.graph import expressions_of, validate_workflow
@@ -51,12 +53,27 @@ class _Validator:
                 yield from check_schema(spec.input, f"{label} spec.input")
                 yield from check_schema(spec.output, f"{label} spec.output")
                 yield from _check_approval(spec.approval, f"{label} spec.approval")
-                yield from _check_expression(spec.cost_usd, f"{label} spec.cost_usd")
+                yield from _check_expression(spec.cost_usd, f"{label} spec.cost_usd", NAMES)
+                if spec.probe is not None:
+                    yield from self._probe(spec, spec.probe, f"{label} spec.probe")
             case WorkflowDocument(spec=spec):
                 yield from self._workflow(spec, label)
                 yield from check_children(self.catalog, entry.revision.name, spec, label)
             case TriggerDocument(spec=spec):
                 yield from self._trigger(spec, label)
+
+    def _probe(self, spec: ToolSpec, probe: Probe, path: str) -> Iterator[Finding]:
+        """A probe only looks, so it has no calls in doubt and no probe of its own."""
+        entry = self.catalog.get("Tool", probe.tool)
+        if entry is None or not isinstance(entry.manifest, ToolDocument):
+            message = f"there is no tool {probe.tool!r}{suggest(probe.tool, self.catalog.names('Tool'))}"
+            yield Finding(path=f"{path}.tool", message=message)
+        else:
+            found = misfits(spec, entry.manifest.spec)
+            yield from (Finding(path=f"{path}.tool", message=f"tool {probe.tool!r}: {why}") for why in found)
+        yield from _check_expression(probe.outcome, f"{path}.outcome", PROBE_NAMES, condition=True)
+        for place, text in texts(probe.output, f"{path}.output"):
+            yield from _check_expression(text, place, PROBE_NAMES)
 
     def _label(self, key: Key) -> str:
         return self.labels.get(key, f"{key[0]}/{key[1]}")
@@ -209,15 +226,17 @@ class _Validator:
 
 def _check_approval(policy: ToolApproval | None, path: str) -> Iterator[Finding]:
     if policy is not None:
-        yield from _check_expression(policy.when, f"{path}.when", condition=True)
-        yield from _check_expression(policy.ask, f"{path}.ask")
+        yield from _check_expression(policy.when, f"{path}.when", NAMES, condition=True)
+        yield from _check_expression(policy.ask, f"{path}.ask", NAMES)
 
 
-def _check_expression(text: str | None, path: str, *, condition: bool = False) -> Iterator[Finding]:
+def _check_expression(
+    text: str | None, path: str, names: frozenset[str], *, condition: bool = False
+) -> Iterator[Finding]:
     if text is None:
         return
     try:
-        check_names(read_condition(text) if condition else read(text), NAMES)
+        check_names(read_condition(text) if condition else read(text), names)
     except ExpressionFailed as error:
         yield Finding(path=path, message=error.message)
 

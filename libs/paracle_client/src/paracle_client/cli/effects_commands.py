@@ -14,7 +14,7 @@ from paracle_client.cli.runs_commands import CursorOption, LimitOption
 from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
 from paracle_client.plain import safe
 from paracle_domain.errors import InvalidInput
-from paracle_domain.task.effects import EffectFilter, EffectState, EffectView
+from paracle_domain.task.effects import EffectFilter, EffectState, EffectView, ProbeView
 
 app = typer.Typer()
 effects = typer.Typer(
@@ -63,7 +63,7 @@ def ls(
     if output is Output.JSON:
         print_json(page)
         return
-    rows = [(one.key, one.state, one.tool, one.run_id, one.step, _time(one.changed_at)) for one in page.effects]
+    rows = [(one.key, _state(one), one.tool, one.run_id, one.step, _time(one.changed_at)) for one in page.effects]
     print_table(["EFFECT", "STATE", "TOOL", "RUN", "STEP", "SINCE"], rows, empty="no effects")
     if page.next_cursor is not None:
         console().print(f"more: --cursor {page.next_cursor}", style="dim", markup=False, soft_wrap=True)
@@ -113,9 +113,23 @@ def _facts(one: EffectView) -> Iterator[tuple[str, str]]:
     yield "changed", _time(one.changed_at)
     if one.reason is not None:
         yield "because", one.reason
+    if one.called is not None:
+        yield "called as", f"{one.called}, in the run that this one is forked from"
+    if one.probe is not None:
+        yield "probe", _probe(one.probe)
     if one.resolution is not None:
         found = one.resolution
         yield "found", f"{found.outcome}, says {found.principal} on {_time(found.at)}: {found.reason}"
+
+
+def _state(one: EffectView) -> str:
+    return f"{one.state}, probed" if one.probe is not None and one.probe.open else one.state
+
+
+def _probe(one: ProbeView) -> str:
+    told = "not asked yet" if one.outcome is None else f"{one.outcome}, asked {one.tried} times"
+    why = "" if one.reason is None else f" ({one.reason})"
+    return f"{one.tool}: {told}{why}{'; it is asked again' if one.open and one.tried else ''}"
 
 
 def _time(at: datetime) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, assert_never
 
@@ -14,6 +13,7 @@ from paracle_domain.task import events as ev
 from paracle_domain.task import inputs as told
 from paracle_domain.task.approvals import exact_question, question
 from paracle_domain.task.delegation import Helper, asked_again, child_id, share
+from paracle_domain.task.doubts import fail_in_doubt, find_out
 from paracle_domain.task.inputs import Outcome
 from paracle_domain.task.limits import tool_calls_refused
 from paracle_domain.task.messages import TaskStatus
@@ -46,7 +46,7 @@ def begin_calls(story: Story, message: told.ReplyCame) -> None:
         if call.tool in story.state.job.tools:
             hold_or_intend(story, call, message.at)
     _delegate(story, [call for call in allowed if call.tool in story.state.job.helpers], message.at)
-    send(story)
+    send(story, message.at)
 
 
 def _call_refused(state: TaskState, wish: ToolCallPart, problem: str | None) -> ParacleError | None:
@@ -145,13 +145,13 @@ def call_decided(story: Story, call: MadeCall, message: told.CallDecided) -> Non
     )
     if verdict is ApprovalStatus.APPROVED:
         _intend(story, story.state.call(call.id) or call)
-        send(story)
+        send(story, message.at)
         return
     error = _not_approved(verdict, view)
     if asked.rules.on_rejection == "fail":
         story.fail(error)
     else:
-        _tool_ended(story, ev.ToolReturned(call_id=call.id, tool=call.tool, error=error.to_info()))
+        story.returned(ev.ToolReturned(call_id=call.id, tool=call.tool, error=error.to_info()))
 
 
 def _not_approved(verdict: ApprovalStatus, view: ApprovalView) -> ParacleError:
@@ -184,41 +184,33 @@ def _intend(story: Story, call: MadeCall) -> None:
     )
 
 
-def send(story: Story) -> None:
+def send(story: Story, at: datetime) -> None:
     """Send what is intended, unless an earlier attempt of the step has done it, or may have."""
     earlier = {effect.key: effect for effect in story.state.earlier}
-    intended = [(call, earlier.get(call.key)) for call in story.state.open_calls if call.key and not call.sent]
-    doubtful = tuple(call for call, known in intended if known and not known.done and _once(story.state, call))
-    if doubtful:
-        fail_in_doubt(story, doubtful, "an earlier attempt of the step called it and never heard of its outcome")
+    waiting = [call for call in story.state.open_calls if call.key and not call.sent and call.doubt is None]
+    intended = [(call, earlier.get(call.key or "")) for call in waiting]
+    doubtful = [call for call, known in intended if known and not known.done and _once(story.state, call)]
+    find_out(story, doubtful, "an earlier attempt of the step called it and never heard of its outcome", at)
+    if story.state.status.terminal:
         return
     for call, known in intended:
+        if call in doubtful:
+            continue
         assert call.key is not None
         if known is None or not known.done:
             story.tell(ev.EffectSent(key=call.key, call_id=call.id))
         else:
             story.tell(ev.EffectConfirmed(key=call.key, call_id=call.id))
-            _tool_ended(story, ev.ToolReturned(call_id=call.id, tool=call.tool, output=known.output, error=known.error))
+            story.returned(ev.ToolReturned(call_id=call.id, tool=call.tool, output=known.output, error=known.error))
 
 
 def _once(state: TaskState, call: MadeCall) -> bool:
     return state.effect(call.tool) is Effect.AT_MOST_ONCE
 
 
-def _tool_ended(story: Story, event: ev.ToolReturned) -> None:
-    """A tool's task ends with its call; an agent's goes on."""
-    story.tell(event)
-    if story.state.job.agent is not None:
-        return
-    if event.error is None:
-        story.tell(ev.TaskCompleted(output=event.output))
-    else:
-        story.fail(event.error)
-
-
 def _is_out(call: MadeCall) -> bool:
-    """Whether a tool may answer it: it waits for no agent and no person."""
-    return call.delegated is None and call.held is None
+    """Whether a tool may answer it: it waits for no agent, no person and no probe."""
+    return call.delegated is None and call.held is None and call.doubt is None
 
 
 def tool_succeeded(story: Story, call: MadeCall, message: told.ToolSucceeded) -> None:
@@ -226,8 +218,7 @@ def tool_succeeded(story: Story, call: MadeCall, message: told.ToolSucceeded) ->
         return
     if call.key is not None:
         story.tell(ev.EffectConfirmed(key=call.key, call_id=call.id))
-    _tool_ended(
-        story,
+    story.returned(
         ev.ToolReturned(call_id=call.id, tool=call.tool, output=message.output, duration_s=message.duration_s),
     )
 
@@ -235,14 +226,17 @@ def tool_succeeded(story: Story, call: MadeCall, message: told.ToolSucceeded) ->
 def tool_failed(story: Story, call: MadeCall, message: told.ToolFailed) -> None:
     if not _is_out(call):
         return
-    doubtful = call.key is not None and message.outcome is Outcome.UNKNOWN
+    doubtful = call.key is not None and message.outcome is Outcome.UNKNOWN and _once(story.state, call)
+    if doubtful and call.tool in story.state.job.probes:
+        find_out(story, (call,), message.error.message, message.at, message.error)
+        return
     _settle_effect(story, call, message)
     ended = ev.ToolReturned(call_id=call.id, tool=call.tool, error=message.error, duration_s=message.duration_s)
-    if doubtful and _once(story.state, call):
+    if doubtful:
         story.tell(ended)
-        story.fail(_doubt_error(call, message.error.message))
+        fail_in_doubt(story, call, message.error.message)
     else:
-        _tool_ended(story, ended)
+        story.returned(ended)
 
 
 def _settle_effect(story: Story, call: MadeCall, message: told.ToolFailed) -> None:
@@ -254,26 +248,6 @@ def _settle_effect(story: Story, call: MadeCall, message: told.ToolFailed) -> No
         case Outcome.DONE:
             story.tell(ev.EffectConfirmed(key=call.key, call_id=call.id))
         case Outcome.UNKNOWN:
-            doubt(story, (call,), message.error.message)
+            story.doubt((call,), message.error.message)
         case _:
             assert_never(message.outcome)
-
-
-def doubt(story: Story, calls: Sequence[MadeCall], reason: str) -> None:
-    """Nobody knows whether `calls` have had their effects."""
-    for call in calls:
-        assert call.key is not None
-        story.tell(ev.EffectInDoubt(key=call.key, call_id=call.id, tool=call.tool, reason=reason))
-
-
-def fail_in_doubt(story: Story, calls: Sequence[MadeCall], reason: str) -> None:
-    """End a task whose `calls` may have been carried out, and must not be again by themselves."""
-    doubt(story, calls, reason)
-    story.fail(_doubt_error(calls[0], reason))
-
-
-def _doubt_error(call: MadeCall, reason: str) -> ParacleError:
-    return errors.EffectInDoubt(
-        f"tool {call.tool!r} may or may not have done what it was asked ({reason}); it is at_most_once, so it is not "
-        f"called again. Find out what became of it, and say so with `paracle effects resolve {call.key}`"
-    )

@@ -33,6 +33,21 @@ class InvokeTool:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeEffect:
+    """Ask the probe of `tool` what became of its call with `arguments` and `key`, not before `not_before`.
+
+    `tried` counts the probes of this doubt before it. The answer is a `Probed`.
+    """
+
+    call_id: str
+    tool: str
+    arguments: JsonObject
+    key: str
+    tried: int
+    not_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AskAgent:
     """Have another agent work on `task`; the answer is a `DelegateEnded`. `tool` is what the model calls it by."""
 
@@ -64,4 +79,4 @@ class ReportResult:
     result: TaskResult
 
 
-type TaskDirective = CallModel | InvokeTool | AskAgent | AskPeople | CheckOutput | ReportResult
+type TaskDirective = CallModel | InvokeTool | ProbeEffect | AskAgent | AskPeople | CheckOutput | ReportResult

@@ -37,6 +37,16 @@ class Resolution(Value):
     at: datetime
 
 
+class ProbeView(Value):
+    """What probes of an effect came to so far. `open`: another is to follow; until then nobody needs to find out."""
+
+    tool: str
+    tried: int
+    outcome: Literal["done", "not_done", "unknown"] | None = None
+    reason: str | None = None
+    open: bool
+
+
 class EffectView(Message, type_name="effect.view"):
     """One effect: the call that has this key, however often it was tried. Attempt and task are the last that had it."""
 
@@ -53,6 +63,10 @@ class EffectView(Message, type_name="effect.view"):
     scope: str = Field(description="what names the step, and the way to a delegate, in the key")
     arguments_digest: str
     reason: str | None = Field(default=None, description="why it failed or is in doubt")
+    called: str | None = Field(
+        default=None, description="in a fork: the key of the call that is in doubt, its parent's"
+    )
+    probe: ProbeView | None = Field(default=None, description="what the tool's probe found, if it was asked")
     intended_at: datetime
     changed_at: datetime
     resolution: Resolution | None = None

@@ -21,9 +21,13 @@ from paracle_domain.tool.spec import Effect
 
 
 class EarlierEffect(Value):
-    """What earlier attempts of the step have in the ledger under `key`: a result, or (not `done`) nothing certain."""
+    """What earlier attempts of the step have in the ledger under `key`: a result, or (not `done`) nothing certain.
+
+    `called` is the key that the tool was given, where it was another: that of the run which this one is forked from.
+    """
 
     key: str
+    called: str | None = None
     done: bool
     output: JsonValue = None
     error: ErrorInfo | None = None
@@ -192,13 +196,39 @@ class EffectFailed(Value):
 
 
 class EffectInDoubt(Value):
-    """An `at_most_once` tool may or may not have done it; it is not called again by itself."""
+    """An `at_most_once` tool may or may not have done it; it is not called again by itself.
+
+    With `probe`, the tool of that name is asked now what became of it. `called`: see `EarlierEffect`. `error` is what
+    the call failed with, if it did; that is what comes of it if it turns out not to be done.
+    """
 
     type: Literal["effect.in_doubt"] = "effect.in_doubt"
     key: str
     call_id: str
     tool: str
     reason: str
+    probe: str | None = None
+    called: str | None = None
+    error: ErrorInfo | None = None
+    at: datetime | None = Field(default=None, description="when the doubt arose; there if it is probed")
+
+
+class EffectProbed(Value):
+    """A probe said what became of an effect in doubt; it is asked once more at `retry_at`, if that is there.
+
+    Without `retry_at` it is believed: what is `done` is confirmed, what is `not_done` is sent (or has failed, if the
+    call had), and what is `unknown` stays in doubt.
+    """
+
+    type: Literal["effect.probed"] = "effect.probed"
+    key: str
+    call_id: str
+    probe: str
+    outcome: Literal["done", "not_done", "unknown"]
+    reason: str | None = None
+    tried: int
+    retry_at: datetime | None = None
+    duration_s: float
 
 
 class OutputRejected(Value):
@@ -245,6 +275,7 @@ type TaskEvent = Annotated[
     | EffectConfirmed
     | EffectFailed
     | EffectInDoubt
+    | EffectProbed
     | OutputRejected
     | TaskCompleted
     | TaskFailed

@@ -70,6 +70,23 @@ class ToolFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Probed:
+    """What a probe found out about a call in doubt; `tried` is that of the `ProbeEffect` which this answers.
+
+    `error` says what is wrong with an `output` of what was done; `reason`, why the probe cannot tell.
+    """
+
+    at: datetime
+    call_id: str
+    tried: int
+    outcome: Outcome
+    duration_s: float
+    output: JsonValue = None
+    error: ErrorInfo | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DelegateEnded:
     """The agent that `call_id` asked is done, well or not."""
 
@@ -122,6 +139,7 @@ type TaskInput = (
     | ModelFailed
     | ToolSucceeded
     | ToolFailed
+    | Probed
     | DelegateEnded
     | CallDecided
     | OutputChecked

@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Final
 
 from paracle_domain.ids import derive_id
+from paracle_domain.plan import PlannedTool
 from paracle_domain.task import events as ev
-from paracle_domain.task.effects import EffectState, EffectView, Resolution
+from paracle_domain.task.effects import EffectState, EffectView, ProbeView, Resolution
 from paracle_domain.task.messages import Task
-from paracle_domain.task.state import MadeCall, TaskState
+from paracle_domain.task.state import MadeCall, TaskState, called_as
 
 _MOST_ALIKE: Final = 1_000  # calls of one tool with the same arguments in one task
 
@@ -41,6 +42,8 @@ def entries(state: TaskState, events: Sequence[ev.TaskEvent], first_seq: int, at
                 stands, reason = EffectState.FAILED, event.error.message
             case ev.EffectInDoubt():
                 stands, reason = EffectState.IN_DOUBT, event.reason
+            case ev.EffectProbed():
+                stands, reason = EffectState.IN_DOUBT, _doubted(calls[event.call_id])
             case _:
                 continue
         call = calls[event.call_id]
@@ -52,6 +55,7 @@ def _view(
     state: TaskState, call: MadeCall, key: str, stands: EffectState, reason: str | None, at: datetime
 ) -> EffectView:
     task, tool = state.job.task, state.job.tools[call.tool]
+    called = called_as(state, call) if stands is EffectState.IN_DOUBT else key
     return EffectView(
         key=key,
         state=stands,
@@ -66,8 +70,29 @@ def _view(
         scope=task.effect_scope,
         arguments_digest=call.fingerprint,
         reason=reason,
+        called=called if called != key else None,
+        probe=_probe(call, tool),
         intended_at=at,
         changed_at=at,
+    )
+
+
+def _doubted(call: MadeCall) -> str | None:
+    """Why `call` is in doubt while it is probed. Once it is not any more, a later event says how it stands."""
+    return call.doubt.reason if call.doubt is not None else None
+
+
+def _probe(call: MadeCall, tool: PlannedTool) -> ProbeView | None:
+    """What probes of `call` came to; nothing if it was never in need of one."""
+    said = call.probed
+    if tool.spec.probe is None or (said is None and call.doubt is None):
+        return None
+    return ProbeView(
+        tool=tool.spec.probe.tool,
+        tried=said.tried if said is not None else 0,
+        outcome=said.outcome if said is not None else None,
+        reason=said.reason if said is not None else None,
+        open=call.doubt is not None,
     )
 
 
@@ -99,7 +124,8 @@ def inherited(task: Task, doubtful: Iterable[EffectView]) -> tuple[ev.EarlierEff
         if key is None or (effect.resolution is not None and effect.resolution.outcome == "not_done"):
             continue
         known = effect.resolution
-        found.append(ev.EarlierEffect(key=key, done=False) if known is None else _believed(key, known))
+        doubt = ev.EarlierEffect(key=key, called=effect.called or effect.key, done=False)
+        found.append(doubt if known is None else _believed(key, known))
     return tuple(found)
 
 

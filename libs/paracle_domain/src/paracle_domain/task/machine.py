@@ -21,13 +21,12 @@ from paracle_domain.task.calling import (
     begin_calls,
     call_decided,
     delegate_ended,
-    doubt,
-    fail_in_doubt,
     hold_or_intend,
     send,
     tool_failed,
     tool_succeeded,
 )
+from paracle_domain.task.doubts import find_out, leave, probed
 from paracle_domain.task.inputs import TaskInput
 from paracle_domain.task.messages import TaskStatus
 from paracle_domain.task.state import TaskState
@@ -50,23 +49,23 @@ def decide(state: TaskState, message: TaskInput) -> TaskDecision:
             _reply_came(story, message)
         case told.ModelFailed():
             _model_failed(story, message)
-        case told.ToolSucceeded() | told.ToolFailed() | told.DelegateEnded() | told.CallDecided():
+        case told.ToolSucceeded() | told.ToolFailed() | told.Probed() | told.DelegateEnded() | told.CallDecided():
             _call_came(story, message)
         case told.OutputChecked():
             _output_checked(story, message)
         case told.CancelRequested():
-            doubt(story, state.in_doubt(), "cancelled while it was being called")
+            story.doubt(state.in_doubt(), "cancelled while it was being called")
             story.tell(ev.TaskCancelled(reason=message.reason))
         case told.DeadlinePassed():
             _deadline_passed(story, message)
         case told.Resume():
-            return _resume(story)
+            return _resume(story, message)
         case _:
             assert_never(message)
     return story.decision()
 
 
-type _CallInput = told.ToolSucceeded | told.ToolFailed | told.DelegateEnded | told.CallDecided
+type _CallInput = told.ToolSucceeded | told.ToolFailed | told.Probed | told.DelegateEnded | told.CallDecided
 
 
 def _call_came(story: Story, message: _CallInput) -> None:
@@ -79,6 +78,8 @@ def _call_came(story: Story, message: _CallInput) -> None:
             tool_succeeded(story, call, message)
         case told.ToolFailed():
             tool_failed(story, call, message)
+        case told.Probed():
+            probed(story, call, message)
         case told.DelegateEnded():
             delegate_ended(story, call, message)
         case told.CallDecided():
@@ -104,7 +105,7 @@ def _accept(story: Story, message: told.AcceptTask) -> None:
         return
     if job.agent is None:
         hold_or_intend(story, story.state.open_calls[0], message.at)
-        send(story)
+        send(story, message.at)
         return
     try:
         prompt.instructions(job.agent, job.task.input)
@@ -210,7 +211,7 @@ def _deadline_passed(story: Story, message: told.DeadlinePassed) -> None:
         return
     doubtful = state.in_doubt()
     if doubtful:
-        fail_in_doubt(story, doubtful, "the time was up while it was being called")
+        leave(story, doubtful, "the time was up while it was being called")
     else:
         story.tell(_timed_out(state, message.at))
 
@@ -226,9 +227,8 @@ def _timed_out(state: TaskState, at: datetime) -> ev.TaskTimedOut:
     return ev.TaskTimedOut(error=error.to_info())
 
 
-def _resume(story: Story) -> TaskDecision:
+def _resume(story: Story, message: told.Resume) -> TaskDecision:
     """Ask again for all that was under way, except what may have been done and must not be repeated."""
-    doubtful = story.state.in_doubt()
-    if doubtful:
-        fail_in_doubt(story, doubtful, "the process that called it ended before it answered")
+    doubtful = [call for call in story.state.in_doubt() if call.doubt is None]
+    find_out(story, doubtful, "the process that called it ended before it answered", message.at)
     return Decision(tuple(story.events), wishes(story.state))

@@ -36,6 +36,8 @@ class Job:
     plan: Plan
     past: Past = NO_PAST
     """What was said in earlier turns of its session."""
+    probes: dict[str, PlannedTool] = field(default_factory=dict)
+    """What is asked about calls in doubt, by the tool that is called: no model sees these for that."""
 
     @classmethod
     def of(cls, task: Task, plan: Plan) -> Job:
@@ -44,17 +46,17 @@ class Job:
         Raises
         ------
         NotFound
-            If the plan lacks the target, or a tool or delegate that the target names.
+            If the plan lacks the target, or a tool, probe or delegate that the target names.
         """
         if task.target_kind == "tool":
             tool = _planned(plan.tools, task.target, "tool", plan)
-            return cls(task, tool, {task.target: tool}, {}, plan)
+            return cls(task, tool, {task.target: tool}, {}, plan, probes=_probes(plan, {task.target: tool}))
         agent = _planned(plan.agents, task.target, "agent", plan)
         tools = {name: _planned(plan.tools, name, "tool", plan) for name in agent.spec.tools}
         helpers = {
             one.tool_name: Helper(one, _planned(plan.agents, one.agent, "agent", plan)) for one in agent.spec.delegates
         }
-        return cls(task, agent, tools, helpers, plan)
+        return cls(task, agent, tools, helpers, plan, probes=_probes(plan, tools))
 
     @property
     def agent(self) -> PlannedAgent | None:
@@ -72,12 +74,33 @@ def _planned[T](parts: dict[str, T], name: str, kind: str, plan: Plan) -> T:
     return parts[name]
 
 
+def _probes(plan: Plan, tools: dict[str, PlannedTool]) -> dict[str, PlannedTool]:
+    probes = {name: tool.spec.probe for name, tool in tools.items()}
+    return {name: _planned(plan.tools, probe.tool, "tool", plan) for name, probe in probes.items() if probe is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What is being probed: a call that went out under `key`, in doubt `since` then, and `reason` says why.
+
+    `error` is what it failed with, if it did.
+    """
+
+    key: str
+    since: datetime
+    reason: str
+    error: ErrorInfo | None = None
+    tried: int = 0
+    retry_at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class MadeCall:
     """A tool call of the task. `ref` is the model's name for it; `key` names its effect, if it has one.
 
-    `delegated` is there if another agent answers it, `held` while people decide about it. `result` is what
-    the model is told; without one it is under way.
+    `delegated` is there if another agent answers it, `held` while people decide about it, `doubt` while it is probed
+    whether it was carried out; `probed` is what the last probe said. `result` is what the model is told; without one it
+    is under way.
     """
 
     id: str
@@ -91,6 +114,8 @@ class MadeCall:
     confirmed: bool = False
     delegated: ev.TaskDelegated | None = None
     held: ev.CallHeld | None = None
+    doubt: Doubt | None = None
+    probed: ev.EffectProbed | None = None
     result: ToolResultPart | None = None
 
 
@@ -192,8 +217,9 @@ class TaskState:
         return next((call for call in self.open_calls if call.id == call_id), None)
 
     def in_doubt(self) -> tuple[MadeCall, ...]:
-        """Open calls that may have been carried out and must not be repeated."""
-        return tuple(c for c in self.open_calls if c.sent and self.effect(c.tool) is Effect.AT_MOST_ONCE)
+        """Open calls that may have been carried out and must not be repeated, those that are probed among them."""
+        mine = (call for call in self.open_calls if self.effect(call.tool) is Effect.AT_MOST_ONCE)
+        return tuple(call for call in mine if call.sent or call.doubt is not None)
 
     def effect(self, tool: str) -> Effect:
         planned = self.job.tools.get(tool)
@@ -212,6 +238,13 @@ def effect_key(state: TaskState, call: MadeCall) -> str:
     return derive_id("eff", task.run_id, task.effect_scope, call.tool, call.fingerprint, len(same))
 
 
+def called_as(state: TaskState, call: MadeCall) -> str | None:
+    """The key under which `call` may have been carried out: its own, or in a fork that of the run it is forked from."""
+    if call.sent:
+        return call.key
+    return next((known.called for known in state.earlier if known.key == call.key and known.called), call.key)
+
+
 def evolve(state: TaskState, event: ev.TaskEvent) -> TaskState:
     """The state after `event`."""
     match event:
@@ -223,11 +256,16 @@ def evolve(state: TaskState, event: ev.TaskEvent) -> TaskState:
             return _returned(state, event)
         case ev.TaskDelegated():
             return _changed(state, event.call_id, delegated=event)
-        case ev.CallHeld():
-            return _changed(state, event.call_id, held=event)
-        case ev.CallReleased():
-            return _waited(_changed(state, event.call_id, held=None), event.waited_s)
-        case ev.EffectIntended() | ev.EffectSent() | ev.EffectConfirmed() | ev.EffectFailed() | ev.EffectInDoubt():
+        case ev.CallHeld() | ev.CallReleased():
+            return _held(state, event)
+        case (
+            ev.EffectIntended()
+            | ev.EffectSent()
+            | ev.EffectConfirmed()
+            | ev.EffectFailed()
+            | ev.EffectInDoubt()
+            | ev.EffectProbed()
+        ):
             return _ledgered(state, event)
         case ev.OutputRejected():
             asked = ChatMessage.user(prompt.repair_request(event.problems))
@@ -240,7 +278,9 @@ def evolve(state: TaskState, event: ev.TaskEvent) -> TaskState:
 
 
 type _ModelEvent = ev.ModelReplied | ev.ModelCallFailed | ev.TaskCompacted | ev.CompactionFailed
-type _LedgerEvent = ev.EffectIntended | ev.EffectSent | ev.EffectConfirmed | ev.EffectFailed | ev.EffectInDoubt
+type _LedgerEvent = (
+    ev.EffectIntended | ev.EffectSent | ev.EffectConfirmed | ev.EffectFailed | ev.EffectInDoubt | ev.EffectProbed
+)
 type _EndEvent = ev.TaskCompleted | ev.TaskFailed | ev.TaskCancelled | ev.TaskTimedOut
 
 
@@ -265,10 +305,34 @@ def _ledgered(state: TaskState, event: _LedgerEvent) -> TaskState:
             return _changed(state, event.call_id, sent=True)
         case ev.EffectConfirmed():
             return _changed(state, event.call_id, confirmed=True)
-        case ev.EffectFailed() | ev.EffectInDoubt():
+        case ev.EffectFailed():
             return state
+        case ev.EffectInDoubt():
+            return _changed(state, event.call_id, doubt=_doubt(event))
+        case ev.EffectProbed():
+            return _probed(state, event)
         case _:
             assert_never(event)
+
+
+def _held(state: TaskState, event: ev.CallHeld | ev.CallReleased) -> TaskState:
+    if isinstance(event, ev.CallHeld):
+        return _changed(state, event.call_id, held=event)
+    return _waited(_changed(state, event.call_id, held=None), event.waited_s)
+
+
+def _doubt(event: ev.EffectInDoubt) -> Doubt | None:
+    """What is to be found out by a probe; nothing if people have to."""
+    if event.at is None:
+        return None
+    return Doubt(event.called or event.key, event.at, event.reason, event.error)
+
+
+def _probed(state: TaskState, event: ev.EffectProbed) -> TaskState:
+    call = state.call(event.call_id)
+    doubt = call.doubt if call is not None and event.retry_at is not None else None
+    again = doubt and replace(doubt, tried=event.tried, retry_at=event.retry_at)
+    return _changed(state, event.call_id, doubt=again, probed=event)
 
 
 def _ended(state: TaskState, event: _EndEvent) -> TaskState:

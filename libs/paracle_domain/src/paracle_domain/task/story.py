@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import assert_never
 
 from paracle_domain.errors import ErrorInfo, ParacleError
@@ -17,12 +19,13 @@ from paracle_domain.task.directives import (
     CallModel,
     CheckOutput,
     InvokeTool,
+    ProbeEffect,
     ReportResult,
     TaskDirective,
 )
 from paracle_domain.task.limits import next_turn_refused
 from paracle_domain.task.messages import TaskResult
-from paracle_domain.task.state import MadeCall, TaskState, evolve
+from paracle_domain.task.state import MadeCall, TaskState, called_as, evolve
 
 type TaskDecision = Decision[ev.TaskEvent, TaskDirective]
 
@@ -43,6 +46,9 @@ def _wish(state: TaskState, call: MadeCall) -> TaskDirective:
         return AskAgent(call.id, call.tool, child_task(state, call))
     if call.held is not None:
         return _ask_people(state, call, call.held)
+    if call.doubt is not None:
+        doubt = call.doubt
+        return ProbeEffect(call.id, call.tool, call.arguments, doubt.key, doubt.tried, doubt.retry_at)
     return InvokeTool(call.id, call.tool, call.arguments, call.key)
 
 
@@ -98,8 +104,52 @@ class Story:
             self.events.append(event)
             self.state = evolve(self.state, event)
 
-    def fail(self, error: ParacleError | ErrorInfo) -> None:
+    def fail(self, error: ParacleError | ErrorInfo, doubtful: Sequence[MadeCall] = (), reason: str = "") -> None:
+        """End the task; for `reason`, nobody knows whether `doubtful` had their effects.
+
+        What else it had sent, and must not repeat, is stopped with it, and so in doubt as well.
+        """
+        known = {call.id for call in doubtful}
+        others = [call for call in self.state.in_doubt() if call.id not in known]
+        self.doubt(doubtful, reason)
+        self.doubt(others, "the task failed while it was being called")
         self.tell(ev.TaskFailed(error=error if isinstance(error, ErrorInfo) else error.to_info()))
+
+    def doubt(
+        self,
+        calls: Sequence[MadeCall],
+        reason: str,
+        *,
+        probe: str | None = None,
+        error: ErrorInfo | None = None,
+        at: datetime | None = None,
+    ) -> None:
+        """Nobody knows whether `calls` have had their effects; they are probed from `at` on, or not at all."""
+        for call in calls:
+            assert call.key is not None
+            called = called_as(self.state, call)
+            self.tell(
+                ev.EffectInDoubt(
+                    key=call.key,
+                    call_id=call.id,
+                    tool=call.tool,
+                    reason=reason,
+                    probe=probe,
+                    called=called if called != call.key else None,
+                    error=error,
+                    at=at,
+                )
+            )
+
+    def returned(self, event: ev.ToolReturned) -> None:
+        """A tool's task ends with its call; an agent's goes on."""
+        self.tell(event)
+        if self.state.job.agent is not None:
+            return
+        if event.error is None:
+            self.tell(ev.TaskCompleted(output=event.output))
+        else:
+            self.fail(event.error)
 
     def refuse(self, call: MadeCall, error: ParacleError) -> None:
         """Let the model know why `call` is not made."""
@@ -122,6 +172,8 @@ def _name(wish: TaskDirective) -> str:
             return wish.call_id
         case AskPeople():
             return f"ask.{wish.call_id}"
+        case ProbeEffect():
+            return f"probe.{wish.call_id}.{wish.tried}"
         case CheckOutput():
             return f"check.{wish.turn}"
         case ReportResult():

@@ -14,25 +14,19 @@ from paracle_domain.inference.response import Completion, FinishReason
 from paracle_domain.task import compaction
 from paracle_domain.task import events as ev
 from paracle_domain.task import inputs as told
-from paracle_domain.task.fingerprints import fingerprint
+from paracle_domain.task.backoff import pause_s
 from paracle_domain.task.past import summed_up
 from paracle_domain.task.state import TaskState
 from paracle_domain.task.story import Story
 
 SUMMARY_RETRIES: Final = 3
-_FIRST_WAIT_S: Final = 0.5
-_LONGEST_WAIT_S: Final = 15.0
 
 
 def retry_at(state: TaskState, message: told.ModelFailed, retries: int) -> datetime | None:
-    """When a model call that failed is made again, if it is.
-
-    Exponential back-off varied by ± half; the variation follows from the call, so it is the same in a replay.
-    """
+    """When a model call that failed is made again, if it is."""
     if not message.error.retryable or state.tried >= retries:
         return None
-    share = int(fingerprint(message.call_id, {})[:8], 16) / 0xFFFF_FFFF
-    wait = min(_FIRST_WAIT_S * 2**state.tried, _LONGEST_WAIT_S) * (0.5 + share)
+    wait = pause_s(message.call_id, state.tried)
     at = message.at + timedelta(seconds=max(wait, message.error.retry_after_s or 0.0))
     return None if state.expires_at is not None and at >= state.expires_at else at
 

@@ -146,6 +146,34 @@ class ToolApproval(ApprovalRules):
     )
 
 
+class Probe(Spec):
+    """How it is found out what became of a call in doubt: by a tool without effect that looks.
+
+    It is called with those arguments of the call that its `input` names (all, if it names none) and with the call's
+    idempotency key, as its backend carries it, and as `idempotency_key` if its `input` names that. It answers
+    `{"outcome": "done", "output": …}` (or `not_done`, or `unknown`), unless expressions say how to read it.
+    """
+
+    tool: str = Field(min_length=1, description="the tool that looks")
+    outcome: str | None = Field(
+        default=None,
+        description="an expression over `arguments` and the `output` of the probe: done, not_done or unknown",
+    )
+    output: JsonValue = Field(
+        default=None, description="with `outcome`: what the call would have answered; the whole `output`, if not given"
+    )
+    settle_s: float = Field(
+        default=10.0, ge=0, le=86_400, allow_inf_nan=False, description="how long a call may still be on its way"
+    )
+    attempts: int = Field(default=6, ge=1, le=20, description="how often it may be unable to tell")
+
+    @model_validator(mode="after")
+    def _read_by_both(self) -> Self:
+        if self.outcome is None and self.output is not None:
+            raise ValueError("output is read where outcome is; give an expression for outcome, too")
+        return self
+
+
 class ToolSpec(Spec):
     """`spec` of a `kind: Tool` manifest."""
 
@@ -155,6 +183,7 @@ class ToolSpec(Spec):
     backend: BuiltinBackend | HttpBackend | NatsBackend | McpBackend = Field(discriminator="type")
     permissions: Permissions = Permissions()
     effect: Effect = Effect.NONE
+    probe: Probe | None = Field(default=None, description="how it is found out what became of a call in doubt")
     approval: ToolApproval | None = Field(default=None, description="when people are asked before a call, and who")
     cost_usd: str | None = Field(
         default=None, description="what a call costs: an expression over `arguments`, or a sum"
@@ -176,4 +205,10 @@ class ToolSpec(Spec):
         if self.input.get("type", "object") != "object":
             message = "input must be a JSON Schema of type object, since tools are called with named arguments"
             raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _probe_of_doubts(self) -> Self:
+        if self.probe is not None and self.effect is not Effect.AT_MOST_ONCE:
+            raise ValueError("only a tool with effect: at_most_once has calls in doubt to probe")
         return self

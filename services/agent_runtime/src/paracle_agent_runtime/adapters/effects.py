@@ -14,7 +14,7 @@ import asyncpg
 from paracle_chassis.postgres import Queries
 from paracle_domain.errors import InvalidInput, quote
 from paracle_domain.ids import parse_id
-from paracle_domain.task.effects import EffectPage, EffectView, ListEffects, Resolution
+from paracle_domain.task.effects import EffectPage, EffectView, ListEffects, ProbeView, Resolution
 from paracle_domain.task.ledger import Entry
 
 
@@ -98,14 +98,18 @@ def _row(tenant: str, entry: Entry) -> tuple[object, ...]:
         view.arguments_digest,
         view.state.value,
         None if view.reason is None else json.dumps(view.reason),
+        view.called,
+        None if view.probe is None else view.probe.model_dump_json(),
+        view.probe is not None and view.probe.open,
         view.changed_at,
     )
 
 
 def _view(row: asyncpg.Record) -> EffectView:
-    said, found = row["reason"], row["resolution"]
+    said, asked, found = row["reason"], row["probe"], row["resolution"]
     parts = {
         "reason": None if said is None else json.loads(said),
+        "probe": None if asked is None else ProbeView.model_validate_json(asked),
         "resolution": None if found is None else Resolution.model_validate_json(found),
     }
     return EffectView.model_validate({**dict(row), **parts})
