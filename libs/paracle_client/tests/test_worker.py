@@ -62,6 +62,15 @@ def test_types_are_the_schemas() -> None:
     assert list(who.spec.input["properties"]) == ["loud"]  # type: ignore[arg-type]
 
 
+def test_a_function_can_name_its_probe() -> None:
+    worker = Worker()
+    worker.tool(probe="find")(noted)
+    [document] = [parse_document(one, 1, "x") for one in yaml.safe_load_all(worker.manifests())]
+    assert isinstance(document, ToolDocument)
+    assert document.spec.probe is not None
+    assert document.spec.probe.tool == "find"
+
+
 def test_what_can_be_no_tool_is_refused_where_it_is_written() -> None:
     worker = Worker()
 

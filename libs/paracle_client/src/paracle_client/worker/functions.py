@@ -36,6 +36,7 @@ class Function:
     arguments: type[BaseModel]
     result: TypeAdapter[Any]
     told: tuple[str, ...]
+    probe: str | None = None
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -49,6 +50,8 @@ class Function:
             "effect": self.effect,
             "timeout_s": self.timeout_s,
         }
+        if self.probe is not None:
+            spec["probe"] = {"tool": self.probe}
         return {"apiVersion": "paracle/v1", "kind": "Tool", "metadata": {"name": self.name}, "spec": spec}
 
     async def answer(self, body: bytes, call: ToolCall, threads: Executor) -> bytes:
@@ -83,6 +86,7 @@ def function(
     effect: EffectName,
     timeout_s: float,
     concurrency: int | None,
+    probe: str | None = None,
 ) -> Function:
     """`call` as a tool.
 
@@ -103,7 +107,7 @@ def function(
     try:
         arguments = _arguments(call, named, hints, told)
         result = TypeAdapter(hints.get("return", Any))
-        made = Function(named, description, effect, timeout_s, concurrency, call, arguments, result, told)
+        made = Function(named, description, effect, timeout_s, concurrency, call, arguments, result, told, probe)
         made.manifest  # noqa: B018  # so that a type without a schema is an error here and not when it is printed
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         raise SpecInvalid(f"tool {named!r} has a type that JSON cannot say: {error.message}") from error

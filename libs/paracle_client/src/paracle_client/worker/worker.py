@@ -83,11 +83,13 @@ class Worker:
         effect: EffectName = "at_most_once",
         timeout_s: float = 30.0,
         concurrency: int | None = None,
+        probe: str | None = None,
     ) -> Callable[[F], F]:
         """Make the function below a tool: types become its schemas, its docstring the description.
 
         An argument of type `ToolCall` gets the call itself: its key, task, run and deadline. Without an `effect` it is
-        assumed that the tool must never be called twice. What it raises as a `ParacleError` (`ToolFailed`,
+        assumed that the tool must never be called twice; `probe` names the tool that then looks whether a call whose
+        answer was lost had its effect. What it raises as a `ParacleError` (`ToolFailed`,
         `ToolUnavailable`) says that nothing was done; any other exception leaves that open.
 
         Raises
@@ -99,7 +101,7 @@ class Worker:
         """
 
         def register(call: F) -> F:
-            made = function(call, name=name, effect=effect, timeout_s=timeout_s, concurrency=concurrency)
+            made = function(call, name=name, effect=effect, timeout_s=timeout_s, concurrency=concurrency, probe=probe)
             if made.name in self._functions:
                 raise Conflict(f"this worker has two tools called {made.name!r}")
             self._functions[made.name] = made
