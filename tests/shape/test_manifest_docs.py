@@ -24,6 +24,7 @@ from paracle_domain.tool.spec import (
     McpBackend,
     NatsBackend,
     Permissions,
+    Probe,
     ToolApproval,
     ToolSpec,
 )
@@ -57,6 +58,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "Delegate": Delegate,
     "List edit": ListEdit,
     "Tool": ToolSpec,
+    "Probe": Probe,
     "Tool approval": ToolApproval,
     "Builtin backend": BuiltinBackend,
     "HTTP backend": HttpBackend,
@@ -125,7 +127,7 @@ def test_every_field_stands_in_its_table_with_its_default(section: str) -> None:
 
 def test_every_manifest_shown_is_accepted() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 13
+    assert len(blocks) == 15
     for index, block in enumerate(blocks, 1):
         document = parse_document(yaml.safe_load(block), index, DOCS.name)
         assert document.metadata.name
