@@ -27,6 +27,7 @@ RunId = Annotated[str, StringConstraints(pattern=r"^run_[0-7][0-9A-HJKMNP-TV-Z]{
 ApprovalId = Annotated[str, StringConstraints(pattern=r"^apr_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
 DeadLetterId = Annotated[str, StringConstraints(pattern=r"^dead_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
 TaskId = Annotated[str, StringConstraints(pattern=r"^task_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
+WorkerId = Annotated[str, StringConstraints(pattern=r"^wrk_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
 
 
 def new_id(kind: IdKind) -> str:

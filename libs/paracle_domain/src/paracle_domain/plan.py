@@ -16,8 +16,9 @@ from pydantic import Field
 
 from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.messages import JsonObject, Message, Value
+from paracle_domain.subjects import DEFAULT_POOL
 from paracle_domain.tool.spec import ToolSpec
-from paracle_domain.workflow.spec import WorkflowSpec
+from paracle_domain.workflow.spec import WorkflowSpec, WorkSpec
 
 CONTRACT_VERSION: Final = "1.0"
 
@@ -79,6 +80,12 @@ class Plan(Message, type_name="plan"):
         """Whether calls of `tool` cost so little that many can be handed out, and done again, together."""
         found = self.tools.get(tool)
         return found is not None and found.spec.light
+
+    def pool_of(self, work: WorkSpec) -> str | None:
+        """The worker pool that tasks of `work` go to, if it is not the default one."""
+        planned = self.agents.get(work.target) if work.agent else self.tools.get(work.target) if work.tool else None
+        pool = work.pool or (planned.spec.pool if planned is not None else None)
+        return None if pool == DEFAULT_POOL else pool
 
     def family(self) -> Iterator[Plan]:
         """This plan and those of all children, at any depth, each once."""

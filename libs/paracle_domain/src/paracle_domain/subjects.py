@@ -22,6 +22,8 @@ from paracle_domain.errors import MalformedMessage, quote
 
 PREFIX: Final = "paracle.v1"
 DEFAULT_TENANT: Final = "default"
+DEFAULT_POOL: Final = "agents"
+"""The worker pool of every task whose specs name no other."""
 EVERYONE: Final = "_everyone"
 """Stands for all tenants where services ask one another; no tenant is called so."""
 

@@ -10,6 +10,7 @@ from paracle_domain.run.diff import Pins
 from paracle_domain.run.places import COMPENSATE, part_path, place_of
 from paracle_domain.run.state import Asked, Parts, RunState, StepState, Waiting
 from paracle_domain.run.timing import soonest
+from paracle_domain.subjects import DEFAULT_POOL
 from paracle_domain.workflow.spec import WorkSpec
 from paracle_orchestrator.host import Entry
 
@@ -86,7 +87,7 @@ def _part(entry: Entry, name: str, number: int) -> StepView | None:
     if step is None or not isinstance(step.detail, Parts) or number >= step.detail.items.count:
         return None
     part = step.detail.items.entry(number)
-    return None if part is None else _view(part_path(name, number), part, spec.map or spec.loop)
+    return None if part is None else _view(entry, part_path(name, number), part, spec.map or spec.loop)
 
 
 def _without_outputs(step: StepView) -> StepView:
@@ -110,7 +111,7 @@ def _step(entry: Entry, name: str, most: int) -> StepView:
             fields |= {"parts_total": total, "parts_ended": items.ended}
             shown = islice((item for item in items if isinstance(item, StepState)), most)
             work = spec.map or spec.loop
-            fields["parts"] = tuple(_view(part_path(name, n), part, work) for n, part in enumerate(shown))
+            fields["parts"] = tuple(_view(entry, part_path(name, n), part, work) for n, part in enumerate(shown))
         case Waiting(until=until, signal=signal):
             fields |= {"signal": signal, "due_at": soonest((until, step.deadline_at))}
         case Asked() as approval:
@@ -121,14 +122,22 @@ def _step(entry: Entry, name: str, most: int) -> StepView:
     undone = step.compensation
     if undone is not None:
         fields["compensated"] = undone.status is StepStatus.COMPLETED
-        fields["compensation"] = _view(name + COMPENSATE, undone, spec.compensate)
+        fields["compensation"] = _view(entry, name + COMPENSATE, undone, spec.compensate)
+    fields["pool"] = _pool(entry, spec.work or spec.map or spec.loop)
     return StepView(id=name, target_kind=spec.kind, target=spec.target, needs=graph.needs[name], **fields)
 
 
-def _view(path: str, step: StepState, work: WorkSpec | None) -> StepView:
+def _view(entry: Entry, path: str, step: StepState, work: WorkSpec | None) -> StepView:
     """Work that is not a step's own: an item, an iteration, a compensation."""
     kind, target = (work.target_kind, work.target) if work is not None else ("", "")
-    return StepView(id=path, target_kind=kind, target=target, **_fields(step))
+    return StepView(id=path, target_kind=kind, target=target, pool=_pool(entry, work), **_fields(step))
+
+
+def _pool(entry: Entry, work: WorkSpec | None) -> str | None:
+    """Where the tasks of `work`, if it has any, are handed to."""
+    if work is None or work.target_kind == "workflow":
+        return None
+    return entry.machine.plan.pool_of(work) or DEFAULT_POOL
 
 
 def _fields(step: StepState) -> dict[str, Any]:

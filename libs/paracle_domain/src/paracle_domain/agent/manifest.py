@@ -29,7 +29,7 @@ from paracle_domain.agent.spec import (
 from paracle_domain.messages import JsonObject
 from paracle_domain.names import suggest
 from paracle_domain.tool.spec import Money, ToolApproval
-from paracle_domain.workflow.spec import Name, Seconds, Spec
+from paracle_domain.workflow.spec import Name, PoolName, Seconds, Spec
 
 
 class ModelEdit(Spec):
@@ -112,6 +112,7 @@ class AgentManifest(Spec):
     approvals: dict[Name, ToolApproval | None] | None = None
     limits: LimitsEdit | None = None
     compaction: CompactionEdit | None = None
+    pool: PoolName | None = None
     metadata: dict[str, JsonValue] | None = None
     final: tuple[str, ...] = Field(default=(), description="paths of fields that no descendant may change")
 

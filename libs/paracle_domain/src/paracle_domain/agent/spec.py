@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue, StringConstraints
 
 from paracle_domain.messages import JsonObject
 from paracle_domain.tool.spec import Money, ToolApproval
-from paracle_domain.workflow.spec import Name, Seconds, Spec
+from paracle_domain.workflow.spec import Name, PoolName, Seconds, Spec
 
 type ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 type Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
@@ -98,4 +98,5 @@ class AgentSpec(Spec):
     approvals: dict[Name, ToolApproval] = Field(default={}, description="stricter policies for tools, by name")
     limits: Limits = Limits()
     compaction: Compaction = Compaction()
+    pool: PoolName | None = Field(default=None, description="worker pool of its tasks")
     metadata: dict[str, JsonValue] = {}

@@ -43,6 +43,7 @@ def launch(draft: Draft, path: str, job: Job, attempt: int, value: JsonValue) ->
         target=job.target,
         input=value,
         deadline_at=draft.now + timedelta(seconds=timeout_s) if timeout_s else None,
+        pool=draft.plan.pool_of(job.spec),
     )
     draft.happen(event)
     draft.send(orders.order(draft.plan, draft.state, event))

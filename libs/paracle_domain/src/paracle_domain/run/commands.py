@@ -220,6 +220,7 @@ class StepView(Value):
     needs: tuple[str, ...] = ()
     attempts: int = 0
     task_id: str | None = None
+    pool: str | None = Field(default=None, description="the worker pool that its tasks go to")
     started_at: datetime | None = None
     finished_at: datetime | None = None
     due_at: datetime | None = Field(default=None, description="when it starts again, goes on, expires or times out")

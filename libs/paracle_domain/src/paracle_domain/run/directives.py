@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from paracle_domain.machine import EventRecord
 from paracle_domain.run.commands import ApprovalView
 from paracle_domain.run.messages import ChildCancel, ChildEnded, ChildStart
+from paracle_domain.subjects import DEFAULT_POOL
 from paracle_domain.task.messages import CancelTask, Task
 
 
@@ -21,7 +22,7 @@ class DispatchTask:
 
     task: Task
     again: int = 0
-    pool: str = "agents"
+    pool: str = DEFAULT_POOL
     light: bool = False
 
     @property

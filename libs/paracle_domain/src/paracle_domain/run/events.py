@@ -96,7 +96,8 @@ class StepKept(Message, type_name="step.kept"):
 class StepStarted(Message, type_name="step.started"):
     """An attempt of a step was handed to a worker pool, with `input` as its expressions gave it.
 
-    Where `target_kind` is `workflow`, it was handed to the run `child_run_id`, and there is no task.
+    Where `target_kind` is `workflow`, it was handed to the run `child_run_id`, and there is no task. Without `pool`, it
+    was the default one.
     """
 
     type: Literal["step.started"] = "step.started"
@@ -108,6 +109,7 @@ class StepStarted(Message, type_name="step.started"):
     target: str
     input: Json = None
     deadline_at: datetime | None = None
+    pool: str | None = None
 
 
 class StepOpened(Message, type_name="step.opened"):

@@ -29,6 +29,7 @@ from paracle_domain.run.messages import ChildCancel, ChildEnded, ChildStart
 from paracle_domain.run.places import COMPENSATE, part_path
 from paracle_domain.run.state import Asked, Parts, RunState, StepState
 from paracle_domain.run.timing import soonest
+from paracle_domain.subjects import DEFAULT_POOL
 from paracle_domain.task.messages import CancelTask, Task
 from paracle_domain.workflow.spec import WorkSpec
 
@@ -51,18 +52,20 @@ def order(plan: Plan, state: RunState, event: StepStarted, again: int = 0) -> Ru
         case "workflow":
             return StartChild(_child_start(plan, state, event), again)
         case "agent" | "tool":
-            light = event.target_kind == "tool" and plan.is_light(event.target)
-            return DispatchTask(_task(state, event, event.target_kind), again, light=light)
+            # A pool with a name may be small, or somebody's own: there each task is a message by itself.
+            light = event.target_kind == "tool" and event.pool is None and plan.is_light(event.target)
+            task = _task(state, event, event.target_kind)
+            return DispatchTask(task, again, event.pool or DEFAULT_POOL, light)
         case _ as unreachable:
             assert_never(unreachable)
 
 
 def order_again(plan: Plan, state: RunState, path: str, step: StepState, work: WorkSpec, again: int) -> RunDirective:
     """Hand out once more what runs at `path`."""
-    return order(plan, state, _started(path, step, work), again)
+    return order(plan, state, _started(plan, path, step, work), again)
 
 
-def _started(path: str, step: StepState, work: WorkSpec) -> StepStarted:
+def _started(plan: Plan, path: str, step: StepState, work: WorkSpec) -> StepStarted:
     return StepStarted(
         step=path,
         attempt=step.attempt,
@@ -72,6 +75,7 @@ def _started(path: str, step: StepState, work: WorkSpec) -> StepStarted:
         target=work.target,
         input=step.input,
         deadline_at=step.due_at,
+        pool=plan.pool_of(work),
     )
 
 
@@ -131,7 +135,7 @@ def stop(
 ) -> RunDirective:
     """Tell what runs at `path` to stop."""
     if work.target_kind == "workflow":
-        start = _child_start(plan, state, _started(path, step, work))
+        start = _child_start(plan, state, _started(plan, path, step, work))
         return CancelChild(ChildCancel(start=start, reason=reason), again)
     run_id = state.started_event.run_id
     task_id = step.task_id or task_id_of(run_id, path, step.attempt)

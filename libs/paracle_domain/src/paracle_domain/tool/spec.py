@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_
 from paracle_domain.errors import quote
 from paracle_domain.messages import JsonObject
 from paracle_domain.subjects import is_token
-from paracle_domain.workflow.spec import ApprovalRules, Seconds, Spec
+from paracle_domain.workflow.spec import ApprovalRules, PoolName, Seconds, Spec
 
 type Money = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,127}$")]
@@ -189,6 +189,7 @@ class ToolSpec(Spec):
         default=None, description="what a call costs: an expression over `arguments`, or a sum"
     )
     timeout_s: Seconds = 30.0
+    pool: PoolName | None = Field(default=None, description="worker pool of steps that are this tool")
 
     @property
     def plain(self) -> bool:

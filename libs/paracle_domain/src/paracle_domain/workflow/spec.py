@@ -13,6 +13,7 @@ from paracle_domain.messages import Given, JsonObject
 
 StepId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]
 EventName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 SignalName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 Principal = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/+|=~-]{0,199}$")]
@@ -75,10 +76,12 @@ class WorkSpec(Spec):
     input: Given = Field(default_factory=dict, description="what the target gets; strings may be expressions")
     retry: RetrySpec = RetrySpec()
     timeout_s: Seconds | None = Field(default=None, description="time for one attempt")
+    pool: PoolName | None = Field(default=None, description="worker pool of its tasks; else its agent's or tool's")
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         _exactly_one(self, TARGETS)
+        _no_pool_of_workflow(self)
         return self
 
     @property
@@ -239,17 +242,19 @@ class StepSpec(Spec):
     timeout_s: Seconds | None = Field(default=None, description="time for one attempt, or for all of a map or loop")
     on_error: Literal["fail", "continue"] | FallbackSpec = "fail"
     compensate: WorkSpec | None = Field(default=None, description="what undoes the step if the run fails later")
+    pool: PoolName | None = Field(default=None, description="worker pool of its tasks; else its agent's or tool's")
     description: str = ""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         _exactly_one(self, KINDS, f"step {self.id!r}: ")
-        if self.work is None:
-            idle = {"input": {}, "retry": RetrySpec(), "compensate": None}
+        if not self.target:
+            idle = {"input": {}, "retry": RetrySpec(), "compensate": None, "pool": None}
             stray = next((field for field, default in idle.items() if getattr(self, field) != default), None)
             if stray is not None:
                 message = f"step {self.id!r}: {stray} belongs to agent, tool or workflow, not to {self.kind}"
                 raise ValueError(message)
+        _no_pool_of_workflow(self)
         return self
 
     @property
@@ -273,6 +278,7 @@ class StepSpec(Spec):
             input=self.input,
             retry=self.retry,
             timeout_s=self.timeout_s,
+            pool=self.pool,
         )
 
     @property
@@ -326,4 +332,10 @@ def _exactly_one(spec: Spec, fields: tuple[str, ...], what: str = "") -> None:
     if len(given) != 1:
         named = f"{', '.join(fields[:-1])} and {fields[-1]}"
         message = f"{what}give exactly one of {named}" + (f" (got {' and '.join(given)})" if given else "")
+        raise ValueError(message)
+
+
+def _no_pool_of_workflow(spec: WorkSpec | StepSpec) -> None:
+    if spec.pool is not None and spec.workflow is not None:
+        message = "pool belongs to agent or tool, not to workflow: the steps of a child run name their own"
         raise ValueError(message)
