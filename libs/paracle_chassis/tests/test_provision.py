@@ -63,6 +63,28 @@ async def test_consumers_of_the_named_services_are_made(nats_url, nats_client):
         await jetstream.consumer_info(subjects.TASKS, "agent_runtime")
 
 
+async def test_pools_have_a_consumer_each(nats_url, nats_client):
+    await provision.provision(Plan(nats_url=nats_url, services=["agent_runtime"], pools=["agents", "gpu"]))
+    found = {each["name"]: each["config"] for each in await provisioning.consumers(nats_client, subjects.TASKS)}
+    filters = {name: config["filter_subject"] for name, config in found.items()}
+    assert filters == {
+        "agent_runtime": "paracle.v1.*.task.agents",
+        "agent_runtime-gpu": "paracle.v1.*.task.gpu",
+    }
+    with pytest.raises(InvalidInput, match="pool"):
+        await provision.provision(Plan(nats_url=nats_url, pools=["a.b"]))
+
+
+async def test_what_lies_in_a_stream_is_counted_by_subject(nats_url, nats_client):
+    await provision.provision(Plan(nats_url=nats_url, services=[]))
+    for subject in ("acme.task.gpu", "acme.task.gpu", "acme.task.agents", "other.task.gpu"):
+        await nats_client.jetstream().publish(f"paracle.v1.{subject}", b"{}")
+    found = await provisioning.sizes(nats_client, subjects.TASKS, "paracle.v1.acme.task.*")
+    assert found == {"paracle.v1.acme.task.gpu": 2, "paracle.v1.acme.task.agents": 1}
+    assert await provisioning.sizes(nats_client, subjects.TASKS, "paracle.v1.nobody.task.*") == {}
+    assert await provisioning.consumers(nats_client, subjects.TASKS) == []
+
+
 async def test_what_may_be_changed_in_place_is_and_the_rest_is_refused(nats_client):
     spec = topology.stream_of_subject(subjects.evt("acme", "run", "run_1", "run_started"))
     assert spec is not None

@@ -54,6 +54,8 @@ class Service:
         Async context managers, entered in this order once the bus is connected, left in reverse after the drain.
     checks
         What readiness asks besides NATS, by name: functions that raise if all is not well.
+    facts
+        Gives what readiness shows besides, whether or not all is well.
     """
 
     def __init__(
@@ -65,13 +67,14 @@ class Service:
         bus: NatsBus | None = None,
         resources: Sequence[AbstractAsyncContextManager[Any]] = (),
         checks: Mapping[str, Check] | None = None,
+        facts: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self.name = name
         self.settings = settings
         self.routes = routes or Routes(name)
         self.bus = bus or NatsBus(name, settings)
         self._resources = tuple(resources)
-        self.health = Health(name, {"nats": self.bus.check, **(checks or {})}, self.describe)
+        self.health = Health(name, {"nats": self.bus.check, **(checks or {})}, self.describe, facts)
 
     def describe(self) -> Mapping[str, Any]:
         """The AsyncAPI document of what it answers, obeys and hears."""

@@ -3,6 +3,10 @@
 The server sends what is there at once; a lone message does not wait for others. When half of what was asked for has
 come, more is asked for, so that a busy mailbox never waits for a round trip. A broken connection, a missed heartbeat, a
 deleted consumer or stream: it starts over, making anew what is missing.
+
+With a room it asks for no more than there is place for; while that is closed, for nothing, and takes back what it had
+asked for: what was sent before the server knew of that is still handed over. Turned away, a message would come again
+to whoever has asked, and count as delivered each time.
 """
 
 from __future__ import annotations
@@ -20,9 +24,10 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from paracle_chassis import outages, provisioning
-from paracle_chassis.inlet import Incoming
+from paracle_chassis.inlet import Incoming, Inlet
 from paracle_chassis.link import NO_RESPONDERS, Link, status_of
 from paracle_chassis.provisioning import Change
+from paracle_chassis.room import Room
 from paracle_chassis.streams import Streams
 from paracle_chassis.topology import ConsumerSpec
 from paracle_domain.errors import NotFound, ParacleError, Unavailable
@@ -33,6 +38,8 @@ _log = logging.getLogger(__name__)
 EXPIRES_S: Final = 5
 HEARTBEAT_S: Final = 2
 _LOOK_AGAIN_S: Final = 0.5
+# Requests for single places that stand at once: a consumer bears 512, of all replicas together.
+_SMALL_PULLS: Final = 8
 _NS: Final = 1_000_000_000
 _HEARTBEAT: Final = "100"
 _ENDED: Final = ("404", "408", "409")
@@ -50,15 +57,30 @@ class PullConsumer:
         Most messages asked for or held ready.
     unpack
         Gives what came in a message: itself, or all that is in a bundle.
+    room
+        What bounds them further; its places are taken by whoever is handed the messages.
     """
 
-    def __init__(self, link: Link, streams: Streams, spec: ConsumerSpec, *, capacity: int, unpack: Unpack) -> None:
+    def __init__(
+        self,
+        link: Link,
+        streams: Streams,
+        spec: ConsumerSpec,
+        *,
+        capacity: int,
+        unpack: Unpack,
+        room: Room | None = None,
+    ) -> None:
         self.spec = spec
         self.buffer: deque[Incoming] = deque()
         self._link = link
         self._streams = streams
         self._capacity = capacity
         self._unpack = unpack
+        self._room = room
+        self._handed = 0  # messages that were taken, and may have no place yet
+        self._paused = False
+        self._turning: asyncio.Task[None] | None = None
         self._pulls: dict[str, int] = {}
         self._names = count()
         self._arrived = asyncio.Event()
@@ -68,6 +90,7 @@ class PullConsumer:
         self._last_heard = 0.0
         self._inbox = ""
         self._subscription: Subscription | None = None
+        self._inlet: Inlet | None = None
         self._unhook: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
@@ -79,25 +102,55 @@ class PullConsumer:
             If NATS does not answer.
         """
         await self._ensure()
-        client = self._link.client
-        self._inbox = client.new_inbox()
-        self._subscription = await client.subscribe(f"{self._inbox}.*", pending_msgs_limit=0, pending_bytes_limit=0)
-        self._link.inlet.divert(self._subscription, self._receive)
+        self._paused = self._is_closed
+        if not self._paused:
+            await self._listen()
         self._unhook = self._link.on_reconnect(self._start_over)
         _ = self._spawn(self._watch())
         self._start_over()
+        if self._room is not None:
+            self._room.watched(self._on_room)
+            self._on_room()
+
+    async def _listen(self) -> None:
+        client = self._link.client
+        self._inbox = client.new_inbox()
+        self._subscription = await client.subscribe(f"{self._inbox}.*", pending_msgs_limit=0, pending_bytes_limit=0)
+        self._inlet = self._link.inlet
+        self._inlet.divert(self._subscription, self._receive)
+
+    async def _hush(self) -> None:
+        """Take back all requests. Nobody listens to their answers any more, so the server gives what it has to others.
+
+        What it sent before it knew of that has come when this returns.
+        """
+        subscription, self._subscription = self._subscription, None
+        self._pulls.clear()
+        if subscription is None:
+            return
+        with suppress(NatsError, OSError, Unavailable):  # a lost connection has lost its requests, too
+            await subscription.unsubscribe()
+            await self._link.check()
+        if self._inlet is not None:
+            self._inlet.forget(subscription)
 
     async def take(self, limit: int, linger_s: float = 0) -> list[Incoming]:
         """What is there, at most `limit`; waits for one, and then at most `linger_s` seconds for more.
 
         Empty once it has stopped.
         """
+        if self._handed:
+            self._handed = 0
+            self._replenish()
         await self._until_there(1)
         if linger_s and len(self.buffer) < limit:
             with suppress(TimeoutError):
                 async with asyncio.timeout(linger_s):
                     await self._until_there(limit)
+        if self._stopped:
+            return []
         taken = [self.buffer.popleft() for _ in range(min(limit, len(self.buffer)))]
+        self._handed = len(taken)
         self._replenish()
         return taken
 
@@ -106,30 +159,58 @@ class PullConsumer:
             self._arrived.clear()
             await self._arrived.wait()
 
-    def stop(self) -> list[Incoming]:
+    async def stop(self) -> list[Incoming]:
         """Stop pulling; what was fetched and not taken is the caller's to give back."""
         self._stopped = True
         self._unhook()
+        if self._room is not None:
+            self._room.watched(lambda: None)
         for task in self._tasks:
             task.cancel()
-        self._pulls.clear()
         self._arrived.set()
+        await self._hush()
         left = list(self.buffer)
         self.buffer.clear()
         return left
 
     async def close(self) -> None:
-        """Let go of the inbox; what comes after this is delivered again once its ack wait is over."""
+        """Wait for what is still being done; what comes after this is delivered again once its ack wait is over."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._subscription is not None:
-            with suppress(NatsError):
-                await self._subscription.unsubscribe()
-            self._link.inlet.forget(self._subscription)
 
     @property
     def alive(self) -> bool:
-        """Whether a request stands (or is about to) with a server that was heard lately."""
+        """Whether a request stands (or is about to, or none is wanted) with a server that was heard lately."""
         return not self._stopped and asyncio.get_running_loop().time() - self._last_heard < 6 * HEARTBEAT_S
+
+    # ── the room ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_room(self) -> None:
+        if self._turning is None and self._is_closed != self._paused and not self._stopped:
+            self._turning = self._spawn(self._turn())
+        self._replenish()
+
+    @property
+    def _is_closed(self) -> bool:
+        return self._room is not None and self._room.closed
+
+    async def _turn(self) -> None:
+        """Have nothing come, or something, as the room says; it may say something else meanwhile."""
+        try:
+            while self._is_closed != self._paused:
+                await (self._pause() if self._is_closed else self._go_on())
+        except (NatsError, OSError) as error:
+            _log.debug("cannot listen yet: %s", error)  # the watch tries again
+        finally:
+            self._turning = None
+
+    async def _pause(self) -> None:
+        self._paused = True
+        await self._hush()
+
+    async def _go_on(self) -> None:
+        await self._listen()
+        self._paused = False
+        self._start_over()
 
     # ── pulling ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -138,20 +219,13 @@ class PullConsumer:
         if not message.reply.startswith("$JS.ACK"):  # a word of the server about a request, not a message
             self._on_status(message.subject.rpartition(".")[2], status_of(message) or "", message)
             return
-        if self._stopped:
-            _ = self._spawn(self._give_back(message))
-            return
         self._count_off()
         self.buffer.extend(self._unpack(message))
         self._arrived.set()
         self._replenish()
 
-    async def _give_back(self, message: Incoming) -> None:
-        with suppress(NatsError, OSError):
-            await self._link.client.publish(message.reply, b"-NAK")
-
     def _on_status(self, pull: str, status: str, message: Incoming) -> None:
-        if status == _HEARTBEAT or self._stopped:
+        if status == _HEARTBEAT or self._stopped or self._paused:
             return
         description = message.headers.get("Description", "")
         known = self._pulls.pop(pull, None) is not None
@@ -164,11 +238,13 @@ class PullConsumer:
             self._mend()
 
     def _replenish(self) -> None:
-        """Ask for more once half of the capacity is free."""
-        if self._stopped or self._repair is not None:
+        """Ask for more once half of the capacity is free, or a place of a room that has less."""
+        if self._stopped or self._paused or self._repair is not None:
             return
-        free = self._capacity - len(self.buffer) - sum(self._pulls.values())
-        if free * 2 >= self._capacity and free > 0:
+        most = self._capacity if self._room is None else min(self._capacity, self._room.free - self._handed)
+        free = most - len(self.buffer) - sum(self._pulls.values())
+        enough = free * 2 >= self._capacity or (most < self._capacity and len(self._pulls) < _SMALL_PULLS)
+        if free > 0 and enough:
             name = str(next(self._names))
             self._pulls[name] = free
             _ = self._spawn(self._request(name, free))
@@ -203,6 +279,10 @@ class PullConsumer:
         """Mend the consumer if the server's heartbeats stay away."""
         while not self._stopped:
             await asyncio.sleep(HEARTBEAT_S)
+            if not self._pulls:  # nothing is asked for, so nothing is heard
+                self._last_heard = asyncio.get_running_loop().time()
+                self._on_room()
+                continue
             silent = asyncio.get_running_loop().time() - self._last_heard
             if silent > 2.5 * HEARTBEAT_S and self._link.connected:
                 _log.warning("mailbox %s of %s: no heartbeat for %.0f s", self.spec.durable, self.spec.stream, silent)
@@ -217,7 +297,7 @@ class PullConsumer:
             return await provisioning.ensure_consumer(self._link.client, self.spec)
 
     def _mend(self) -> None:
-        if self._repair is None and not self._stopped:
+        if self._repair is None and not self._stopped and not self._paused:
             self._repair = self._spawn(self._make_anew())
 
     async def _make_anew(self) -> None:

@@ -26,10 +26,17 @@ _HEAD_LIMIT: Final = 8192
 class Health:
     """The health endpoint of one service: a few lines of HTTP/1.1, so that probes do not need a web framework."""
 
-    def __init__(self, service: str, checks: Mapping[str, Check], describe: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        service: str,
+        checks: Mapping[str, Check],
+        describe: Callable[[], Mapping[str, Any]],
+        facts: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
         self._service = service
         self._checks = dict(checks)
         self._describe = describe
+        self._facts = facts
         self._server: asyncio.Server | None = None
         self.state = "starting"
 
@@ -55,8 +62,9 @@ class Health:
         results = await asyncio.gather(*(self._ask(check) for check in self._checks.values()))
         checks = dict(zip(self._checks, results, strict=True))
         ready = all(result == "ok" for result in results)
+        status = "ready" if ready else "not ready"
         return (200 if ready else 503), {
-            "service": self._service, "status": "ready" if ready else "not ready", "checks": checks,
+            "service": self._service, "status": status, "checks": checks, **self._facts(),
         }  # fmt: skip
 
     async def _ask(self, check: Check) -> str:

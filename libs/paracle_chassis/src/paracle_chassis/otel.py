@@ -27,7 +27,7 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, Span, SpanContext, S
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
-    from paracle_chassis.telemetry import Attributes, Counter, Histogram, Kind
+    from paracle_chassis.telemetry import Attributes, Counter, Gauge, Histogram, Kind
 
 QUEUE_SIZE: Final = 32_768  # spans of a burst of some seconds; the default of 2,048 drops half of it
 EXPORT_TIMEOUT_S: Final = 3
@@ -110,6 +110,12 @@ class Otel:
     def histogram(self, spec: Histogram) -> Any:
         if spec.name not in self._instruments:
             made = self._meter.create_histogram(spec.name, unit=spec.unit, description=spec.description)
+            self._instruments[spec.name] = made
+        return self._instruments[spec.name]
+
+    def gauge(self, spec: Gauge) -> Any:
+        if spec.name not in self._instruments:
+            made = self._meter.create_gauge(spec.name, unit=spec.unit, description=spec.description)
             self._instruments[spec.name] = made
         return self._instruments[spec.name]
 

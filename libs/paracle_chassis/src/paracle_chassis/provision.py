@@ -8,6 +8,7 @@ Idempotent, and safe to run from several places at once. It waits for NATS and P
     PARACLE_POSTGRES_ADMIN_DSN    a role that may create databases and roles; without it, no database is touched
     PARACLE_NATS_REPLICAS         copies of each stream; 1 by default, 3 in a cluster
     PARACLE_NATS_RELAXED          as --relaxed
+    PARACLE_POOLS                 as --pools
     PARACLE_POSTGRES_PASSWORD     the services' roles get this password; by default that of the admin DSN
 """
 
@@ -45,6 +46,8 @@ class Plan:
 
     Attributes
     ----------
+    pools
+        Worker pools whose consumers are made with those of the agent runtime.
     relaxed
         Write the streams that Postgres can rebuild (TASKS, RESULTS) behind: faster, single servers only.
     """
@@ -53,6 +56,7 @@ class Plan:
     admin_dsn: str | None = None
     password: str | None = None
     services: Sequence[str] = SERVICES
+    pools: Sequence[str] = ()
     replicas: int = 1
     relaxed: bool = True
     patience_s: float = 30.0
@@ -86,6 +90,9 @@ async def provision(plan: Plan) -> list[Change]:
     for service in plan.services:
         if not is_token(service) or "-" in service:
             raise InvalidInput(f"{service!r} cannot be the name of a service", path="services")
+    for pool in plan.pools:
+        if not is_token(pool):
+            raise InvalidInput(f"{pool!r} cannot be the name of a pool", path="pools")
     parts = [_provision_nats(plan)]
     if plan.admin_dsn is not None:
         parts.append(_provision_postgres(plan, plan.admin_dsn))
@@ -110,11 +117,10 @@ async def _provision_nats(plan: Plan) -> list[Change]:
             bucket = provisioning.ensure_bucket(client, plan.durability)
             made = await asyncio.gather(*streams, bucket)
             # Their limits are the mailboxes' to say: one that is there already is left as its service wants it.
-            consumers = [
-                provisioning.ensure_consumer(client, spec, update=False)
-                for spec in topology.CONSUMERS
-                if spec.durable in plan.services
-            ]
+            wanted = [spec for spec in topology.CONSUMERS if spec.durable in plan.services]
+            if "agent_runtime" in plan.services:
+                wanted += [spec for spec in map(topology.pool_consumer, plan.pools) if spec not in wanted]
+            consumers = [provisioning.ensure_consumer(client, spec, update=False) for spec in wanted]
             return [*made, *await asyncio.gather(*consumers)]
     except TimeoutError as error:
         raise Unavailable(f"JetStream at {_shown(plan.nats_url)} is not ready after {plan.patience_s:g} s") from error
@@ -241,6 +247,8 @@ def _plan(arguments: Sequence[str] | None) -> tuple[Plan, str]:
         epilog="example: python -m paracle_chassis.provision --services registry,orchestrator",
     )
     parser.add_argument("--services", default=",".join(SERVICES), help="whose databases and consumers, by commas")
+    pools = environ.get("PARACLE_POOLS") or ""
+    parser.add_argument("--pools", default=pools, help="worker pools whose consumers are made too, by commas")
     parser.add_argument(
         "--replicas",
         type=int,
@@ -258,6 +266,7 @@ def _plan(arguments: Sequence[str] | None) -> tuple[Plan, str]:
         admin_dsn=environ.get("PARACLE_POSTGRES_ADMIN_DSN") or None,
         password=environ.get("PARACLE_POSTGRES_PASSWORD") or None,
         services=[name.strip() for name in given.services.split(",") if name.strip()],
+        pools=[name for part in given.pools.split(",") if (name := part.partition("=")[0].strip())],
         replicas=given.replicas,
         relaxed=given.relaxed,
         patience_s=given.wait,

@@ -118,6 +118,27 @@ async def delete_message(client: Client, stream: str, seq: int) -> None:
             raise
 
 
+async def sizes(client: Client, stream: str, subject: str) -> dict[str, int]:
+    """How many messages of `stream` there are on each subject that matches `subject`."""
+    found: dict[str, int] = {}
+    while True:
+        page = {"subjects_filter": subject, "offset": len(found)}
+        state = (await _ask(client, f"STREAM.INFO.{stream}", page))["state"]
+        found |= state.get("subjects") or {}
+        if len(found) >= state.get("num_subjects", 0) or not state.get("subjects"):
+            return found
+
+
+async def consumers(client: Client, stream: str) -> list[dict[str, Any]]:
+    """What JetStream says of all consumers of `stream`."""
+    found: list[dict[str, Any]] = []
+    while True:
+        answer = await _ask(client, f"CONSUMER.LIST.{stream}", {"offset": len(found)})
+        found += answer.get("consumers") or []
+        if len(found) >= answer.get("total", 0) or not answer.get("consumers"):
+            return found
+
+
 async def account_info(client: Client) -> dict[str, Any]:
     """What JetStream says of the account; `Unavailable` until it is up."""
     return await _ask(client, "INFO", None)

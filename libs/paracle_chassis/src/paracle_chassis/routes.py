@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from paracle_chassis.delivery import Delivery
+from paracle_chassis.room import Room
 from paracle_domain.envelope import Context
 from paracle_domain.messages import Message, Request
 
@@ -63,6 +64,8 @@ class MailboxRoute:
         Most messages in the hands of all replicas together.
     backoff_s
         Delays before the second, third, … try of a failing message; the last one repeats.
+    room
+        Places for what the handler keeps; the mailbox asks for no more than there are. Only with `at_once` 1.
     """
 
     stream: str
@@ -77,6 +80,7 @@ class MailboxRoute:
     max_deliver: int = 8
     max_ack_pending: int = 10_000
     backoff_s: tuple[float, ...] = DEFAULT_BACKOFF_S
+    room: Room | None = None
 
     def delay_after(self, tries: int) -> float:
         """Seconds to wait after the `tries`-th failed try."""

@@ -48,6 +48,7 @@ class Streams:
 
     async def close(self) -> None:
         self._unhook()
+        self._unhook = lambda: None  # it may be closed twice
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -1,8 +1,8 @@
 """Traces, metrics and logs over OTLP, when an endpoint is set; nothing at all otherwise.
 
 Names are a contract (README, "Telemetry"), and few: methods, streams and error codes, never ids. The OpenTelemetry SDK
-is loaded only if it is used. Services record through `span`, `Counter` and `Histogram`, which cost next to nothing
-while telemetry is off.
+is loaded only if it is used. Services record through `span`, `Counter`, `Gauge` and `Histogram`, which cost next to
+nothing while telemetry is off.
 """
 
 from __future__ import annotations
@@ -54,6 +54,17 @@ class Histogram:
     def record(self, value: float, attributes: Attributes | None = None) -> None:
         if _otel is not None:
             _otel.histogram(self).record(value, attributes)
+
+
+class Gauge:
+    """How something stands: the last value counts. Made at import, recorded once telemetry is on."""
+
+    def __init__(self, name: str, description: str, unit: str = "1") -> None:
+        self.name, self.description, self.unit = name, description, unit
+
+    def set(self, value: float, attributes: Attributes | None = None) -> None:
+        if _otel is not None:
+            _otel.gauge(self).set(value, attributes)
 
 
 _server_duration: Final = Histogram(RPC_SERVER_DURATION, "How long a request took to answer.")

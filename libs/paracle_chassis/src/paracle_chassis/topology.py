@@ -16,7 +16,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from paracle_domain import subjects
-from paracle_domain.subjects import CLAIMS_BUCKET, COMMANDS, DEADLETTERS, EVENTS, INTAKE, OUTPUT, RESULTS, TASKS
+from paracle_domain.subjects import (
+    CLAIMS_BUCKET,
+    COMMANDS,
+    DEADLETTERS,
+    DEFAULT_POOL,
+    EVENTS,
+    INTAKE,
+    OUTPUT,
+    RESULTS,
+    TASKS,
+)
 
 __all__ = ["ANSWERED", "CLAIMS_BUCKET", "CLAIMS_TTL_S", "CONSUMERS", "STREAMS", "ConsumerSpec", "StreamSpec"]
 
@@ -170,13 +180,25 @@ ANSWERED: Final = frozenset(spec.name for spec in STREAMS if spec.no_ack)
 """Streams whose messages are answered by the service that takes them."""
 
 _ALL: Final = f"{subjects.PREFIX}.*"
+
+
+def pool_consumer(pool: str) -> ConsumerSpec:
+    """The consumer of a worker pool's tasks, which all processes of the agent runtime that serve the pool share.
+
+    A stream that is a work queue takes one consumer for a subject; a pool that somebody else serves has theirs. A lost
+    process is noticed after the ack wait, which is more than a lease: what comes again can then be taken over at once.
+    """
+    durable = "agent_runtime" if pool == DEFAULT_POOL else f"agent_runtime-{pool}"
+    return ConsumerSpec(TASKS, durable, subjects.task(subjects.ANY, pool), ack_wait_s=8.0, max_ack_pending=20_000)
+
+
 CONSUMERS: Final[Sequence[ConsumerSpec]] = (
     ConsumerSpec(COMMANDS, "orchestrator", f"{_ALL}.cmd.orchestrator.*", ack_wait_s=5.0),
     ConsumerSpec(RESULTS, "orchestrator", f"{_ALL}.result.*", ack_wait_s=5.0),
     ConsumerSpec(INTAKE, "orchestrator", f"{_ALL}.in.>", ack_wait_s=5.0),
     ConsumerSpec(EVENTS, "orchestrator", f"{_ALL}.evt.trigger.*.revised", ack_wait_s=5.0),
     ConsumerSpec(COMMANDS, "agent_runtime", f"{_ALL}.cmd.agent_runtime.*", ack_wait_s=5.0),
-    ConsumerSpec(TASKS, "agent_runtime", f"{_ALL}.task.agents", ack_wait_s=8.0, max_ack_pending=20_000),
+    pool_consumer(DEFAULT_POOL),
     ConsumerSpec(EVENTS, "agent_runtime", f"{_ALL}.evt.purge.*.runs_purged", ack_wait_s=5.0),
     ConsumerSpec(EVENTS, "observability", f"{_ALL}.evt.>"),
     ConsumerSpec(DEADLETTERS, "observability", f"{_ALL}.dlq.*"),

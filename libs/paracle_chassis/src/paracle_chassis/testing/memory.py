@@ -72,7 +72,7 @@ class MemorySource:
         self._held.update((message.reply, message) for message in taken)
         return taken
 
-    def stop(self) -> list[Incoming]:
+    async def stop(self) -> list[Incoming]:
         self._stopped = True
         self._arrived.set()
         for timer in self._timers:
