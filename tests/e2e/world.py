@@ -70,14 +70,16 @@ class System:
         # only workflows that ask for it are dropped, but those at once
         self._extra["orchestrator"] |= {"PARACLE_RUN_KEEP_LEAST_S": "0", "PARACLE_PURGE_EVERY_S": "0.5"}
         self._root = root / ".paracle"
-        self.stack = self._stack({})
+        self.stack = Stack(self._root, port=0, files_root=ROOT, replicas={}, extra_env=self._extra)
 
-    def _stack(self, replicas: dict[str, int]) -> Stack:
-        return Stack(self._root, port=0, files_root=ROOT, replicas=replicas, extra_env=self._extra)
+    def scale(self, told: Mapping[str, Mapping[str, str]] | None = None, /, **replicas: int) -> None:
+        """Have so many processes of these services, and one of each other; `told`: what some find in their environment.
 
-    def scale(self, **replicas: int) -> None:
-        """Have so many processes of these services, and one of each other."""
-        self.stack = self._stack(replicas)
+        A process that runs already keeps the environment that it was started with.
+        """
+        self.stack = Stack(
+            self._root, port=0, files_root=ROOT, replicas=replicas, extra_env={**self._extra, **(told or {})}
+        )
         self.stack.up()
 
     def _providers(self) -> dict[str, str]:

@@ -142,10 +142,69 @@ def test_values_reach_the_pods() -> None:
     assert "try-registry" not in budgets, "a budget for a single replica would block every drain"
 
 
+POOLS = {
+    "gpu": {
+        "concurrency": 4,
+        "replicas": 3,
+        "memoryCeilingMb": 900,
+        "nodeSelector": {"accelerator": "yes"},
+        "env": {"PARACLE_SANDBOX_CONCURRENCY": 2},
+    },
+    "web_browser": {"replicas": 1},
+}
+
+
+def test_a_pool_has_pods_of_its_own() -> None:
+    documents = render("agent-runtime", {"pools": POOLS})
+    for document in documents:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    found = {one["metadata"]["name"]: one["spec"] for one in documents if one["kind"] == "Deployment"}
+    assert found.keys() == {"try-agent-runtime", "try-agent-runtime-gpu", "try-agent-runtime-web-browser"}
+    env = {name: env_of(spec) for name, spec in found.items()}
+    served = {name: one.get("PARACLE_POOLS") for name, one in env.items()}
+    assert list(served.values()) == [None, "gpu=4", "web_browser"]
+    ceilings = {name: one["PARACLE_MEMORY_CEILING_MB"] for name, one in env.items()}
+    assert list(ceilings.values()) == ["400", "900", "400"]
+    gpu = found["try-agent-runtime-gpu"]
+    assert (gpu["replicas"], gpu["template"]["spec"]["nodeSelector"]) == (3, {"accelerator": "yes"})
+    assert gpu["template"]["spec"]["serviceAccountName"] == "try-agent-runtime"
+    assert env["try-agent-runtime-gpu"]["PARACLE_SANDBOX_CONCURRENCY"] == "2"
+    assert "nodeSelector" not in found["try-agent-runtime"]["template"]["spec"]
+    (container,) = of_kind(documents, "Job")["spec"]["template"]["spec"]["containers"]
+    assert "--pools=gpu,web_browser" in container["args"]
+    budgets = [one["metadata"]["name"] for one in documents if one["kind"] == "PodDisruptionBudget"]
+    assert budgets == ["try-agent-runtime", "try-agent-runtime-gpu"]
+
+
+def env_of(deployment: dict[str, Any]) -> dict[str, str]:
+    (container,) = deployment["template"]["spec"]["containers"]
+    return {entry["name"]: entry.get("value", "") for entry in container["env"]}
+
+
+def test_nobody_finds_the_pods_of_another_pool() -> None:
+    documents = render("agent-runtime", {"pools": POOLS})
+    templates = [one["spec"]["template"] for one in documents if one["kind"] == "Deployment"]
+    selecting = [
+        one["spec"]["selector"].get("matchLabels", one["spec"]["selector"])
+        for one in documents
+        if one["kind"] in {"Deployment", "Service", "PodDisruptionBudget"}
+    ]
+    for selector in selecting:
+        assert len([pod for pod in templates if selector.items() <= pod["metadata"]["labels"].items()]) == 1
+
+
+def test_only_the_agent_runtime_has_pools() -> None:
+    with pytest.raises(Exception, match="pools belong to agent-runtime"):
+        render("registry", {"pools": {"gpu": {}}})
+
+
 @pytest.mark.parametrize(
     "values",
     [
         {"replicas": "two"},
+        {"pools": {"GPU": {}}},
+        {"pools": {"gpu": {"concurrency": 0}}},
+        {"pools": {"gpu": {"pool": "x"}}},
         {"replica": 2},
         {"logLevel": "LOUD"},
         {"env": {"lower": "x"}},

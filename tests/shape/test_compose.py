@@ -14,11 +14,19 @@ from paracle_chassis.testing import containers
 
 @pytest.mark.containers
 def test_docker_compose_understands_the_file() -> None:
-    command = ["docker", "compose", "--profile", "observability", "config", "--format", "json"]
+    command = ["docker", "compose", "--profile", "observability", "--profile", "pools", "config", "--format", "json"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
     services = json.loads(told.stdout)["services"]
     assert {*SERVICES, "nats", "postgres", "provision", "collector"} <= set(services)
+
+
+def test_a_second_worker_pool_is_what_the_first_is_but_for_its_name() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    one, two = services["agent_runtime"], services["agent_runtime_heavy"]
+    assert two["profiles"] == ["pools"]
+    assert two["environment"].pop("PARACLE_POOLS") == "${HEAVY_POOLS:-heavy=4}"
+    assert {**two, "build": one["build"]} == {**one, "profiles": ["pools"]}
 
 
 def test_tests_in_containers_use_the_images_of_compose() -> None:

@@ -23,6 +23,7 @@ from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Message
 from paracle_domain.run.commands import ApprovalView, RunStatus, RunSummary, RunView, StepStatus, StepView
 from paracle_domain.task.effects import EffectView
+from paracle_domain.task.pools import PoolView
 
 RUN = "run_01JDXXXXXXXXXXXXXXXXXXXXXX".replace("X", "A")
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -201,6 +202,31 @@ def effect(**more: Any) -> EffectView:
         **more,
     }
     return EffectView.model_validate(given)
+
+
+def pool(name: str = "gpu", **more: Any) -> PoolView:
+    """A worker pool that one process serves."""
+    replica = {
+        "worker": derive_id("wrk", RUN, name),
+        "host": "node-7",
+        "pid": 4711,
+        "state": "open",
+        "in_hand": 2,
+        "concurrency": 4,
+        "memory_mb": 300,
+        "memory_ceiling_mb": 1_024,
+        "seen_at": START,
+    }
+    given = {
+        "pool": name,
+        "state": "open",
+        "waiting": 1_500,
+        "in_hand": 2,
+        "concurrency": 4,
+        "replicas": (replica,),
+        **more,
+    }
+    return PoolView.model_validate(given)
 
 
 @pytest.fixture

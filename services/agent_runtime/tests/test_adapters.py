@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from runtime_world import CONTEXT, Gateway, Orchestrator, World, cancel, says, sent, task
 
+from paracle_agent_runtime.adapters.pools import NatsTaskQueue, PostgresPoolBook
 from paracle_agent_runtime.adapters.postgres import (
     TASK_TABLES,
     PostgresAttempts,
@@ -16,9 +18,12 @@ from paracle_agent_runtime.adapters.postgres import (
     PostgresTaskShelf,
 )
 from paracle_agent_runtime.app import create_app
+from paracle_agent_runtime.pools import PoolReport, WorkerReport
+from paracle_agent_runtime.ports import Backlog
 from paracle_agent_runtime.settings import Settings
 from paracle_chassis import provision
 from paracle_chassis.app import Service
+from paracle_chassis.bus import Outgoing
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.event_store import PostgresEventStore
 from paracle_chassis.nats_bus import NatsBus
@@ -31,6 +36,7 @@ from paracle_domain import subjects
 from paracle_domain.ids import new_id
 from paracle_domain.machine import EventRecord
 from paracle_domain.task.messages import TaskResult, TaskStatus
+from paracle_domain.task.pools import Drain, PoolState
 
 pytestmark = pytest.mark.connected
 LEASE_S = 0.5
@@ -71,6 +77,53 @@ async def database(postgres_dsn: str) -> AsyncIterator[Database]:
 
 def leases(database: Database, worker: str) -> PostgresLeases:
     return PostgresLeases(database.pool, Queries.load("paracle_agent_runtime"), worker, LEASE_S)
+
+
+async def test_the_book_of_pools(database: Database):
+    queries = Queries.load("paracle_agent_runtime")
+    book = PostgresPoolBook(database.pool, queries, LEASE_S)
+    one, other = (Drain(since=datetime(2026, 1, day, tzinfo=UTC), principal="ann", reason="r") for day in (1, 2))
+    assert [await book.drain("gpu", one), await book.drain("gpu", other)] == [1, None]
+    assert await book.drains() == {"gpu": one}
+    assert [await book.resume("gpu"), await book.resume("gpu"), await book.resume("other")] == [2, None, None]
+    assert await book.drains() == {}
+    assert await book.drain("gpu", other) == 3
+    report = WorkerReport("here", 7, 100, None, {"gpu": PoolReport(PoolState.OPEN, 4, {"default": 1})})
+    worker = new_id("wrk")
+    await leases(database, worker).beat(report)
+    [found] = await book.workers()
+    assert (found.id, found.report) == (worker, report)
+
+    async def nobody() -> bool:
+        return await book.workers() == []
+
+    await eventually(nobody)  # it gives no sign of life any more
+
+
+async def test_the_queue_of_tasks_is_counted_and_those_seen_who_serve_it(settings: ServiceSettings):
+    await provision.provision(provision.Plan(nats_url=settings.nats_url, services=["agent_runtime"], pools=["gpu"]))
+    bus = NatsBus("agent_runtime", settings)
+    await bus.open()
+    queue = NatsTaskQueue(bus.link)
+    for tenant, pool in (("default", "gpu"), ("acme", "gpu"), ("acme", "own")):
+        job = task("look")
+        out = sent(job, tenant)
+        await bus.publish([Outgoing(subjects.task(tenant, pool), job, out.envelope)])
+    assert await queue.sizes(None) == {"gpu": 2, "own": 1}
+    assert await queue.sizes("acme") == {"gpu": 1, "own": 1}
+    assert await queue.backlogs() == {"agents": Backlog(0), "gpu": Backlog(2)}
+    taking = await bus.client.jetstream().pull_subscribe("paracle.v1.*.task.own", "somebody", stream=subjects.TASKS)
+    [message] = await taking.fetch(1, timeout=5)
+    await message.ack()
+    waiting = asyncio.create_task(taking.fetch(1, timeout=60))
+
+    async def seen() -> bool:
+        return (await queue.backlogs())["own"] == Backlog(0, elsewhere=True)
+
+    await eventually(seen)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await bus.close()
 
 
 class Fleet:
@@ -132,12 +185,12 @@ async def test_leases(database: Database):
         "insert into tasks (id, tenant, version, status, created_at, run_id, step, attempt, target_kind, target, owner)"
         " values ('task_1', 'default', 1, 'running', now(), 'run_1', 's', 1, 'agent', 'a', 'wrk_1')"
     )
-    await first.beat()
-    await second.beat()
+    await first.beat(WorkerReport())
+    await second.beat(WorkerReport())
     assert await first.claim("task_1")
     assert not await second.claim("task_1")
     await eventually(lambda: second.claim("task_1"))
-    await second.beat()
+    await second.beat(WorkerReport())
     assert not await first.claim("task_1")
     await second.leave()
     assert await first.claim("task_1")

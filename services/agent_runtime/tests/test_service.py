@@ -21,6 +21,7 @@ from runtime_world import (
 )
 
 from paracle_agent_runtime.batching import Batcher
+from paracle_agent_runtime.pools import Pools
 from paracle_agent_runtime.tools.toolbox import ToolEnd
 from paracle_chassis.bus import Outgoing
 from paracle_chassis.delivery import Delivery
@@ -228,9 +229,9 @@ async def test_an_outage_of_the_orchestrator_uses_up_no_deliveries(stage: Stage,
     monkeypatch.setattr(stage.plans, "get", sometimes)
     begin, taken = stage.runtime._begin, list[int]()
 
-    def counted(job: Task, delivery: Delivery) -> None:
+    def counted(job: Task, delivery: Delivery, *more: Any) -> None:
         taken.append(delivery.deliveries)
-        begin(job, delivery)
+        begin(job, delivery, *more)
 
     monkeypatch.setattr(stage.runtime, "_begin", counted)
     [result] = await stage.do(task("look", {"n": 1}))
@@ -286,7 +287,7 @@ async def test_what_is_no_task_is_buried(stage: Stage):
 
 
 async def test_concurrency_is_bounded():
-    stage = Stage(Gateway(), concurrency=2)
+    stage = Stage(Gateway(), pools=Pools({"agents": 2}))
     async with stage.runtime:
         await stage.start()
         await stage.bus.publish([sent(task("nap", {"seconds": 60})) for _ in range(5)])

@@ -16,7 +16,7 @@ spec:
       annotations: {{- toYaml . | nindent 8 }}
       {{- end }}
     spec:
-      serviceAccountName: {{ include "paracle-lib.name" . }}
+      serviceAccountName: {{ include "paracle-lib.account" . }}
       terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
       topologySpreadConstraints:
         - maxSkew: 1
@@ -85,6 +85,9 @@ spec:
           command: [python, -m, paracle_chassis.provision]
           args:
             - --services={{ .Chart.Name | replace "-" "_" }}
+            {{- with .Values.pools }}
+            - --pools={{ keys . | sortAlpha | join "," }}
+            {{- end }}
             {{- with .Values.provision.args }}
             {{- toYaml . | nindent 12 }}
             {{- end }}
@@ -174,6 +177,10 @@ volumeMounts:
   value: {{ .Values.logLevel }}
 {{- with .global.otlpEndpoint | default .Values.otlpEndpoint }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.memoryCeilingMb }}
+- name: PARACLE_MEMORY_CEILING_MB
   value: {{ . | quote }}
 {{- end }}
 {{- range $name, $value := .Values.env }}

@@ -15,18 +15,45 @@ The values of this library are the defaults; `paracle-lib.values` merges them.
 ---
 {{ include "paracle-lib.pdb" $context }}
 {{- end }}
+{{- range $pool, $own := $values.pools }}
+---
+{{ include "paracle-lib.pool" (dict "context" $context "pool" $pool "own" $own) }}
+{{- end }}
 {{- if $values.provision.enabled }}
 ---
 {{ include "paracle-lib.provision" $context }}
 {{- end }}
 {{- end }}
 
-{{- define "paracle-lib.name" -}}
+{{/* Pods that serve one worker pool: those of the service but for what is said of the pool. */}}
+{{- define "paracle-lib.pool" -}}
+{{- if ne .context.Chart.Name "agent-runtime" }}
+{{- fail (printf "%s: pools belong to agent-runtime" .context.Chart.Name) }}
+{{- end }}
+{{- $served := printf "%s%s" .pool (empty .own.concurrency | ternary "" (printf "=%v" .own.concurrency)) -}}
+{{- $own := mergeOverwrite (deepCopy (omit .own "concurrency")) (dict "env" (mergeOverwrite (deepCopy (.own.env | default dict)) (dict "PARACLE_POOLS" $served))) -}}
+{{- $values := mergeOverwrite (deepCopy .context.Values) $own -}}
+{{- $context := mergeOverwrite (omit .context "Values") (dict "Values" $values "pool" (.pool | replace "_" "-")) -}}
+{{ include "paracle-lib.deployment" $context }}
+{{- if and $values.podDisruptionBudget.enabled (gt (int $values.replicas) 1) }}
+---
+{{ include "paracle-lib.pdb" $context }}
+{{- end }}
+{{- end }}
+
+{{- define "paracle-lib.account" -}}
 {{ printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
+{{/* Of what is made for one worker pool, it has the pool's at its end. */}}
+{{- define "paracle-lib.name" -}}
+{{- $pool := "" -}}
+{{- with .pool }}{{- $pool = printf "-%s" . }}{{- end -}}
+{{ printf "%s-%s%s" .Release.Name .Chart.Name $pool | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
 {{- define "paracle-lib.selector" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/name: {{ .Chart.Name }}{{ with .pool }}-{{ . }}{{ end }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 

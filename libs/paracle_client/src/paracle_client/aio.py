@@ -94,7 +94,7 @@ class AsyncClient:
     usage = _asks(calls.usage)
     audit = _asks(calls.audit)
 
-    # Sessions, approvals, effects
+    # Sessions, approvals, effects, pools
 
     sessions = _asks(calls.sessions)
     get_session = _asks(calls.get_session)
@@ -105,6 +105,10 @@ class AsyncClient:
     effects = _asks(calls.effects)
     get_effect = _asks(calls.get_effect)
     resolve_effect = _asks(calls.resolve_effect)
+    pools = _asks(calls.pools)
+    get_pool = _asks(calls.get_pool)
+    drain_pool = _asks(calls.drain_pool)
+    resume_pool = _asks(calls.resume_pool)
 
     # Dead letters and triggers
 

@@ -38,6 +38,7 @@ from paracle_domain.run.commands import (
 from paracle_domain.run.diff import RunsDiff
 from paracle_domain.task.effects import EffectFilter, EffectPage, EffectView, Truth
 from paracle_domain.task.output import TaskOutput
+from paracle_domain.task.pools import PoolList, PoolView
 from paracle_domain.task.sessions import SessionPage, SessionView
 from paracle_domain.trigger.commands import TriggerPage, TriggerView
 
@@ -369,6 +370,29 @@ def resolve_effect(key: str, outcome: Truth, *, output: JsonValue = None, reason
     """Say what became of an effect in doubt. Later attempts of the step, and forks from it, believe that."""
     body = {"outcome": outcome, "output": output, "reason": reason}
     return Call("POST", f"/v1/effects/{_part(key)}/resolution", EffectView, json=body)
+
+
+# Worker pools
+
+
+def pools() -> Call[PoolList]:
+    """Worker pools: what waits for each, who serves it, and whether anything new is taken."""
+    return Call("GET", "/v1/pools", PoolList)
+
+
+def get_pool(pool: str) -> Call[PoolView]:
+    """One of them."""
+    return Call("GET", f"/v1/pools/{_part(pool)}", PoolView)
+
+
+def drain_pool(pool: str, *, reason: str = "") -> Call[PoolView]:
+    """Take no new tasks of a pool, in no process, until it is resumed; what is in hand is finished."""
+    return Call("POST", f"/v1/pools/{_part(pool)}/drain", PoolView, json={"reason": reason})
+
+
+def resume_pool(pool: str) -> Call[PoolView]:
+    """Take tasks of a pool again that was drained."""
+    return Call("POST", f"/v1/pools/{_part(pool)}/resume", PoolView)
 
 
 # Dead letters

@@ -14,6 +14,7 @@ import asyncpg
 from paracle_agent_runtime.actor import Workshop
 from paracle_agent_runtime.adapters.effects import PostgresEffects
 from paracle_agent_runtime.adapters.outlet import BusOutlet
+from paracle_agent_runtime.adapters.pools import NatsTaskQueue, PostgresPoolBook
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresAttempts, PostgresLeases, PostgresTaskShelf
 from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPeople, RpcPlans
 from paracle_agent_runtime.adapters.sessions import PostgresSessionBook, PostgresSessionShelf
@@ -23,8 +24,12 @@ from paracle_agent_runtime.effects import EffectDesk, Ledger
 from paracle_agent_runtime.handlers import routes
 from paracle_agent_runtime.histories import Histories
 from paracle_agent_runtime.journal import Journal
+from paracle_agent_runtime.memory import require_measurable
 from paracle_agent_runtime.outbox import Outbox
 from paracle_agent_runtime.plans import PlanCache
+from paracle_agent_runtime.pool_desk import PoolDesk
+from paracle_agent_runtime.pools import Pools
+from paracle_agent_runtime.ports import PoolBook
 from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.service import Runtime
@@ -49,13 +54,17 @@ _log = logging.getLogger(__name__)
 
 def create_app(settings: Settings, *, bus: NatsBus | None = None, database: Database | None = None) -> Service:
     """The service over NATS and PostgreSQL; tests give a bus and a database that fail as they say."""
+    if settings.memory_ceiling_mb is not None:
+        require_measurable()
     bus = bus or NatsBus("agent_runtime", settings)
     database = database or Database(settings, "paracle_agent_runtime")
     http = HttpTools(body_limit=settings.http_tool_body_limit)
     store = PostgresEventStore(database.pool, TASK_TABLES)
     queries = Queries.load("paracle_agent_runtime")
     mcp = McpTools(settings.mcp_servers, os.environ)
-    runtime = create_runtime(settings, bus, database.pool, store, http, mcp)
+    pools = Pools(settings.pool_sizes, ceiling_mb=settings.memory_ceiling_mb)
+    book = PostgresPoolBook(database.pool, queries, settings.worker_lease_s)
+    runtime = create_runtime(settings, bus, database.pool, store, http, mcp, pools, book)
     desk = EffectDesk(PostgresEffects(database.pool, queries), bus, utc_now)
     return Service(
         "agent_runtime",
@@ -63,18 +72,28 @@ def create_app(settings: Settings, *, bus: NatsBus | None = None, database: Data
         bus=bus,
         routes=routes(
             runtime,
+            pools,
             Histories(store),
             Purging(PostgresTaskShelf(database.pool, queries)),
             desk,
+            PoolDesk(book, NatsTaskQueue(bus.link), bus, utc_now, settings.tenant),
             SessionDesk(PostgresSessionShelf(database.pool, queries)),
         ),
         resources=[database, aclosing(http), aclosing(mcp), runtime],
         checks={"postgres": database.check},
+        facts=pools.facts,
     )
 
 
 def create_runtime(
-    settings: Settings, bus: NatsBus, pool: asyncpg.Pool[Any], store: EventStore, http: HttpTools, mcp: McpTools
+    settings: Settings,
+    bus: NatsBus,
+    pool: asyncpg.Pool[Any],
+    store: EventStore,
+    http: HttpTools,
+    mcp: McpTools,
+    pools: Pools,
+    book: PoolBook,
 ) -> Runtime:
     """The use cases on these connections."""
     worker = new_id("wrk")
@@ -115,7 +134,8 @@ def create_runtime(
         shop,
         PlanCache(RpcPlans(bus)),
         leases,
-        concurrency=settings.task_concurrency,
+        pools,
+        book.drains,
         beat_s=settings.worker_beat_s,
         drain_s=settings.drain_timeout_s,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from paracle_agent_runtime.pools import WorkerReport
 from paracle_domain.envelope import Context
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.request import Complete
@@ -18,6 +19,7 @@ from paracle_domain.task.ledger import Entry
 from paracle_domain.task.messages import Task
 from paracle_domain.task.output import Progress
 from paracle_domain.task.past import Past, Recap
+from paracle_domain.task.pools import Drain
 from paracle_domain.task.sessions import SessionSummary, SessionTurn
 from paracle_domain.tool.calls import ToolCall
 
@@ -129,6 +131,15 @@ class Effects(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process of the runtime, and how it said last that it stands."""
+
+    id: str
+    seen_at: datetime
+    report: WorkerReport
+
+
 class Leases(Protocol):
     """Which process works on which task. A process that does not `beat` for a while has lost its tasks."""
 
@@ -137,8 +148,8 @@ class Leases(Protocol):
         """The id of this process."""
         ...
 
-    async def beat(self) -> None:
-        """Say that this process is alive."""
+    async def beat(self, report: WorkerReport) -> None:
+        """Say that this process is alive, and how it stands."""
         ...
 
     async def claim(self, task_id: str) -> bool:
@@ -147,6 +158,46 @@ class Leases(Protocol):
 
     async def leave(self) -> None:
         """Give up all tasks."""
+        ...
+
+
+class PoolBook(Protocol):
+    """Which pools are drained, and what the processes of the runtime say of those that they serve."""
+
+    async def drains(self) -> Mapping[str, Drain]:
+        """The orders to take nothing new that hold, by pool."""
+        ...
+
+    async def drain(self, pool: str, drain: Drain) -> int | None:
+        """Give such an order; its number among those about the pool, `None` if one holds already."""
+        ...
+
+    async def resume(self, pool: str) -> int | None:
+        """Take the order back; the number of that, `None` if there is none."""
+        ...
+
+    async def workers(self) -> Sequence[Worker]:
+        """The processes that gave a sign of life within the lease."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Messages that nobody was given yet; `elsewhere`: another program than the runtime asks for them just now."""
+
+    waiting: int
+    elsewhere: bool = False
+
+
+class TaskQueue(Protocol):
+    """What lies in the stream of tasks, handed out or not."""
+
+    async def sizes(self, tenant: str | None) -> Mapping[str, int]:
+        """How many messages there are for each pool: of one tenant, or of all."""
+        ...
+
+    async def backlogs(self) -> Mapping[str, Backlog]:
+        """How each pool that has a consumer stands with it, for all tenants together."""
         ...
 
 

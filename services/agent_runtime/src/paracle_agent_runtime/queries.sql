@@ -1,6 +1,24 @@
 -- name: beat
-insert into workers (id, seen_at) values ($1, now())
-on conflict (id) do update set seen_at = now()
+insert into workers (id, seen_at, report) values ($1, now(), $2::json)
+on conflict (id) do update set seen_at = now(), report = excluded.report
+
+-- name: live_workers
+-- Those seen within the lease ($1).
+select id, seen_at, report::text from workers where seen_at > now() - $1::interval and report is not null order by id
+
+-- name: pool_drains
+select pool, since, principal, reason from pool_drains where since is not null
+
+-- name: drain_pool
+insert into pool_drains as d (pool, number, since, principal, reason) values ($1, 1, $2, $3, $4)
+on conflict (pool) do update
+   set number = d.number + 1, since = excluded.since, principal = excluded.principal, reason = excluded.reason
+ where d.since is null
+returning number
+
+-- name: resume_pool
+update pool_drains set number = number + 1, since = null where pool = $1 and since is not null
+returning number
 
 -- name: claim_task
 -- A task goes to who asks unless another worker has it and was seen within the lease ($3).

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -19,6 +19,7 @@ from paracle_agent_runtime.actor import LostTaskError, TaskActor, Workshop
 from paracle_agent_runtime.cancelling import Canceller
 from paracle_agent_runtime.outbox import Parcel
 from paracle_agent_runtime.plans import PlanCache
+from paracle_agent_runtime.pools import Pool, Pools
 from paracle_agent_runtime.ports import Leases
 from paracle_agent_runtime.results import failed, result_message
 from paracle_agent_runtime.tools.workers import Caller
@@ -45,6 +46,7 @@ HEARTBEAT_S: Final = 2.5
 _OWNED_S: Final = 3.0
 _OWNED_MAX_S: Final = 30.0
 _BROKEN_S: Final = 1.0
+_WEIGH_S: Final = 0.25
 _TRIES: Final = 5
 _REMEMBERED: Final = 50_000
 # Between a process' start and its first subscription; the clocks of the broker and of this machine differ, too.
@@ -63,6 +65,7 @@ class Entry:
     context: Context
     cause: str
     deliveries: list[Delivery]
+    pool: Pool
     started: float = field(default_factory=time.monotonic)
     work: asyncio.Task[None] | None = None
     actor: TaskActor | None = None
@@ -83,8 +86,10 @@ class Runtime:
 
     Parameters
     ----------
-    concurrency
-        Most tasks that are worked on at once; while that many are, nothing more is taken.
+    pools
+        The worker pools that are served, and how much of each is worked on at once.
+    drained
+        Gives the pools of which nothing new is to be taken.
     drain_s
         Seconds that effects under way get to finish when the process stops.
     """
@@ -94,16 +99,17 @@ class Runtime:
         shop: Workshop,
         plans: PlanCache,
         leases: Leases,
+        pools: Pools,
+        drained: Callable[[], Coroutine[Any, Any, Collection[str]]],
         *,
-        concurrency: int = 20_000,
         beat_s: float = 2.0,
         drain_s: float = 10.0,
     ) -> None:
         self._shop = shop
         self._plans = plans
         self._leases = leases
-        self._concurrency = concurrency
-        self._room = asyncio.Event()
+        self._pools = pools
+        self._drained = drained
         self._beat_s = beat_s
         self._drain_s = drain_s
         self._entries: dict[str, Entry] = {}
@@ -114,15 +120,17 @@ class Runtime:
         self._canceller = Canceller(shop, plans)
 
     async def __aenter__(self) -> Self:
-        await self._leases.beat()
+        await self._beat()
         self._hears_since_ns = time.time_ns() + _DEAF_NS
         self._loops = [
-            asyncio.create_task(_every(self._beat_s, self._leases.beat), name="lease"),
+            asyncio.create_task(_every(self._beat_s, self._beat), name="lease"),
             asyncio.create_task(_every(HEARTBEAT_S, self._heartbeat), name="heartbeat"),
+            asyncio.create_task(_every(_WEIGH_S, self._weigh), name="memory"),
         ]
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
+        self._pools.stop()
         await self._drain()
         for loop in self._loops:
             loop.cancel()
@@ -134,6 +142,14 @@ class Runtime:
             if not outages.is_outage(error):
                 raise
             _log.warning("the lease runs out by itself: %s", error)
+
+    async def _beat(self) -> None:
+        """A sign of life, with how all stands; and a look at what is to be drained, should it not have been heard."""
+        self._pools.drain(await self._drained())
+        await self._leases.beat(self._pools.report())
+
+    async def _weigh(self) -> None:
+        self._pools.weigh()
 
     @property
     def running(self) -> int:
@@ -155,10 +171,9 @@ class Runtime:
                 delivery.keep()
                 known.deliveries.append(delivery)
                 continue
-            while len(self._entries) >= self._concurrency:
-                self._room.clear()
-                await self._room.wait()
-            self._begin(task, delivery)
+            pool = self._pools[delivery.subject.rpartition(".")[2]]
+            await pool.until_free()
+            self._begin(task, delivery, pool)
 
     async def cancel(self, batch: Sequence[Delivery]) -> None:
         """Cancel tasks: here at once, and in the journal, so that no replica goes on."""
@@ -184,13 +199,18 @@ class Runtime:
         """Something happened to an approval: if it is waited for here, it is looked at."""
         self._shop.decisions.heard(Subject.parse(delivery.subject).tail[1])
 
+    async def hear_of_pool(self, _delivery: Delivery) -> None:
+        """A pool was drained or resumed."""
+        await self._beat()
+
     # ── one task ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _begin(self, task: Task, delivery: Delivery) -> None:
+    def _begin(self, task: Task, delivery: Delivery, pool: Pool) -> None:
         delivery.keep()
         context = delivery.envelope.context.caused_by(delivery.envelope.id, task.run_id)
-        entry = Entry(task, context, delivery.envelope.id, [delivery])
+        entry = Entry(task, context, delivery.envelope.id, [delivery], pool)
         self._entries[task.task_id] = entry
+        pool.enter(context.tenant)
         # Eager: a task that waits for nothing is done before this returns, without a turn of the event loop.
         entry.work = asyncio.Task(self._work(entry), loop=asyncio.get_running_loop(), eager_start=True)
 
@@ -362,7 +382,7 @@ class Runtime:
     def _forget(self, entry: Entry) -> None:
         if self._entries.get(entry.task.task_id) is entry:
             del self._entries[entry.task.task_id]
-            self._room.set()
+            entry.pool.leave(entry.context.tenant)
 
     def _stop(self, task_id: str) -> None:
         self._cancelled[task_id] = None

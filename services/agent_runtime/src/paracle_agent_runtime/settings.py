@@ -3,18 +3,59 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic_settings import NoDecode
 
 from paracle_agent_runtime.tools.mcp.servers import McpServer
 from paracle_chassis.settings import ServiceSettings
+from paracle_domain.errors import quote
+from paracle_domain.subjects import DEFAULT_POOL
+from paracle_domain.workflow.spec import PoolName
+
+_POOL: Final = TypeAdapter(PoolName)
+_SIZE: Final = TypeAdapter(Annotated[int, Field(ge=1, le=100_000)])
+
+
+def read_pools(value: object) -> object:
+    """`agents,gpu=4` taken apart: the size of each pool, `None` where none is given."""
+    if not isinstance(value, str):
+        return value
+    found: dict[str, int | None] = {}
+    for part in value.split(","):
+        name, sign, size = (text.strip() for text in part.partition("="))
+        try:
+            _ = _POOL.validate_python(name)
+        except ValidationError:
+            raise ValueError(f"{quote(name)} is no name of a pool: a to z first, then also 0 to 9, _ and -") from None
+        try:
+            found[name] = _SIZE.validate_python(size) if sign else None
+        except ValidationError:
+            raise ValueError(f"{quote(size)} is no size of pool {name}: a number from 1 to 100000") from None
+    return found
 
 
 class Settings(ServiceSettings):
     """What the agent runtime needs besides what every service has."""
 
+    pools: Annotated[dict[str, int | None], NoDecode, BeforeValidator(read_pools)] = Field(
+        default={DEFAULT_POOL: None},
+        title="Pools",
+        description="Worker pools that this replica serves, by commas, each with the most tasks at once: agents,gpu=4.",
+    )
     task_concurrency: int = Field(
-        20_000, ge=1, le=100_000, title="Concurrency", description="Most tasks that one replica works on at once."
+        20_000,
+        ge=1,
+        le=100_000,
+        title="Concurrency",
+        description="Most tasks at once of a pool for which PARACLE_POOLS gives no number.",
+    )
+    memory_ceiling_mb: int | None = Field(
+        None,
+        ge=64,
+        title="Memory ceiling",
+        description="MiB in use by this process above which it takes no new tasks; without it, there is no bound.",
     )
     files_root: Path = Field(
         Path(),
@@ -47,3 +88,8 @@ class Settings(ServiceSettings):
     worker_lease_s: float = Field(
         7.0, gt=0, title="Lease", description="Seconds without a sign of life after which a replica's tasks are free."
     )
+
+    @property
+    def pool_sizes(self) -> dict[str, int]:
+        """Most tasks at once, of each pool."""
+        return {name: size or self.task_concurrency for name, size in self.pools.items()}

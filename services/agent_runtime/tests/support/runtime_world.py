@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pool_world import MemoryPoolBook, MemoryTaskQueue
+
 from paracle_agent_runtime.actor import Workshop
 from paracle_agent_runtime.adapters.outlet import BusOutlet
 from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPeople, RpcPlans
@@ -19,6 +21,8 @@ from paracle_agent_runtime.histories import Histories
 from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.outbox import Outbox
 from paracle_agent_runtime.plans import PlanCache
+from paracle_agent_runtime.pool_desk import PoolDesk
+from paracle_agent_runtime.pools import Pools, WorkerReport
 from paracle_agent_runtime.ports import Answer, Attempts, Effects, Ending, Leases
 from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.schemas import Schemas
@@ -256,7 +260,7 @@ class MemoryLeases:
         self.live = live if live is not None else set()
         self.owners = owners if owners is not None else {}
 
-    async def beat(self) -> None:
+    async def beat(self, _report: WorkerReport) -> None:
         self.live.add(self.worker)
 
     async def claim(self, task_id: str) -> bool:
@@ -470,6 +474,8 @@ class World:
         attempts: Attempts | None = None,
         effects: Effects | None = None,
         book: MemorySessionBook | None = None,
+        pools: Pools | None = None,
+        pool_book: MemoryPoolBook | None = None,
         **options: Any,
     ) -> None:
         schemas = Schemas()
@@ -492,6 +498,16 @@ class World:
             clock=lambda: datetime.now(UTC),
             worker=self.leases.worker,
         )
-        self.runtime = Runtime(self.shop, self.plans, self.leases, drain_s=0.2, **options)
-        desk = EffectDesk(self.effects, bus, self.shop.clock)
-        self.routes = routes(self.runtime, Histories(store), Purging(NoShelf()), desk, SessionDesk(NoSessionShelf()))
+        self.pools = pools or Pools({"agents": 20_000})
+        self.pool_book = pool_book or MemoryPoolBook()
+        drains = self.pool_book.drains
+        self.runtime = Runtime(self.shop, self.plans, self.leases, self.pools, drains, drain_s=0.2, **options)
+        self.routes = routes(
+            self.runtime,
+            self.pools,
+            Histories(store),
+            Purging(NoShelf()),
+            EffectDesk(self.effects, bus, self.shop.clock),
+            PoolDesk(self.pool_book, MemoryTaskQueue(), bus, self.shop.clock, CONTEXT.tenant),
+            SessionDesk(NoSessionShelf()),
+        )

@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "cancel": "runs_commands",
     "approvals": "approvals_commands",
     "effects": "effects_commands",
+    "pools": "pools_commands",
     "triggers": "triggers_commands",
     "dlq": "dlq_commands",
     "demo": "demo",

@@ -21,12 +21,13 @@ from paracle_client.cli.filters import (
 from paracle_client.cli.inputs import InputOption, KeyOption, LabelOption, parse_input, parse_labels
 from paracle_client.cli.many import DryRunOption, YesOption, order_many, require_one_or_many
 from paracle_client.cli.report import print_value
-from paracle_client.cli.showing import COLUMNS, heading, rows
+from paracle_client.cli.showing import COLUMNS, closed, heading, pools_at_work, rows
 from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
 from paracle_client.client import Client
 from paracle_client.display import duration
 from paracle_client.plain import safe
-from paracle_domain.run.commands import Outputs, RunAccepted, RunFilter, RunPage, RunSummary
+from paracle_domain.errors import Unavailable
+from paracle_domain.run.commands import Outputs, RunAccepted, RunFilter, RunPage, RunSummary, RunView
 
 app = typer.Typer()
 runs = typer.Typer(epilog="Example: paracle runs --workflow triage --status failed")
@@ -131,13 +132,23 @@ def show(
             if as_json
             else client.get_run(run_id, parts=parts, outputs=Outputs.NONE)
         )
+        waits = [] if as_json else _closed_pools(client, view)
     if as_json:
         print_json(view)
         return
-    for line in heading(view):
+    for line in (*heading(view), *waits):
         console().print(safe(line), markup=False, highlight=False, soft_wrap=True)
     console().print()
     print_table(COLUMNS, rows(view), empty="no steps")
+
+
+def _closed_pools(client: Client, view: RunView) -> list[str]:
+    """Where tasks of a run that goes on wait for nobody. A run is shown also while no agent runtime answers."""
+    try:
+        found = [closed(client.get_pool(pool)) for pool in sorted(pools_at_work(view))]
+    except Unavailable as error:
+        return [f"worker pools are unknown: {error}"]
+    return [line for line in found if line is not None]
 
 
 def _run_row(one: RunSummary) -> tuple[object, ...]:

@@ -8,6 +8,8 @@ from datetime import datetime
 from paracle_client.display import duration
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.run.commands import QueuePlace, RunView, StepStatus, StepView
+from paracle_domain.subjects import DEFAULT_POOL
+from paracle_domain.task.pools import PoolState, PoolView
 
 COLUMNS = ("STEP", "STATUS", "STARTED", "TOOK", "TRIES", "WHAT")
 
@@ -47,6 +49,27 @@ def _queued(place: QueuePlace) -> str:
     return f"queued: {', '.join(full) or 'about to start'}; {place.ahead:,} before it"
 
 
+def pools_at_work(view: RunView) -> set[str]:
+    """The worker pools that tasks of the run are with, or wait for."""
+    steps = [step for step in view.steps if step.status is StepStatus.RUNNING]
+    parts = [part for step in steps for part in step.parts if part.status is StepStatus.RUNNING]
+    return {step.pool for step in (*steps, *parts) if step.pool is not None}
+
+
+_WHY_NOT = {
+    PoolState.UNSERVED: "nobody serves it",
+    PoolState.DRAINING: "it is drained",
+    PoolState.DRAINED: "it is drained",
+    PoolState.OVER_MEMORY: "all its processes are at their memory ceiling",
+}
+
+
+def closed(pool: PoolView) -> str | None:
+    """Why tasks of `pool` wait that nobody has begun, if it takes none just now."""
+    why = _WHY_NOT.get(pool.state)
+    return None if why is None else f"pool {pool.pool} takes no new tasks: {why} (paracle pools show {pool.pool})"
+
+
 def rows(view: RunView) -> Iterator[Row]:
     """A row for each step, below it its items or iterations and what undoes it."""
     for step in view.steps:
@@ -76,6 +99,8 @@ def _what(step: StepView) -> Iterator[str]:
         yield f"{step.parts_ended:,} of {step.parts_total:,} ended"
     if step.child_run_id is not None:
         yield f"run {step.child_run_id}"
+    if step.pool not in (None, DEFAULT_POOL) and not step.status.terminal:
+        yield f"pool {step.pool}"
     if step.approval_id is not None:
         yield f"approval {step.approval_id}"
     if step.signal is not None:

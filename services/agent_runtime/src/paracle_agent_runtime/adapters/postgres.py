@@ -7,7 +7,9 @@ from datetime import timedelta
 from typing import Any, Final
 
 import asyncpg
+from pydantic import TypeAdapter
 
+from paracle_agent_runtime.pools import WorkerReport
 from paracle_chassis.event_store import ActorTables
 from paracle_chassis.postgres import Queries
 from paracle_domain.task.messages import Task
@@ -25,6 +27,8 @@ TASK_TABLES: Final = ActorTables(
     },
 )
 
+REPORTS: Final = TypeAdapter(WorkerReport)
+
 
 class PostgresLeases:
     """`Leases` on the tables `workers` and `tasks`; the database's clock is the only one that counts."""
@@ -40,9 +44,9 @@ class PostgresLeases:
         """See `Leases.worker`."""
         return self._worker
 
-    async def beat(self) -> None:
+    async def beat(self, report: WorkerReport) -> None:
         """See `Leases.beat`."""
-        await self._pool.execute(self._queries.beat, self._worker)
+        await self._pool.execute(self._queries.beat, self._worker, REPORTS.dump_json(report).decode())
 
     async def claim(self, task_id: str) -> bool:
         """See `Leases.claim`."""

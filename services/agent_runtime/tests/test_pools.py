@@ -1,0 +1,250 @@
+"""Worker pools: how much is in hand, when nothing new is taken, and what people see of it."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pool_world import MemoryPoolBook, MemoryTaskQueue
+from pydantic import ValidationError
+from runtime_stage import Stage
+from runtime_world import CONTEXT, Gateway, sent, task
+
+from paracle_agent_runtime import memory
+from paracle_agent_runtime.app import create_app
+from paracle_agent_runtime.pool_desk import PoolDesk
+from paracle_agent_runtime.pools import PoolReport, Pools, WorkerReport
+from paracle_agent_runtime.ports import Backlog, Worker
+from paracle_agent_runtime.settings import Settings
+from paracle_chassis.bus import Outgoing
+from paracle_chassis.settings import explain
+from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.memory import MemoryBus
+from paracle_domain import subjects
+from paracle_domain.envelope import Context, Envelope
+from paracle_domain.errors import Forbidden, InvalidInput, MalformedMessage, ParacleError
+from paracle_domain.ids import new_id
+from paracle_domain.machine import EventRecord
+from paracle_domain.messages import Command
+from paracle_domain.task.pools import Drain, DrainPool, GetPool, ListPools, PoolState, PoolView, ResumePool
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+OPEN, DRAINING, DRAINED = PoolState.OPEN, PoolState.DRAINING, PoolState.DRAINED
+
+
+# ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("agents", {"agents": 7}),
+        (" gpu = 4 , browser ", {"gpu": 4, "browser": 7}),
+        ("agents=100000", {"agents": 100_000}),
+    ],
+)
+def test_pools_are_named_by_commas_with_their_sizes(monkeypatch: pytest.MonkeyPatch, text: str, sizes: dict[str, int]):
+    monkeypatch.setenv("PARACLE_POOLS", text)
+    assert Settings(task_concurrency=7).pool_sizes == sizes
+
+
+@pytest.mark.parametrize("text", ["GPU", "a.b", "gpu=", "gpu=0", "gpu=x", "gpu=100001", "a,,b", "=4"])
+def test_what_names_no_pool_is_refused_at_boot_by_name(monkeypatch: pytest.MonkeyPatch, text: str):
+    monkeypatch.setenv("PARACLE_POOLS", text)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    [line] = explain(caught.value, Settings)
+    assert line.startswith("PARACLE_POOLS: ")
+    assert "pool" in line
+
+
+def test_a_ceiling_that_cannot_be_watched_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Any):
+    assert memory.resident_mb() > 10
+    monkeypatch.setattr(memory, "_STATM", tmp_path / "statm")
+    with pytest.raises(InvalidInput, match="PARACLE_MEMORY_CEILING_MB"):
+        create_app(Settings(memory_ceiling_mb=64, postgres_dsn="postgresql://x@127.0.0.1/x"))
+
+
+# ── the pools of one process ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_nothing_is_taken_above_the_ceiling_until_enough_is_free_again(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    used = [100]
+    pools = Pools({"agents": 2, "gpu": 1}, ceiling_mb=1_000, measure=lambda: used[0])
+
+    def closed(now_mb: int) -> list[bool]:
+        used[0] = now_mb
+        pools.weigh()
+        return [pool.room.closed for pool in pools]
+
+    assert closed(1_000) == [False, False]
+    assert closed(1_001) == [True, True]
+    assert pools.report().pools["gpu"].state is PoolState.OVER_MEMORY
+    assert closed(990) == [True, True], "it must not open and close all the time"
+    assert closed(950) == [False, False]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "1001 MiB in use, the ceiling is 1000 MiB" in caplog.text
+    assert pools.facts() == {
+        "memory_mb": 950,
+        "memory_ceiling_mb": 1_000,
+        "pools": {
+            "agents": {"state": "open", "in_hand": 0, "concurrency": 2},
+            "gpu": {"state": "open", "in_hand": 0, "concurrency": 1},
+        },
+    }
+
+
+def test_memory_that_is_only_not_given_back_closes_nothing():
+    readings = iter([1_100, 900])
+    pools = Pools({"agents": 2}, ceiling_mb=1_000, measure=lambda: next(readings))
+    pools.weigh()
+    assert not pools["agents"].room.closed
+
+
+def test_without_a_ceiling_nobody_looks():
+    def never() -> int:
+        raise AssertionError
+
+    Pools({"agents": 2}, measure=never).weigh()
+
+
+def test_a_drained_pool_stays_closed_whatever_the_memory_does():
+    used = [2_000]
+    pools = Pools({"agents": 2, "gpu": 1}, ceiling_mb=1_000, measure=lambda: used[0])
+    pools.drain(["gpu", "another"])
+    pools.weigh()
+    used[0] = 10
+    pools.weigh()
+    assert [pool.room.closed for pool in pools] == [False, True]
+    pools["gpu"].enter("default")
+    assert pools.report().pools["gpu"] == PoolReport(DRAINING, 1, {"default": 1})
+    pools["gpu"].leave("default")
+    assert pools.report().pools["gpu"] == PoolReport(DRAINED, 1, {})
+    pools.drain([])
+    assert pools.report().pools["gpu"].state is OPEN
+    pools.stop()
+    assert pools.report().pools["agents"].state is DRAINED
+
+
+async def test_a_runtime_takes_of_each_pool_what_fits_and_the_pools_do_not_mind_each_other():
+    stage = Stage(Gateway(), pools=Pools({"agents": 2, "gpu": 1}))
+    naps = [task("nap", {"seconds": 60}) for _ in range(6)]
+    async with stage.runtime:
+        await stage.start()
+        for number, nap in enumerate(naps):
+            out = sent(nap)
+            pool = subjects.task("default", "gpu" if number % 2 else "agents")
+            await stage.bus.publish([Outgoing(pool, out.message, out.envelope)])
+        await eventually(lambda: len(stage.toolbox.calls) == 3)
+        counts = {pool.name: pool.in_hand["default"] for pool in stage.pools}
+        assert counts == {"agents": 2, "gpu": 1}
+        await stage.bus.drain(0.05)
+
+
+# ── what people see and say ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def worker(**pools: PoolReport) -> Worker:
+    return Worker(new_id("wrk"), AT, WorkerReport("here", 7, 100, 1_000, pools))
+
+
+def desk(*workers: Worker, queue: MemoryTaskQueue | None = None, book: MemoryPoolBook | None = None) -> PoolDesk:
+    return PoolDesk(book or MemoryPoolBook(*workers), queue or MemoryTaskQueue(), MemoryBus(), lambda: AT, "default")
+
+
+async def state(found: PoolDesk, pool: str = "gpu") -> PoolState:
+    return (await found.get_pool(GetPool(pool=pool), CONTEXT)).state
+
+
+async def test_a_pool_stands_as_its_processes_say():
+    busy, idle = PoolReport(OPEN, 4, {"default": 3}), PoolReport(OPEN, 4, {})
+    full, ending = PoolReport(PoolState.OVER_MEMORY, 4, {}), PoolReport(DRAINING, 4, {"default": 1})
+    assert await state(desk(worker(gpu=busy), worker(gpu=full))) is OPEN
+    assert await state(desk(worker(gpu=full), worker(gpu=ending))) is PoolState.OVER_MEMORY
+    assert await state(desk(worker(gpu=ending), worker(agents=idle))) is PoolState.UNSERVED
+    assert (
+        await state(desk(queue=MemoryTaskQueue(consumers={"gpu": Backlog(0, elsewhere=True)}))) is PoolState.ELSEWHERE
+    )
+    assert await state(desk()) is PoolState.UNSERVED
+
+
+async def test_a_pool_is_drained_once_every_process_says_so():
+    drained, busy = PoolReport(DRAINED, 4, {}), PoolReport(DRAINING, 4, {"default": 1})
+    for workers, expected in (
+        ((), DRAINED),
+        ((worker(gpu=drained), worker(gpu=busy)), DRAINING),
+        ((worker(gpu=drained), worker(gpu=PoolReport(OPEN, 4, {}))), DRAINING),
+        ((worker(gpu=drained), worker(agents=busy)), DRAINED),
+    ):
+        book = MemoryPoolBook(*workers)
+        await book.drain("gpu", Drain(since=AT, principal="ann"))
+        assert await state(desk(book=book)) is expected
+
+
+async def test_what_waits_is_what_nobody_has_in_hand_and_tenants_see_their_own():
+    messages = {("default", "gpu"): 5, ("acme", "gpu"): 3, ("acme", "other"): 1}
+    queue = MemoryTaskQueue(messages, {"gpu": Backlog(4), "agents": Backlog(0)})
+    gpu, agents = PoolReport(OPEN, 4, {"default": 1, "acme": 2}), PoolReport(OPEN, 9, {})
+    found = desk(worker(gpu=gpu, agents=agents), queue=queue)
+    seen = (await found.list_pools(ListPools(), CONTEXT)).pools
+    counts = [(one.pool, one.waiting, one.in_hand, one.concurrency) for one in seen]
+    assert counts == [("agents", 0, 0, 9), ("gpu", 4, 3, 4), ("other", 1, 0, 0)], "one of a lost process is neither"
+    theirs = await found.get_pool(GetPool(pool="gpu"), Context("acme"))
+    assert (theirs.waiting, theirs.in_hand, theirs.replicas[0].in_hand) == (1, 2, 2)
+
+
+async def told(stage: Stage, command: Command, tenant: str = "default") -> PoolView:
+    envelope = Envelope.wrap(command.type_name, "test", Context(tenant, principal="ann"))
+    subject = subjects.cmd(tenant, "agent_runtime", command.verb)
+    return PoolView.model_validate(await stage.bus.send(subject, command, envelope, timeout_s=5))
+
+
+async def test_draining_is_heard_by_all_and_told_to_the_audit_log():
+    stage = Stage(Gateway(), pools=Pools({"agents": 2, "gpu": 1}))
+    async with stage.runtime:
+        await stage.start()
+        view = await told(stage, DrainPool(pool="gpu", reason="new drivers"))
+        assert view.drain is not None
+        assert (view.drain.principal, view.drain.reason) == ("ann", "new drivers")
+        assert datetime.now(UTC) - view.drain.since < timedelta(minutes=1)
+        again = await told(stage, DrainPool(pool="gpu", reason="for another reason"))
+        assert again.drain == view.drain, "it holds already"
+        await stage.runtime._beat()
+        assert [pool.room.closed for pool in stage.pools] == [False, True]
+        assert (await told(stage, ResumePool(pool="gpu"))).drain is None
+        await told(stage, ResumePool(pool="gpu"))
+        await stage.runtime._beat()
+        assert [pool.room.closed for pool in stage.pools] == [False, False]
+        await stage.bus.drain(0.05)
+    records = [out.message for out in stage.bus.published if isinstance(out.message, EventRecord)]
+    assert [(record.type, record.id, record.seq) for record in records] == [
+        ("pool.drained", "gpu", 1),
+        ("pool.resumed", "gpu", 2),
+    ]
+    assert records[0].data == {"reason": "new drivers", "principal": "ann"}
+
+
+@pytest.mark.parametrize(
+    ("command", "tenant", "error"),
+    [(DrainPool(pool="gpu"), "acme", Forbidden), (ResumePool(pool="gpu"), "acme", Forbidden)],
+)
+async def test_only_the_operator_drains_and_resumes(command: Command, tenant: str, error: type[ParacleError]):
+    stage = Stage(Gateway())
+    async with stage.runtime:
+        await stage.start()
+        with pytest.raises(error, match="only the operator"):
+            await told(stage, command, tenant)
+        assert await stage.pool_book.drains() == {}
+        await stage.bus.drain(0.05)
+
+
+async def test_an_order_that_cannot_be_read_is_refused():
+    stage = Stage(Gateway())
+    async with stage.runtime:
+        await stage.start()
+        with pytest.raises(MalformedMessage, match="pool"):
+            await told(stage, DrainPool.model_construct(pool="GPU"))
+        await stage.bus.drain(0.05)

@@ -1,0 +1,233 @@
+"""Worker pools on real processes: tasks go where they are sent, and wait there for whoever is to come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+import httpx2
+import psutil
+import pytest
+from tests.e2e.world import PATIENCE_S, System, paracle
+
+from paracle_chassis.testing.eventually import eventually
+from paracle_client import AsyncClient
+from paracle_client.stack.state import State
+from paracle_domain.run.commands import RunStatus, RunView
+from paracle_domain.task.pools import PoolState, PoolView
+
+POOLED: Final = """
+apiVersion: paracle/v1
+kind: Tool
+metadata: {name: pooled-nap}
+spec:
+  description: Waits.
+  backend: {type: builtin, function: sleep}
+  pool: heavy
+---
+apiVersion: paracle/v1
+kind: Tool
+metadata: {name: pooled-command}
+spec:
+  description: Runs a command.
+  backend: {type: builtin, function: shell}
+  permissions: {execute: {}}
+  pool: heavy
+  timeout_s: 600
+---
+apiVersion: paracle/v1
+kind: Agent
+metadata: {name: pooled-agent}
+spec: {model: {name: sandbox/rules}, instructions: Say hello., pool: heavy}
+---
+apiVersion: paracle/v1
+kind: Workflow
+metadata: {name: pooled-naps}
+spec:
+  input: {type: object, required: [naps, seconds]}
+  steps:
+    - id: naps
+      map: {over: "{{ range(input.naps) | list }}", tool: pooled-nap, input: {seconds: "{{ input.seconds }}"}}
+---
+apiVersion: paracle/v1
+kind: Workflow
+metadata: {name: pooled-command}
+spec:
+  steps:
+    - {id: run, tool: pooled-command, input: {command: sleep 3}}
+---
+apiVersion: paracle/v1
+kind: Workflow
+metadata: {name: unpooled}
+spec:
+  steps:
+    - {id: nap, tool: pooled-nap, pool: agents, input: {seconds: 0}}
+"""
+HEAVY: Final = {"PARACLE_POOLS": "heavy=2"}
+
+
+@pytest.fixture
+async def client(system: System) -> AsyncIterator[AsyncClient]:
+    await asyncio.to_thread(system.apply, POOLED)
+    async with system.client() as found, asyncio.timeout(PATIENCE_S):
+        yield found
+        await found.resume_pool("heavy")
+
+
+async def heavy(client: AsyncClient) -> PoolView:
+    return await client.get_pool("heavy")
+
+
+async def until(client: AsyncClient, state: PoolState, **numbers: int) -> PoolView:
+    """The pool `heavy`, once it stands so."""
+    found: list[PoolView] = []
+
+    async def stands() -> bool:
+        found.append(await heavy(client))
+        view = found[-1]
+        return view.state is state and all(getattr(view, name) == number for name, number in numbers.items())
+
+    await eventually(stands, within_s=30)
+    return found[-1]
+
+
+async def naps(client: AsyncClient, number: int, seconds: float) -> str:
+    return (await client.start_run("pooled-naps", {"naps": number, "seconds": seconds})).run_id
+
+
+async def ended(client: AsyncClient, run_id: str) -> RunView:
+    run = await client.wait(run_id)
+    assert run.run.status is RunStatus.COMPLETED, run.error
+    return run
+
+
+def shown(system: System, *command: str) -> str:
+    told = paracle(*command, url=system.url)
+    assert told.returncode == 0, told.stderr
+    return told.stdout
+
+
+async def readiness(system: System, name: str) -> dict[str, Any]:
+    """What a process says of itself."""
+    port = State.load(system.stack.root).members[name].health_port
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        return dict((await http.get(f"http://127.0.0.1:{port}/readyz")).json())
+
+
+async def test_a_task_waits_for_a_pool_that_nobody_serves_and_is_shown_to(system: System, client: AsyncClient) -> None:
+    accepted = await client.invoke("pooled-agent", {"text": "Hello."})
+    view = await until(client, PoolState.UNSERVED, waiting=1)
+    assert (view.in_hand, view.replicas) == (0, ())
+    assert "nobody serves it" in shown(system, "pools", "ls")
+    assert "PARACLE_POOLS=heavy" in shown(system, "pools", "show", "heavy")
+    assert "pool heavy takes no new tasks: nobody serves it" in shown(system, "runs", "show", accepted.run_id)
+    (step,) = (await client.get_run(accepted.run_id)).steps
+    assert step.pool == "heavy"
+    await ended(client, (await client.start_run("unpooled")).run_id)
+    await asyncio.to_thread(system.scale, {"agent_runtime-2": HEAVY}, agent_runtime=2)
+    await ended(client, accepted.run_id)
+    view = await until(client, PoolState.OPEN, waiting=0, in_hand=0)
+    assert [each.pid for each in view.replicas] == [system.stack.pid("agent_runtime-2")]
+
+
+async def test_no_process_has_more_in_hand_than_its_pool_allows(system: System, client: AsyncClient) -> None:
+    others = {"agent_runtime-2": HEAVY, "agent_runtime-3": {"PARACLE_POOLS": "heavy=3,agents"}}
+    await asyncio.to_thread(system.scale, others, agent_runtime=3)
+    run_id = await naps(client, 20, 1.0)
+    view = await until(client, PoolState.OPEN, in_hand=5)
+    assert view.concurrency == 5
+    assert view.waiting >= 5, "the rest is nobody's yet"
+    seen = await watched(client, run_id)
+    assert max(max(counts.values()) for counts in seen if counts) <= 3
+    pid = system.stack.pid("agent_runtime-2")
+    assert max(counts.get(pid or 0, 0) for counts in seen) == 2
+
+
+async def watched(client: AsyncClient, run_id: str) -> Sequence[dict[int, int]]:
+    """What each process had in hand, from now until the run has ended."""
+    run, seen = asyncio.create_task(ended(client, run_id)), []
+    while not run.done():
+        seen.append({each.pid: each.in_hand for each in (await heavy(client)).replicas})
+        await asyncio.wait((run,), timeout=0.1)
+    await run
+    return seen
+
+
+async def test_a_drained_pool_finishes_what_it_has_and_takes_nothing_until_it_is_resumed(
+    system: System, client: AsyncClient
+) -> None:
+    await asyncio.to_thread(system.scale, {"agent_runtime-2": HEAVY}, agent_runtime=2)
+    run_id = await naps(client, 20, 1.0)
+    await until(client, PoolState.OPEN, in_hand=2)
+    told = await asyncio.to_thread(
+        shown, system, "pools", "drain", "heavy", "--reason", "new drivers", "--wait", "-o", "json"
+    )
+    drained = PoolView.model_validate(json.loads(told))
+    assert (drained.state, drained.in_hand) == (PoolState.DRAINED, 0)
+    assert drained.waiting > 0
+    assert drained.drain is not None
+    assert drained.drain.reason == "new drivers"
+    finished = (await client.get_run(run_id)).steps[0].parts_ended
+    assert finished == 20 - drained.waiting, "what was in hand was finished"
+    await asyncio.to_thread(system.stack.restart, "agent_runtime-2")
+    view = await until(client, PoolState.DRAINED, waiting=drained.waiting)
+    assert (await readiness(system, "agent_runtime-2"))["pools"]["heavy"]["state"] == "drained"
+    assert len(view.replicas) == 1
+    assert "it is drained" in shown(system, "runs", "show", run_id)
+    await ended(client, (await client.start_run("unpooled")).run_id)
+    await client.resume_pool("heavy")
+    await ended(client, run_id)
+
+
+async def test_a_killed_process_loses_none_of_its_pool(system: System, client: AsyncClient) -> None:
+    others = {"agent_runtime-2": HEAVY, "agent_runtime-3": HEAVY}
+    await asyncio.to_thread(system.scale, others, agent_runtime=3)
+    run_id = await naps(client, 8, 1.0)
+    await until(client, PoolState.OPEN, in_hand=4)
+    system.stack.kill("agent_runtime-2")
+    await ended(client, run_id)
+    view = await until(client, PoolState.OPEN, concurrency=2, waiting=0, in_hand=0)
+    assert [each.pid for each in view.replicas] == [system.stack.pid("agent_runtime-3")]
+
+
+async def test_a_process_that_is_told_to_stop_hands_over_and_leaves_no_command_behind(
+    system: System, client: AsyncClient
+) -> None:
+    others = {"agent_runtime-2": {"PARACLE_POOLS": "heavy=2"}}
+    await asyncio.to_thread(system.scale, others, agent_runtime=2)
+    run_id = (await client.start_run("pooled-command")).run_id
+    await until(client, PoolState.OPEN, in_hand=1)
+    pid = system.stack.pid("agent_runtime-2")
+    assert pid is not None
+    process = psutil.Process(pid)
+    await eventually(lambda: any("sleep" in each.name() for each in process.children(recursive=True)))
+    children = process.children(recursive=True)
+    await asyncio.to_thread(system.scale, {**others, "agent_runtime-3": HEAVY}, agent_runtime=3)
+    process.terminate()
+    await eventually(lambda: not lives(process), within_s=20)
+    assert not [each for each in children if lives(each)]
+    await ended(client, run_id)
+    assert [each.pid for each in (await heavy(client)).replicas] == [system.stack.pid("agent_runtime-3")]
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether there is more left of it than its exit code, which nobody may have asked for."""
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+async def test_above_its_memory_ceiling_a_process_takes_nothing_and_others_do(
+    system: System, client: AsyncClient
+) -> None:
+    full = {"agent_runtime-2": {"PARACLE_POOLS": "heavy=50", "PARACLE_MEMORY_CEILING_MB": "64"}}
+    await asyncio.to_thread(system.scale, full, agent_runtime=2)
+    run_id = await naps(client, 4, 0.1)
+    view = await until(client, PoolState.OVER_MEMORY, waiting=4)
+    assert view.replicas[0].memory_mb > 64 == view.replicas[0].memory_ceiling_mb
+    said = await readiness(system, "agent_runtime-2")
+    assert (said["status"], said["pools"]["heavy"]["state"]) == ("ready", "over_memory")
+    assert "the ceiling is 64 MiB" in system.stack.log_path("agent_runtime-2").read_text("utf-8")
+    assert "at their memory ceiling" in shown(system, "runs", "show", run_id)
+    await asyncio.to_thread(system.scale, {**full, "agent_runtime-3": HEAVY}, agent_runtime=3)
+    await ended(client, run_id)
