@@ -22,7 +22,7 @@ from paracle_domain.run.commands import (
 )
 from paracle_domain.run.inbox import Pause
 from paracle_orchestrator import bulk
-from paracle_orchestrator.host import Handled, Mail
+from paracle_orchestrator.mail import Handled, Mail
 
 CALL = Context("acme")
 ODD = RunFilter(labels={"odd": "yes"})

@@ -25,7 +25,8 @@ from paracle_orchestrator.adapters.queue import PostgresRunQueue
 from paracle_orchestrator.admission import Limits
 from paracle_orchestrator.admitting import Admitter
 from paracle_orchestrator.facts import facts_of
-from paracle_orchestrator.host import Mail, RunHost
+from paracle_orchestrator.host import RunHost
+from paracle_orchestrator.mail import Mail
 from paracle_orchestrator.plans import Pinned, Plans
 
 pytestmark = pytest.mark.connected

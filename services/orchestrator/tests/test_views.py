@@ -15,7 +15,7 @@ from paracle_domain.run.machine import RunMachine, Transition
 from paracle_domain.task.messages import Task, TaskResult, TaskStatus
 from paracle_domain.workflow.spec import KINDS, WorkflowSpec
 from paracle_orchestrator.facts import facts_of
-from paracle_orchestrator.host import Entry
+from paracle_orchestrator.mail import Entry
 from paracle_orchestrator.views import step_of, view_of
 
 RUN_ID = id_from_key("run", "views")

@@ -13,7 +13,8 @@ from paracle_domain.envelope import Context
 from paracle_domain.run.commands import QueuePlace
 from paracle_domain.run.inbox import Admit
 from paracle_orchestrator.admission import Limits
-from paracle_orchestrator.host import Mail, RunHost
+from paracle_orchestrator.host import RunHost
+from paracle_orchestrator.mail import Mail
 from paracle_orchestrator.ports import RunQueue
 from paracle_orchestrator.ticks import PRINCIPAL
 

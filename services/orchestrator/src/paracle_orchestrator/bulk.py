@@ -30,7 +30,8 @@ from paracle_domain.run.commands import (
 )
 from paracle_domain.run.inbox import Cancel, Resume, RunMessage
 from paracle_orchestrator.beside import Beside
-from paracle_orchestrator.host import Mail, RunHost
+from paracle_orchestrator.host import RunHost
+from paracle_orchestrator.mail import Mail
 from paracle_orchestrator.ports import RunIndex
 
 PAGE: Final = 500

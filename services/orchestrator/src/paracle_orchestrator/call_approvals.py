@@ -26,7 +26,8 @@ from paracle_domain.run.commands import (
     WithdrawCall,
 )
 from paracle_domain.run.inbox import Decide
-from paracle_orchestrator.host import Entry, RunHost
+from paracle_orchestrator.host import RunHost
+from paracle_orchestrator.mail import Entry
 from paracle_orchestrator.outgoing import SOURCE
 from paracle_orchestrator.ports import Approvals, Clock, Shown
 from paracle_orchestrator.refusals import no_approval, no_run

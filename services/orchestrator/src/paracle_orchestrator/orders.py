@@ -36,7 +36,8 @@ from paracle_domain.run.inbox import Begin, Cancel, Decide, Pause, Resume, RunMe
 from paracle_orchestrator.admission import Limits
 from paracle_orchestrator.call_approvals import CallApprovals
 from paracle_orchestrator.facts import facts_of
-from paracle_orchestrator.host import Entry, Handled, Mail, RunHost
+from paracle_orchestrator.host import RunHost
+from paracle_orchestrator.mail import Entry, Handled, Mail
 from paracle_orchestrator.plans import Pinned, PlanBatch, Plans
 from paracle_orchestrator.ports import Approvals
 from paracle_orchestrator.refusals import no_approval, no_run

@@ -13,7 +13,7 @@ from paracle_domain.run.nodes import MOST_BYTES
 from paracle_domain.task.messages import TaskResult, TaskStatus
 from paracle_orchestrator.admission import Limits
 from paracle_orchestrator.facts import facts_of
-from paracle_orchestrator.host import Mail
+from paracle_orchestrator.mail import Mail
 from paracle_orchestrator.orders import mail_of
 from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.ticks import RunTick

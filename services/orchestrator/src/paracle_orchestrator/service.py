@@ -34,7 +34,8 @@ from paracle_domain.run.diff import DiffRuns, RunsDiff, differences
 from paracle_orchestrator.admitting import Admitter
 from paracle_orchestrator.bulk import BulkOrders, is_bulk
 from paracle_orchestrator.call_approvals import CallApprovals
-from paracle_orchestrator.host import Entry, Handled, Mail, RunHost
+from paracle_orchestrator.host import RunHost
+from paracle_orchestrator.mail import Entry, Handled, Mail
 from paracle_orchestrator.orders import Order, Orders, answer, leave
 from paracle_orchestrator.pages import records_of
 from paracle_orchestrator.plans import Plans

@@ -12,7 +12,7 @@ from paracle_domain.run.state import Asked, Parts, RunState, StepState, Waiting
 from paracle_domain.run.timing import soonest
 from paracle_domain.subjects import DEFAULT_POOL
 from paracle_domain.workflow.spec import WorkSpec
-from paracle_orchestrator.host import Entry
+from paracle_orchestrator.mail import Entry
 
 
 def summary_of(entry: Entry) -> RunSummary:

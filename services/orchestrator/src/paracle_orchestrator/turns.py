@@ -1,0 +1,121 @@
+"""One run's share of a batch: what its mail leads to, which pages that is, and what is to go out once they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from paracle_chassis.bus import Outgoing
+from paracle_chassis.event_store import Append, Page
+from paracle_domain.envelope import Context
+from paracle_domain.errors import ParacleError
+from paracle_domain.run.directives import RunDirective, ShowApproval
+from paracle_domain.run.events import RunEvent, decode_event
+from paracle_domain.run.inbox import Decide, Pause, Resume, Signal
+from paracle_domain.run.state import RunState
+from paracle_orchestrator.mail import Entry, Mail
+from paracle_orchestrator.outgoing import message_of
+from paracle_orchestrator.pages import told
+from paracle_orchestrator.ports import Shown
+
+_OBEYED: Final[Mapping[type[object], str]] = {
+    Pause: "run.paused",
+    Resume: "run.resumed",
+    Signal: "signal.received",
+    Decide: "approval.decided",
+}
+"""What happens to a run that does as it is told. Ids of messages are their senders' choice, and may be used twice."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """From `entry` on, to `state`."""
+
+    entry: Entry
+    state: RunState
+    wake_at: datetime | None
+    pages: list[Page] = field(default_factory=list)
+    outbox: list[Outgoing] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
+    repeats: list[Mail] = field(default_factory=list)
+    refused: dict[str, ParacleError] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, entry: Entry, mails: Iterable[Mail], now: datetime) -> Turn:
+        """What `mails` lead to at `now`. A run is nobody's but its tenant's: for others it is not there."""
+        turn = cls(entry, entry.state, entry.wake_at)
+        for mail in mails:
+            if mail.context.tenant == entry.tenant:
+                turn._take(mail, now)
+        return turn
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is mail, and none of it changed anything.
+
+        That may only seem so: what is cached may have been moved on elsewhere. Where something is appended, that shows.
+        """
+        return bool(self.repeats) and not self.pages
+
+    @property
+    def after(self) -> Entry:
+        """The run as it stands once this is stored."""
+        before = self.entry
+        return Entry(before.id, before.tenant, before.machine, self.state, before.facts, self.wake_at)
+
+    @property
+    def append(self) -> Append:
+        """What is to be stored."""
+        before, state = self.entry, self.state
+        return Append(
+            id=before.id,
+            tenant=before.tenant,
+            expected=before.state.seq,
+            pages=tuple(self.pages),
+            status=state.status.value,
+            wake_at=self.wake_at,
+            finished_at=state.finished_at,
+            facts=before.facts if before.state.seq == 0 else None,
+        )
+
+    def say_again(self, pages: Mapping[str, Page]) -> None:
+        """Add what mail that was handled before led to then. What was obeyed then is not refused now."""
+        for mail in self.repeats:
+            page = pages.get(mail.cause) if mail.may_repeat else None
+            if page is None:
+                continue
+            events = [decode_event(event) for event in page.events]
+            if any(event.type == _OBEYED.get(type(mail.message)) for event in events):
+                self.refused.pop(mail.cause, None)
+            self._tell(page, events, mail)
+            again = self.entry.machine.again(self.state, events)
+            self._carry_out(again, mail.context.caused_by(mail.cause, self.entry.id), page.at)
+
+    def _take(self, mail: Mail, now: datetime) -> None:
+        machine = self.entry.machine
+        if (refusal := machine.objection(self.state, mail.message)) is not None:
+            self.refused[mail.cause] = refusal
+        made = machine.decide(self.state, mail.message, now, self.wake_at)
+        if made.events:
+            page = Page(self.state.seq + 1, mail.cause, now, tuple([event.encode() for event in made.events]))
+            self.pages.append(page)
+            self._tell(page, made.events, mail)
+        else:
+            self.repeats.append(mail)
+        self.state, self.wake_at = made.state, made.wake_at
+        if made.directives:
+            self._carry_out(made.directives, mail.context.caused_by(mail.cause, self.entry.id), now)
+
+    def _tell(self, page: Page, events: Sequence[RunEvent], mail: Mail) -> None:
+        self.outbox += told(self.entry.tenant, self.entry.id, page, [event.type for event in events], mail.context)
+
+    def _carry_out(self, directives: Iterable[RunDirective], context: Context, now: datetime) -> None:
+        """Take in what is to be done once the turn is stored."""
+        tenant = self.entry.tenant
+        for directive in directives:
+            if isinstance(directive, ShowApproval):
+                self.shown.append(Shown(tenant, directive.approval, directive.version))
+            else:
+                self.outbox.append(message_of(tenant, directive, context, now))
