@@ -164,7 +164,8 @@ async def test_a_pool_stands_as_its_processes_say():
     full, ending = PoolReport(PoolState.OVER_MEMORY, 4, {}), PoolReport(DRAINING, 4, {"default": 1})
     assert await state(desk(worker(gpu=busy), worker(gpu=full))) is OPEN
     assert await state(desk(worker(gpu=full), worker(gpu=ending))) is PoolState.OVER_MEMORY
-    assert await state(desk(worker(gpu=ending), worker(agents=idle))) is PoolState.UNSERVED
+    assert await state(desk(worker(gpu=ending), worker(agents=idle))) is DRAINING, "it ends"
+    assert await state(desk(worker(agents=idle))) is PoolState.UNSERVED
     assert (
         await state(desk(queue=MemoryTaskQueue(consumers={"gpu": Backlog(0, elsewhere=True)}))) is PoolState.ELSEWHERE
     )
@@ -194,6 +195,16 @@ async def test_what_waits_is_what_nobody_has_in_hand_and_tenants_see_their_own()
     assert counts == [("agents", 0, 0, 9), ("gpu", 4, 3, 4), ("other", 1, 0, 0)], "one of a lost process is neither"
     theirs = await found.get_pool(GetPool(pool="gpu"), Context("acme"))
     assert (theirs.waiting, theirs.in_hand, theirs.replicas[0].in_hand) == (1, 2, 2)
+
+
+async def test_a_resumed_pool_is_open_although_its_processes_have_not_said_so_yet():
+    book = MemoryPoolBook(worker(agents=PoolReport(DRAINED, 4, {})))
+    stage = Stage(Gateway(), pool_book=book)
+    async with stage.runtime:
+        await stage.start()
+        assert (await told(stage, DrainPool(pool="agents"))).state is DRAINED
+        assert (await told(stage, ResumePool(pool="agents"))).state is OPEN
+        await stage.bus.drain(0.05)
 
 
 async def told(stage: Stage, command: Command, tenant: str = "default") -> PoolView:

@@ -57,7 +57,7 @@ class PoolDesk:
         try:
             if context.tenant != self._operator:
                 raise Forbidden(f"pools are of all tenants: only the operator's, {self._operator}, may drain one")
-            view = await self._view(await self._obeyed(delivery, context), context.tenant)
+            view = await self._obeyed(delivery, context)
         except ParacleError as error:
             if error.retryable:
                 raise
@@ -66,15 +66,17 @@ class PoolDesk:
             await delivery.reply(view)
         await delivery.ack()
 
-    async def _obeyed(self, delivery: Delivery, context: Context) -> str:
-        """Do what the command says; the pool that it is about."""
-        if delivery.subject.endswith(f".{ResumePool.verb}"):
-            command = delivery.decode(ResumePool)
-            await self._resume(command, context)
-            return command.pool
-        order = delivery.decode(DrainPool)
-        await self._drain(order, context)
-        return order.pool
+    async def _obeyed(self, delivery: Delivery, context: Context) -> PoolView:
+        """Do what the command says; the pool that it is about, as it stands then."""
+        if not delivery.subject.endswith(f".{ResumePool.verb}"):
+            order = delivery.decode(DrainPool)
+            await self._drain(order, context)
+            return await self._view(order.pool, context.tenant)
+        command = delivery.decode(ResumePool)
+        await self._resume(command, context)
+        view = await self._view(command.pool, context.tenant)
+        # What its processes said of themselves is older than the order, of which they hear just now.
+        return view.model_copy(update={"state": PoolState.OPEN}) if view.state is PoolState.DRAINING else view
 
     async def _drain(self, command: DrainPool, context: Context) -> None:
         drain = Drain(since=self._clock(), principal=context.principal, reason=command.reason)
@@ -160,4 +162,6 @@ def _state(replicas: Sequence[PoolReplica], drain: Drain | None, *, elsewhere: b
         return PoolState.OPEN
     if PoolState.OVER_MEMORY in states:
         return PoolState.OVER_MEMORY
-    return PoolState.ELSEWHERE if elsewhere else PoolState.UNSERVED
+    if elsewhere:
+        return PoolState.ELSEWHERE
+    return PoolState.DRAINING if states else PoolState.UNSERVED
