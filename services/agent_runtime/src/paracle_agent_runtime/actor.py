@@ -10,23 +10,18 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, Self, assert_never
+from typing import Any, Final, Self, assert_never
 
 from paracle_agent_runtime.checking import Checks
-from paracle_agent_runtime.decisions import Decisions
-from paracle_agent_runtime.effects import Ledger
-from paracle_agent_runtime.journal import Journal
-from paracle_agent_runtime.outbox import Outbox, Parcel
-from paracle_agent_runtime.ports import Clock, Models, Outlet
+from paracle_agent_runtime.errands import Errands
+from paracle_agent_runtime.outbox import Parcel
 from paracle_agent_runtime.records import facts_of, records_of
-from paracle_agent_runtime.schemas import Schemas
-from paracle_agent_runtime.sessions import Sessions
 from paracle_agent_runtime.tombstones import bury
-from paracle_agent_runtime.tools.toolbox import Toolbox
-from paracle_agent_runtime.tools.workers import Caller
+from paracle_agent_runtime.workshop import Workshop
 from paracle_chassis.event_store import Append, Loaded, Page
 from paracle_domain.envelope import Context
-from paracle_domain.errors import Conflict, InternalError, ParacleError
+from paracle_domain.errors import Conflict, InternalError
+from paracle_domain.inference.request import Complete
 from paracle_domain.machine import fold
 from paracle_domain.task import inputs as told
 from paracle_domain.task import prompt
@@ -45,8 +40,7 @@ from paracle_domain.task.events import EarlierEffect, TaskEvent, dump_event, loa
 from paracle_domain.task.ledger import Entry, entries
 from paracle_domain.task.machine import decide
 from paracle_domain.task.messages import Task, TaskResult
-from paracle_domain.task.output import Progress, SummaryProgress, ToolProgress
-from paracle_domain.task.probes import probe_arguments
+from paracle_domain.task.output import ToolProgress
 from paracle_domain.task.state import Job, TaskState, evolve
 from paracle_domain.task.story import result_of
 from paracle_domain.tool.spec import Effect
@@ -56,23 +50,6 @@ CANCEL_TRIES: Final = 20
 
 class LostTaskError(Exception):
     """Someone else has moved the task on: whatever this process wanted to add is void."""
-
-
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """What all actors of a process work with."""
-
-    journal: Journal
-    outbox: Outbox
-    outlet: Outlet
-    sessions: Sessions
-    ledger: Ledger
-    models: Models
-    decisions: Decisions
-    toolbox: Toolbox
-    schemas: Schemas
-    clock: Clock
-    worker: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +71,9 @@ class TaskActor:
         self._cause = cause
         self._inbox: asyncio.Queue[tuple[told.TaskInput, str] | _Broke] = asyncio.Queue()
         self._children: set[asyncio.Task[None]] = set()
-        self._in_air: set[str] = set()
         self._delegates: dict[str, TaskActor] = {}
         self._checks = Checks(shop.schemas, job)
+        self._errands = Errands(shop, job, context, self._checks)
         self._unentered: list[Entry] = []
         self._summed = False
 
@@ -161,9 +138,7 @@ class TaskActor:
         """Have the gateway close the model calls, at any depth, that nobody waits for any more."""
         for delegate in self._delegates.values():
             await delegate.abort_calls()
-        calls, self._in_air = self._in_air, set()
-        for call_id in calls:
-            await self._shop.models.abort(call_id, self._context)
+        await self._errands.abort()
 
     @property
     def interruptible(self) -> bool:
@@ -253,21 +228,26 @@ class TaskActor:
     # ── directives ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _carry_out(self, directive: TaskDirective) -> None:
+        errands = self._errands
         match directive:
             case CallModel():
-                self._start(self._call_model(directive), directive.call_id)
+                self._start(errands.call_model(directive, self._request), directive.call_id)
             case InvokeTool():
-                self._start(self._invoke_tool(directive), directive.call_id)
+                self._start(errands.invoke_tool(directive), directive.call_id)
             case ProbeEffect():
-                self._start(self._probe_effect(directive), directive.call_id)
+                self._start(errands.probe_effect(directive), directive.call_id)
             case AskAgent():
                 self._start(self._ask_agent(directive), directive.call_id)
             case AskPeople():
-                self._start(self._ask_people(directive), directive.call_id)
+                self._start(errands.ask_people(directive), directive.call_id)
             case CheckOutput() | ReportResult():
                 pass  # the first is done within the step, the second by whoever runs the actor
             case _:
                 assert_never(directive)
+
+    def _request(self) -> Complete:
+        """What the model is asked now."""
+        return prompt.model_request(self.state)
 
     def _start(self, work: Coroutine[Any, Any, told.TaskInput], call_id: str) -> None:
         child = asyncio.create_task(self._deliver(work, call_id), name=call_id)
@@ -286,81 +266,12 @@ class TaskActor:
             child.cancel()
         await asyncio.gather(*children, return_exceptions=True)
 
-    async def _call_model(self, directive: CallModel) -> told.TaskInput:
-        if directive.not_before is not None:
-            await asyncio.sleep(self._seconds_to(directive.not_before))
-        request = prompt.model_request(self.state)
-        await self._say_summary(directive, "started")
-        self._in_air.add(directive.call_id)
-        try:
-            completion = await self._shop.models.complete(request, self._context)
-        except ParacleError as error:
-            self._in_air.discard(directive.call_id)
-            await self._say_summary(directive, "ended", error.code)
-            return told.ModelFailed(self._shop.clock(), directive.call_id, error.to_info())
-        self._in_air.discard(directive.call_id)
-        await self._say_summary(directive, "ended")
-        return told.ReplyCame(self._shop.clock(), directive.call_id, completion, self._checks.refused(completion))
-
-    async def _say_summary(
-        self, directive: CallModel, stage: Literal["started", "ended"], error: str | None = None
-    ) -> None:
-        if directive.sums_up:
-            await self._say(SummaryProgress(call_id=directive.call_id, stage=stage, error=error))
-
-    async def _invoke_tool(self, directive: InvokeTool) -> told.TaskInput:
-        tool = self._job.tools[directive.tool]
-        caller = Caller(self._job.task, self._context)
-        await self._say(ToolProgress(call_id=directive.call_id, tool=directive.tool, stage="started"))
-        end = await self._shop.toolbox.call(tool, directive.arguments, caller, key=directive.key)
-        code = None if end.error is None else end.error.code
-        await self._say(
-            ToolProgress(
-                call_id=directive.call_id, tool=directive.tool, stage="ended", duration_s=end.duration_s, error=code
-            )
-        )
-        at = self._shop.clock()
-        if end.error is None:
-            return told.ToolSucceeded(at, directive.call_id, end.output, end.duration_s)
-        return told.ToolFailed(at, directive.call_id, end.error, end.duration_s, end.outcome)
-
-    async def _probe_effect(self, directive: ProbeEffect) -> told.TaskInput:
-        if directive.not_before is not None:
-            await asyncio.sleep(self._seconds_to(directive.not_before))
-        probe = self._job.probes[directive.tool]
-        asked = probe_arguments(probe.spec, directive.arguments, directive.key)
-        end = await self._shop.toolbox.call(probe, asked, Caller(self._job.task, self._context), key=directive.key)
-        answer, error = self._checks.probed(directive, end)
-        return told.Probed(
-            self._shop.clock(),
-            directive.call_id,
-            directive.tried,
-            answer.outcome,
-            end.duration_s,
-            answer.output,
-            error,
-            answer.reason,
-        )
-
-    async def _say(self, progress: Progress) -> None:
-        """Tell whoever watches a step's agent; a tool that is a step of its own has nobody who would."""
-        if self._job.agent is not None:
-            await self._shop.outlet.say(self._job.task.task_id, progress, self._context)
-
-    async def _ask_people(self, directive: AskPeople) -> told.TaskInput:
-        request = directive.request
-        await self._say(
-            ToolProgress(call_id=directive.call_id, tool=request.tool, stage="held", approval_id=request.approval_id)
-        )
-        view = await self._shop.decisions.decision(request, self._context)
-        return told.CallDecided(self._shop.clock(), directive.call_id, view)
-
     # ── delegates ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _ask_agent(self, directive: AskAgent) -> told.TaskInput:
         """Work on the task of a delegate, as far as it is not done. Stopped with this one, it goes on with it."""
         started, tool = self._shop.clock(), directive.tool
-        await self._say(ToolProgress(call_id=directive.call_id, tool=tool, stage="started"))
+        await self._errands.say(ToolProgress(call_id=directive.call_id, tool=tool, stage="started"))
         delegate = TaskActor(self._shop, Job.of(directive.task, self._job.plan), self._context, directive.call_id)
         self._delegates[directive.call_id] = delegate
         if not await delegate.begin():
@@ -372,7 +283,7 @@ class TaskActor:
         del self._delegates[directive.call_id]
         at = self._shop.clock()
         took_s, error = (at - started).total_seconds(), None if result.error is None else result.error.code
-        await self._say(
+        await self._errands.say(
             ToolProgress(call_id=directive.call_id, tool=tool, stage="ended", duration_s=took_s, error=error)
         )
         return told.DelegateEnded(at, directive.call_id, result, took_s)

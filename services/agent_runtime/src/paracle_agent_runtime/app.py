@@ -11,7 +11,6 @@ from typing import Any
 
 import asyncpg
 
-from paracle_agent_runtime.actor import Workshop
 from paracle_agent_runtime.adapters.effects import PostgresEffects
 from paracle_agent_runtime.adapters.outlet import BusOutlet
 from paracle_agent_runtime.adapters.pools import NatsTaskQueue, PostgresPoolBook
@@ -43,6 +42,7 @@ from paracle_agent_runtime.tools.sandbox.bubblewrap import Bubblewrap
 from paracle_agent_runtime.tools.sandbox.commands import Commands
 from paracle_agent_runtime.tools.toolbox import Toolbox
 from paracle_agent_runtime.tools.workers import WorkerTools
+from paracle_agent_runtime.workshop import Workshop
 from paracle_chassis.app import Service
 from paracle_chassis.event_store import EventStore, PostgresEventStore
 from paracle_chassis.nats_bus import NatsBus

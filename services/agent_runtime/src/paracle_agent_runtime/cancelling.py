@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from paracle_agent_runtime.actor import CANCEL_TRIES, LostTaskError, TaskActor, Workshop
+from paracle_agent_runtime.actor import CANCEL_TRIES, LostTaskError, TaskActor
 from paracle_agent_runtime.outbox import Parcel
 from paracle_agent_runtime.plans import PlanCache
 from paracle_agent_runtime.records import records_of
 from paracle_agent_runtime.results import failed
 from paracle_agent_runtime.tombstones import bury
+from paracle_agent_runtime.workshop import Workshop
 from paracle_chassis.event_store import Loaded
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Cancelled, Conflict

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from paracle_agent_runtime import telemetry
-from paracle_agent_runtime.actor import LostTaskError, TaskActor, Workshop
+from paracle_agent_runtime.actor import LostTaskError, TaskActor
 from paracle_agent_runtime.cancelling import Canceller
 from paracle_agent_runtime.outbox import Parcel
 from paracle_agent_runtime.plans import PlanCache
@@ -23,6 +23,7 @@ from paracle_agent_runtime.pools import Pool, Pools
 from paracle_agent_runtime.ports import Leases
 from paracle_agent_runtime.results import failed, result_message
 from paracle_agent_runtime.tools.workers import Caller
+from paracle_agent_runtime.workshop import Workshop
 from paracle_chassis import outages
 from paracle_chassis.delivery import Delivery
 from paracle_domain.envelope import Context

@@ -11,7 +11,6 @@ from typing import Any
 
 from pool_world import MemoryPoolBook, MemoryTaskQueue
 
-from paracle_agent_runtime.actor import Workshop
 from paracle_agent_runtime.adapters.outlet import BusOutlet
 from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPeople, RpcPlans
 from paracle_agent_runtime.decisions import Decisions
@@ -35,6 +34,7 @@ from paracle_agent_runtime.tools.sandbox.bubblewrap import Bubblewrap
 from paracle_agent_runtime.tools.sandbox.commands import Commands
 from paracle_agent_runtime.tools.toolbox import Toolbox, ToolEnd
 from paracle_agent_runtime.tools.workers import Caller, WorkerTools
+from paracle_agent_runtime.workshop import Workshop
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.event_store import EventStore, Loaded
 from paracle_chassis.routes import Routes

@@ -1,0 +1,111 @@
+"""What the directives of a task come to: each is carried out, and answered with what its machine is to be told.
+
+Every failure that a machine knows how to bear is in the answer; anything else is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal
+
+from paracle_agent_runtime.checking import Checks
+from paracle_agent_runtime.tools.workers import Caller
+from paracle_agent_runtime.workshop import Workshop
+from paracle_domain.envelope import Context
+from paracle_domain.errors import ParacleError
+from paracle_domain.inference.request import Complete
+from paracle_domain.task import inputs as told
+from paracle_domain.task.directives import AskPeople, CallModel, InvokeTool, ProbeEffect
+from paracle_domain.task.output import Progress, SummaryProgress, ToolProgress
+from paracle_domain.task.probes import probe_arguments
+from paracle_domain.task.state import Job
+
+
+class Errands:
+    """Those of one task."""
+
+    def __init__(self, shop: Workshop, job: Job, context: Context, checks: Checks) -> None:
+        self._shop = shop
+        self._job = job
+        self._context = context
+        self._checks = checks
+        self._in_air: set[str] = set()
+
+    async def abort(self) -> None:
+        """Have the gateway close the model calls that nobody waits for any more."""
+        calls, self._in_air = self._in_air, set()
+        for call_id in calls:
+            await self._shop.models.abort(call_id, self._context)
+
+    async def _until(self, moment: datetime | None) -> None:
+        if moment is not None:
+            await asyncio.sleep(max(0.0, (moment - self._shop.clock()).total_seconds()))
+
+    async def call_model(self, directive: CallModel, request: Callable[[], Complete]) -> told.TaskInput:
+        await self._until(directive.not_before)
+        asked = request()
+        await self._say_summary(directive, "started")
+        self._in_air.add(directive.call_id)
+        try:
+            completion = await self._shop.models.complete(asked, self._context)
+        except ParacleError as error:
+            self._in_air.discard(directive.call_id)
+            await self._say_summary(directive, "ended", error.code)
+            return told.ModelFailed(self._shop.clock(), directive.call_id, error.to_info())
+        self._in_air.discard(directive.call_id)
+        await self._say_summary(directive, "ended")
+        return told.ReplyCame(self._shop.clock(), directive.call_id, completion, self._checks.refused(completion))
+
+    async def _say_summary(
+        self, directive: CallModel, stage: Literal["started", "ended"], error: str | None = None
+    ) -> None:
+        if directive.sums_up:
+            await self.say(SummaryProgress(call_id=directive.call_id, stage=stage, error=error))
+
+    async def invoke_tool(self, directive: InvokeTool) -> told.TaskInput:
+        tool = self._job.tools[directive.tool]
+        caller = Caller(self._job.task, self._context)
+        await self.say(ToolProgress(call_id=directive.call_id, tool=directive.tool, stage="started"))
+        end = await self._shop.toolbox.call(tool, directive.arguments, caller, key=directive.key)
+        code = None if end.error is None else end.error.code
+        await self.say(
+            ToolProgress(
+                call_id=directive.call_id, tool=directive.tool, stage="ended", duration_s=end.duration_s, error=code
+            )
+        )
+        at = self._shop.clock()
+        if end.error is None:
+            return told.ToolSucceeded(at, directive.call_id, end.output, end.duration_s)
+        return told.ToolFailed(at, directive.call_id, end.error, end.duration_s, end.outcome)
+
+    async def probe_effect(self, directive: ProbeEffect) -> told.TaskInput:
+        await self._until(directive.not_before)
+        probe = self._job.probes[directive.tool]
+        asked = probe_arguments(probe.spec, directive.arguments, directive.key)
+        end = await self._shop.toolbox.call(probe, asked, Caller(self._job.task, self._context), key=directive.key)
+        answer, error = self._checks.probed(directive, end)
+        return told.Probed(
+            self._shop.clock(),
+            directive.call_id,
+            directive.tried,
+            answer.outcome,
+            end.duration_s,
+            answer.output,
+            error,
+            answer.reason,
+        )
+
+    async def say(self, progress: Progress) -> None:
+        """Tell whoever watches a step's agent; a tool that is a step of its own has nobody who would."""
+        if self._job.agent is not None:
+            await self._shop.outlet.say(self._job.task.task_id, progress, self._context)
+
+    async def ask_people(self, directive: AskPeople) -> told.TaskInput:
+        request = directive.request
+        await self.say(
+            ToolProgress(call_id=directive.call_id, tool=request.tool, stage="held", approval_id=request.approval_id)
+        )
+        view = await self._shop.decisions.decision(request, self._context)
+        return told.CallDecided(self._shop.clock(), directive.call_id, view)
