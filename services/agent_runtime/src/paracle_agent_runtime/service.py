@@ -18,27 +18,24 @@ from paracle_agent_runtime import telemetry
 from paracle_agent_runtime.actor import LostTaskError, TaskActor
 from paracle_agent_runtime.cancelling import Canceller
 from paracle_agent_runtime.outbox import Parcel
+from paracle_agent_runtime.plain import done_plainly
 from paracle_agent_runtime.plans import PlanCache
 from paracle_agent_runtime.pools import Pool, Pools
 from paracle_agent_runtime.ports import Leases
 from paracle_agent_runtime.results import failed, result_message
-from paracle_agent_runtime.tools.workers import Caller
 from paracle_agent_runtime.workshop import Workshop
 from paracle_chassis import outages
 from paracle_chassis.delivery import Delivery
 from paracle_domain.envelope import Context
 from paracle_domain.errors import (
-    DeadlineExceeded,
-    InputInvalid,
     InternalError,
     NotFound,
     ParacleError,
     SpecInvalid,
 )
-from paracle_domain.inference.usage import Usage
 from paracle_domain.plan import PlannedTool
 from paracle_domain.subjects import Subject
-from paracle_domain.task.messages import CancelTask, Task, TaskResult, TaskStatus
+from paracle_domain.task.messages import CancelTask, Task, TaskResult
 from paracle_domain.task.state import Job
 
 _log = logging.getLogger(__name__)
@@ -256,7 +253,7 @@ class Runtime:
             if await self._cancelled_before(entry):
                 entry.cancelled = True
                 raise asyncio.CancelledError
-            return await self._pure(job, job.target, entry.context)
+            return await done_plainly(self._shop, job, job.target, entry.context)
         tenant = entry.context.tenant
         result = await self._journaled(entry, await self._shop.sessions.join(job, tenant))
         if entry.actor is not None and entry.actor.state.status.terminal:
@@ -269,34 +266,6 @@ class Runtime:
         if delivery.deliveries == 1 and delivery.stored_ns > self._hears_since_ns:
             return False
         return await self._shop.journal.load(entry.task.task_id) is not None
-
-    async def _pure(self, job: Job, tool: PlannedTool, context: Context) -> TaskResult:
-        """A tool that changes nothing may be called again at will, so nothing of it is kept: no row, no history."""
-        task = job.task
-        if not isinstance(task.input, dict):
-            return failed(task, InputInvalid("a tool takes named arguments; give an object", path="input"))
-        remaining = None
-        if task.deadline_at is not None:
-            remaining = (task.deadline_at - self._shop.clock()).total_seconds()
-            if remaining <= 0:
-                return _late(task)
-        call = self._shop.toolbox.call(tool, task.input, Caller(task, context))
-        try:
-            end = await call if remaining is None else await asyncio.wait_for(call, remaining)
-        except TimeoutError:
-            return _late(task)
-        usage = Usage(tool_calls=1)
-        if end.error is not None:
-            return failed(task, end.error, usage=usage)
-        return TaskResult(
-            task_id=task.task_id,
-            run_id=task.run_id,
-            step=task.step,
-            attempt=task.attempt,
-            status=TaskStatus.COMPLETED,
-            output=end.output,
-            usage=usage,
-        )
 
     async def _journaled(self, entry: Entry, job: Job) -> TaskResult:
         """Most tasks come for the first time, so beginning is tried first: whether they do is the journal's to say."""
@@ -421,12 +390,6 @@ class Runtime:
             await asyncio.wait(works, timeout=seconds)
         else:
             await asyncio.sleep(min(seconds, 0.01))
-
-
-def _late(task: Task) -> TaskResult:
-    assert task.deadline_at is not None
-    error = DeadlineExceeded(f"the task was not done by {task.deadline_at.isoformat()}")
-    return failed(task, error, status=TaskStatus.TIMED_OUT)
 
 
 def _trim(remembered: OrderedDict[str, Any]) -> None:

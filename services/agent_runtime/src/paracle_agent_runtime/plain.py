@@ -1,0 +1,50 @@
+"""Tools that change nothing and ask nobody: they may be called again at will, so nothing of them is kept."""
+
+from __future__ import annotations
+
+import asyncio
+
+from paracle_agent_runtime.results import failed
+from paracle_agent_runtime.tools.workers import Caller
+from paracle_agent_runtime.workshop import Workshop
+from paracle_domain.envelope import Context
+from paracle_domain.errors import DeadlineExceeded, InputInvalid
+from paracle_domain.inference.usage import Usage
+from paracle_domain.plan import PlannedTool
+from paracle_domain.task.messages import Task, TaskResult, TaskStatus
+from paracle_domain.task.state import Job
+
+
+async def done_plainly(shop: Workshop, job: Job, tool: PlannedTool, context: Context) -> TaskResult:
+    """The result of a task that is one call of such a tool."""
+    task = job.task
+    if not isinstance(task.input, dict):
+        return failed(task, InputInvalid("a tool takes named arguments; give an object", path="input"))
+    remaining = None
+    if task.deadline_at is not None:
+        remaining = (task.deadline_at - shop.clock()).total_seconds()
+        if remaining <= 0:
+            return _late(task)
+    call = shop.toolbox.call(tool, task.input, Caller(task, context))
+    try:
+        end = await call if remaining is None else await asyncio.wait_for(call, remaining)
+    except TimeoutError:
+        return _late(task)
+    usage = Usage(tool_calls=1)
+    if end.error is not None:
+        return failed(task, end.error, usage=usage)
+    return TaskResult(
+        task_id=task.task_id,
+        run_id=task.run_id,
+        step=task.step,
+        attempt=task.attempt,
+        status=TaskStatus.COMPLETED,
+        output=end.output,
+        usage=usage,
+    )
+
+
+def _late(task: Task) -> TaskResult:
+    assert task.deadline_at is not None
+    error = DeadlineExceeded(f"the task was not done by {task.deadline_at.isoformat()}")
+    return failed(task, error, status=TaskStatus.TIMED_OUT)
