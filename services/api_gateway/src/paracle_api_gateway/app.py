@@ -19,7 +19,7 @@ VERSION: Final = "1.0.0"
 _DESCRIPTION: Final = (
     "Runs AI agents and workflows of agents, durably and at scale. "
     "Errors are RFC 9457 problems (`application/problem+json`) with a stable `code`. "
-    "There is no authentication yet, so the API listens on loopback only."
+    "The API does not authenticate: it listens on loopback, or behind something that does."
 )
 
 

@@ -1,8 +1,10 @@
-"""Who calls. Every route that acts takes `Caller`; how callers prove who they are is decided here alone.
+"""Who calls. Every route that acts takes `Caller`; on whose behalf a request counts is decided here alone.
 
-For now nobody has to: the API listens on loopback only, and whoever can reach it is `anonymous` of the default tenant,
-without any role. Something in front of it that authenticates may say who calls, in two headers; they are believed only
-if the API is told to, and refused otherwise: whoever sends them would take himself for somebody whom he is not.
+The API itself authenticates nobody. Whoever can reach it may use every route, as `anonymous` of the tenant that it is
+set to, without any role: he decides about no approval that names somebody. Therefore it listens on loopback only,
+unless it is told that something in front of it authenticates (`PARACLE_API_ALLOW_UNAUTHENTICATED`). That may say who
+calls, in two headers; they are believed only if the API is told to (`PARACLE_API_TRUST_IDENTITY`), and refused
+otherwise: whoever sends them would take himself for somebody whom he is not.
 """
 
 from __future__ import annotations

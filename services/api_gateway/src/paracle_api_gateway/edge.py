@@ -1,8 +1,8 @@
 """What happens to every request before a route sees it: an id, a trace, who may ask at all, safe answers.
 
 An API without authentication on loopback can still be reached by any web page that its user's browser has open: by a
-form or a script of another origin, or under a name that resolves to 127.0.0.1. So, until there is authentication, a
-request must name this server by a loopback name, and must not come from a page of another origin.
+form or a script of another origin, or under a name that resolves to 127.0.0.1. So a request must name this server by a
+loopback name, unless others may reach it, and must never come from a page of another origin.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def _check_origin(headers: Headers, *, only_local: bool) -> None:
     host = headers.get("host", "")
     if only_local and not is_loopback(_name(f"//{host}")):
         raise MisdirectedRequest(
-            f"host {quote(host)} is not this machine: while the API does not authenticate, "
-            "reach it as 127.0.0.1 or localhost"
+            f"host {quote(host)} is not this machine: the API does not authenticate, so reach it as 127.0.0.1 or "
+            "localhost, or set PARACLE_API_ALLOW_UNAUTHENTICATED=true if something in front of it does"
         )
     origin = headers.get("origin")
     foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()

@@ -16,7 +16,7 @@ def _reachable(host: str, info: ValidationInfo) -> str:
     """Nobody but this machine may reach an API that does not authenticate."""
     if not info.data.get("api_allow_unauthenticated") and not is_loopback(host):
         raise ValueError(
-            "others can reach this address, and the API does not authenticate yet: use 127.0.0.1, or set "
+            "others can reach this address, and the API does not authenticate: use 127.0.0.1, or set "
             "PARACLE_API_ALLOW_UNAUTHENTICATED=true if something in front of it does"
         )
     return host
@@ -39,7 +39,7 @@ class Settings(ServiceSettings):
         "127.0.0.1",
         min_length=1,
         title="Address",
-        description="Address that the API listens on; only a loopback one, since nobody has to say who they are yet.",
+        description="Address that the API listens on; only a loopback one, since it does not authenticate.",
     )
     api_port: int = Field(
         8080,
