@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from paracle_api_gateway.auth import Caller
 from paracle_api_gateway.bodies import read_json
 from paracle_api_gateway.problems import documented
-from paracle_api_gateway.routes.common import NAME_PATTERN, RUN_PATTERN, TheBus, answer, body_of, order
+from paracle_api_gateway.routes.common import NAME_PATTERN, RUN_PATTERN, TheBus, answer, body_of, order_run
 from paracle_domain.ids import id_from_key
 from paracle_domain.messages import Plain
 from paracle_domain.run.commands import (
@@ -105,5 +105,4 @@ async def decide_approval(approval_id: ApprovalPath, request: Request, call: Cal
     command = DecideApproval(approval_id=approval_id, digest=asked.digest, decision=asked.decision, reason=asked.reason)
     # the same decision of the same person is the same message, so it may be sent again without a key
     scope = f"{call.tenant}/{approval_id}/{call.principal}/{asked.decision}/{asked.digest}"
-    told = await order(request, call, bus, command, id=id_from_key("msg", scope))
-    return answer(RunAccepted.model_validate(told), 202)
+    return await order_run(request, call, bus, command, id=id_from_key("msg", scope))

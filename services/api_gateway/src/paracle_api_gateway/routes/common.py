@@ -11,6 +11,7 @@ from paracle_chassis.bus import Bus
 from paracle_domain.envelope import Context
 from paracle_domain.ids import id_from_key, is_id, new_id
 from paracle_domain.messages import HIGHEST, Command, Message
+from paracle_domain.run.commands import RunAccepted
 
 JSON = "application/json"
 RUN_PATTERN: Final = r"^run_[0-7][0-9A-HJKMNP-TV-Z]{25}$"
@@ -75,6 +76,14 @@ def run_id_of(call: Context, key: str | None) -> str:
     if key is None:
         return new_id("run")
     return key if is_id(key, "run") else id_from_key("run", f"{call.tenant}/{key}")
+
+
+async def order_run(
+    request: Request, call: Context, bus: Bus, command: Command, *, id: str | None = None, located: bool = False
+) -> Response:
+    """Give `command` to a run: accepted, and for one that begins with it, where it is."""
+    accepted = RunAccepted.model_validate(await order(request, call, bus, command, id=id))
+    return answer(accepted, 202, {"Location": f"/v1/runs/{accepted.run_id}"} if located else None)
 
 
 async def order(request: Request, call: Context, bus: Bus, command: Command, *, id: str | None = None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from paracle_api_gateway.auth import Caller
 from paracle_api_gateway.bodies import read_json
 from paracle_api_gateway.problems import documented
-from paracle_api_gateway.routes.common import TheBus, answer
+from paracle_api_gateway.routes.common import TheBus, answer, body_of
 from paracle_domain.dead_letters import (
     DeadLetterFilter,
     DeadLetterPage,
@@ -37,7 +37,6 @@ LetterPath = Annotated[
 ]
 _MANY_TIMEOUT_S: Final = 60.0
 _IDLE_S: Final = 15.0
-_BODY_REF: Final = "#/components/schemas/"
 
 
 class SelectRequest(BaseModel):
@@ -107,14 +106,9 @@ def router() -> APIRouter:
             summary=handler.__name__.replace("_", " ").capitalize(),
             response_model=DeadLettersSettled,
             responses=documented(400, 404, 413, 415, 422),
-            openapi_extra=_body(body) if body is not None else None,
+            openapi_extra=body_of(body) if body is not None else None,
         )(handler)
     return routes
-
-
-def _body(kind: type[BaseModel]) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": _BODY_REF + kind.__name__}}}
-    return {"requestBody": {"required": True, "content": content}}
 
 
 async def list_dead_letters(

@@ -17,9 +17,8 @@ from paracle_api_gateway.routes.common import (
     IdempotencyKey,
     RunPath,
     TheBus,
-    answer,
     body_of,
-    order,
+    order_run,
     run_id_of,
 )
 from paracle_domain.ids import id_from_key
@@ -130,22 +129,19 @@ def router() -> APIRouter:
 async def cancel_run(run_id: RunPath, request: Request, call: Caller, bus: TheBus) -> Response:
     """Stop the run: once this answers, no new step, model call or tool call of it begins."""
     asked = await read_json(request, CancelRequest)
-    told = await order(request, call, bus, CancelRun(run_id=run_id, reason=asked.reason))
-    return answer(RunAccepted.model_validate(told), 202)
+    return await order_run(request, call, bus, CancelRun(run_id=run_id, reason=asked.reason))
 
 
 async def pause_run(run_id: RunPath, request: Request, call: Caller, bus: TheBus) -> Response:
     """Start nothing new of the run until it is resumed; what runs goes on."""
     asked = await read_json(request, ReasonRequest)
-    told = await order(request, call, bus, PauseRun(run_id=run_id, reason=asked.reason))
-    return answer(RunAccepted.model_validate(told), 202)
+    return await order_run(request, call, bus, PauseRun(run_id=run_id, reason=asked.reason))
 
 
 async def resume_run(run_id: RunPath, request: Request, call: Caller, bus: TheBus) -> Response:
     """Go on with a paused run; one that is not paused is left as it is."""
     asked = await read_json(request, ReasonRequest)
-    told = await order(request, call, bus, ResumeRun(run_id=run_id, reason=asked.reason))
-    return answer(RunAccepted.model_validate(told), 202)
+    return await order_run(request, call, bus, ResumeRun(run_id=run_id, reason=asked.reason))
 
 
 async def signal_run(
@@ -161,8 +157,7 @@ async def signal_run(
     command = SignalRun(run_id=run_id, signal=name, payload=asked.payload)
     scope = f"{call.tenant}/{run_id}/{name}/{idempotency_key}"
     message_id = None if idempotency_key is None else id_from_key("msg", scope)
-    told = await order(request, call, bus, command, id=message_id)
-    return answer(RunAccepted.model_validate(told), 202)
+    return await order_run(request, call, bus, command, id=message_id)
 
 
 async def fork_run(
@@ -179,5 +174,4 @@ async def fork_run(
         labels=asked.labels,
         new_run_id=new_run_id,
     )
-    accepted = RunAccepted.model_validate(await order(request, call, bus, command, id=new_run_id))
-    return answer(accepted, 202, {"Location": f"/v1/runs/{accepted.run_id}"})
+    return await order_run(request, call, bus, command, id=new_run_id, located=True)

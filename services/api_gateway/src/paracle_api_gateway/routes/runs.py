@@ -21,7 +21,7 @@ from paracle_api_gateway.routes.common import (
     TheBus,
     answer,
     body_of,
-    order,
+    order_run,
     run_id_of,
 )
 from paracle_chassis.bus import Bus
@@ -130,7 +130,7 @@ async def start_run(
         priority=asked.priority,
         run_id=run_id,
     )
-    return await _start(request, call, bus, command)
+    return await order_run(request, call, bus, command, id=run_id, located=True)
 
 
 async def invoke_agent(
@@ -140,12 +140,7 @@ async def invoke_agent(
     asked = await read_json(request, InvokeRequest)
     run_id = run_id_of(call, idempotency_key)
     command = StartRun(agent=name, input=asked.input, labels=asked.labels, priority=asked.priority, run_id=run_id)
-    return await _start(request, call, bus, command)
-
-
-async def _start(request: Request, call: Context, bus: Bus, command: StartRun) -> Response:
-    accepted = RunAccepted.model_validate(await order(request, call, bus, command, id=command.run_id))
-    return answer(accepted, 202, {"Location": f"/v1/runs/{accepted.run_id}"})
+    return await order_run(request, call, bus, command, id=run_id, located=True)
 
 
 async def get_run(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from paracle_api_gateway.auth import Caller
 from paracle_api_gateway.bodies import read_json
 from paracle_api_gateway.problems import documented
-from paracle_api_gateway.routes.common import LOCATED, NAME_PATTERN, NamePath, TheBus, answer, body_of, order
+from paracle_api_gateway.routes.common import LOCATED, NAME_PATTERN, NamePath, TheBus, answer, body_of, order, order_run
 from paracle_domain.envelope import Context
 from paracle_domain.ids import derive_id, id_from_key, is_id
 from paracle_domain.messages import Plain
@@ -135,9 +135,7 @@ async def fire_trigger(
     """Start one run of the trigger now, paused or not, whatever else of it runs."""
     asked = await read_json(request, FireRequest)
     command = FireTrigger(name=name, message=asked.message)
-    told = await order(request, call, bus, command, id=_message_id(call, name, idempotency_key))
-    accepted = RunAccepted.model_validate(told)
-    return answer(accepted, 202, {"Location": f"/v1/runs/{accepted.run_id}"})
+    return await order_run(request, call, bus, command, id=_message_id(call, name, idempotency_key), located=True)
 
 
 def _message_id(call: Context, name: str, key: str | None) -> str | None:
