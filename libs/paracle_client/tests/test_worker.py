@@ -340,6 +340,21 @@ class Watched(Worker):
 
 
 @pytest.mark.connected
+async def test_a_worker_that_stops_loses_no_connection(nats_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    worker = Watched(nats_url)
+
+    @worker.tool(effect="none")
+    def half(number: float) -> float:
+        """Half of it."""
+        return number / 2
+
+    async with worker.serving():
+        pass
+    assert "lost the connection" not in caplog.text
+    assert worker.client.is_closed
+
+
+@pytest.mark.connected
 async def test_an_answer_waits_for_a_caller_who_is_not_back_yet(nats_url: str) -> None:
     worker = Watched(nats_url)
     worker.tool()(noted)

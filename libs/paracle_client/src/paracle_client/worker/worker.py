@@ -28,7 +28,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-import nats
 import yaml
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -192,19 +191,26 @@ class Worker:
             await client.flush()
 
     async def _connect(self) -> Client:
+        client = Client()
+
+        async def on_disconnect() -> None:
+            if not client.is_closed:  # else it was closed on purpose
+                _log.warning("lost the connection to NATS; trying again until it is back")
+
         try:
             async with asyncio.timeout(_CONNECT_S):
-                return await nats.connect(
+                await client.connect(
                     [url.strip() for url in self._url.split(",")],
                     name="paracle-worker",
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.2,
+                    reconnect_time_wait=0.2,  # type: ignore[arg-type]  # a float is as good
                     ping_interval=10,
                     max_outstanding_pings=2,
                     error_cb=_on_error,
-                    disconnected_cb=_on_disconnect,
+                    disconnected_cb=on_disconnect,
                     reconnected_cb=_on_reconnect,
                 )
+                return client
         except (TimeoutError, OSError, NatsError) as error:
             message = f"NATS does not answer (waited {_CONNECT_S:g} s); set PARACLE_NATS_URL to where it listens"
             raise Unavailable(message) from error
@@ -229,10 +235,6 @@ async def _known(client: Client) -> None:
 
 async def _on_error(error: Exception) -> None:
     _log.debug("NATS: %s: %s", type(error).__name__, error)
-
-
-async def _on_disconnect() -> None:
-    _log.warning("lost the connection to NATS; trying again until it is back")
 
 
 async def _on_reconnect() -> None:
