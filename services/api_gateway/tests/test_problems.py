@@ -66,6 +66,12 @@ async def test_unknown_paths(client):
     problem(await client.get("/v1/agents/"), 404, "not_found")
 
 
+async def test_a_parameter_is_named_as_its_caller_knows_it(client):
+    told = problem(await client.get("/v1/runs/x"), 422, "invalid_input")
+    assert told["path"] == "path.run_id"
+    assert told["detail"].startswith("run_id: is no id, such as run_")
+
+
 async def test_wrong_methods_name_the_right_ones(client):
     response = await client.delete("/v1/manifests")
     assert "POST" in problem(response, 405, "invalid_input")["detail"]

@@ -141,7 +141,8 @@ async def _ours(request: Request, error: Exception) -> Response:
 
 async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    wrong = InvalidInput.many(f"{request.method} {request.url.path}", findings_of(error.errors()))
+    findings = findings_of(error.errors())
+    wrong = InvalidInput.many((findings[0].path or "").partition(".")[2] or "request", findings)
     return problem_response(wrong, request_id_of(request))
 
 
