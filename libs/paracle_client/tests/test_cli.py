@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 import typer
 
 from paracle_client.cli import demo, following, overhearing
-from paracle_client.cli.app import COMMANDS
+from paracle_client.cli.app import COMMANDS, SECTIONS, spelled_out
 from paracle_client.cli.app import app as cli
+from paracle_client.cli.target import brief, moment
 from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.audit import ModelUsage, UsageReport
 from paracle_domain.dead_letters import dead_letter_id
@@ -70,7 +72,49 @@ def test_every_command_explains_itself_with_an_example(paracle: Callable[..., An
     assert f"Example: paracle {' '.join(command)}" in result.out
 
 
+def test_the_commands_are_told_by_what_they_are_for(paracle: Callable[..., Any]) -> None:
+    told = paracle("--help").out
+    assert [line for line in told.splitlines() if line.endswith(":")] == ["Options:", *(f"{one}:" for one in SECTIONS)]
+    assert all(f"\n  {name} " in told for name in COMMANDS)
+
+
+def test_json_is_short_for_its_option(paracle: Callable[..., Any], api: Any) -> None:
+    api.on("GET /v1/runs", RunPage(runs=()))
+    assert json.loads(paracle("runs", "--json").out) == json.loads(paracle("runs", "ls", "-o", "json").out)
+    assert spelled_out(["import", "mcp", "a", "--", "serve", "--json"])[3:] == ["--", "serve", "--json"]
+
+
+def test_without_a_terminal_a_row_is_a_line(
+    paracle: Callable[..., Any], api: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS")
+    labels = {f"label-{number}": "x" * 60 for number in range(4)}
+    api.on("GET /v1/runs", RunPage(runs=(make.view().run.model_copy(update={"labels": labels}),)))
+    head, row = paracle("runs").out.splitlines()
+    assert head.startswith("RUN ")
+    assert row.startswith(make.RUN)
+    assert row.endswith("x" * 60)
+
+
+def test_times_of_today_are_short_in_lists(make: Any) -> None:
+    now = datetime.now().astimezone()
+    assert brief(now) == f"{now:%H:%M:%S}"
+    assert brief(make.START) == f"{make.START.astimezone():%Y-%m-%d %H:%M}"
+    assert brief(None) == moment(None) == ""
+    assert moment(make.START) == f"{make.START.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def test_a_field_is_named_once(
+    paracle: Callable[..., Any], api: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.on("GET /v1/runs/x", make.problem("invalid_input", 422, "run_id: is no id", path="path.run_id"))
+    assert paracle("runs", "show", "x").err == "error: run_id: is no id\n"
+    monkeypatch.setenv("PARACLE_URL", "foo")
+    assert paracle("runs").err.startswith("error: url: 'foo' is not an address")
+
+
 def test_a_wrong_command_line_is_exit_code_2(paracle: Callable[..., Any]) -> None:
+    assert "no command 'rnu'; did you mean 'run'?" in paracle("rnu").err
     assert paracle("fly").code == 2
     assert paracle("run").code == 2
     assert paracle("runs", "--status", "asleep").code == 2

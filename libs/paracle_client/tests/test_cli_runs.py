@@ -156,6 +156,12 @@ def test_runs_that_differ_and_runs_that_do_not(paracle: Callable[..., Any], api:
     assert json.loads(paracle("runs", "diff", make.RUN, make.RUN, "--json").out)["same"] is True
 
 
+def test_a_diff_that_cannot_be_made_is_no_difference(paracle: Callable[..., Any], api: Any, make: Any) -> None:
+    api.on(f"GET /v1/runs/{make.RUN}/diff", make.problem("not_found", 404, "there is no run"))
+    result = paracle("runs", "diff", make.RUN, make.RUN)
+    assert (result.code, result.err) == (2, "error: there is no run\n")
+
+
 def test_many_runs_are_resumed(paracle: Callable[..., Any], api: Any) -> None:
     api.on("POST /v1/runs/resume", RunsAccepted(count=2))
     assert paracle("runs", "resume", "--workflow", "w", "--reason", "mended").out == "told 2 runs to resume\n"

@@ -43,6 +43,13 @@ def paracle(api: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     return run
 
 
+def test_times_may_be_so_long_ago(paracle: Run, api: Any) -> None:
+    api.on("GET /v1/dead-letters", DeadLetterPage(letters=()))
+    assert paracle("ls", "--since", "2h")[0] == 0
+    assert "since" in api.asked[-1].query
+    assert "give 90s, 30m, 2h" in paracle("ls", "--since", "yesterday")[2]
+
+
 def about(make: Any, number: int = 0, **more: Any) -> DeadLetter:
     values = {
         "id": LETTERS[number],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final, override
 
@@ -14,31 +15,41 @@ _STDOUT: Final = 1
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
 
-# Command -> the module of this package that defines it, in the order of `paracle --help`.
-COMMANDS: Final = {
-    "up": "stack_commands",
-    "down": "stack_commands",
-    "status": "stack_commands",
-    "provision": "stack_commands",
-    "apply": "spec_commands",
-    "delete": "spec_commands",
-    "get": "spec_commands",
-    "import": "import_commands",
-    "explain": "spec_commands",
-    "run": "run_commands",
-    "invoke": "run_commands",
-    "chat": "chat",
-    "sessions": "sessions_commands",
-    "runs": "runs_commands",
-    "events": "look_commands",
-    "cancel": "runs_commands",
-    "approvals": "approvals_commands",
-    "effects": "effects_commands",
-    "pools": "pools_commands",
-    "triggers": "triggers_commands",
-    "dlq": "dlq_commands",
-    "demo": "demo",
+# Command -> the module of this package that defines it, by section and in the order of `paracle --help`.
+SECTIONS: Final = {
+    "On this machine": {
+        "demo": "demo",
+        "up": "stack_commands",
+        "down": "stack_commands",
+        "status": "stack_commands",
+        "provision": "stack_commands",
+        "pools": "pools_commands",
+    },
+    "Agents, tools, workflows and triggers": {
+        "apply": "spec_commands",
+        "get": "spec_commands",
+        "explain": "spec_commands",
+        "delete": "spec_commands",
+        "import": "import_commands",
+        "triggers": "triggers_commands",
+    },
+    "Runs": {
+        "run": "run_commands",
+        "runs": "runs_commands",
+        "events": "look_commands",
+        "cancel": "runs_commands",
+        "invoke": "run_commands",
+        "chat": "chat",
+        "sessions": "sessions_commands",
+    },
+    "What waits for people": {
+        "approvals": "approvals_commands",
+        "effects": "effects_commands",
+        "dlq": "dlq_commands",
+    },
 }
+COMMANDS: Final = {name: module for section in SECTIONS.values() for name, module in section.items()}
+_WIDEST: Final = 100
 
 
 class LazyGroup(TyperGroup):
@@ -54,17 +65,32 @@ class LazyGroup(TyperGroup):
         if module is None:
             return None
         commands = import_module(f"paracle_client.cli.{module}").app
+        commands.rich_markup_mode = None  # help as plain text, like that of the whole
         return typer.main.get_group(commands).commands[cmd_name]
+
+    @override
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS:
+            from paracle_domain.names import suggest  # noqa: PLC0415 - only errors pay for loading it
+
+            ctx.fail(f"there is no command {args[0]!r}{suggest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    @override
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for section, names in SECTIONS.items():
+            told = [(name, self.get_command(ctx, name).get_short_help_str(_WIDEST)) for name in names]
+            with formatter.section(section):
+                formatter.write_dl(told)
 
 
 app = typer.Typer(
     cls=LazyGroup,
     name="paracle",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST},
 )
 
 
@@ -72,15 +98,16 @@ app = typer.Typer(
 def _root() -> None:
     """Run AI agents and workflows of agents.
 
-    `paracle up` starts everything on this machine; `paracle demo` shows it at work.
-    Every command takes --help, and most take -o json.
+    `paracle up` starts everything on this machine; `paracle demo` shows it at work. Every command takes --help;
+    those that print something take -o json, or --json for short. Exit codes: 0 done, 1 refused or failed, 2 wrongly
+    asked, 130 interrupted.
     """
 
 
 def main() -> None:
     """Run the command line; errors are one clear message on standard error, and exit code 1."""
     try:
-        app(standalone_mode=True)
+        app(spelled_out(sys.argv[1:]), standalone_mode=True)
     except KeyboardInterrupt:
         say_error("interrupted")
         raise SystemExit(EXIT_INTERRUPTED) from None
@@ -91,9 +118,15 @@ def main() -> None:
     except Exception as error:  # what is expected is told in a line; the rest is raised
         if not _is_expected(error):
             raise
-        for line in _lines(error):
+        for line in lines_of(error):
             say_error(line)
         raise SystemExit(EXIT_FAILED) from None
+
+
+def spelled_out(arguments: Sequence[str]) -> list[str]:
+    """`--json` is `--output json`, up to `--`."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return ["--output=json" if one == "--json" else one for one in arguments[:end]] + [*arguments[end:]]
 
 
 def say_error(message: str) -> None:
@@ -112,8 +145,15 @@ def _is_expected(error: Exception) -> bool:
     return isinstance(error, ParacleError | StackFailed | ServerFailed)
 
 
-def _lines(error: Exception) -> list[str]:
+def lines_of(error: Exception) -> list[str]:
+    """What `error` says, a line for each finding."""
     problems = getattr(error, "problems", ())
     if len(problems) < 2:
-        return [str(error)]
+        return [_line(error)]
     return [f"{problem.path}: {problem.message}" if problem.path else problem.message for problem in problems]
+
+
+def _line(error: Exception) -> str:
+    """What is wrong, and with what: named once, where the message names it already."""
+    message, path = getattr(error, "message", ""), getattr(error, "path", None) or ""
+    return message if message.startswith(f"{path.rpartition('.')[2]}: ") else str(error)

@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from paracle_client.cli.filters import WorkflowOption
 from paracle_client.cli.runs_commands import CursorOption, LimitOption
-from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
+from paracle_client.cli.target import (
+    Output,
+    OutputOption,
+    UrlOption,
+    brief,
+    connect,
+    console,
+    moment,
+    print_facts,
+    print_json,
+    print_page,
+)
 from paracle_client.client import Client
 from paracle_client.plain import safe, safe_json
 from paracle_domain.errors import InvalidInput
@@ -75,13 +85,8 @@ def ls(
             limit=limit,
             cursor=cursor,
         )
-    if output is Output.JSON:
-        print_json(page)
-        return
     rows = [_row(one) for one in page.approvals]
-    print_table(["APPROVAL", "STATUS", "ASKS", "OF", "WORKFLOW", "EXPIRES"], rows, empty="no approvals")
-    if page.next_cursor is not None:
-        console().print(f"more: --cursor {page.next_cursor}", style="dim", markup=False, soft_wrap=True)
+    print_page(page, ["APPROVAL", "STATUS", "ASKS", "OF", "WORKFLOW", "EXPIRES"], rows, output, empty="no approvals")
 
 
 @approvals.command(epilog="Example: paracle approvals show apr_01J…")
@@ -152,7 +157,7 @@ def _confirmed(client: Client, approval_id: str, decision: Verdict, output: Outp
 
 def _row(one: ApprovalView) -> tuple[object, ...]:
     status = f"{one.status}{_missing(one)}"
-    return one.approval_id, status, one.ask, _asked(one), one.workflow, _time(one.expires_at)
+    return one.approval_id, status, one.ask, _asked(one), one.workflow, brief(one.expires_at)
 
 
 def _missing(one: ApprovalView) -> str:
@@ -166,16 +171,11 @@ def _asked(one: ApprovalView) -> str:
     return ", ".join((*one.principals, *(f"role {role}" for role in one.roles))) or "anybody"
 
 
-def _time(at: datetime | None) -> str:
-    return "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
-
-
 def _print(one: ApprovalView, *, aside: bool = False) -> None:
     """The approval, and in its action nothing left out: that is what is decided on."""
     screen = console(aside=aside)
     screen.print(safe(one.ask, lines=True), style="bold", markup=False, soft_wrap=True)
-    for name, text in _facts(one):
-        screen.print(f"{name:<9} {safe(text)}", markup=False, soft_wrap=True)
+    print_facts(_facts(one), screen)
     action = json.dumps(one.action, indent=2, ensure_ascii=False)
     screen.print("action", markup=False)
     screen.print(safe_json(action), markup=False, soft_wrap=True)
@@ -185,10 +185,10 @@ def _facts(one: ApprovalView) -> Iterator[tuple[str, str]]:
     yield "approval", one.approval_id
     yield "status", f"{one.status}{_missing(one)}"
     yield "run", f"{one.run_id} ({one.workflow}, step {one.step}), started by {one.requested_by}"
-    yield "asked", f"{_time(one.asked_at)}, of {_asked(one)}{', after an escalation' if one.escalated else ''}"
+    yield "asked", f"{moment(one.asked_at)}, of {_asked(one)}{', after an escalation' if one.escalated else ''}"
     if one.expires_at is not None:
-        yield "expires", _time(one.expires_at)
+        yield "expires", moment(one.expires_at)
     for told in one.decisions:
         why = f": {told.reason}" if told.reason else ""
-        yield told.decision, f"{_time(told.at)}, by {told.principal}{why}"
+        yield told.decision, f"{moment(told.at)}, by {told.principal}{why}"
     yield "digest", one.digest

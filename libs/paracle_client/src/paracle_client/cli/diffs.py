@@ -13,6 +13,7 @@ from paracle_client.plain import safe
 from paracle_domain.run.diff import Difference, Pins, RunsDiff
 
 EXIT_DIFFERENT: Final = 1
+EXIT_TROUBLE: Final = 2
 _MOST: Final = 200
 _SIGNS: Final = {"added": "+", "removed": "-", "changed": "~"}
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from paracle_client.cli.app import EXIT_FAILED, say_error
-from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
+from paracle_client.cli.filters import moments
+from paracle_client.cli.target import (
+    Output,
+    OutputOption,
+    UrlOption,
+    brief,
+    connect,
+    console,
+    print_json,
+    print_page,
+)
 from paracle_client.plain import safe
 from paracle_domain.dead_letters import DeadLetter, DeadLetterFilter, DeadLettersSettled, DeadLetterView
 from paracle_domain.errors import InvalidInput
@@ -27,8 +36,10 @@ MaybeLetter = Annotated[str | None, typer.Argument(metavar="LETTER", help="id of
 ServiceOption = Annotated[str | None, typer.Option(help="only those that this service gave up")]
 CodeOption = Annotated[str | None, typer.Option(help="only those with this error code")]
 RunOption = Annotated[str | None, typer.Option("--run", help="only those of this run")]
-SinceOption = Annotated[datetime | None, typer.Option(help="only those given up then (local time) or later")]
-UntilOption = Annotated[datetime | None, typer.Option(help="only those given up before")]
+SinceOption = Annotated[
+    str | None, typer.Option(help="only those given up then or later: 90s, 30m, 2h, 7d ago, or an ISO time")
+]
+UntilOption = Annotated[str | None, typer.Option(help="only those given up earlier than that; as --since")]
 AllOption = Annotated[bool, typer.Option("--all", help="every one that there is now")]
 
 
@@ -47,18 +58,14 @@ def ls(
     """List dead letters, newest first."""
     with connect(url) as client:
         page = client.dead_letters(_which(service, code, run, since, until), limit=limit, cursor=cursor)
-    if output is Output.JSON:
-        print_json(page)
-        return
     rows = [_row(one) for one in page.letters]
-    print_table(["LETTER", "GIVEN UP", "BY", "CODE", "TYPE", "RUN", "REASON"], rows, empty="no dead letters")
-    if page.next_cursor is not None:
-        console().print(f"more: --cursor {page.next_cursor}", style="dim", markup=False, soft_wrap=True)
+    print_page(
+        page, ["LETTER", "GIVEN UP", "BY", "CODE", "TYPE", "RUN", "REASON"], rows, output, empty="no dead letters"
+    )
 
 
 def _row(one: DeadLetter) -> tuple[object, ...]:
-    given_up = f"{one.at.astimezone():%Y-%m-%d %H:%M:%S}"
-    return one.id, given_up, one.service, one.code, one.type, one.run_id or "", one.reason
+    return one.id, brief(one.at), one.service, one.code, one.type, one.run_id or "", one.reason
 
 
 @dlq.command(epilog="Example: paracle dlq show dead_01J…")
@@ -128,15 +135,16 @@ def drop(
 
 
 def _which(
-    service: str | None, code: str | None, run: str | None, since: datetime | None, until: datetime | None
+    service: str | None, code: str | None, run: str | None, since: str | None, until: str | None
 ) -> DeadLetterFilter:
+    after, before = moments(since, until)
     return DeadLetterFilter.model_validate(
         {
             "service": service,
             "code": code,
             "run_id": run,
-            "since": since and since.astimezone(),
-            "until": until and until.astimezone(),
+            "since": after,
+            "until": before,
         }
     )
 

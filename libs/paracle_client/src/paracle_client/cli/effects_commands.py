@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from paracle_client.cli.filters import parse_time
+from paracle_client.cli.filters import moments
 from paracle_client.cli.inputs import read_value
 from paracle_client.cli.runs_commands import CursorOption, LimitOption
-from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
-from paracle_client.plain import safe
+from paracle_client.cli.target import (
+    Output,
+    OutputOption,
+    UrlOption,
+    brief,
+    connect,
+    moment,
+    print_facts,
+    print_json,
+    print_page,
+)
 from paracle_domain.errors import InvalidInput
 from paracle_domain.task.effects import EffectFilter, EffectState, EffectView, ProbeView
 
@@ -50,23 +58,18 @@ def ls(
     url: UrlOption = None,
 ) -> None:
     """List effects, the newest first."""
-    now = datetime.now(UTC)
+    after, before = moments(since, until)
     which = EffectFilter(
         state=EffectState.IN_DOUBT if in_doubt else state,
         tool=tool,
         run_id=run,
-        since=None if since is None else parse_time(since, now, "--since"),
-        until=None if until is None else parse_time(until, now, "--until"),
+        since=after,
+        until=before,
     )
     with connect(url) as client:
         page = client.effects(which, limit=limit, cursor=cursor)
-    if output is Output.JSON:
-        print_json(page)
-        return
-    rows = [(one.key, _state(one), one.tool, one.run_id, one.step, _time(one.changed_at)) for one in page.effects]
-    print_table(["EFFECT", "STATE", "TOOL", "RUN", "STEP", "SINCE"], rows, empty="no effects")
-    if page.next_cursor is not None:
-        console().print(f"more: --cursor {page.next_cursor}", style="dim", markup=False, soft_wrap=True)
+    rows = [(one.key, _state(one), one.tool, one.run_id, one.step, brief(one.changed_at)) for one in page.effects]
+    print_page(page, ["EFFECT", "STATE", "TOOL", "RUN", "STEP", "SINCE"], rows, output, empty="no effects")
 
 
 @effects.command(epilog="Example: paracle effects show eff_01J…")
@@ -99,8 +102,7 @@ def _print(one: EffectView, output: Output) -> None:
     if output is Output.JSON:
         print_json(one)
         return
-    for name, text in _facts(one):
-        console().print(f"{name:<9} {safe(text)}", markup=False, soft_wrap=True)
+    print_facts(_facts(one))
 
 
 def _facts(one: EffectView) -> Iterator[tuple[str, str]]:
@@ -109,8 +111,8 @@ def _facts(one: EffectView) -> Iterator[tuple[str, str]]:
     yield "tool", f"{one.tool} (revision {one.revision}, {one.effect})"
     yield "run", f"{one.run_id}, step {one.step}, attempt {one.attempt}"
     yield "task", one.task_id
-    yield "intended", _time(one.intended_at)
-    yield "changed", _time(one.changed_at)
+    yield "intended", moment(one.intended_at)
+    yield "changed", moment(one.changed_at)
     if one.reason is not None:
         yield "because", one.reason
     if one.called is not None:
@@ -119,7 +121,7 @@ def _facts(one: EffectView) -> Iterator[tuple[str, str]]:
         yield "probe", _probe(one.probe)
     if one.resolution is not None:
         found = one.resolution
-        yield "found", f"{found.outcome}, says {found.principal} on {_time(found.at)}: {found.reason}"
+        yield "found", f"{found.outcome}, says {found.principal} on {moment(found.at)}: {found.reason}"
 
 
 def _state(one: EffectView) -> str:
@@ -130,7 +132,3 @@ def _probe(one: ProbeView) -> str:
     told = "not asked yet" if one.outcome is None else f"{one.outcome}, asked {one.tried} times"
     why = "" if one.reason is None else f" ({one.reason})"
     return f"{one.tool}: {told}{why}{'; it is asked again' if one.open and one.tried else ''}"
-
-
-def _time(at: datetime) -> str:
-    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}"

@@ -42,16 +42,23 @@ def filter_of(
     stuck: bool,
 ) -> RunFilter:
     """The filter that the options give."""
-    now = datetime.now(UTC)
+    after, before = moments(since, until)
     return RunFilter(
         workflow=workflow,
         statuses=tuple(statuses or ()),
         labels=parse_labels(labels or []),
-        created_after=None if since is None else parse_time(since, now, "--since"),
-        created_before=None if until is None else parse_time(until, now, "--until"),
+        created_after=after,
+        created_before=before,
         parent=parent,
         stuck=stuck,
     )
+
+
+def moments(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:
+    """The times that `--since` and `--until` say."""
+    now = datetime.now(UTC)
+    after = None if since is None else parse_time(since, now, "--since")
+    return after, None if until is None else parse_time(until, now, "--until")
 
 
 def parse_time(text: str, now: datetime, option: str) -> datetime:

@@ -10,14 +10,24 @@ import typer
 
 from paracle_client.cli.target import Output, console, print_json
 from paracle_domain.errors import InvalidInput
-from paracle_domain.run.commands import RunFilter, RunsAccepted
+from paracle_domain.run.commands import RunAccepted, RunFilter, RunsAccepted
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="only say how many runs it would be")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="do not ask whether so many runs are meant")]
 
 
-def require_one_or_many(run_id: str | None, wanted: RunFilter) -> None:
-    """A command is for one run, or for those that the options name.
+def order(
+    verb: str,
+    run_id: str | None,
+    wanted: RunFilter,
+    one: Callable[[str], RunAccepted],
+    many: Callable[..., RunsAccepted],
+    *,
+    dry_run: bool,
+    yes: bool,
+    output: Output,
+) -> None:
+    """Give an order to `one` run, or to the `many` that are `wanted`; that one takes `dry_run`.
 
     Raises
     ------
@@ -27,10 +37,22 @@ def require_one_or_many(run_id: str | None, wanted: RunFilter) -> None:
     if (run_id is None) == (wanted == RunFilter()):
         message = "give one run's id, or options that say which runs (for all: every --status that they may have)"
         raise InvalidInput(message, path="RUN")
+    if run_id is None:
+        _order_many(verb, many, dry_run=dry_run, yes=yes, output=output)
+    else:
+        print_accepted(one(run_id), output)
 
 
-def order_many(verb: str, order: Callable[..., RunsAccepted], *, dry_run: bool, yes: bool, output: Output) -> None:
-    """Give `order`, which takes `dry_run`; a person is asked before whether so many are meant."""
+def print_accepted(accepted: RunAccepted, output: Output) -> None:
+    """What became of an order to a run."""
+    if output is Output.JSON:
+        print_json(accepted)
+    else:
+        console().print(f"{accepted.run_id} is {accepted.status}", markup=False)
+
+
+def _order_many(verb: str, order: Callable[..., RunsAccepted], *, dry_run: bool, yes: bool, output: Output) -> None:
+    """A person is asked before whether so many are meant."""
     if dry_run or (sys.stdin.isatty() and not yes):
         expected = order(dry_run=True)
         if dry_run:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from paracle_client.cli.diffs import EXIT_DIFFERENT, diff_lines
+from paracle_client.cli.app import lines_of, say_error
+from paracle_client.cli.diffs import EXIT_DIFFERENT, EXIT_TROUBLE, diff_lines
 from paracle_client.cli.filters import (
     LabelsOption,
     ParentOption,
@@ -19,15 +20,25 @@ from paracle_client.cli.filters import (
     filter_of,
 )
 from paracle_client.cli.inputs import InputOption, KeyOption, LabelOption, parse_input, parse_labels
-from paracle_client.cli.many import DryRunOption, YesOption, order_many, require_one_or_many
+from paracle_client.cli.many import DryRunOption, YesOption, order, print_accepted
 from paracle_client.cli.report import print_value
 from paracle_client.cli.showing import COLUMNS, closed, heading, pools_at_work, rows
-from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
+from paracle_client.cli.target import (
+    Output,
+    OutputOption,
+    UrlOption,
+    brief,
+    connect,
+    console,
+    print_json,
+    print_page,
+    print_table,
+)
 from paracle_client.client import Client
 from paracle_client.display import duration
 from paracle_client.plain import safe
-from paracle_domain.errors import Unavailable
-from paracle_domain.run.commands import Outputs, RunAccepted, RunFilter, RunPage, RunSummary, RunView
+from paracle_domain.errors import ParacleError, Unavailable
+from paracle_domain.run.commands import Outputs, RunFilter, RunPage, RunSummary, RunView
 
 app = typer.Typer()
 runs = typer.Typer(epilog="Example: paracle runs --workflow triage --status failed")
@@ -78,13 +89,8 @@ def ls(
     wanted = filter_of(workflow, status, label, since, until, parent, stuck=stuck)
     with connect(url) as client:
         page = _page(client, wanted, limit, cursor)
-    if output is Output.JSON:
-        print_json(page)
-        return
     rows = [_run_row(one) for one in page.runs]
-    print_table(["RUN", "WORKFLOW", "STATUS", "STARTED", "TOOK", "LABELS"], rows, empty="no runs")
-    if page.next_cursor is not None:
-        console().print(f"more: --cursor {page.next_cursor}", style="dim", markup=False, soft_wrap=True)
+    print_page(page, ["RUN", "WORKFLOW", "STATUS", "STARTED", "TOOK", "LABELS"], rows, output, empty="no runs")
 
 
 def _page(client: Client, wanted: RunFilter, limit: int, cursor: str | None) -> RunPage:
@@ -154,9 +160,9 @@ def _closed_pools(client: Client, view: RunView) -> list[str]:
 def _run_row(one: RunSummary) -> tuple[object, ...]:
     took = None if one.finished_at is None else (one.finished_at - one.created_at).total_seconds()
     labels = ", ".join(f"{key}={value}" for key, value in one.labels.items())
-    started = f"{one.created_at.astimezone():%Y-%m-%d %H:%M:%S}"
     status = f"{one.status}, stuck" if one.stuck is not None else one.status
-    return one.run_id, f"{one.workflow} ({one.revision})", status, started, duration(took), labels
+    workflow = f"{one.workflow} ({one.revision})" if one.revision else one.workflow  # none if it is of one agent
+    return one.run_id, workflow, status, brief(one.created_at), duration(took), labels
 
 
 @app.command(epilog='Example: paracle cancel run_01J… --reason "wrong folder"')
@@ -178,12 +184,9 @@ def cancel(
 ) -> None:
     """Stop a run, or all that match: from the answer on, no new step, model call or tool call of them begins."""
     wanted = filter_of(workflow, status, label, since, until, parent, stuck=stuck)
-    require_one_or_many(run_id, wanted)
     with connect(url) as client:
-        if run_id is not None:
-            print_accepted(client.cancel(run_id, reason), output)
-        else:
-            order_many("cancel", partial(client.cancel_runs, wanted, reason), dry_run=dry_run, yes=yes, output=output)
+        one, many = partial(client.cancel, reason=reason), partial(client.cancel_runs, wanted, reason)
+        order("cancel", run_id, wanted, one, many, dry_run=dry_run, yes=yes, output=output)
 
 
 @runs.command(epilog='Example: paracle runs pause run_01J… --reason "looking into it"')
@@ -217,12 +220,9 @@ def resume(
 ) -> None:
     """Go on with a paused run, or with all paused ones that match."""
     wanted = filter_of(workflow, status, label, since, until, parent, stuck=stuck)
-    require_one_or_many(run_id, wanted)
     with connect(url) as client:
-        if run_id is not None:
-            print_accepted(client.resume(run_id, reason), output)
-        else:
-            order_many("resume", partial(client.resume_runs, wanted, reason), dry_run=dry_run, yes=yes, output=output)
+        one, many = partial(client.resume, reason=reason), partial(client.resume_runs, wanted, reason)
+        order("resume", run_id, wanted, one, many, dry_run=dry_run, yes=yes, output=output)
 
 
 @runs.command(epilog="Example: paracle runs signal run_01J… paid --payload amount:=12 --key payment-4711")
@@ -267,25 +267,21 @@ def fork(
 def diff(
     left: Annotated[str, typer.Argument(metavar="RUN", help="id of a run")],
     right: Annotated[str, typer.Argument(metavar="RUN", help="id of another one")],
-    as_json: Annotated[bool, typer.Option("--json", help="as -o json")] = False,
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
-    """Show what differs between what two runs pinned; exit 0 if nothing does, 1 if something does."""
+    """Show what differs between what two runs pinned; exit 0 if nothing does, 1 if something does, 2 on trouble."""
     with connect(url) as client:
-        found = client.diff_runs(left, right)
-    if as_json or output is Output.JSON:
+        try:
+            found = client.diff_runs(left, right)
+        except ParacleError as error:
+            for line in lines_of(error):
+                say_error(line)
+            raise typer.Exit(EXIT_TROUBLE) from None
+    if output is Output.JSON:
         print_json(found)
     else:
         for line in diff_lines(found):
             console().print(line, markup=False, highlight=False, soft_wrap=True)
     if not found.same:
         raise typer.Exit(EXIT_DIFFERENT)
-
-
-def print_accepted(accepted: RunAccepted, output: Output) -> None:
-    """What became of an order to a run."""
-    if output is Output.JSON:
-        print_json(accepted)
-    else:
-        console().print(f"{accepted.run_id} is {accepted.status}", markup=False)

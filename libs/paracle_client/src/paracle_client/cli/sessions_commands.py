@@ -9,7 +9,17 @@ import typer
 
 from paracle_client.cli.runs_commands import CursorOption, LimitOption
 from paracle_client.cli.stack_commands import say
-from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
+from paracle_client.cli.target import (
+    Output,
+    OutputOption,
+    UrlOption,
+    brief,
+    connect,
+    console,
+    print_json,
+    print_more,
+    print_page,
+)
 from paracle_client.plain import safe
 from paracle_domain.task.past import Recap
 from paracle_domain.task.sessions import SessionTurn
@@ -44,15 +54,8 @@ def ls(
     """List sessions, newest first."""
     with connect(url) as client:
         page = client.sessions(limit=limit, cursor=cursor)
-    if output is Output.JSON:
-        print_json(page)
-        return
-    rows = [
-        (one.session_id, one.turns, one.open, f"{one.asked_at.astimezone():%Y-%m-%d %H:%M}") for one in page.sessions
-    ]
-    print_table(["SESSION", "TURNS", "OPEN", "LAST"], rows, empty="no sessions yet: paracle chat AGENT")
-    if page.next_cursor is not None:
-        console().print(f"more: --cursor {page.next_cursor}", style="dim", markup=False, soft_wrap=True)
+    rows = [(one.session_id, one.turns, one.open, brief(one.asked_at)) for one in page.sessions]
+    print_page(page, ["SESSION", "TURNS", "OPEN", "LAST"], rows, output, empty="no sessions yet: paracle chat AGENT")
 
 
 @sessions.command(epilog="Example: paracle sessions show ses_01J…")
@@ -79,8 +82,7 @@ def show(
     for turn in view.turns:
         for line in lines_of(turn):
             console().print(line, markup=False, highlight=False, soft_wrap=True)
-    if view.next_after is not None:
-        console().print(f"more: --after {view.next_after}", style="dim", markup=False, soft_wrap=True)
+    print_more("--after", view.next_after)
 
 
 @sessions.command(epilog="Example: paracle sessions rm ses_01J…")

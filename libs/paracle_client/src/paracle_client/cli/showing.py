@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
+from paracle_client.cli.target import moment
 from paracle_client.display import duration
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.run.commands import QueuePlace, RunView, StepStatus, StepView
@@ -20,7 +21,7 @@ def heading(view: RunView) -> Iterator[str]:
     """Lines about the run as a whole."""
     run = view.run
     yield f"{run.run_id}  {run.workflow} (revision {run.revision})  {run.status}"
-    yield f"started {_time(run.created_at)} by {view.principal}, took {_took(run.created_at, run.finished_at)}"
+    yield f"started {moment(run.created_at)} by {view.principal}, took {_took(run.created_at, run.finished_at)}"
     if run.labels:
         yield "labels " + ", ".join(f"{key}={value}" for key, value in run.labels.items())
     yield f"pinned {run.plan}"
@@ -29,11 +30,11 @@ def heading(view: RunView) -> Iterator[str]:
     if run.forked_from is not None:
         yield f"forked from {run.forked_from}"
     if view.deadline_at is not None and not run.status.terminal:
-        yield f"times out {_time(view.deadline_at)}"
+        yield f"times out {moment(view.deadline_at)}"
     if view.queue is not None:
         yield _queued(view.queue)
     if run.stuck is not None:
-        yield f"stuck since {_time(run.stuck.since)}: paracle dlq show {run.stuck.dead_letter}"
+        yield f"stuck since {moment(run.stuck.since)}: paracle dlq show {run.stuck.dead_letter}"
     if view.error is not None:
         yield f"error {_error(view.error)}"
     if view.uncompensated:
@@ -106,7 +107,7 @@ def _what(step: StepView) -> Iterator[str]:
     if step.signal is not None:
         yield f"waits for signal {step.signal}"
     if step.due_at is not None and not step.status.terminal:
-        yield f"until {_time(step.due_at)}"
+        yield f"until {moment(step.due_at)}"
     if step.kept:
         yield "kept"
     if step.compensated:
@@ -117,10 +118,6 @@ def _what(step: StepView) -> Iterator[str]:
 
 def _error(error: ErrorInfo) -> str:
     return f"{error.code}: {error.message}"
-
-
-def _time(at: datetime) -> str:
-    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _took(began: datetime, ended: datetime | None) -> str:

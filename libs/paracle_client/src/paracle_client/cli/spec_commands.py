@@ -13,9 +13,12 @@ from paracle_client.cli.target import (
     Output,
     OutputOption,
     UrlOption,
+    brief,
     connect,
     console,
+    moment,
     print_json,
+    print_page,
     print_table,
 )
 from paracle_client.client import Client
@@ -136,13 +139,14 @@ def plural_of(kind: str) -> Plural:
 
 def _list(client: Client, plural: Plural, cursor: str | None, output: Output) -> None:
     page = client.list(plural, cursor=cursor)
-    if output is Output.JSON:
-        print_json(page)
-        return
-    rows = [(one.name, one.revision, f"{one.created_at:%Y-%m-%d %H:%M}", one.description) for one in page.specs]
-    print_table(["NAME", "REVISION", "CHANGED", "DESCRIPTION"], rows, empty=f"no {plural} yet: paracle apply -f FILE")
-    if page.next_cursor is not None:
-        console().print(f"more: --cursor {page.next_cursor}", style="dim", markup=False, soft_wrap=True)
+    rows = [(one.name, one.revision, brief(one.created_at), one.description) for one in page.specs]
+    print_page(
+        page,
+        ["NAME", "REVISION", "CHANGED", "DESCRIPTION"],
+        rows,
+        output,
+        empty=f"no {plural} yet: paracle apply -f FILE",
+    )
 
 
 def _history(client: Client, plural: Plural, name: str, output: Output) -> None:
@@ -151,7 +155,7 @@ def _history(client: Client, plural: Plural, name: str, output: Output) -> None:
         print_json(found)
         return
     for one in found.revisions:
-        heading = f"revision {one.revision}  {one.created_at:%Y-%m-%d %H:%M}  {safe(one.author)}"
+        heading = f"revision {one.revision}  {moment(one.created_at)}  {safe(one.author)}"
         console().print(heading, style="bold", markup=False, soft_wrap=True)
         console().print(safe(one.diff, lines=True), markup=False)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 import typer
 from pydantic import BaseModel
@@ -26,6 +27,17 @@ if TYPE_CHECKING:
 URL_VARIABLE: Final = "PARACLE_URL"
 PRINCIPAL_VARIABLE: Final = "PARACLE_PRINCIPAL"
 ROLES_VARIABLE: Final = "PARACLE_ROLES"
+_ENDLESS: Final = 100_000
+_WHOLE: Final = frozenset({"STATUS", "STARTED", "TOOK", "LAST", "EXPIRES", "GIVEN UP", "SINCE", "AT", "CHANGED"})
+
+
+class Page(Protocol):
+    """What lists are made of."""
+
+    @property
+    def next_cursor(self) -> str | None: ...
+
+    def model_dump_json(self, *, indent: int) -> str: ...
 
 
 class Output(StrEnum):
@@ -33,7 +45,7 @@ class Output(StrEnum):
     JSON = "json"
 
 
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="table for people, json for programs")]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="table for people, json (or --json) for programs")]
 UrlOption = Annotated[
     str | None,
     typer.Option("--url", help="Paracle's address; else $PARACLE_URL, the stack in ./.paracle or above, or port 8080"),
@@ -98,10 +110,58 @@ def _write(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """A table; `empty` if it has no rows. The first column, a name or an id to copy, is not broken, nor is a status."""
+    """A table; `empty` if it has no rows. The first column, a name or an id to copy, is not broken, nor is a status.
+
+    Where no terminal has a width, a row is a line.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0 or column == "STATUS")
+        table.add_column(column, overflow="fold", no_wrap=number == 0 or column in _WHOLE)
     for row in rows:
         table.add_row(*(Text(safe(str(cell))) for cell in row))
-    console().print(table if table.row_count else Text(empty, style="dim"))
+    screen = console()
+    if not table.row_count:
+        screen.print(Text(empty, style="dim"))
+    elif screen.is_terminal:
+        screen.print(table)
+    else:
+        wide = Console(highlight=False, width=None if "COLUMNS" in os.environ else _ENDLESS)
+        with wide.capture() as drawn:
+            wide.print(table)
+        _write("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+
+
+def print_page(
+    page: Page, columns: Sequence[str], rows: Iterable[Sequence[object]], output: Output, *, empty: str
+) -> None:
+    """A page of a list, and how to see the next one."""
+    if output is Output.JSON:
+        _write(page.model_dump_json(indent=2))
+        return
+    print_table(columns, rows, empty=empty)
+    print_more("--cursor", page.next_cursor)
+
+
+def print_more(option: str, value: object) -> None:
+    """How to see more; `value` is `None` if there is none."""
+    if value is not None:
+        console().print(f"more: {option} {value}", style="dim", markup=False, soft_wrap=True)
+
+
+def print_facts(facts: Iterable[tuple[str, str]], screen: Console | None = None) -> None:
+    """What is to be said of one thing, a line each."""
+    for name, text in facts:
+        (screen or console()).print(f"{name:<9} {safe(text)}", markup=False, soft_wrap=True)
+
+
+def moment(at: datetime | None) -> str:
+    """A time here; nothing for none."""
+    return "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def brief(at: datetime | None) -> str:
+    """The same for lists: of today, only the time."""
+    if at is None:
+        return ""
+    here = at.astimezone()
+    return f"{here:%H:%M:%S}" if here.date() == datetime.now().astimezone().date() else f"{here:%Y-%m-%d %H:%M}"

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Annotated
 
 import typer
 from pydantic import JsonValue
 
 from paracle_client.cli.runs_commands import CursorOption, LimitOption
-from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
+from paracle_client.cli.target import (
+    Output,
+    OutputOption,
+    UrlOption,
+    brief,
+    connect,
+    console,
+    moment,
+    print_facts,
+    print_json,
+    print_page,
+    print_table,
+)
 from paracle_client.plain import safe
 from paracle_domain.errors import InvalidInput
 from paracle_domain.strict_json import parse_json
@@ -47,13 +58,10 @@ def ls(
     """List triggers by name."""
     with connect(url) as client:
         page = client.triggers(limit=limit, cursor=cursor)
-    if output is Output.JSON:
-        print_json(page)
-        return
     columns = ["TRIGGER", "ON", "WORKFLOW", "STATE", "LAST", "COUNTS"]
-    print_table(columns, [_row(one) for one in page.triggers], empty="no triggers yet: paracle apply -f FILE")
-    if page.next_cursor is not None:
-        console().print(f"more: --cursor {page.next_cursor}", style="dim", markup=False, soft_wrap=True)
+    print_page(
+        page, columns, [_row(one) for one in page.triggers], output, empty="no triggers yet: paracle apply -f FILE"
+    )
 
 
 @triggers.command(epilog="Example: paracle triggers show nightly")
@@ -120,7 +128,7 @@ def _say_state(view: TriggerView, output: Output) -> None:
 
 
 def _row(one: TriggerSummary) -> tuple[object, ...]:
-    return one.name, one.on, one.workflow, _state(one), _time(one.last_at), _counts(one.counts)
+    return one.name, one.on, one.workflow, _state(one), brief(one.last_at), _counts(one.counts)
 
 
 def _state(one: TriggerSummary) -> str:
@@ -129,7 +137,7 @@ def _state(one: TriggerSummary) -> str:
         return f"cannot fire: {one.problem}"
     if one.paused:
         return "paused"
-    return "active" if one.next_at is None else f"active, next at {_time(one.next_at)}"
+    return "active" if one.next_at is None else f"active, next at {brief(one.next_at)}"
 
 
 def _counts(counts: TriggerCounts) -> str:
@@ -137,16 +145,11 @@ def _counts(counts: TriggerCounts) -> str:
     return ", ".join(f"{name} {number}" for name, number in counts.model_dump().items() if number)
 
 
-def _time(at: datetime | None) -> str:
-    return "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
-
-
 def _print(view: TriggerView, output: Output) -> None:
     if output is Output.JSON:
         print_json(view)
         return
-    for name, text in _facts(view):
-        console().print(f"{name:<9} {safe(text)}", markup=False, soft_wrap=True)
+    print_facts(_facts(view))
     rows = [_run_row(one) for one in view.last_runs]
     print_table(["RUN", "BECAUSE OF", "AT", "STATUS"], rows, empty="no runs yet")
 
@@ -159,9 +162,9 @@ def _facts(view: TriggerView) -> Iterator[tuple[str, str]]:
     yield "state", _state(one)
     if view.paused_by is not None:
         why = f": {view.paused_reason}" if view.paused_reason else ""
-        yield "paused", f"{_time(view.paused_at)}, by {view.paused_by}{why}"
+        yield "paused", f"{moment(view.paused_at)}, by {view.paused_by}{why}"
     if view.next_fires:
-        yield "next", ", ".join(map(_time, view.next_fires))
+        yield "next", ", ".join(map(moment, view.next_fires))
     if counts := _counts(one.counts):
         yield "so far", counts
 
@@ -169,4 +172,4 @@ def _facts(view: TriggerView) -> Iterator[tuple[str, str]]:
 def _run_row(one: TriggerRun) -> tuple[object, ...]:
     status = one.run_status or one.status
     why = f": {one.error.message}" if one.error is not None else ""
-    return one.run_id, one.cause, _time(one.scheduled_at or one.at), f"{status}{why}"
+    return one.run_id, one.cause, brief(one.scheduled_at or one.at), f"{status}{why}"
