@@ -16,6 +16,7 @@ from paracle_api_gateway.routes import dead_letters
 from paracle_api_gateway.routes.approvals import DecisionRequest
 from paracle_api_gateway.routes.effects import ResolutionRequest
 from paracle_api_gateway.routes.many_runs import CancelManyRequest, ResumeManyRequest
+from paracle_api_gateway.routes.pools import DrainRequest
 from paracle_api_gateway.routes.run_orders import CancelRequest, ForkRequest, ReasonRequest, SignalRequest
 from paracle_api_gateway.routes.runs import InvokeRequest, RunRequest
 from paracle_api_gateway.routes.triggers import FireRequest, PauseRequest
@@ -31,6 +32,7 @@ _TAGS: Final = (
     ("sessions", "Conversations with agents, turn by turn."),
     ("approvals", "What people are asked before runs go on, and what they decide."),
     ("effects", "What tools have done to the world, and what is in doubt."),
+    ("pools", "Where tasks wait for workers: who serves them, and stopping one without losing any."),
     ("dead letters", "Messages that could not be handled: why, and what is to become of them."),
     ("health", "For whoever supervises the process."),
 )
@@ -45,6 +47,7 @@ _BODIES: Final = (
     ResolutionRequest,
     PauseRequest,
     FireRequest,
+    DrainRequest,
     *dead_letters.BODIES,
     CancelManyRequest,
     ResumeManyRequest,

@@ -11,6 +11,7 @@ from paracle_api_gateway.auth import Caller
 from paracle_api_gateway.bodies import read_json
 from paracle_api_gateway.problems import documented
 from paracle_api_gateway.routes.common import TheBus, answer, body_of, order
+from paracle_domain.messages import Plain
 from paracle_domain.task.pools import DrainPool, GetPool, ListPools, PoolList, PoolView, ResumePool
 
 PoolPath = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_-]{0,30}$", description="Name of the pool.", examples=["gpu"])]
@@ -21,13 +22,19 @@ class DrainRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str = Field(default="", max_length=1_000)
+    reason: Plain = Field(default="", max_length=1_000)
 
 
 def router() -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["pools"])
-    routes.get("/v1/pools", operation_id="list_pools", summary="List worker pools", response_model=PoolList)(list_pools)
+    routes.get(
+        "/v1/pools",
+        operation_id="list_pools",
+        summary="List worker pools",
+        response_model=PoolList,
+        responses=documented(),
+    )(list_pools)
     routes.get(
         "/v1/pools/{pool}",
         operation_id="get_pool",
