@@ -37,9 +37,9 @@ class Probing(Play):
         super().__init__(AGENT, **changes)
         self.accept()
 
-    def answers(self, outcome: Outcome, at: Any = AT, **more: Any) -> list[str]:
+    def answers(self, outcome: Outcome, at: Any = AT, took_s: float = 0.0, **more: Any) -> list[str]:
         [probe] = [d for d in self.directives if isinstance(d, ProbeEffect)]
-        return self.tell(told.Probed(at, probe.call_id, probe.tried, outcome, 0.2, **more))
+        return self.tell(told.Probed(at, probe.call_id, probe.tried, outcome, took_s, **more))
 
     @property
     def probes(self) -> list[ProbeEffect]:
@@ -93,6 +93,15 @@ def test_what_was_not_done_is_sent_once_it_can_no_longer_be_on_its_way():
     assert isinstance(invoke, InvokeTool)
     assert (invoke.tool, invoke.key) == ("wire", key)
     assert play.returns() == ["effect.confirmed", "task.tool_returned"]
+
+
+def test_a_slow_probe_that_looked_before_the_call_could_have_arrived_is_not_believed():
+    play = doubted()
+    late = SETTLED + timedelta(seconds=2)
+    assert play.answers(Outcome.NOT_DONE, late, took_s=11.9) == ["effect.probed"]
+    [again] = play.probes
+    assert (again.tried, again.not_before) == (1, late)
+    assert play.answers(Outcome.NOT_DONE, late + timedelta(seconds=2), took_s=2.0) == ["effect.probed", "effect.sent"]
 
 
 def test_what_failed_and_was_not_done_is_not_sent_again_by_itself():
@@ -181,7 +190,7 @@ def test_what_an_earlier_attempt_left_in_doubt_is_probed_while_the_rest_goes_on(
     assert [type(d) for d in second.directives] == [ProbeEffect, InvokeTool]
     second.returns(index=1)
     [probe] = [call for call in second.state.calls if call.doubt]
-    assert second.tell(told.Probed(SETTLED, probe.id, 0, Outcome.NOT_DONE, 0.1)) == ["effect.probed", "effect.sent"]
+    assert second.tell(told.Probed(SETTLED, probe.id, 0, Outcome.NOT_DONE, 0.0)) == ["effect.probed", "effect.sent"]
 
 
 def test_a_fork_probes_under_the_key_that_the_tool_was_given():
@@ -198,7 +207,7 @@ def test_a_fork_probes_under_the_key_that_the_tool_was_given():
     assert (probe.key, fork.state.calls[0].key) == (doubt.called, doubt.key)
     [of_fork] = entries(fork.state, fork.events, 1, AT)
     assert (of_fork.view.called, of_fork.view.state, of_fork.sent) == (doubt.called, EffectState.IN_DOUBT, False)
-    fork.tell(told.Probed(SETTLED, probe.call_id, 0, Outcome.NOT_DONE, 0.1))
+    fork.tell(told.Probed(SETTLED, probe.call_id, 0, Outcome.NOT_DONE, 0.0))
     assert [(d.key, d.tool) for d in fork.directives] == [(doubt.key, "wire")]
     [again] = inherited(task(run_id=derive_id("run", FORK), **job), [of_fork.view])
     assert again.called == doubt.called

@@ -97,17 +97,19 @@ def _judged(
 ) -> tuple[Outcome, str | None, datetime | None]:
     """What is to be believed and why, and when the probe is asked again.
 
-    That something was not done says little as long as it may still be on its way.
+    That something was not done says little as long as it may still be on its way; and a probe that took its time may
+    have looked when it began.
     """
     match message.outcome:
         case Outcome.DONE:
             return Outcome.DONE, None, None
         case Outcome.NOT_DONE:
             settled = doubt.since + timedelta(seconds=probe.settle_s)
-            if message.at >= settled:
+            if message.at - timedelta(seconds=message.duration_s) >= settled:
                 return Outcome.NOT_DONE, None, None
-            if _in_time(state, settled):
-                return Outcome.NOT_DONE, "it may still be on its way", settled
+            again = max(settled, message.at)
+            if _in_time(state, again):
+                return Outcome.NOT_DONE, "it may still be on its way", again
             return Outcome.UNKNOWN, _NO_TIME, None
         case Outcome.UNKNOWN:
             again = message.at + timedelta(seconds=pause_s(f"{call.id}.{doubt.tried}", doubt.tried))
