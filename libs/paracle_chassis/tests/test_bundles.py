@@ -76,6 +76,16 @@ def test_what_is_put_together_is_taken_apart_again(sizes: list[int]) -> None:
     assert len({one.headers[MSG_ID] for one in packed}) == len(packed)
 
 
+def test_a_bundle_is_no_larger_than_a_server_takes_whatever_headers_its_messages_have() -> None:
+    story = "x" * 12_000
+    wires = [Wire(TASKS, b"{}", {MSG_ID: f"m{number}", CE_ID: story}, TASKS) for number in range(200)]
+    packed = together(wires)
+    assert max(len(one.body) for one in packed) < 2 * bundles.MOST_BYTES
+    assert sum(int(one.headers[bundles.HEADER]) for one in packed) == len(wires)
+    large = Wire(TASKS, b"{}", {MSG_ID: "large", CE_ID: 3 * story}, TASKS)
+    assert together([large, large]) == [large, large]
+
+
 def test_a_lone_message_is_no_bundle() -> None:
     assert together([wire(1), wire(2, joins=None)]) == [wire(2, joins=None), wire(1)]
 
@@ -93,6 +103,7 @@ def test_only_the_same_messages_are_the_same_bundle() -> None:
 @pytest.mark.parametrize(
     "body",
     [
+        b"",
         b"paracle.v1.globex.task.agents 0 0\r\n",
         b"paracle.v1.acme.cmd.orchestrator.start_run 0 0\r\n",
         b"paracle.v1.acme.task.agents 0 9\r\n",

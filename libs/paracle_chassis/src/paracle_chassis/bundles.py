@@ -55,7 +55,7 @@ def together(wires: Sequence[Wire]) -> list[Wire]:
     bundles: dict[str, list[Wire]] = {}
     sizes: dict[str, int] = {}
     for wire in wires:
-        size = len(wire.body) + len(wire.subject)
+        size = _size(wire)
         if wire.joins is None or size > _LARGEST_PART:
             found.append(wire)
             continue
@@ -67,6 +67,10 @@ def together(wires: Sequence[Wire]) -> list[Wire]:
         bundle.append(wire)
         sizes[wire.joins] = sizes.get(wire.joins, 0) + size
     return [*found, *map(_bundle, bundles.values())]
+
+
+def _size(wire: Wire) -> int:
+    return len(wire.body) + len(wire.subject) + sum([len(name) + len(value) for name, value in wire.headers.items()])
 
 
 def _bundle(wires: Sequence[Wire]) -> Wire:
@@ -118,6 +122,8 @@ def _read(message: Incoming) -> list[Incoming]:
         reply = f"{message.reply}{_PART}{len(found)}"
         found.append(Incoming(subject.decode("utf-8", "replace"), reply, body[middle:stop], body[end + 2 : middle]))
         at = stop
+    if not found:
+        raise ValueError("there is nothing in it")
     return found
 
 
