@@ -86,6 +86,7 @@ async def test_the_book_of_pools(database: Database):
     assert [await book.drain("gpu", one), await book.drain("gpu", other)] == [1, None]
     assert await book.drains() == {"gpu": one}
     assert [await book.resume("gpu"), await book.resume("gpu"), await book.resume("other")] == [2, None, None]
+    assert [await book.number("gpu"), await book.number("other")] == [2, None]
     assert await book.drains() == {}
     assert await book.drain("gpu", other) == 3
     report = WorkerReport("here", 7, 100, None, {"gpu": PoolReport(PoolState.OPEN, 4, {"default": 1})})

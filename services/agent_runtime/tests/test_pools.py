@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,7 +25,7 @@ from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.memory import MemoryBus
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
-from paracle_domain.errors import Forbidden, InvalidInput, MalformedMessage, ParacleError
+from paracle_domain.errors import Forbidden, InvalidInput, MalformedMessage, ParacleError, Unavailable
 from paracle_domain.ids import new_id
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Command
@@ -236,6 +237,29 @@ async def test_draining_is_heard_by_all_and_told_to_the_audit_log():
         ("pool.resumed", "gpu", 2),
     ]
     assert records[0].data == {"reason": "new drivers", "principal": "ann"}
+
+
+async def test_what_was_done_and_could_not_be_told_is_told_when_the_order_comes_again(monkeypatch: pytest.MonkeyPatch):
+    stage = Stage(Gateway(), pools=Pools({"gpu": 1}))
+    publish, away = stage.bus.publish, list[Unavailable]()
+
+    async def publish_if_there(messages: Sequence[Outgoing]) -> None:
+        if away:
+            raise away.pop()
+        await publish(messages)
+
+    monkeypatch.setattr(stage.bus, "publish", publish_if_there)
+    async with stage.runtime:
+        await stage.start()
+        for command in (DrainPool(pool="gpu", reason="new drivers"), ResumePool(pool="gpu")):
+            away.append(Unavailable("NATS is away"))
+            await told(stage, command)
+        await stage.bus.drain(0.05)
+    records = [out.message for out in stage.bus.published if isinstance(out.message, EventRecord)]
+    assert [(record.type, record.seq, record.data) for record in records] == [
+        ("pool.drained", 1, {"reason": "new drivers", "principal": "ann"}),
+        ("pool.resumed", 2, {"principal": "ann"}),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ class Publishes(Protocol):
 
 
 def together(wires: Sequence[Wire]) -> list[Wire]:
-    """`wires`, those that may join others in bundles; all that goes on one subject stays in order."""
+    """`wires`, those that join others in bundles, in order among themselves; all others are before the last bundles."""
     found: list[Wire] = []
     bundles: dict[str, list[Wire]] = {}
     sizes: dict[str, int] = {}

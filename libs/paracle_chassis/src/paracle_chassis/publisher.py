@@ -77,7 +77,7 @@ class Publisher:
         self._streams = streams
 
     async def publish(self, messages: Sequence[Wire], *, deadline_s: float = DEADLINE_S) -> None:
-        """Store all `messages`, in order within their subjects unless the connection breaks in between.
+        """Store all `messages`, in order within their subjects unless some travel in bundles or the connection breaks.
 
         Raises
         ------

@@ -70,29 +70,34 @@ class PoolDesk:
         """Do what the command says; the pool that it is about, as it stands then."""
         if not delivery.subject.endswith(f".{ResumePool.verb}"):
             order = delivery.decode(DrainPool)
-            await self._drain(order, context)
+            await self._drain(order, context, again=delivery.again)
             return await self._view(order.pool, context.tenant)
         command = delivery.decode(ResumePool)
-        await self._resume(command, context)
+        await self._resume(command, context, again=delivery.again)
         view = await self._view(command.pool, context.tenant)
         # What its processes said of themselves is older than the order, of which they hear just now.
         return view.model_copy(update={"state": PoolState.OPEN}) if view.state is PoolState.DRAINING else view
 
-    async def _drain(self, command: DrainPool, context: Context) -> None:
+    async def _drain(self, command: DrainPool, context: Context, *, again: bool) -> None:
         drain = Drain(since=self._clock(), principal=context.principal, reason=command.reason)
         number = await self._book.drain(command.pool, drain)
+        if number is None and again:
+            number = await self._book.number(command.pool)
+            drain = (await self._book.drains()).get(command.pool, drain)
         if number is not None:
-            await self._tell(command.pool, number, "pool.drained", {"reason": command.reason}, context)
+            told: JsonObject = {"reason": drain.reason, "principal": drain.principal}
+            await self._tell(command.pool, number, "pool.drained", told, context)
 
-    async def _resume(self, command: ResumePool, context: Context) -> None:
+    async def _resume(self, command: ResumePool, context: Context, *, again: bool) -> None:
         number = await self._book.resume(command.pool)
+        if number is None and again:
+            number = await self._book.number(command.pool)
         if number is not None:
-            await self._tell(command.pool, number, "pool.resumed", {}, context)
+            await self._tell(command.pool, number, "pool.resumed", {"principal": context.principal}, context)
 
     async def _tell(self, pool: str, number: int, event: str, data: JsonObject, context: Context) -> None:
-        """Every replica hears of it, and so does the audit log."""
-        told = {**data, "principal": context.principal}
-        record = EventRecord(entity="pool", id=pool, seq=number, type=event, at=self._clock(), data=told)
+        """Every replica hears of it, and so does the audit log: also of what was done before a crash, and not told."""
+        record = EventRecord(entity="pool", id=pool, seq=number, type=event, at=self._clock(), data=data)
         await self._bus.publish([record_message(record, context)])
 
     async def _view(self, pool: str, tenant: str) -> PoolView:

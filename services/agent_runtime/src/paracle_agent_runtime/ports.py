@@ -176,6 +176,10 @@ class PoolBook(Protocol):
         """Take the order back; the number of that, `None` if there is none."""
         ...
 
+    async def number(self, pool: str) -> int | None:
+        """The number of the newest order about the pool, or of its taking back; `None` if there never was one."""
+        ...
+
     async def workers(self) -> Sequence[Worker]:
         """The processes that gave a sign of life within the lease."""
         ...

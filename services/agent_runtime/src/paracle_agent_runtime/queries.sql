@@ -20,6 +20,9 @@ returning number
 update pool_drains set number = number + 1, since = null where pool = $1 and since is not null
 returning number
 
+-- name: pool_number
+select number from pool_drains where pool = $1
+
 -- name: claim_task
 -- A task goes to who asks unless another worker has it and was seen within the lease ($3).
 update tasks t set owner = $2

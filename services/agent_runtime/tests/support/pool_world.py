@@ -14,23 +14,26 @@ class MemoryPoolBook:
     def __init__(self, *found: Worker) -> None:
         self.found: Sequence[Worker] = found
         self._drains: dict[str, Drain] = {}
-        self._number = 0
+        self._numbers: dict[str, int] = {}
 
     async def drains(self) -> Mapping[str, Drain]:
         return dict(self._drains)
 
     async def drain(self, pool: str, drain: Drain) -> int | None:
-        return None if self._drains.setdefault(pool, drain) is not drain else self._next()
+        return None if self._drains.setdefault(pool, drain) is not drain else self._next(pool)
 
     async def resume(self, pool: str) -> int | None:
-        return None if self._drains.pop(pool, None) is None else self._next()
+        return None if self._drains.pop(pool, None) is None else self._next(pool)
+
+    async def number(self, pool: str) -> int | None:
+        return self._numbers.get(pool)
 
     async def workers(self) -> Sequence[Worker]:
         return self.found
 
-    def _next(self) -> int:
-        self._number += 1
-        return self._number
+    def _next(self, pool: str) -> int:
+        self._numbers[pool] = self._numbers.get(pool, 0) + 1
+        return self._numbers[pool]
 
 
 class MemoryTaskQueue:

@@ -43,6 +43,11 @@ class PostgresPoolBook:
         found: int | None = await self._pool.fetchval(self._queries.resume_pool, pool)
         return found
 
+    async def number(self, pool: str) -> int | None:
+        """See `PoolBook.number`."""
+        found: int | None = await self._pool.fetchval(self._queries.pool_number, pool)
+        return found
+
     async def workers(self) -> Sequence[Worker]:
         """See `PoolBook.workers`."""
         rows = await self._pool.fetch(self._queries.live_workers, self._lease)
