@@ -105,6 +105,20 @@ def test_memory_that_is_only_not_given_back_closes_nothing():
     assert not pools["agents"].room.closed
 
 
+def test_giving_memory_back_is_a_small_part_of_all_time():
+    now, tidied = [0.0], list[float]()
+
+    def tidy() -> None:
+        tidied.append(now[0])
+        now[0] += 1.0
+
+    pools = Pools({"agents": 2}, ceiling_mb=1_000, measure=lambda: 1_100, tidy=tidy, clock=lambda: now[0])
+    while now[0] < 60:
+        pools.weigh()
+        now[0] += 0.25
+    assert tidied == [0.0, 21.0, 42.0]
+
+
 def test_without_a_ceiling_nobody_looks():
     def never() -> int:
         raise AssertionError

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +22,10 @@ _log = logging.getLogger(__name__)
 
 # Nothing is taken above the ceiling until this share of it is free again: it must not open and close all the time.
 _RELIEF: Final = 0.95
+# Nothing else goes on while memory is given back, which takes seconds in a large process: it is to be a small part of
+# all time, or what is in hand would never be done.
+_TIDY_EVERY_S: Final = 2.0
+_REST: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,10 @@ class Pools:
         Memory in use above which nothing new is taken; `None`: no such bound.
     measure
         Gives the memory in use, in MiB.
+    tidy
+        Gives back what is not in use.
+    clock
+        Gives seconds, from whenever on.
     """
 
     def __init__(
@@ -90,10 +100,15 @@ class Pools:
         *,
         ceiling_mb: int | None = None,
         measure: Callable[[], int] = resident_mb,
+        tidy: Callable[[], None] = give_back,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pools = {name: Pool(name, size) for name, size in sizes.items()}
         self._ceiling_mb = ceiling_mb
         self._measure = measure
+        self._tidy = tidy
+        self._clock = clock
+        self._tidy_from = -math.inf
         self._drained: frozenset[str] = frozenset()
         self._stopping = False
         self.over_memory = False
@@ -122,11 +137,13 @@ class Pools:
         """Look at the memory in use, and take nothing new above the ceiling."""
         if self._ceiling_mb is None:
             return
-        used = self._measure()
-        if used > (self._ceiling_mb * _RELIEF if self.over_memory else self._ceiling_mb):
-            give_back()
-            used = self._measure()
-        over = used > (self._ceiling_mb * _RELIEF if self.over_memory else self._ceiling_mb)
+        used, most = self._measure(), self._ceiling_mb * _RELIEF if self.over_memory else self._ceiling_mb
+        began = self._clock()
+        if used > most and began >= self._tidy_from:
+            self._tidy()
+            used, ended = self._measure(), self._clock()
+            self._tidy_from = ended + max(_TIDY_EVERY_S, _REST * (ended - began))
+        over = used > most
         if over == self.over_memory:
             return
         self.over_memory = over
