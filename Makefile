@@ -9,6 +9,8 @@ PYTEST := $(PY) -m pytest
 PARACLE := .venv/bin/paracle
 # Two processes suit two cores; each starts its own NATS and PostgreSQL at most once. Tests of one file stay together.
 WORKERS ?= 2
+# A stack for each of three: while the runs of one wait for a lease or a start, the others have the cores.
+STACKS ?= 3
 args ?=
 
 .PHONY: help demo up down test test-domain test-parts test-e2e test-containers chaos lint format schemas bench lock setup clean
@@ -40,8 +42,8 @@ test-parts: setup ## test the other libraries, the services and the shape of the
 	@$(PYTEST) -q -n $(WORKERS) --dist loadfile -m 'not chaos and not containers' \
 	  libs/paracle_embedded libs/paracle_chassis libs/paracle_client services tests/shape $(args)
 
-test-e2e: setup ## test the whole system over real processes, a stack for each of the workers
-	@$(PYTEST) -q -n $(WORKERS) --dist loadfile -m 'not chaos and not containers' tests/e2e $(args)
+test-e2e: setup ## test the whole system over real processes, on three stacks at once
+	@$(PYTEST) -q -n $(STACKS) --dist loadfile -m 'not chaos and not containers' tests/e2e $(args)
 
 test-containers: setup ## run the tests that need a Docker engine
 	@$(PYTEST) -q -m containers libs services tests $(args)

@@ -32,7 +32,7 @@ spec:
 ---
 apiVersion: paracle/v1
 kind: Workflow
-metadata: {name: brief}
+metadata: {name: fleeting}
 spec:
   retention: {keep_s: 3}
   steps: [{id: talk, agent: talker, input: {text: hello}}]
@@ -127,14 +127,14 @@ async def test_a_limit_holds_over_two_orchestrators_and_kills_lose_no_slot(syste
 async def test_runs_go_when_their_time_is_over(system: System, client: AsyncClient) -> None:
     database = await asyncpg.connect(system.stack.postgres.dsn_of("paracle_agent_runtime"))
     try:
-        brief = await start(client, "brief", 20)
+        fleeting = await start(client, "fleeting", 20)
 
         async def tasks() -> int:
             sql = "select count(*) from tasks where run_id = any($1)"
-            return int(await database.fetchval(sql, list(brief)))
+            return int(await database.fetchval(sql, list(fleeting)))
 
         async def gone() -> bool:
-            left, rows = await found(client, workflow="brief"), await tasks()
+            left, rows = await found(client, workflow="fleeting"), await tasks()
             assert (left, rows) == ([], 0)
             return True
 
@@ -143,7 +143,7 @@ async def test_runs_go_when_their_time_is_over(system: System, client: AsyncClie
         await eventually(gone, within_s=60)
     finally:
         await database.close()
-    for run_id in brief:
+    for run_id in fleeting:
         with pytest.raises(NotFound):
             await client.get_run(run_id)
     assert (await client.get_run(kept.run.run_id)).run.status is RunStatus.COMPLETED

@@ -18,10 +18,12 @@ import pytest
 
 from paracle_client import wire
 from paracle_client.cli import following, main
+from paracle_domain.audit import ModelUsage, UsageReport
 from paracle_domain.ids import derive_id
+from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Message
-from paracle_domain.run.commands import ApprovalView, RunStatus, RunSummary, RunView, StepStatus, StepView
+from paracle_domain.run.commands import ApprovalView, RunAccepted, RunStatus, RunSummary, RunView, StepStatus, StepView
 from paracle_domain.task.effects import EffectView
 from paracle_domain.task.pools import PoolView
 
@@ -234,6 +236,20 @@ def api() -> Iterator[FakeApi]:
     fake = FakeApi()
     yield fake
     fake.close()
+
+
+@pytest.fixture
+def triage(api: FakeApi) -> Any:
+    """An API that has a run of `triage` on it, answered by the sandbox."""
+    used = Usage(input_tokens=1_000, output_tokens=234, model_calls=1)
+    api.on("POST /v1/workflows/triage/runs", RunAccepted(run_id=RUN, status=RunStatus.QUEUED))
+    api.on("POST /v1/agents/helper/runs", RunAccepted(run_id=RUN, status=RunStatus.QUEUED))
+    api.on(f"GET /v1/runs/{RUN}", view(output={"title": "All well", "count": 2}, usage=used, last_seq=6))
+    api.on(f"GET /v1/runs/{RUN}/events", stream(*whole_run()))
+    late = UsageReport(run_id=RUN, total=Usage())
+    whole = UsageReport(run_id=RUN, total=used, by_model=(ModelUsage(provider="sandbox", model="rules", usage=used),))
+    api.on(f"GET /v1/runs/{RUN}/usage", late, whole)
+    return api
 
 
 @pytest.fixture

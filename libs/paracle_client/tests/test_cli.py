@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,12 +13,11 @@ from typing import Any
 import pytest
 import typer
 
-from paracle_client.cli import demo, following, overhearing
+from paracle_client.cli import following, overhearing
 from paracle_client.cli.app import COMMANDS, SECTIONS, spelled_out
 from paracle_client.cli.app import app as cli
 from paracle_client.cli.target import brief, moment
 from paracle_domain.agent.spec import AgentSpec
-from paracle_domain.audit import ModelUsage, UsageReport
 from paracle_domain.dead_letters import dead_letter_id
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
@@ -37,22 +34,6 @@ from paracle_domain.registry import (
     Touched,
 )
 from paracle_domain.run.commands import ApprovalPage, RunAccepted, RunPage, RunStatus
-
-
-@pytest.fixture
-def triage(api: Any, make: Any) -> Any:
-    """An API that has a run of `triage` on it, answered by the sandbox."""
-    used = Usage(input_tokens=1_000, output_tokens=234, model_calls=1)
-    api.on("POST /v1/workflows/triage/runs", RunAccepted(run_id=make.RUN, status=RunStatus.QUEUED))
-    api.on("POST /v1/agents/helper/runs", RunAccepted(run_id=make.RUN, status=RunStatus.QUEUED))
-    api.on(f"GET /v1/runs/{make.RUN}", make.view(output={"title": "All well", "count": 2}, usage=used, last_seq=6))
-    api.on(f"GET /v1/runs/{make.RUN}/events", make.stream(*make.whole_run()))
-    late = UsageReport(run_id=make.RUN, total=Usage())
-    whole = UsageReport(
-        run_id=make.RUN, total=used, by_model=(ModelUsage(provider="sandbox", model="rules", usage=used),)
-    )
-    api.on(f"GET /v1/runs/{make.RUN}/usage", late, whole)
-    return api
 
 
 def every_command() -> Iterator[tuple[str, ...]]:
@@ -425,81 +406,6 @@ def test_nobody_there(paracle: Callable[..., Any]) -> None:
     result = paracle("runs", "--url", "http://127.0.0.1:9")
     assert (result.code, result.out) == (1, "")
     assert result.err.startswith("error: cannot reach Paracle at http://127.0.0.1:9")
-
-
-def test_demo_outside_of_the_repository(paracle: Callable[..., Any]) -> None:
-    result = paracle("demo")
-    assert result.code == 1
-    assert "error: examples/triage: there is no such folder" in result.err
-
-
-class FakeStack:
-    """Stands for a stack that is, or is not, up before the demo."""
-
-    def __init__(self, url: str, *, was_up: bool) -> None:
-        self.url, self.was_up, self.downs = url, was_up, 0
-
-    def up(self) -> bool:
-        return not self.was_up
-
-    def down(self) -> None:
-        self.downs += 1
-
-
-@pytest.fixture
-def example(tmp_path: Path, triage: Any) -> None:
-    (tmp_path / "examples" / "triage").mkdir(parents=True)
-    (tmp_path / "examples" / "triage" / "workflow.yaml").write_text("kind: Workflow", encoding="utf-8")
-    triage.on("POST /v1/manifests", Applied(results=()))
-
-
-@pytest.fixture
-def kept_signals() -> Iterator[None]:
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.parametrize("was_up", [True, False])
-@pytest.mark.usefixtures("example", "kept_signals")
-def test_demo(
-    paracle: Callable[..., Any], triage: Any, make: Any, monkeypatch: pytest.MonkeyPatch, *, was_up: bool
-) -> None:
-    stack = FakeStack(triage.url, was_up=was_up)
-    monkeypatch.setattr(demo, "Stack", lambda *_args, **_options: stack)
-    result = paracle("demo")
-    assert result.code == 0
-    started = next(one for one in triage.asked if one.path.endswith("/triage/runs"))
-    assert started.json["input"] == {"folder": "examples/triage/mails"}
-    for part in ("All well", make.RUN, "1,234 tok", "SANDBOX", f"paracle events {make.RUN}"):
-        assert part in result.out
-    assert stack.downs == (0 if was_up else 1)
-
-
-@pytest.mark.parametrize("ending", ["failed run", "error", "signal", "reader gone"])
-@pytest.mark.usefixtures("example", "kept_signals")
-def test_demo_stops_what_it_started_however_it_ends(
-    paracle: Callable[..., Any], triage: Any, make: Any, monkeypatch: pytest.MonkeyPatch, ending: str
-) -> None:
-    def end(*_: Any) -> None:
-        if ending == "signal":
-            signal.raise_signal(signal.SIGTERM)
-        raise BrokenPipeError
-
-    stack = FakeStack(triage.url, was_up=False)
-    monkeypatch.setattr(demo, "Stack", lambda *_args, **_options: stack)
-    match ending:
-        case "failed run":
-            failed = {"code": "tool_failed", "message": "no disk"}
-            triage.on(f"GET /v1/runs/{make.RUN}", make.view(RunStatus.FAILED, error=failed))
-        case "error":
-            triage.on("POST /v1/manifests", make.problem("spec_invalid", 422, "bad"))
-        case _:
-            monkeypatch.setattr(demo, "follow", end)
-            monkeypatch.setattr(os, "dup2", lambda *_: None)
-    assert paracle("demo").code == (143 if ending == "signal" else 1)
-    assert stack.downs == 1
 
 
 def test_a_reader_that_has_gone_is_no_traceback(api: Any, make: Any) -> None:

@@ -252,11 +252,11 @@ async def test_a_call_that_nobody_waits_for_is_stopped(nats_url: str) -> None:
         inbox = client.new_inbox()
         await client.subscribe(inbox, cb=heard.put)
         await client.publish("paracle.v1.default.rpc.tools.slow", b"{}", inbox)
-        sign = await asyncio.wait_for(heard.get(), 10)
-        await asyncio.wait_for(begun.wait(), 10)
+        sign = await asyncio.wait_for(heard.get(), 30)
+        await asyncio.wait_for(begun.wait(), 30)
         assert not ended.is_set()
         await client.publish(sign.reply)
-        await asyncio.wait_for(ended.wait(), 10)
+        await asyncio.wait_for(ended.wait(), 30)
 
 
 @pytest.mark.connected
@@ -321,7 +321,7 @@ async def test_what_takes_too_long_to_stop_is_cut_off_and_in_doubt(nats_url: str
     async with await nats.connect(nats_url) as client:
         async with worker.serving():
             first = asyncio.create_task(ask(client, "slow", {}))
-            await asyncio.wait_for(begun.wait(), 10)
+            await asyncio.wait_for(begun.wait(), 30)
             second = await send_call(client, "slow", {})
             await flushed(client)  # the worker has it before it stops
         assert (await first)[1]["paracle-error"] == "effect_in_doubt"

@@ -6,13 +6,13 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from run_driver import BROKEN, EPOCH, FLAKY, RUN_ID, drive, result_of
+from run_driver import EPOCH, FLAKY, RUN_ID, drive, result_of
 
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.inference.usage import Usage
 from paracle_domain.run.commands import RunStatus, StepStatus
 from paracle_domain.run.directives import DispatchTask, StopTask
-from paracle_domain.run.events import RunFailed, StepRetrying
+from paracle_domain.run.events import RunFailed
 from paracle_domain.run.timing import (
     LONGEST_SILENCE,
     REDISPATCH,
@@ -20,11 +20,8 @@ from paracle_domain.run.timing import (
     STOP_GRACE,
     next_wake,
     repeats,
-    retry_delay,
-    retryable,
 )
 from paracle_domain.task.messages import TaskStatus
-from paracle_domain.workflow.spec import RetrySpec
 
 CHAIN = ({"id": "a"}, {"id": "b", "needs": ["a"]}, {"id": "c", "needs": ["b"]})
 FORK = ({"id": "a"}, {"id": "b", "needs": ["a"]}, {"id": "c", "needs": ["a"]}, {"id": "d", "needs": ["b", "c"]})
@@ -161,42 +158,6 @@ def test_a_bad_output_expression_fails_the_run() -> None:
     assert run.types[-2:] == ["run.failing", "run.failed"]
 
 
-def test_retry_waits_and_then_tries_again_with_the_same_input_and_effect_scope() -> None:
-    retry = {"max_attempts": 3, "initial_s": 10, "jitter": 0}
-    run = drive({"id": "a", "input": "{{ input }}", "retry": retry})
-    run.begin({"x": 1})
-    first = run.task("a")
-    run.fail("a", FLAKY)
-    assert run.state.steps["a"].status is StepStatus.WAITING
-    assert run.wake_at == EPOCH + timedelta(seconds=10)
-    assert run.tick(5).events == ()
-    run.tick(5)
-    second = run.task("a")
-    assert (second.attempt, second.input, second.effect_scope) == (2, {"x": 1}, first.effect_scope)
-    assert second.task_id != first.task_id
-    run.finish("a")
-    assert run.state.status is RunStatus.COMPLETED
-
-
-def test_attempts_are_bounded() -> None:
-    run = drive({"id": "a", "retry": {"max_attempts": 2}})
-    run.begin()
-    run.fail("a", FLAKY)
-    run.tick(5)
-    run.fail("a", FLAKY)
-    assert run.types[-3:] == ["step.failed:a", "run.failing", "run.failed"]
-
-
-def test_a_result_of_an_earlier_attempt_is_ignored() -> None:
-    run = drive({"id": "a", "retry": {"max_attempts": 2}})
-    run.begin()
-    first = run.task("a")
-    run.fail("a", FLAKY)
-    run.tick(5)
-    assert run.tell(result_of(first, TaskStatus.COMPLETED)).events == ()
-    assert run.state.steps["a"].attempt == 2
-
-
 @pytest.mark.parametrize("status", [TaskStatus.QUEUED, TaskStatus.RUNNING, TaskStatus.WAITING])
 def test_progress_changes_nothing(status: TaskStatus) -> None:
     run = drive({"id": "a"})
@@ -227,16 +188,6 @@ def test_step_timeout_stops_the_task_and_times_out() -> None:
     run.tick(5)
     assert run.stops == ["a"]
     assert run.types[-3:] == ["step.timed_out:a", "run.failing", "run.failed"]
-
-
-def test_step_timeout_can_be_retried() -> None:
-    run = drive({"id": "a", "timeout_s": 5, "retry": {"max_attempts": 2, "on": ["deadline_exceeded"]}})
-    run.begin()
-    run.tick(5)
-    assert isinstance(run.events[-1], StepRetrying)
-    run.tick(10)
-    run.finish("a")
-    assert run.state.status is RunStatus.COMPLETED
 
 
 def test_a_task_that_noticed_its_deadline_itself_times_out_the_step() -> None:
@@ -420,43 +371,6 @@ def test_usage_adds_up_over_steps_and_attempts() -> None:
     assert run.state.steps["a"].usage.total_tokens == 30
     assert run.state.usage.input_tokens == 21
     assert run.state.usage.cost_usd is None
-
-
-@pytest.mark.parametrize(
-    ("retry", "error", "attempt", "expected"),
-    [
-        (RetrySpec(max_attempts=2), FLAKY, 1, True),
-        (RetrySpec(max_attempts=2), FLAKY, 2, False),
-        (RetrySpec(max_attempts=2), BROKEN, 1, False),
-        (RetrySpec(max_attempts=2, on=("tool_failed",)), BROKEN, 1, True),
-        (RetrySpec(max_attempts=2, on=("tool_failed",)), FLAKY, 1, False),
-        (RetrySpec(max_attempts=2, never_on=("tool_unavailable",)), FLAKY, 1, False),
-    ],
-)
-def test_what_is_retried(retry: RetrySpec, error: ErrorInfo, attempt: int, expected: bool) -> None:
-    assert retryable(retry, error, attempt) is expected
-
-
-@pytest.mark.parametrize(
-    ("backoff", "waits"),
-    [("constant", [2, 2, 2, 2]), ("linear", [2, 4, 6, 7]), ("exponential", [2, 4, 7, 7])],
-)
-def test_backoff(backoff: str, waits: list[int]) -> None:
-    retry = RetrySpec.model_validate({"max_attempts": 9, "backoff": backoff, "initial_s": 2, "max_s": 7, "jitter": 0})
-    assert [retry_delay(retry, n, "k", BROKEN).total_seconds() for n in range(1, 5)] == waits
-
-
-def test_jitter_stays_in_bounds_and_repeats_itself() -> None:
-    retry = RetrySpec(max_attempts=9, initial_s=10, jitter=0.5)
-    waits = {retry_delay(retry, 1, f"run-{n}", BROKEN).total_seconds() for n in range(50)}
-    assert all(5 <= wait <= 15 for wait in waits)
-    assert len(waits) > 40
-    assert retry_delay(retry, 1, "k", BROKEN) == retry_delay(retry, 1, "k", BROKEN)
-
-
-def test_a_server_that_names_its_time_is_not_asked_sooner() -> None:
-    asked = FLAKY.model_copy(update={"retry_after_s": 30.0})
-    assert retry_delay(RetrySpec(max_attempts=2), 1, "k", asked) == timedelta(seconds=30)
 
 
 def test_an_ending_run_with_nothing_open_needs_no_wake() -> None:

@@ -44,7 +44,7 @@ async def test_a_bell_rings_for_its_run_only_and_is_shared(bus: NatsBus):
     ):
         assert len(bells) == 2
         await tell(bus, event(1))
-        await asyncio.wait_for(asyncio.gather(first.wait(), second.wait()), 5)
+        await asyncio.wait_for(asyncio.gather(first.wait(), second.wait()), 30)
         assert not foreign.is_set()
     assert len(bells) == 0
 
@@ -55,7 +55,7 @@ async def test_many_who_come_and_go_at_once_leave_nothing_behind(bus: NatsBus):
     async def visit() -> None:
         async with bells.watch("default", RUN) as bell:
             await tell(bus, event(1))
-            await asyncio.wait_for(bell.wait(), 5)
+            await asyncio.wait_for(bell.wait(), 30)
 
     before = len(bus.client._subs)
     await asyncio.gather(*(visit() for _ in range(50)))

@@ -344,15 +344,15 @@ class TestTime:
     @both_ways
     async def test_the_time_limit_holds_and_closes_the_connection(self, peer: Peer, stream: bool):
         peer.server.otherwise = Turn(text="Never comes.", hang_after=0)
-        with pytest.raises(DeadlineExceeded, match=r"within 0\.3 s"):
-            await peer.complete(peer.ask(stream=stream, timeout_s=0.3))
-        await asyncio.wait_for(peer.server.journal[0].gone.wait(), 5)
+        with pytest.raises(DeadlineExceeded, match="within 1 s"):
+            await peer.complete(peer.ask(stream=stream, timeout_s=1))
+        await asyncio.wait_for(peer.server.journal[0].gone.wait(), 30)
 
     @pytest.mark.parametrize(
         ("turn", "patience"),
         [
-            (Turn(text="Never comes.", hang_after=0), Patience(first_s=0.2, between_s=30)),
-            (say("Slow words come late.", hang_after=5), Patience(first_s=30, between_s=0.2)),
+            (Turn(text="Never comes.", hang_after=0), Patience(first_s=1, between_s=30)),
+            (say("Slow words come late.", hang_after=5), Patience(first_s=30, between_s=1)),
         ],
         ids=["before the first", "between two"],
     )
@@ -361,7 +361,7 @@ class TestTime:
         peer.server.script(turn, say("Quick."))
         answer = await over.completions.complete(peer.ask(stream=True), CONTEXT)
         assert (answer.message.text, answer.attempts) == ("Quick.", 2)
-        await asyncio.wait_for(peer.server.journal[0].gone.wait(), 5)
+        await asyncio.wait_for(peer.server.journal[0].gone.wait(), 30)
 
     @both_ways
     async def test_an_abort_closes_the_connection(self, peer: Peer, stream: bool):
@@ -372,7 +372,7 @@ class TestTime:
         await peer.gateway.completions.abort("acme", AbortCall(call_id=request.call_id, reason="the run was cancelled"))
         with pytest.raises(Cancelled, match="the run was cancelled"):
             await asking
-        await asyncio.wait_for(peer.server.journal[0].gone.wait(), 5)
+        await asyncio.wait_for(peer.server.journal[0].gone.wait(), 30)
 
 
 class TestSecrets:

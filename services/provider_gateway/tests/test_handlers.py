@@ -72,7 +72,7 @@ async def test_an_abort_is_heard(bus: NatsBus, provider: FakeOpenAI):
     await bus.broadcast(outgoing(abort_subject("acme"), order, CONTEXT, source="test"))
     with pytest.raises(Cancelled, match="enough"):
         await asking
-    await asyncio.wait_for(provider.journal[0].gone.wait(), 5)
+    await asyncio.wait_for(provider.journal[0].gone.wait(), 30)
 
 
 async def test_errors_come_out_as_what_they_are(bus: NatsBus):
