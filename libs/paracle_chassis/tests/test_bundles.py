@@ -119,6 +119,13 @@ def test_a_bundle_that_is_none_or_reaches_further_than_its_sender_may_is_handed_
     assert hand.unpack(forged) == (forged,)
 
 
+@pytest.mark.parametrize("kind", ["cmd.orchestrator.{}", "in.mail.{}", "evt.run.run_1.{}", "dlq.{}"])
+def test_whoever_may_publish_on_one_subject_reaches_no_other_with_a_bundle(hand: Bundles, kind: str) -> None:
+    allowed, refused = (f"paracle.v1.acme.{kind.format(last)}" for last in ("start_run", "decide_approval"))
+    forged = delivered(Wire(allowed, f"{refused} 0 2\r\n{{}}".encode(), {bundles.HEADER: "1"}))
+    assert hand.unpack(forged) == (forged,)
+
+
 async def test_a_bundle_is_acked_once_all_in_it_is(hand: Bundles) -> None:
     (packed,) = together([wire(1), wire(2), wire(3)])
     parts = [part.reply for part in hand.unpack(delivered(packed))]

@@ -35,6 +35,8 @@ _LARGEST_PART: Final = 16 * 1024
 _MARK: Final = f"NATS/1.0\r\n{HEADER}:".encode()
 _LINE: Final = b"\r\n"
 _PART: Final = "#"
+_KINDS: Final = frozenset({"task", "result"})
+"""What services alone publish. Who may publish one command must not slip others past the broker in a bundle of them."""
 _NAK: Final = b"-NAK"
 ALONE: Final = b"-ALONE"
 """Said of a message that came in a bundle, and not to the server: it is to come again by itself."""
@@ -146,8 +148,8 @@ class Bundles:
         self._open: dict[str, _Bundle] = {}
 
     def unpack(self, message: Incoming) -> Sequence[Incoming]:
-        """What is in `message`; itself, if it is no bundle."""
-        if not message.head.startswith(_MARK):
+        """What is in `message`; itself, if it is no bundle, or came where none may."""
+        if not message.head.startswith(_MARK) or not _KINDS.intersection(message.subject.split(".", 4)[3:4]):
             return (message,)
         try:
             parts = _read(message)
