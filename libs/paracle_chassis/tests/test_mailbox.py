@@ -287,6 +287,16 @@ async def test_a_server_killed_under_load_loses_nothing_that_was_written_through
     await eventually(lambda: set(recorder.seen) == set(range(1000)))
 
 
+async def test_what_waits_for_a_lost_connection_does_not_keep_it_from_closing(nats_server: NatsServer, serve):
+    bus = await serve(settings=ServiceSettings(nats_url=nats_server.url))
+    await asyncio.to_thread(nats_server.kill)
+    await eventually(lambda: not bus.link.connected)
+    await bus.client.publish("paracle.test", b"never sent")
+    assert bus.client.pending_data_size > 0
+    await bus.link.close()
+    assert bus.client.is_closed
+
+
 async def test_streams_are_there_again_after_a_server_that_had_them_in_memory(nats_server: NatsServer, serve):
     bus = await serve(settings=ServiceSettings(nats_url=nats_server.url))
     await asyncio.to_thread(nats_server.kill)

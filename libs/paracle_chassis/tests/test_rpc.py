@@ -4,7 +4,10 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
+from contextlib import closing
+from urllib.parse import urlsplit
 
 import nats
 import pytest
@@ -238,6 +241,63 @@ async def test_a_killed_server_is_noticed_by_its_silence(serve, nats_url):
     await process.wait()
     with pytest.raises(Unavailable, match="fell silent"):
         await asking
+
+
+class Beside:
+    """A connection that works while the event loop stands still, on which somebody answers for a service."""
+
+    def __init__(self, nats_url: str, subject: str) -> None:
+        address = urlsplit(nats_url)
+        self._socket = socket.create_connection((address.hostname, address.port))
+        self._lines = self._socket.makefile("rb")
+        self._say(b'CONNECT {"verbose":false,"headers":true}\r\nSUB %b 1\r\n' % subject.encode())
+
+    def asked(self) -> str:
+        """Where the next question wants its answer to go."""
+        while not (line := self._lines.readline()).startswith((b"MSG", b"HMSG")):
+            pass
+        return line.split()[3].decode()
+
+    def answer(self, reply: str, body: bytes) -> None:
+        self._say(b"PUB %b %d\r\n%b\r\n" % (reply.encode(), len(body), body))
+
+    def close(self) -> None:
+        self._lines.close()
+        self._socket.close()
+
+    def _say(self, words: bytes) -> None:
+        """Until the server has taken it."""
+        self._socket.sendall(words + b"PING\r\n")
+        while self._lines.readline() != b"PONG\r\n":
+            pass
+
+
+async def test_a_caller_that_was_late_reads_what_waits_before_it_calls_anybody_silent(serve, nats_url, monkeypatch):
+    loop = asyncio.get_running_loop()
+    bus = await serve()
+    with closing(Beside(nats_url, subjects.rpc("acme", "testing", "work"))) as beside:
+        asking = asyncio.create_task(bus.call(Work(text="x"), CONTEXT, timeout_s=600, idle_s=60))
+        await eventually(lambda: len(bus.link.inbox) == 1)
+        await flushed(bus.client)
+        reply = beside.asked()
+        clock = loop.time
+        beside.answer(reply, Echoed(text="was there", tenant="acme").encode())
+        monkeypatch.setattr(loop, "time", lambda: clock() + 120)  # the loop was busy with something else
+        assert (await asking).text == "was there"
+
+
+async def test_who_says_nothing_is_silent_however_late_the_caller_is(serve, nats_url, monkeypatch):
+    loop = asyncio.get_running_loop()
+    bus = await serve()
+    with closing(Beside(nats_url, subjects.rpc("acme", "testing", "work"))) as beside:
+        asking = asyncio.create_task(bus.call(Work(text="x"), CONTEXT, timeout_s=600, idle_s=60))
+        await eventually(lambda: len(bus.link.inbox) == 1)
+        await flushed(bus.client)
+        assert beside.asked()
+        clock = loop.time
+        monkeypatch.setattr(loop, "time", lambda: clock() + 120)
+        with pytest.raises(Unavailable, match="fell silent"):
+            await asking
 
 
 async def test_draining_answers_what_was_asked(serve):

@@ -80,6 +80,15 @@ async def post(client: Client, frames: Iterable[bytes]) -> None:
     await client._flush_pending()  # noqa: SLF001
 
 
+def drop_unsent(client: Client) -> None:
+    """Let go of what waits for a connection that is lost.
+
+    nats-py's `close` would write it to the old one, which raises `TypeError` (asyncio) or `RuntimeError` (uvloop).
+    """
+    client._pending.clear()  # noqa: SLF001  # as above
+    client._pending_data_size = 0  # noqa: SLF001
+
+
 async def flushed(client: Client, within_s: float = 10.0) -> None:
     """Wait until the server has all that was sent before.
 

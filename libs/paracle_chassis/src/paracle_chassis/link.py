@@ -31,19 +31,25 @@ NO_RESPONDERS: Final = "503"
 
 
 class Inbox:
-    """One wildcard subscription for everything that is answered: `{prefix}.{token}` or `{prefix}.{token}.{more}`."""
+    """One wildcard subscription for everything that is answered: `{prefix}.{token}` or `{prefix}.{token}.{more}`.
 
-    def __init__(self, client: Client) -> None:
+    Whoever waits is called as soon as a message is read: once a PING is answered, all that came before was heard.
+    """
+
+    def __init__(self, client: Client, inlet: Inlet, acks: LateAcks) -> None:
         self._client = client
+        self._inlet = inlet
+        self._acks = acks
         self._prefix = client.new_inbox()
         self._skip = len(self._prefix) + 1
-        self._waiting: dict[str, Callable[[str, Msg], None]] = {}
+        self._waiting: dict[str, Callable[[str, Incoming], None]] = {}
         self._tokens = count()
 
     async def open(self) -> None:
-        await self._client.subscribe(f"{self._prefix}.>", cb=self._receive, pending_msgs_limit=0, pending_bytes_limit=0)
+        subscription = await self._client.subscribe(f"{self._prefix}.>", pending_msgs_limit=0, pending_bytes_limit=0)
+        self._inlet.divert(subscription, self._receive)
 
-    def expect(self, on_message: Callable[[str, Msg], None]) -> str:
+    def expect(self, on_message: Callable[[str, Incoming], None]) -> str:
         """A fresh reply subject; `on_message(more, message)` is called for what comes to it or below it."""
         token = str(next(self._tokens))
         self._waiting[token] = on_message
@@ -56,13 +62,13 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def _receive(self, message: Msg) -> None:
+    def _receive(self, message: Incoming) -> None:
         token, _, more = message.subject[self._skip :].partition(".")
         on_message = self._waiting.get(token)
         if on_message is not None:
             on_message(more, message)
         elif message.reply:  # somebody still works for a caller that no longer waits: hang up
-            await self._client.publish(message.reply)
+            self._acks.put((message.reply,))
 
 
 class Link:
@@ -138,7 +144,7 @@ class Link:
                 "start it, or set PARACLE_NATS_URL to where it listens"
             ) from error
         self._inlet = Inlet.on(self.client)
-        self._inbox = Inbox(self.client)
+        self._inbox = Inbox(self.client, self._inlet, self.acks)
         await self._inbox.open()
 
     async def close(self) -> None:
@@ -149,6 +155,7 @@ class Link:
         client = self._broker.connection
         if not client.is_connected:
             self.acks.drop()
+            frames.drop_unsent(client)
             await client.close()
             return
         await self.acks.flush()

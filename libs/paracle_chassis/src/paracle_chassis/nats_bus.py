@@ -7,13 +7,13 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, override
 
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from paracle_chassis import codec, telemetry, topology
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.claims import Claims
 from paracle_chassis.consumer import PullConsumer
+from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import Link, status_of
 from paracle_chassis.mailbox import Mailbox
 from paracle_chassis.publisher import Publisher
@@ -176,7 +176,7 @@ class NatsBus(Bus):
             return await self._send(wire, envelope, timeout_s)
 
     async def _send(self, wire: Wire, envelope: Envelope, timeout_s: float) -> JsonObject:
-        answers: asyncio.Queue[Msg] = asyncio.Queue()
+        answers: asyncio.Queue[Incoming] = asyncio.Queue()
         reply = self.link.inbox.expect(lambda _more, answer: answers.put_nowait(answer))
         wire.headers[REPLY_TO] = reply
         try:
@@ -190,7 +190,7 @@ class NatsBus(Bus):
         finally:
             self.link.inbox.forget(reply)
 
-    async def _send_until_answered(self, wire: Wire, reply: str, answers: asyncio.Queue[Msg]) -> JsonObject:
+    async def _send_until_answered(self, wire: Wire, reply: str, answers: asyncio.Queue[Incoming]) -> JsonObject:
         while True:
             try:
                 await self.client.publish(wire.subject, wire.body, reply, wire.headers)

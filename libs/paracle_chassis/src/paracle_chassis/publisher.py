@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from itertools import batched
 from typing import Final
 
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from paracle_chassis import bundles, frames, topology
+from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import NO_RESPONDERS, Link, status_of
 from paracle_chassis.streams import Streams
 from paracle_chassis.topology import StreamSpec
@@ -48,7 +48,7 @@ class _Window:
         self.homeless = False
         self.changed = asyncio.Event()
 
-    def on_ack(self, more: str, message: Msg) -> None:
+    def on_ack(self, more: str, message: Incoming) -> None:
         """An acknowledgement, or a refusal, of the message numbered `more`."""
         if status_of(message) is not None:
             self.refusal = "no stream takes this subject"
@@ -111,7 +111,7 @@ class Publisher:
             if not committed.done():
                 committed.set_result(stored)
 
-        def on_word(more: str, message: Msg) -> None:
+        def on_word(more: str, message: Incoming) -> None:
             refused = status_of(message) is not None or b'"error"' in message.data
             if refused or more == "last":
                 conclude(stored=not refused)
@@ -151,7 +151,7 @@ class Publisher:
         homeless: set[str] = set()
         through = asyncio.Event()
 
-        def on_word(more: str, message: Msg) -> None:
+        def on_word(more: str, message: Incoming) -> None:
             if more == _END:
                 through.set()
             elif status_of(message) == NO_RESPONDERS:

@@ -25,8 +25,9 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from paracle_chassis import codec, telemetry
+from paracle_chassis import codec, frames, telemetry
 from paracle_chassis.claims import Claims
+from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import NO_RESPONDERS, Link, status_of
 from paracle_chassis.logging import envelope_story, story
 from paracle_chassis.outages import is_outage
@@ -51,6 +52,7 @@ MOST_IN_FLIGHT: Final = 512
 MOST_LONG: Final = 20_000
 """Most `long` requests in hand. They wait for others most of the time, and nobody else is to wait for them."""
 ASK_AGAIN_S: Final = 0.5
+_PING_S: Final = 5.0  # NATS is away if it takes longer
 
 
 class RpcServer:
@@ -187,7 +189,7 @@ class _KeptAlive:
                 await self._link.client.publish(self._caller, b"", address, headers)
             await asyncio.sleep(KEEP_ALIVE_S)
 
-    def _on_word(self, _more: str, message: Msg) -> None:
+    def _on_word(self, _more: str, message: Incoming) -> None:
         """The caller hangs up, or NATS says that there is no caller."""
         gone = status_of(message) == NO_RESPONDERS
         if gone:
@@ -203,12 +205,12 @@ class _Call:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.answer: asyncio.Future[Msg] = loop.create_future()
+        self.answer: asyncio.Future[Incoming] = loop.create_future()
         self.asked_at = self.last_heard = loop.time()
         self.times = 0
         self.hang_up = ""
 
-    def on_message(self, _more: str, message: Msg) -> None:
+    def on_message(self, _more: str, message: Incoming) -> None:
         if self.times > 1 and status_of(message) == NO_RESPONDERS:
             return  # whoever was asked first may still answer
         self.last_heard = self._loop.time()
@@ -241,7 +243,7 @@ class RpcClient:
 
     async def _ask(
         self, subject: str, request: Request[Any], headers: dict[str, str], timeout_s: float, idle_s: float | None
-    ) -> Msg:
+    ) -> Incoming:
         body = await self._claims.check_in(request.encode(), headers)
         call = _Call(asyncio.get_running_loop())
         reply = self._link.inbox.expect(call.on_message)
@@ -261,7 +263,7 @@ class RpcClient:
 
     async def _await(
         self, call: _Call, request: Request[Any], timeout_s: float, idle_s: float | None, again_s: float
-    ) -> Msg | None:
+    ) -> Incoming | None:
         """The answer; `None` if it is time to ask again."""
         loop = asyncio.get_running_loop()
         deadline = call.asked_at + timeout_s
@@ -276,15 +278,25 @@ class RpcClient:
             if loop.time() >= deadline:
                 asked = f"{request.service}.{request.method}"
                 raise DeadlineExceeded(f"{asked} did not answer within {timeout_s:g} s; trying again may help")
-            if idle_s is not None and loop.time() >= call.last_heard + idle_s:
+            overdue = idle_s is not None and loop.time() >= call.last_heard + idle_s
+            if overdue and await self._is_silent(call, deadline - loop.time()):
                 raise Unavailable(f"{request.service} fell silent for {idle_s:g} s while it worked; ask again")
+
+    async def _is_silent(self, call: _Call, patience_s: float) -> bool:
+        """Whether nothing was said, rather than not heard yet: a loop that is late runs its timers before it reads.
+
+        Once NATS answers a PING, all that it had sent before was heard.
+        """
+        heard = call.last_heard
+        await frames.flushed(self._link.client, min(patience_s, _PING_S))
+        return call.last_heard == heard
 
     async def _hang_up(self, call: _Call) -> None:
         call.answer.cancel()
         with suppress(NatsError, OSError):
             await self._link.client.publish(call.hang_up)
 
-    def _refuse_status(self, message: Msg, request: Request[Any]) -> None:
+    def _refuse_status(self, message: Incoming, request: Request[Any]) -> None:
         if status_of(message) == NO_RESPONDERS:
             raise Unavailable(f"no {request.service} is running that could answer {request.method}; start one")
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 
 from paracle_agent_runtime.ports import Answer
 from paracle_agent_runtime.tools.outcome import OutcomeUnknownError
-from paracle_chassis import codec, telemetry
+from paracle_chassis import codec, frames, telemetry
+from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import NO_RESPONDERS, Link, status_of
 from paracle_domain.errors import PayloadTooLarge, ToolUnavailable
 from paracle_domain.tool.calls import SERVICE, ToolCall
@@ -29,11 +29,11 @@ class _Asked:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.answer: asyncio.Future[Msg] = loop.create_future()
+        self.answer: asyncio.Future[Incoming] = loop.create_future()
         self.heard_at: float | None = None
         self.heard = asyncio.Event()
 
-    def on_message(self, _more: str, message: Msg) -> None:
+    def on_message(self, _more: str, message: Incoming) -> None:
         if message.headers and message.headers.get(codec.PROGRESS_HEADER) == codec.WORKING:
             self.heard_at = self._loop.time()
             self.heard.set()
@@ -76,7 +76,7 @@ class NatsWorkers:
         except (NatsError, OSError) as error:
             raise ToolUnavailable(f"cannot ask a worker for {call.tool!r}: {type(error).__name__}") from error
 
-    async def _await(self, asked: _Asked, call: ToolCall) -> Msg:
+    async def _await(self, asked: _Asked, call: ToolCall) -> Incoming:
         await asked.heard.wait()
         loop = asyncio.get_running_loop()
         connections = self._link.connections
@@ -88,7 +88,16 @@ class NatsWorkers:
             elif not self._link.connected or self._link.connections != connections:
                 connections = self._link.connections
                 asked.heard_at = loop.time()  # nothing could be heard: its silence says nothing
-            else:
+            elif await self._is_silent(asked):
                 silent = ToolUnavailable(f"the worker of {call.tool!r} fell silent for {self._idle_s:g} s")
                 raise OutcomeUnknownError(silent)
         return asked.answer.result()
+
+    async def _is_silent(self, asked: _Asked) -> bool:
+        """Whether nothing was said, rather than not heard yet: once NATS answers, all that it had sent was heard."""
+        heard_at, connections = asked.heard_at, self._link.connections
+        try:
+            await frames.flushed(self._link.client, self._idle_s)
+        except (NatsError, OSError):  # nothing can be heard just now
+            return False
+        return asked.heard_at == heard_at and self._link.connections == connections

@@ -22,8 +22,7 @@ from paracle_domain.inference.deltas import Delta
 from paracle_domain.task.output import Said, SummaryProgress, ToolProgress
 
 if TYPE_CHECKING:
-    from nats.aio.msg import Msg
-
+    from paracle_chassis.inlet import Incoming
     from paracle_chassis.link import Link
 
 _GET: Final = f"$JS.API.DIRECT.GET.{subjects.OUTPUT}"
@@ -60,7 +59,7 @@ class NatsOutputs:
             heard = _heard(found)
         return heard
 
-    async def _page(self, subject: str, after: int, limit: int) -> list[Msg]:
+    async def _page(self, subject: str, after: int, limit: int) -> list[Incoming]:
         return await self._get({"seq": after + 1, "next_by_subj": subject, "batch": limit})
 
     async def _last(self, subject: str) -> int:
@@ -68,11 +67,11 @@ class NatsOutputs:
         found = await self._get({"last_by_subj": subject})
         return _place(found[-1].headers or {}) if found else 2**63
 
-    async def _get(self, question: Mapping[str, Any]) -> list[Msg]:
-        found: list[Msg] = []
+    async def _get(self, question: Mapping[str, Any]) -> list[Incoming]:
+        found: list[Incoming] = []
         done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
-        def on_message(_more: str, message: Msg) -> None:
+        def on_message(_more: str, message: Incoming) -> None:
             status = status_of(message)
             if status is None:
                 found.append(message)
@@ -97,11 +96,11 @@ def _place(headers: Mapping[str, str]) -> int:
     return int(headers.get(_SEQUENCE, "0"))
 
 
-def _heard(messages: Sequence[Msg]) -> list[Heard]:
+def _heard(messages: Sequence[Incoming]) -> list[Heard]:
     return [heard for message in messages if (heard := _read(message)) is not None]
 
 
-def _read(message: Msg) -> Heard | None:
+def _read(message: Incoming) -> Heard | None:
     """What a message says; nothing, if a newer writer says something unknown, or it is malformed."""
     headers = message.headers or {}
     kind: type[Said]
