@@ -6,7 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,8 +23,17 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+)
 
 if TYPE_CHECKING:
     from paracle_chassis.telemetry import Attributes, Counter, Gauge, Histogram, Kind
@@ -33,7 +42,6 @@ QUEUE_SIZE: Final = 32_768  # spans of a burst of some seconds; the default of 2
 EXPORT_TIMEOUT_S: Final = 3
 METRIC_INTERVAL_MS: Final = 10_000
 _KINDS: Final[Mapping[str, SpanKind]] = {kind.name.lower(): kind for kind in SpanKind}
-_HEADER: Final = "traceparent"
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 
 type _Sums = dict[frozenset[tuple[str, str | int | float | bool]], float]  # by attributes
@@ -60,20 +68,20 @@ class Otel:
         self._meter = self._meters.get_meter("paracle")
         self._instruments: dict[str, Any] = {}
         self._sums: dict[str, _Sums] = {}
-        self._propagator = TraceContextTextMapPropagator()
         self._links: ContextVar[Sequence[Link]] = ContextVar("paracle_links", default=())
 
     def now(self) -> float:
         return time.perf_counter()
 
-    @contextmanager
-    def span(self, name: str, kind: Kind, parent: str | None, attributes: Attributes | None) -> Iterator[Span]:
+    def span(
+        self, name: str, kind: Kind, parent: str | None, attributes: Attributes | None
+    ) -> AbstractContextManager[Span]:
         """A span, current within; the child of `parent` (a traceparent) or of the current one."""
-        context = self._propagator.extract({_HEADER: parent}) if parent else None
-        with self._tracer.start_as_current_span(
+        above = _read(parent) if parent else INVALID_SPAN_CONTEXT
+        context = trace.set_span_in_context(NonRecordingSpan(above)) if above.is_valid else None
+        return self._tracer.start_as_current_span(
             name, context=context, kind=_KINDS[kind], attributes=attributes, links=self._links.get()
-        ) as span:
-            yield span
+        )
 
     @contextmanager
     def links(self, traceparents: Sequence[str]) -> Iterator[None]:
@@ -92,9 +100,10 @@ class Otel:
 
     def traceparent(self) -> str | None:
         """The current span as a W3C header."""
-        carrier: dict[str, str] = {}
-        self._propagator.inject(carrier)
-        return carrier.get(_HEADER)
+        current = trace.get_current_span().get_span_context()
+        if not current.is_valid:
+            return None
+        return f"00-{current.trace_id:032x}-{current.span_id:016x}-{current.trace_flags:02x}"
 
     def count(self, spec: Counter, value: float, attributes: Attributes | None) -> None:
         """Add `value`. Sums are kept here and read when they are sent: the SDK takes eight times as long for each."""
@@ -133,7 +142,7 @@ def _observed(sums: _Sums) -> list[Observation]:
 
 
 def _read(traceparent: str) -> SpanContext:
-    """The span that a `traceparent` names. Batches read many, and OpenTelemetry's propagator takes five times as long.
+    """The span that a `traceparent` names. Every request reads one; OpenTelemetry's propagator is five times slower.
 
     Source: W3C Trace Context, 3.2.
     """

@@ -70,7 +70,7 @@ class CallRecord:
 
 
 class Telemetry:
-    """Spans, metrics and a log line for every call."""
+    """A span and metrics for every call, and a log line for every one that fails."""
 
     @contextmanager
     def call(self, provider: str, model: str, request: Complete) -> Iterator[CallRecord]:
@@ -117,7 +117,8 @@ class Telemetry:
         if span is not None:
             span.set_attributes(outcome)
             span.set_attribute(FINISH_REASONS, [completion.finish_reason.value])
-        log.info("model call finished", extra=attributes | outcome | {"latency_s": round(completion.latency_s, 3)})
+        if log.isEnabledFor(logging.DEBUG):  # its caller keeps each call in its ledger
+            log.debug("model call finished", extra=attributes | outcome | {"latency_s": round(completion.latency_s, 3)})
 
     def _failed(
         self, span: Any, names: dict[str, str], attributes: dict[str, str], error: BaseException, seconds: float
