@@ -492,6 +492,16 @@ async def test_probes_that_cannot_be(registry: RegistryService) -> None:
     assert "its effect must be none, not idempotent" in why
 
 
+async def test_an_agent_cannot_have_people_asked_before_what_a_probe_does_unasked(registry: RegistryService) -> None:
+    guarded = PAYER.replace("[wire]", "[wire, trace]") + "  approvals: {trace: {roles: [finance]}}\n"
+    [(path, why)] = await refusals(registry, together(PROBED, TRACE, guarded))
+    assert path == "t.yaml#3 spec.approvals.trace"
+    assert "it is the probe of the tool 'wire', which is called without asking anybody" in why
+    unprobed = "".join(line for line in PROBED.splitlines(keepends=True) if "probe:" not in line)
+    await apply(registry, together(unprobed, TRACE, guarded))
+    assert [path for path, _ in await refusals(registry, PROBED)] == ["Agent/payer spec.approvals.trace"]
+
+
 async def test_approvals_of_tools_are_checked(registry: RegistryService) -> None:
     await apply(registry, together(GUARDED, CAREFUL))
     assert [path for path, _ in await refusals(registry, GUARDED.replace("arguments.amount", "argument.amount"))] == [

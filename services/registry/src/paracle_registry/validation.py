@@ -100,9 +100,13 @@ class _Validator:
         yield from self._approvals(resolved)
 
     def _approvals(self, resolved: Resolved) -> Iterator[Finding]:
+        probed = dict(self._probes(resolved.spec.tools))
         for tool, policy in resolved.spec.approvals.items():
             where = self._where(resolved, f"approvals.{tool}")
             yield from _check_approval(policy, where)
+            if tool in probed:
+                message = f"it is the probe of the tool {probed[tool]!r}, which is called without asking anybody"
+                yield Finding(path=where, message=f"{message}; have a tool of its own as the probe")
             entry = self.catalog.get("Tool", tool)
             if tool not in resolved.spec.tools:
                 message = f"the agent has no tool {tool!r}{suggest(tool, resolved.spec.tools)}"
@@ -110,6 +114,13 @@ class _Validator:
             elif entry is not None and isinstance(entry.manifest, ToolDocument) and entry.manifest.spec.approval:
                 for field, why in loosened(entry.manifest.spec.approval, policy):
                     yield Finding(path=f"{where}.{field}", message=f"an agent can only be stricter: {why}")
+
+    def _probes(self, tools: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """The probes of `tools`, each with the tool that it is for."""
+        for tool in tools:
+            entry = self.catalog.get("Tool", tool)
+            if entry is not None and isinstance(entry.manifest, ToolDocument) and entry.manifest.spec.probe is not None:
+                yield entry.manifest.spec.probe.tool, tool
 
     def _delegates(self, resolved: Resolved) -> Iterator[Finding]:
         tools = resolved.spec.tools
