@@ -159,6 +159,12 @@ async def test_a_runtime_takes_of_each_pool_what_fits_and_the_pools_do_not_mind_
         await stage.bus.drain(0.05)
 
 
+async def test_a_runtime_that_begins_above_its_ceiling_takes_nothing_at_all():
+    stage = Stage(Gateway(), pools=Pools({"agents": 2}, ceiling_mb=1_000, measure=lambda: 1_001, tidy=lambda: None))
+    async with stage.runtime:
+        assert stage.pools["agents"].room.closed
+
+
 # ── what people see and say ──────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -118,6 +118,7 @@ class Runtime:
         self._canceller = Canceller(shop, plans)
 
     async def __aenter__(self) -> Self:
+        self._pools.weigh()  # before the first mail comes: this process may be too large as it is
         await self._beat()
         self._hears_since_ns = time.time_ns() + _DEAF_NS
         self._loops = [
