@@ -58,7 +58,7 @@ class Synthesis:
         text = json.dumps(schema, sort_keys=True)
         if text not in self._validators:
             definitions: JsonObject = {key: self._root[key] for key in ("$defs", "definitions") if key in self._root}
-            self._validators[text] = jsonschema_rs.validator_for({**definitions, **schema})
+            self._validators[text] = jsonschema_rs.validator_for({**definitions, **schema}, validate_formats=True)
         return self._validators[text].is_valid(value)
 
     def _typed(self, kind: str, schema: JsonObject, matter: Matter, name: str, depth: int) -> Any:
