@@ -116,7 +116,9 @@ async def test_what_happened_to_a_run_is_told_in_its_order(desk: Any, tools: Any
     one = asyncio.create_task(desk.service.take_in([tools.result(first), tools.result(other)]))
     await eventually(lambda: desk.store.writes == 4)
     two = asyncio.create_task(desk.finish(second))
-    await asyncio.sleep(0)
+    for _ in range(100):
+        await asyncio.sleep(0)
+        assert desk.store.writes == 4, "what comes for the same run waits until it is told"
     listed.set()
     await asyncio.gather(one, two)
     assert [event["seq"] for event in tools.events(desk.bus.take()) if event["id"] == run_id] == [4, 5, 6]
@@ -255,6 +257,9 @@ async def test_no_mail_is_taken_for_done_because_of_what_is_never_stored(
     await gate.open()
     await eventually(lambda: not gate.waiting)
     three = asyncio.create_task(desk.finish(first["y"]))
+    for _ in range(100):
+        await asyncio.sleep(0)
+        assert not gate.waiting, "nobody builds on what is not known yet"
     loads.set()
     everything = asyncio.gather(one, two, three)
     while not everything.done():
