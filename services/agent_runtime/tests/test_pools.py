@@ -218,6 +218,20 @@ async def test_what_waits_is_what_nobody_has_in_hand_and_tenants_see_their_own()
     assert (theirs.waiting, theirs.in_hand, theirs.replicas[0].in_hand) == (1, 2, 2)
 
 
+async def test_where_processes_run_and_who_drained_them_is_the_operators_business():
+    book = MemoryPoolBook(worker(gpu=PoolReport(OPEN, 4, {})))
+    await book.drain("gpu", Drain(since=AT, principal="ann", reason="new drivers"))
+    ours = await desk(book=book).get_pool(GetPool(pool="gpu"), CONTEXT)
+    assert ours.drain is not None
+    assert (ours.drain.principal, ours.replicas[0].host, ours.replicas[0].pid) == ("ann", "here", 7)
+    assert (ours.replicas[0].memory_mb, ours.replicas[0].memory_ceiling_mb) == (100, 1_000)
+    theirs = await desk(book=book).get_pool(GetPool(pool="gpu"), Context("acme"))
+    assert theirs.drain == Drain(since=AT, reason="new drivers")
+    assert (theirs.state, theirs.replicas[0].state) == (ours.state, OPEN)
+    (replica,) = theirs.replicas
+    assert (replica.host, replica.pid, replica.memory_mb, replica.memory_ceiling_mb) == ("", 0, None, None)
+
+
 async def test_a_resumed_pool_is_open_although_its_processes_have_not_said_so_yet():
     book = MemoryPoolBook(worker(agents=PoolReport(DRAINED, 4, {})))
     stage = Stage(Gateway(), pool_book=book)

@@ -137,25 +137,24 @@ def _view(
         in_hand=in_hand,
         concurrency=sum(each.concurrency for each in replicas),
         replicas=replicas,
-        drain=drain,
+        drain=drain if drain is None or tenant is None else drain.model_copy(update={"principal": ""}),
     )
 
 
 def _replica(worker: Worker, pool: str, tenant: str | None) -> PoolReplica:
     report = worker.report
     one = report.pools[pool]
-    in_hand = sum(one.in_hand.values()) if tenant is None else one.in_hand.get(tenant, 0)
-    return PoolReplica(
+    found = PoolReplica(
         worker=worker.id,
-        host=report.host,
-        pid=report.pid,
         state=one.state,
-        in_hand=in_hand,
+        in_hand=sum(one.in_hand.values()) if tenant is None else one.in_hand.get(tenant, 0),
         concurrency=one.concurrency,
-        memory_mb=report.memory_mb,
-        memory_ceiling_mb=report.memory_ceiling_mb,
         seen_at=worker.seen_at,
     )
+    if tenant is not None:
+        return found
+    memory = {"memory_mb": report.memory_mb, "memory_ceiling_mb": report.memory_ceiling_mb}
+    return found.model_copy(update={"host": report.host, "pid": report.pid, **memory})
 
 
 def _state(replicas: Sequence[PoolReplica], drain: Drain | None, *, elsewhere: bool) -> PoolState:

@@ -107,14 +107,15 @@ def _facts(one: PoolView) -> Iterator[tuple[str, str]]:
     yield "in hand", f"{one.in_hand:,} of at most {one.concurrency:,}"
     if one.drain is not None:
         why = f": {one.drain.reason}" if one.drain.reason else ""
-        yield "drained", f"by {one.drain.principal} on {one.drain.since.astimezone():%Y-%m-%d %H:%M:%S}{why}"
+        who = f"by {one.drain.principal} " if one.drain.principal else ""
+        yield "drained", f"{who}on {one.drain.since.astimezone():%Y-%m-%d %H:%M:%S}{why}"
     if one.state is PoolState.UNSERVED:
         yield "hint", f"start an agent runtime with PARACLE_POOLS={one.pool}; its tasks wait until then"
 
 
 def _row(each: PoolReplica) -> tuple[object, ...]:
     memory = _mib(each.memory_mb, each.memory_ceiling_mb)
-    return each.worker, _words(each.state), each.in_hand, each.concurrency, memory, each.host, each.pid
+    return each.worker, _words(each.state), each.in_hand, each.concurrency, memory, each.host, each.pid or ""
 
 
 def _words(state: PoolState) -> str:
@@ -125,8 +126,12 @@ def _memory(one: PoolView) -> str:
     """Of all its processes."""
     ceilings = [each.memory_ceiling_mb for each in one.replicas]
     most = None if None in ceilings else sum(ceiling or 0 for ceiling in ceilings)
-    return _mib(sum(each.memory_mb for each in one.replicas), most) if one.replicas else ""
+    used = [each.memory_mb for each in one.replicas if each.memory_mb is not None]
+    return _mib(sum(used) if used else None, most)
 
 
-def _mib(used: int, ceiling: int | None) -> str:
+def _mib(used: int | None, ceiling: int | None) -> str:
+    """Nothing, where it is not told."""
+    if used is None:
+        return ""
     return f"{used:,} MiB" if ceiling is None else f"{used:,} of {ceiling:,} MiB"

@@ -30,15 +30,21 @@ class PoolState(StrEnum):
 
 
 class Drain(Value):
-    """An order to take nothing new, which holds until it is taken back, also for processes that start later."""
+    """An order to take nothing new, which holds until it is taken back, also for processes that start later.
+
+    Whose it was only the operator's tenant is told.
+    """
 
     since: datetime
-    principal: str
+    principal: str = ""
     reason: str = ""
 
 
 class PoolReplica(Value):
-    """A process of the agent runtime that serves the pool. Memory is that of the whole process, in MiB."""
+    """A process of the agent runtime that serves the pool. Memory is that of the whole process, in MiB.
+
+    Where it runs, and with how much memory, only the operator's tenant is told.
+    """
 
     worker: WorkerId
     host: str = ""
@@ -46,7 +52,7 @@ class PoolReplica(Value):
     state: PoolState
     in_hand: int = Field(description="tasks that it works on, or that wait for something in it")
     concurrency: int
-    memory_mb: int
+    memory_mb: int | None = None
     memory_ceiling_mb: int | None = None
     seen_at: datetime
 
