@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -246,6 +247,24 @@ async def told(stage: Stage, command: Command, tenant: str = "default") -> PoolV
     envelope = Envelope.wrap(command.type_name, "test", Context(tenant, principal="ann"))
     subject = subjects.cmd(tenant, "agent_runtime", command.verb)
     return PoolView.model_validate(await stage.bus.send(subject, command, envelope, timeout_s=5))
+
+
+async def test_a_slow_look_at_what_is_drained_does_not_undo_a_later_one():
+    stage = Stage(Gateway(), pools=Pools({"gpu": 1}))
+    slow, looks = asyncio.Event(), iter((frozenset[str](), frozenset({"gpu"})))
+
+    async def drained() -> frozenset[str]:
+        found = next(looks)
+        if not found:
+            await slow.wait()
+        return found
+
+    stage.runtime._drained = drained
+    beats = [asyncio.create_task(stage.runtime._beat()) for _ in range(2)]
+    await asyncio.sleep(0)
+    slow.set()
+    await asyncio.gather(*beats)
+    assert stage.pools["gpu"].room.closed
 
 
 async def test_draining_is_heard_by_all_and_told_to_the_audit_log():

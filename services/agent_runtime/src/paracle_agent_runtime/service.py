@@ -108,6 +108,7 @@ class Runtime:
         self._leases = leases
         self._pools = pools
         self._drained = drained
+        self._looking = asyncio.Lock()
         self._beat_s = beat_s
         self._drain_s = drain_s
         self._entries: dict[str, Entry] = {}
@@ -144,7 +145,8 @@ class Runtime:
 
     async def _beat(self) -> None:
         """A sign of life, with how all stands; and a look at what is to be drained, should it not have been heard."""
-        self._pools.drain(await self._drained())
+        async with self._looking:  # a slow look must not undo what a later one saw
+            self._pools.drain(await self._drained())
         await self._leases.beat(self._pools.report())
 
     async def _weigh(self) -> None:
