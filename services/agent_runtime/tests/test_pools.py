@@ -25,11 +25,13 @@ from paracle_chassis.settings import explain
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.memory import MemoryBus
 from paracle_domain import subjects
+from paracle_domain.dead_letters import DEAD_CODE
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import Forbidden, InvalidInput, MalformedMessage, ParacleError, Unavailable
 from paracle_domain.ids import new_id
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Command
+from paracle_domain.task.effects import ResolveEffect
 from paracle_domain.task.pools import Drain, DrainPool, GetPool, ListPools, PoolState, PoolView, ResumePool
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -265,6 +267,21 @@ async def test_a_slow_look_at_what_is_drained_does_not_undo_a_later_one():
     slow.set()
     await asyncio.gather(*beats)
     assert stage.pools["gpu"].room.closed
+
+
+async def test_an_order_that_is_refused_and_that_nobody_waits_for_is_a_dead_letter():
+    stage = Stage(Gateway(), pools=Pools({"gpu": 1}))
+    async with stage.runtime:
+        await stage.start()
+        unknown = ResolveEffect(key=f"eff_{'0' * 26}", outcome="done", reason="seen")
+        orders: list[tuple[str, Command]] = [("acme", DrainPool(pool="gpu")), ("default", unknown)]
+        for tenant, command in orders:
+            subject = subjects.cmd(tenant, "agent_runtime", command.verb)
+            envelope = Envelope.wrap(command.type_name, "test", Context(tenant, principal="ann"))
+            await stage.bus.publish([Outgoing(subject, command, envelope)])
+        await eventually(lambda: len(stage.bus.dead) == 2)
+        await stage.bus.drain(0.05)
+    assert sorted(headers[DEAD_CODE] for _, _, headers in stage.bus.dead) == ["forbidden", "not_found"]
 
 
 async def test_draining_is_heard_by_all_and_told_to_the_audit_log():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Final, Protocol, Self, override
 
 from paracle_chassis.inlet import Incoming
@@ -194,3 +194,28 @@ class Delivery:
     async def reply(self, answer: Message | JsonObject | ParacleError) -> None:
         """Answer whoever sent it as a command, if they wait for an answer; otherwise nothing happens."""
         await self.receipt.reply(answer)
+
+    async def refuse(self, error: ParacleError) -> None:
+        """Tell whoever sent the command; if they wait for no answer, park it where somebody will look.
+
+        Parking answers too. Answering twice would leave an answer behind for the next one who sends the same.
+        """
+        await (self.term(error) if self.envelope.reply_to is None else self.reply(error))
+
+    async def answer(self, work: Awaitable[Message]) -> None:
+        """Answer with what `work` comes to, or refuse, and be done.
+
+        Raises
+        ------
+        ParacleError
+            If it can be done later: it is the mailbox's to bring again.
+        """
+        try:
+            answer = await work
+        except ParacleError as error:
+            if error.retryable:
+                raise
+            await self.refuse(error)
+        else:
+            await self.reply(answer)
+        await self.ack()

@@ -12,7 +12,7 @@ from paracle_agent_runtime.records import record_message
 from paracle_chassis.bus import Bus
 from paracle_chassis.delivery import Delivery
 from paracle_domain.envelope import Context
-from paracle_domain.errors import Conflict, NotFound, ParacleError, quote
+from paracle_domain.errors import Conflict, NotFound, quote
 from paracle_domain.machine import EventRecord
 from paracle_domain.task.effects import (
     EffectPage,
@@ -90,18 +90,11 @@ class EffectDesk:
 
     async def obey(self, delivery: Delivery) -> None:
         """Resolve what is in doubt. Told once more, what was found out is answered again."""
-        try:
-            command = delivery.decode(ResolveEffect)
-            view = await self._resolved(command, delivery.envelope.context.caused_by(delivery.envelope.id))
-        except ParacleError as error:
-            if error.retryable:
-                raise
-            await delivery.reply(error)
-        else:
-            await delivery.reply(view)
-        await delivery.ack()
+        await delivery.answer(self._resolved(delivery))
 
-    async def _resolved(self, command: ResolveEffect, context: Context) -> EffectView:
+    async def _resolved(self, delivery: Delivery) -> EffectView:
+        command = delivery.decode(ResolveEffect)
+        context = delivery.envelope.context.caused_by(delivery.envelope.id)
         found = Resolution(
             outcome=command.outcome,
             output=command.output,

@@ -9,7 +9,7 @@ from paracle_agent_runtime.records import record_message
 from paracle_chassis.bus import Bus
 from paracle_chassis.delivery import Delivery
 from paracle_domain.envelope import Context
-from paracle_domain.errors import Forbidden, ParacleError
+from paracle_domain.errors import Forbidden
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import JsonObject
 from paracle_domain.subjects import DEFAULT_POOL
@@ -53,21 +53,13 @@ class PoolDesk:
 
     async def obey(self, delivery: Delivery) -> None:
         """Drain or resume. Told once more, it is answered again."""
-        context = delivery.envelope.context.caused_by(delivery.envelope.id)
-        try:
-            if context.tenant != self._operator:
-                raise Forbidden(f"pools are of all tenants: only the operator's, {self._operator}, may drain one")
-            view = await self._obeyed(delivery, context)
-        except ParacleError as error:
-            if error.retryable:
-                raise
-            await delivery.reply(error)
-        else:
-            await delivery.reply(view)
-        await delivery.ack()
+        await delivery.answer(self._obeyed(delivery))
 
-    async def _obeyed(self, delivery: Delivery, context: Context) -> PoolView:
+    async def _obeyed(self, delivery: Delivery) -> PoolView:
         """Do what the command says; the pool that it is about, as it stands then."""
+        context = delivery.envelope.context.caused_by(delivery.envelope.id)
+        if context.tenant != self._operator:
+            raise Forbidden(f"pools are of all tenants: only the operator's, {self._operator}, may drain one")
         if not delivery.subject.endswith(f".{ResumePool.verb}"):
             order = delivery.decode(DrainPool)
             await self._drain(order, context, again=delivery.again)

@@ -15,7 +15,6 @@ from paracle_chassis import outages
 from paracle_chassis.delivery import Delivery
 from paracle_domain.errors import ParacleError
 from paracle_domain.messages import Message
-from paracle_orchestrator.orders import refuse
 
 PULSE_S: Final = 1.5
 _RETRY_S: Final = 1.0
@@ -55,7 +54,7 @@ class Beside:
             answer = await work()
         except Exception as error:  # as in a mailbox: what cannot be done now comes again
             if isinstance(error, ParacleError) and not error.retryable:
-                await refuse(delivery, error)
+                await delivery.refuse(error)
                 await delivery.ack()
                 return
             if isinstance(error, ParacleError) or outages.is_outage(error):

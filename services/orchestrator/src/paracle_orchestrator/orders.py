@@ -93,7 +93,7 @@ class Orders:
         except ParacleError as error:
             if error.retryable:
                 raise
-            await refuse(delivery, error)
+            await delivery.refuse(error)
             return None
 
     async def _start(self, delivery: Delivery, plans: PlanBatch) -> Mail:
@@ -167,7 +167,7 @@ class Orders:
         found = await self._approvals.get(context.tenant, command.approval_id)
         if found is not None and found.task_id is not None:
             said = await self._calls.decide(delivery, command)
-            await (refuse(delivery, said) if isinstance(said, ParacleError) else delivery.reply(said))
+            await (delivery.refuse(said) if isinstance(said, ParacleError) else delivery.reply(said))
             return None
         run_id = command.run_id or (found.run_id if found is not None else None)
         if run_id is None:
@@ -246,14 +246,14 @@ async def answer(order: Order, handled: Handled) -> None:
     entry = handled.entries.get(mail.run_id)
     foreign = entry is not None and entry.tenant != mail.context.tenant
     if entry is None or (foreign and mail.facts is None):
-        await refuse(order.delivery, no_run(mail.run_id))
+        await order.delivery.refuse(no_run(mail.run_id))
         return
     if (refusal := handled.refusal(mail)) is not None:
-        await refuse(order.delivery, refusal)
+        await order.delivery.refuse(refusal)
         return
     if mail.facts is not None and (foreign or entry.facts["request"] != mail.facts["request"]):
         taken = f"run {mail.run_id} exists already, from another request; choose another id, or send the same request"
-        await refuse(order.delivery, Conflict(taken, path="run_id"))
+        await order.delivery.refuse(Conflict(taken, path="run_id"))
         return
     created = mail.facts is not None and (mail.run_id, mail.cause) in handled.begun
     await order.delivery.reply(RunAccepted(run_id=mail.run_id, status=entry.state.status, created=created))
@@ -276,14 +276,3 @@ async def leave(batch: Sequence[Delivery], read: Sequence[Read], broken: Mapping
 
 def _failure(read: Read, broken: Mapping[str, Exception]) -> BaseException | None:
     return broken.get(read.mail.run_id) if isinstance(read, Order) else read
-
-
-async def refuse(delivery: Delivery, error: ParacleError) -> None:
-    """Tell whoever sent the command; if he cannot be known, also park it where somebody will look.
-
-    Parking answers too. Answering twice would leave an answer behind for the next one who sends the same.
-    """
-    if delivery.envelope.reply_to is None:
-        await delivery.term(error)
-    else:
-        await delivery.reply(error)

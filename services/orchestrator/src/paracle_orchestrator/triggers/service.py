@@ -25,7 +25,7 @@ from paracle_domain.trigger.commands import (
 )
 from paracle_domain.trigger.scope import Scope, message_scope, schedule_scope
 from paracle_orchestrator.beside import Beside
-from paracle_orchestrator.orders import refuse, run_id_for
+from paracle_orchestrator.orders import run_id_for
 from paracle_orchestrator.outgoing import SOURCE
 from paracle_orchestrator.ports import Clock
 from paracle_orchestrator.triggers.following import Follower
@@ -63,7 +63,7 @@ class Triggers:
         except ParacleError as error:
             if error.retryable:
                 raise
-            await refuse(delivery, error)
+            await delivery.refuse(error)
 
     async def get_trigger(self, request: GetTrigger, call: Context) -> TriggerView:
         """One trigger; one that was just applied is there."""
