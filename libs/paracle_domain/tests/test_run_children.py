@@ -39,6 +39,15 @@ def test_a_child_runs_and_its_output_is_the_steps() -> None:
     assert run.child_ended("child", output=8).events == ()
 
 
+def test_work_and_children_are_accounted_under_who_started_the_run_and_its_project() -> None:
+    run = drive(STEP, {"id": "ask", "agent": "look"}, {"id": "call", "tool": "calc"})
+    run.begin({"x": 1}, {"project": "atlas", "team": "a"})
+    assert (run.task("ask").principal, run.task("ask").project) == ("ada", "atlas")
+    assert (run.task("call").principal, run.task("call").project) == (None, None), "a tool asks no model"
+    start = run.child("child")
+    assert (start.principal, start.labels) == ("ada", {"project": "atlas", "team": "a"})
+
+
 def test_a_degraded_child_degrades_its_parent() -> None:
     run = parent()
     run.child_ended("child", RunStatus.DEGRADED, output=7)

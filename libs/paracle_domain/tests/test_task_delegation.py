@@ -97,6 +97,20 @@ def test_a_delegate_is_a_tool_to_the_model_and_a_task_of_its_own_to_us():
     assert (team.state.spent.model_calls, team.state.spent.tool_calls) == (3, 2)
 
 
+def test_a_delegates_calls_are_accounted_with_those_of_its_parent():
+    team = Team(principal="ada", project="atlas")
+    own = prompt.model_request(team.state).labels
+    assert (own.principal, own.project, own.parent_task_id) == ("ada", "atlas", None)
+    team.reply(wish("ask_writer", text="poem"))
+    [child] = team.asked
+    begun = TaskState(Job.of(child, team.state.job.plan))
+    for event in decide(begun, told.AcceptTask(AT)).events:
+        begun = evolve(begun, event)
+    labels = prompt.model_request(begun).labels
+    assert (labels.principal, labels.project, labels.agent) == ("ada", "atlas", "writer")
+    assert (labels.task_id, labels.parent_task_id) == (child.task_id, team.state.job.task.task_id)
+
+
 def told_result(team: Team) -> TaskResult:
     return TaskResult(task_id=team.state.job.task.task_id, run_id=team.state.job.task.run_id, step="s", attempt=1,
                       status=TaskStatus.COMPLETED)  # fmt: skip

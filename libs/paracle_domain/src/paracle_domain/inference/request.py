@@ -16,12 +16,19 @@ CallId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-
 
 
 class CallLabels(Value):
-    """What a model call is for: it is accounted, logged and traced under these."""
+    """What a model call is for: it is accounted, logged and traced under these.
+
+    `principal` is who started the run, `project` the run's label of that name; `parent_task_id` is the task of the
+    agent that turned to this one, if one did.
+    """
 
     run_id: RunId | None = None
     task_id: TaskId | None = None
     agent: str | None = None
     step: str | None = None
+    principal: str | None = None
+    project: str | None = None
+    parent_task_id: TaskId | None = None
 
 
 class Complete(Request[Completion], service="provider_gateway", method="complete", answer=Completion):

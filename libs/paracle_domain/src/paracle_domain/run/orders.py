@@ -25,6 +25,7 @@ from paracle_domain.run.directives import (
     TellParent,
 )
 from paracle_domain.run.events import RunStarted, StepEmitted, StepStarted
+from paracle_domain.run.labels import project_of
 from paracle_domain.run.messages import ChildCancel, ChildEnded, ChildStart
 from paracle_domain.run.places import COMPENSATE, part_path
 from paracle_domain.run.state import Asked, Parts, RunState, StepState
@@ -80,8 +81,12 @@ def _started(plan: Plan, path: str, step: StepState, work: WorkSpec) -> StepStar
 
 
 def _task(state: RunState, event: StepStarted, kind: Literal["agent", "tool"]) -> Task:
-    """The task that `event` handed out. Its effect scope leaves out the attempt: effects are keyed by path."""
+    """The task that `event` handed out. Its effect scope leaves out the attempt: effects are keyed by path.
+
+    Only an agent's says for whom it is: a tool asks no model.
+    """
     started = state.started_event
+    asks = kind == "agent"
     return Task(
         task_id=event.task_id or task_id_of(started.run_id, event.step, event.attempt),
         run_id=started.run_id,
@@ -94,6 +99,8 @@ def _task(state: RunState, event: StepStarted, kind: Literal["agent", "tool"]) -
         effect_scope=event.step,
         deadline_at=_deadline(state, event),
         forked_from=started.forked_from,
+        principal=started.principal if asks else None,
+        project=project_of(started.labels) if asks else None,
     )
 
 

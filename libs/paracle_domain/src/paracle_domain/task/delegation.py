@@ -157,4 +157,6 @@ def child_task(state: TaskState, call: MadeCall) -> Task:
         ),
         allowance=given.allowance,
         forked_from=task.forked_from,
+        principal=task.principal,
+        project=task.project,
     )

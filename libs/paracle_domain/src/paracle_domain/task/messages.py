@@ -61,7 +61,8 @@ class Task(Message, type_name="task"):
     `target` names an agent or tool of the run's plan; `plan` is that plan's digest (`GetPlan` gives it).
     `effect_scope` is the same for every attempt of the step: idempotency keys are derived from it. The task of a
     delegate has a `parent` and its `allowance`; it never travels, since its parent's process works on it. `forked_from`
-    is the run that the task's run was forked from: what is in doubt there is not simply done again here.
+    is the run that the task's run was forked from: what is in doubt there is not simply done again here. `principal`
+    (who started the run) and `project` (its label) are there for agents: their model calls are accounted under them.
     """
 
     task_id: TaskId
@@ -77,6 +78,8 @@ class Task(Message, type_name="task"):
     parent: TaskParent | None = None
     allowance: Allowance | None = None
     forked_from: RunId | None = None
+    principal: str | None = None
+    project: str | None = None
 
     @property
     def lineage(self) -> tuple[str, ...]:

@@ -122,7 +122,15 @@ def model_request(state: TaskState) -> Complete:
 
 
 def _labels(task: Task, agent: PlannedAgent) -> CallLabels:
-    return CallLabels(run_id=task.run_id, task_id=task.task_id, agent=agent.name, step=task.step)
+    return CallLabels(
+        run_id=task.run_id,
+        task_id=task.task_id,
+        agent=agent.name,
+        step=task.step,
+        principal=task.principal,
+        project=task.project,
+        parent_task_id=task.parent and task.parent.task_id,
+    )
 
 
 def _summary_request(state: TaskState, agent: PlannedAgent, upto: int) -> Complete:
