@@ -8,7 +8,7 @@ import logging
 import socket
 
 import pytest
-from provider_gateway_samples import CANARY, CONTEXT, TASK, Peer, ask, gateway
+from provider_gateway_samples import CANARY, CONTEXT, TASK, Peer, ask, gateway, openai_like
 from pydantic import SecretStr
 
 from paracle_chassis.testing.eventually import eventually
@@ -42,7 +42,8 @@ from paracle_domain.inference.chat import (
 from paracle_domain.inference.deltas import EndDelta, TextDelta, assemble
 from paracle_domain.inference.request import AbortCall
 from paracle_domain.inference.response import FinishReason
-from paracle_provider_gateway.adapters.openai import OpenAIProvider
+from paracle_provider_gateway.adapters.config import KeyHeader, ProviderConfig, Quirks, fixed
+from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.retries import RetryPolicy
 from paracle_provider_gateway.service import Pace
 from paracle_provider_gateway.streaming import Patience
@@ -122,7 +123,7 @@ class TestReplies:
 
     async def test_a_server_that_forgets_ids_gets_calls_with_ids(self):
         async with FakeOpenAI() as server:
-            provider = OpenAIProvider("openai-compatible", None, key_variable="-", base_url=server.url)
+            provider = openai_like(server.url, name="openai-compatible")
             over = gateway(provider)
             for stream_to in (None, TASK):
                 server.script(Turn(tools=(ToolUse("now", "{}"),)))
@@ -332,7 +333,7 @@ class TestFailures:
     async def test_nobody_listens(self, peer: Peer):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        provider = OpenAIProvider("openai", None, key_variable="-", base_url=f"http://127.0.0.1:{port}/v1", model="m")
+        provider = openai_like(f"http://127.0.0.1:{port}/v1", model="m")
         over = gateway(provider)
         with pytest.raises(ProviderUnavailable, match="connection failed"):
             await over.completions.complete(ask(), CONTEXT)
@@ -392,13 +393,64 @@ class TestSecrets:
 class TestDefaults:
     async def test_a_compatible_server_without_a_named_model_gives_its_first(self):
         async with FakeOpenAI(say("From the first.")) as server:
-            provider = OpenAIProvider("openai-compatible", SecretStr("k-1"), key_variable="-", base_url=server.url)
+            provider = openai_like(server.url, name="openai-compatible", key="k-1")
             answer = await gateway(provider).completions.complete(ask(), CONTEXT)
             assert answer.model == "fake-model"
             assert "max_tokens" not in server.journal[0].body
             server.models = ()
-            empty = OpenAIProvider("openai-compatible", None, key_variable="-", base_url=server.url)
+            empty = openai_like(server.url, model_source="PARACLE_OPENAI_MODEL")
             with pytest.raises(NotFound, match="PARACLE_OPENAI_MODEL"):
                 await empty.default_model()
             await provider.close()
             await empty.close()
+
+
+class TestConfig:
+    async def test_a_key_that_rotates_is_the_one_sent_and_neither_is_shown(self):
+        keys = iter(["first-secret", "second-secret"])
+        async with FakeOpenAI(fail(400, message="not first-secret, not second-secret")) as server:
+            config = ProviderConfig("mine", "openai-chat", server.url, key=lambda: SecretStr(next(keys)))
+            provider = create_provider(config)
+            with pytest.raises(ProviderFailed):
+                await provider.ask("fake-model", ask())
+            with pytest.raises(ProviderFailed) as caught:
+                await provider.ask("fake-model", ask())
+            assert [seen.headers["Authorization"] for seen in server.journal] == [
+                "Bearer first-secret",
+                "Bearer second-secret",
+            ]
+            assert "secret" not in caught.value.message
+            await provider.close()
+
+    async def test_azure_is_spoken_to_in_its_own_way(self):
+        async with FakeOpenAI(say("From Azure.")) as server:
+            config = ProviderConfig(
+                "azure",
+                "openai-chat",
+                f"{server.origin}/openai",
+                key=fixed(SecretStr("k-1")),
+                key_header=KeyHeader("api-key", ""),
+                headers={"x-team": "blue"},
+                query={"api-version": "2026-01-01"},
+                quirks=Quirks(model_path="/deployments/{model}"),
+            )
+            provider = create_provider(config)
+            await provider.ask("gpt/5", ask())
+            [seen] = server.journal
+            assert seen.path == "/openai/deployments/gpt%2F5/chat/completions?api-version=2026-01-01"
+            assert (seen.headers["api-key"], seen.headers["x-team"]) == ("k-1", "blue")
+            assert "Authorization" not in seen.headers
+            await provider.close()
+
+    async def test_redirects_are_not_followed(self, peer: Peer):
+        turn = Turn(status=307, headers=(("Location", f"{peer.server.origin}/elsewhere"),))
+        peer.server.script(turn)
+        with pytest.raises(ProviderFailed, match="redirects are not followed"):
+            await peer.complete(peer.ask())
+        assert len(peer.server.journal) == 1
+
+    @pytest.mark.parametrize("name", ["model", "stream", "n"])
+    async def test_what_is_accounted_for_is_no_parameter(self, peer: Peer, name: str):
+        with pytest.raises(InvalidInput, match=f"{name} cannot be a parameter"):
+            await peer.complete(peer.ask(sampling=Sampling(params={name: 3})))
+        assert peer.server.journal == []

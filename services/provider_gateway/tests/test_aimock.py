@@ -15,8 +15,8 @@ from paracle_domain.inference.chat import OutputFormat, ToolDefinition
 from paracle_domain.inference.deltas import assemble
 from paracle_domain.inference.response import FinishReason
 from paracle_embedded import free_port
-from paracle_provider_gateway.adapters.anthropic import AnthropicProvider
-from paracle_provider_gateway.adapters.openai import OpenAIProvider
+from paracle_provider_gateway.adapters.config import ProviderConfig, fixed
+from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.retries import RetryPolicy
 
 HERE = Path(__file__).parent / "aimock"
@@ -38,14 +38,12 @@ async def server() -> AsyncIterator[str]:
 
 @pytest.fixture(params=["openai", "anthropic"])
 async def over(request: pytest.FixtureRequest, server: str) -> AsyncIterator[Gateway]:
-    key = SecretStr("test-key")
-    provider: OpenAIProvider | AnthropicProvider
+    key = fixed(SecretStr("test-key"))
     if request.param == "openai":
-        provider = OpenAIProvider(
-            "openai", key, key_variable="-", base_url=f"{server}/v1", model="gpt-4o", official=True
-        )
+        config = ProviderConfig("openai", "openai-chat", f"{server}/v1", key=key, model="gpt-4o")
     else:
-        provider = AnthropicProvider(key, model="claude-sonnet-5", max_output_tokens=512, base_url=server)
+        config = ProviderConfig("anthropic", "anthropic", server, key=key, model="claude-sonnet-5")
+    provider = create_provider(config)
     yield gateway(provider)
     await provider.close()
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 from paracle_chassis.app import Service
 from paracle_chassis.nats_bus import NatsBus
-from paracle_provider_gateway.adapters.anthropic import AnthropicProvider
-from paracle_provider_gateway.adapters.openai import OpenAIProvider
+from paracle_provider_gateway.adapters.config import ANTHROPIC_URL, OPENAI_URL, ProviderConfig, Quirks, fixed
+from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.adapters.outlet import BusOutlet
 from paracle_provider_gateway.adapters.sandbox import NAME as SANDBOX
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
@@ -43,38 +43,42 @@ def create_app(settings: GatewaySettings) -> Service:
 
 def create_providers(settings: GatewaySettings) -> list[Provider]:
     """The providers that are set up, in the order in which `default` prefers them; the sandbox is always there."""
-    found: list[Provider] = []
+    found = [create_provider(config) for config in configured(settings)]
+    return [*found, SandboxProvider()]
+
+
+def configured(settings: GatewaySettings) -> Iterator[ProviderConfig]:
+    """What the environment says about providers."""
     if settings.compatible_base_url is not None:
-        found.append(
-            OpenAIProvider(
-                COMPATIBLE,
-                settings.compatible_api_key,
-                key_variable="PARACLE_OPENAI_API_KEY",
-                base_url=settings.compatible_base_url,
-                model=settings.compatible_model,
-            )
+        yield ProviderConfig(
+            COMPATIBLE,
+            "openai-chat",
+            settings.compatible_base_url,
+            key=fixed(settings.compatible_api_key),
+            key_source="PARACLE_OPENAI_API_KEY",
+            model=settings.compatible_model,
+            model_source="PARACLE_OPENAI_MODEL",
         )
     if settings.openai_api_key is not None:
-        found.append(
-            OpenAIProvider(
-                "openai",
-                settings.openai_api_key,
-                key_variable="OPENAI_API_KEY",
-                base_url=settings.official_openai_base_url,
-                model=settings.openai_default_model,
-                official=True,
-            )
+        yield ProviderConfig(
+            "openai",
+            "openai-chat",
+            settings.official_openai_base_url or OPENAI_URL,
+            key=fixed(settings.openai_api_key),
+            key_source="OPENAI_API_KEY",
+            model=settings.openai_default_model,
+            quirks=Quirks(output_limit="max_completion_tokens"),
         )
     if settings.anthropic_api_key is not None:
-        found.append(
-            AnthropicProvider(
-                settings.anthropic_api_key,
-                model=settings.anthropic_default_model,
-                max_output_tokens=settings.anthropic_max_output_tokens,
-                base_url=settings.anthropic_base_url,
-            )
+        yield ProviderConfig(
+            "anthropic",
+            "anthropic",
+            settings.anthropic_base_url or ANTHROPIC_URL,
+            key=fixed(settings.anthropic_api_key),
+            key_source="ANTHROPIC_API_KEY",
+            model=settings.anthropic_default_model,
+            max_output_tokens=settings.anthropic_max_output_tokens,
         )
-    return [*found, SandboxProvider()]
 
 
 def create_completions(

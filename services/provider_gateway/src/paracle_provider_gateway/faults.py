@@ -2,6 +2,7 @@
 
 429                      RateLimited (with Retry-After), unless the account's quota is used up: ProviderFailed
 408, 409, 425, 5xx, 529  ProviderUnavailable
+3xx                      ProviderFailed: whoever is redirected would show the key to somebody else
 401, 403                 ProviderFailed, naming the variable that holds the key
 404                      NotFound
 other 4xx                ProviderFailed; ContentRefused where a filter stopped the prompt, ContextExceeded where it is
@@ -11,7 +12,7 @@ other 4xx                ProviderFailed; ContentRefused where a filter stopped t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -43,11 +44,14 @@ _TOO_LONG: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which provider an error is about: its name, where its key is set, and what must not be shown."""
+    """Which provider an error is about: its name, where its key is set, and what must not be shown.
+
+    `secrets` is looked through anew each time, since keys rotate.
+    """
 
     provider: str
     key_variable: str
-    secrets: tuple[SecretStr, ...] = ()
+    secrets: Iterable[SecretStr] = ()
 
     def scrub(self, text: str) -> str:
         """`text` without keys, on at most a few lines."""
@@ -86,6 +90,8 @@ class Origin:
                 return ProviderFailed(f"{self.provider}: {what}; check {self.key_variable} of the provider gateway")
             case 404:
                 return NotFound(f"{self.provider}: {what}; check the model's name", path="model")
+            case _ if 300 <= status < 400:
+                return ProviderFailed(f"{self.provider}: {what}: redirects are not followed; is the URL right?")
             case _ if status in _PASSING or status >= 500:
                 return ProviderUnavailable(f"{self.provider}: {what}", retry_after_s=retry_after(headers))
             case _ if "content_filter" in code or "content_policy" in code:

@@ -16,8 +16,8 @@ from paracle_domain.envelope import Context
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.deltas import Delta
 from paracle_domain.inference.request import Complete
-from paracle_provider_gateway.adapters.anthropic import AnthropicProvider
-from paracle_provider_gateway.adapters.openai import OpenAIProvider
+from paracle_provider_gateway.adapters.config import ProviderConfig, Quirks, fixed
+from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.ports import Provider
 from paracle_provider_gateway.pricing import ListPrices
@@ -96,16 +96,22 @@ class Peer:
         return ask(text, model=f"{self.name}/fake-model", stream_to=TASK if stream else None, **more)
 
 
+def openai_like(url: str, *, name: str = "openai", key: str | None = None, **more: Any) -> Provider:
+    """A provider of Chat Completions at `url`."""
+    supply = fixed(SecretStr(key) if key else None)
+    return create_provider(ProviderConfig(name, "openai-chat", url, key=supply, **more))
+
+
 def _openai(server: WireServer) -> Provider:
     assert isinstance(server, FakeOpenAI)
-    return OpenAIProvider(
-        "openai", SecretStr(CANARY), key_variable="OPENAI_API_KEY", base_url=server.url, official=True
-    )
+    quirks = Quirks(output_limit="max_completion_tokens")
+    return openai_like(server.url, key=CANARY, key_source="OPENAI_API_KEY", quirks=quirks)
 
 
 def _anthropic(server: WireServer) -> Provider:
     assert isinstance(server, FakeAnthropic)
-    return AnthropicProvider(SecretStr(CANARY), model="fake-model", max_output_tokens=4096, base_url=server.url)
+    key = fixed(SecretStr(CANARY))
+    return create_provider(ProviderConfig("anthropic", "anthropic", server.url, key=key, max_output_tokens=4096))
 
 
 MAKERS: dict[str, tuple[type[WireServer], Callable[[WireServer], Provider]]] = {

@@ -15,7 +15,7 @@ from paracle_chassis.testing.wire import ToolUse, Turn, WireServer, fragments
 
 
 class FakeOpenAI(WireServer):
-    """`POST /v1/chat/completions`, whole and streamed, and `GET /v1/models`."""
+    """`POST /v1/chat/completions` (also at Azure's older URLs), whole and streamed, and `GET /v1/models`."""
 
     models: tuple[str, ...] = ("fake-model",)
 
@@ -26,7 +26,11 @@ class FakeOpenAI(WireServer):
 
     @override
     def routes(self) -> Iterable[web.RouteDef]:
-        return [web.post("/v1/chat/completions", self.answer), web.get("/v1/models", self._list_models)]
+        return [
+            web.post("/v1/chat/completions", self.answer),
+            web.post("/openai/deployments/{model}/chat/completions", self.answer),
+            web.get("/v1/models", self._list_models),
+        ]
 
     @override
     def whole(self, turn: Turn, request: Any) -> Any:

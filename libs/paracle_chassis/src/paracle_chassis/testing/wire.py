@@ -188,7 +188,7 @@ class WireServer(ABC):
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Play the next turn."""
         body = await request.json()
-        seen = Seen(request.path, dict(request.headers), body)
+        seen = Seen(request.path_qs, dict(request.headers), body)
         self.journal.append(seen)
         turn = self._next(body)
         seen.status = turn.status

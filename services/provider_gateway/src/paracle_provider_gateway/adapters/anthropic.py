@@ -1,104 +1,78 @@
-"""Anthropic's Messages API over the official SDK."""
+"""Anthropic's Messages API."""
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, aclosing
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from contextlib import aclosing
+from typing import Any
 
-from pydantic import SecretStr
-
+from paracle_domain.errors import NotFound
 from paracle_domain.inference.request import Complete
 from paracle_domain.messages import JsonObject
 from paracle_provider_gateway.adapters import anthropic_wire as wire
-from paracle_provider_gateway.adapters.wire import (
-    CONNECT_TIMEOUT_S,
-    Body,
-    LazySdk,
-    parse,
-    read_json,
-    server_sent,
-    split_body,
-    translated,
-)
+from paracle_provider_gateway.adapters.config import ProviderConfig
+from paracle_provider_gateway.adapters.transport import Transport
+from paracle_provider_gateway.adapters.wire import parse, read_json, server_sent, with_params
 from paracle_provider_gateway.faults import Origin
 from paracle_provider_gateway.ports import Reply, StreamItem
 
-if TYPE_CHECKING:
-    from anthropic import AsyncAnthropic
-
 
 class AnthropicProvider:
-    """Claude models.
+    """Claude models."""
 
-    `max_output_tokens` is sent where a request does not say, since the API insists on one.
-    """
-
-    name = wire.PROVIDER
     sandbox = False
 
-    def __init__(self, key: SecretStr, *, model: str, max_output_tokens: int, base_url: str | None = None) -> None:
-        self._key = key
-        self._model = model
-        self._max_output_tokens = max_output_tokens
-        self._base_url = base_url
-        self._origin = Origin(self.name, "ANTHROPIC_API_KEY", (key,))
-        self._sdk = LazySdk("anthropic", self._make)
+    def __init__(self, config: ProviderConfig, transport: Transport, origin: Origin) -> None:
+        self.name = config.name
+        self._config = config
+        self._transport = transport
+        self._origin = origin
 
     @property
     def listed_models(self) -> tuple[str, ...]:
-        return (self._model,)
+        return (self._config.model,) if self._config.model else ()
 
     async def default_model(self) -> str:
-        return self._model
+        if self._config.model is None:
+            what = f"{self.name}: which model `default` stands for is not said; name one in {self._config.model_source}"
+            raise NotFound(what, path="model")
+        return self._config.model
 
     async def ask(self, model: str, request: Complete) -> Reply:
-        sdk, client = await self._sdk.get()
-        with translated(sdk, self._origin):
-            async with self._send(sdk, client, model, request, stream=False) as response:
-                found = await read_json(response, wire.WireReply, self._origin)
+        body = await self._body(model, request, stream=False)
+        async with self._transport.post(body, model=model, timeout_s=request.timeout_s) as response:
+            found = await read_json(response, wire.WireReply, self._origin)
         if found.stop_reason is None:
             raise self._origin.unavailable("the reply has no stop reason")
         return wire.read_reply(found)
 
     async def stream(self, model: str, request: Complete) -> AsyncGenerator[StreamItem]:
-        sdk, client = await self._sdk.get()
+        body = await self._body(model, request, stream=True)
         reader = wire.EventReader()
-        with translated(sdk, self._origin):
-            async with (
-                self._send(sdk, client, model, request, stream=True) as response,
-                aclosing(server_sent(response, self._origin)) as events,
-            ):
-                async for data in events:
-                    for item in reader.read(self._event(data)):
-                        yield item
+        async with (
+            self._transport.post(body, model=model, timeout_s=request.timeout_s) as response,
+            aclosing(server_sent(response, self._origin)) as events,
+        ):
+            async for data in events:
+                for item in reader.read(self._event(data)):
+                    yield item
         for item in reader.close():
             yield item
 
     async def close(self) -> None:
-        await self._sdk.close(lambda client: client.close())
+        await self._transport.close()
 
-    def _make(self, sdk: ModuleType) -> AsyncAnthropic:
-        client: AsyncAnthropic = sdk.AsyncAnthropic(
-            api_key=self._key.get_secret_value(), base_url=self._base_url, max_retries=0
-        )
-        return client
-
-    def _send(
-        self, sdk: ModuleType, client: AsyncAnthropic, model: str, request: Complete, *, stream: bool
-    ) -> AbstractAsyncContextManager[Body]:
+    async def _body(self, model: str, request: Complete, *, stream: bool) -> dict[str, Any]:
         body = wire.request_body(
             model,
             request,
-            max_output_tokens=self._max_output_tokens,
-            schema_format=_enforced_schema(sdk, request),
+            max_output_tokens=self._config.max_output_tokens,
+            schema_format=await _enforced_schema(request),
             stream=stream,
         )
-        timeout = sdk.Timeout(request.timeout_s, connect=CONNECT_TIMEOUT_S)
-        named, extra = split_body(body, request.sampling.params)
-        sent: Any = client.messages.with_streaming_response.create(**named, timeout=timeout, extra_body=extra)
-        return sent  # type: ignore[no-any-return]  # the SDK's response has what `Body` names
+        return with_params(body, request.sampling.params)
 
     def _event(self, data: str) -> wire.WireEvent:
         event = parse(data, wire.WireEvent, self._origin)
@@ -107,9 +81,10 @@ class AnthropicProvider:
         return event
 
 
-def _enforced_schema(sdk: ModuleType, request: Complete) -> JsonObject | None:
-    """A strict output schema in the subset that the API can enforce."""
+async def _enforced_schema(request: Complete) -> JsonObject | None:
+    """A strict output schema in the subset that the API can enforce, as the SDK makes it."""
     if request.output is None or not request.output.strict:
         return None
+    sdk = await asyncio.to_thread(importlib.import_module, "anthropic")
     schema: JsonObject = sdk.transform_schema(dict(request.output.json_schema))
     return schema

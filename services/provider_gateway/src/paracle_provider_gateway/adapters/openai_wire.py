@@ -28,6 +28,7 @@ from paracle_domain.inference.deltas import EndDelta, ReasoningDelta, TextDelta,
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
+from paracle_provider_gateway.adapters.config import Quirks
 from paracle_provider_gateway.adapters.wire import check_image, check_pdf, named_text, replayed, without_none
 from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
 
@@ -112,8 +113,8 @@ class WireError(BaseModel):
     error: dict[str, Any] | str | None = None
 
 
-def request_body(model: str, request: Complete, *, official: bool, stream: bool) -> dict[str, Any]:
-    """The body of `POST /chat/completions`. `official`: to OpenAI itself, which renamed `max_tokens`."""
+def request_body(model: str, request: Complete, *, quirks: Quirks, stream: bool) -> dict[str, Any]:
+    """The body of `POST /chat/completions`."""
     sampling = request.sampling
     return without_none(
         {
@@ -124,7 +125,7 @@ def request_body(model: str, request: Complete, *, official: bool, stream: bool)
             "response_format": request.output and _response_format(request.output),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "max_completion_tokens" if official else "max_tokens": sampling.max_output_tokens,
+            quirks.output_limit: sampling.max_output_tokens,
             "stop": list(sampling.stop) or None,
             "seed": sampling.seed,
             "stream": True if stream else None,

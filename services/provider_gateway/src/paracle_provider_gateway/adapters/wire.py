@@ -1,29 +1,25 @@
-"""What the adapters for HTTP providers share: reading bodies and event streams, and translating failures.
+"""What the adapters for HTTP providers share: reading bodies and event streams, strictly.
 
-The SDKs carry the requests (authentication, pooling, versions); bodies are read here from their bytes, since a reply
-that the SDK would take apart leniently must become an error instead of a half-filled object.
+A reply that an SDK would take apart leniently must become an error instead of a half-filled object.
 """
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
-from types import ModuleType
-from typing import Any, Final, Protocol
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
 from paracle_domain.errors import InvalidInput
 from paracle_domain.inference.chat import FilePart, ImagePart, ToolCallPart
 from paracle_domain.messages import JsonObject
+from paracle_provider_gateway.adapters.transport import Body
 from paracle_provider_gateway.faults import Origin
 
-CONNECT_TIMEOUT_S: Final = 10.0
 MAX_REPLY_BYTES: Final = 32 * 1024 * 1024
-_NAMED: Final = frozenset({"model", "messages", "max_tokens", "stream"})
-
+_OURS: Final = frozenset({"model", "messages", "input", "n", "stream", "stream_options", "background"})
+"""Parameters that no request may pass on."""
 
 _IMAGES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _PDF: Final = "application/pdf"
@@ -46,57 +42,6 @@ def check_pdf(file: FilePart) -> None:
 def named_text(file: FilePart) -> str:
     """A file of text as words of the message, under its name."""
     return f"File {file.name}:\n{file.text}"
-
-
-class Body(Protocol):
-    """A response whose body has not been read yet, as both SDKs give it."""
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-
-    def iter_bytes(self) -> AsyncIterator[bytes]: ...
-
-
-class LazySdk[C]:
-    """An SDK's client, made on first use: importing one takes over a second, so it happens in a thread."""
-
-    def __init__(self, module: str, make: Callable[[ModuleType], C]) -> None:
-        self._module_name = module
-        self._make = make
-        self._lock = asyncio.Lock()
-        self._made: tuple[ModuleType, C] | None = None
-
-    async def get(self) -> tuple[ModuleType, C]:
-        """The SDK's module and the client."""
-        async with self._lock:
-            if self._made is None:
-                module = await asyncio.to_thread(importlib.import_module, self._module_name)
-                self._made = (module, self._make(module))
-            return self._made
-
-    async def close(self, close: Callable[[C], Awaitable[None]]) -> None:
-        """Close the client, if there is one."""
-        if self._made is not None:
-            await close(self._made[1])
-            self._made = None
-
-
-@contextmanager
-def translated(sdk: ModuleType, origin: Origin) -> Iterator[None]:
-    """Turn what the SDK and its HTTP client raise into errors of the contract."""
-    import httpx2  # noqa: PLC0415  # arrives with the SDK, whose import is put off
-
-    try:
-        yield
-    except (sdk.APITimeoutError, httpx2.TimeoutException) as error:
-        raise origin.unavailable(f"no answer in time ({type(error.__cause__ or error).__name__})") from error
-    except sdk.APIStatusError as error:
-        raise origin.from_status(error.status_code, error.body, error.response.headers) from error
-    except (sdk.APIConnectionError, httpx2.TransportError) as error:
-        cause = error.__cause__ or error
-        raise origin.unavailable(f"connection failed: {type(cause).__name__}: {cause}") from error
-    except sdk.APIError as error:
-        raise origin.failed(str(error)) from error
 
 
 async def read_json[M: BaseModel](response: Body, kind: type[M], origin: Origin) -> M:
@@ -177,10 +122,15 @@ def replayed(call: ToolCallPart) -> JsonObject:
     return call.arguments if call.invalid is None else {"invalid_arguments": call.invalid}
 
 
-def split_body(body: dict[str, Any], params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`body` as arguments of an SDK's method: those that it must know, and the rest, with `params`, as they are.
+def with_params(body: dict[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """`body` with the parameters that a request passes on under the provider's own names.
 
-    SDKs drop parameters from their signatures that servers and older models still take.
+    Raises
+    ------
+    InvalidInput
+        If one would change what the gateway accounts for: which model is asked, what, and how the answer is read.
     """
-    named = {name: value for name, value in body.items() if name in _NAMED}
-    return named, {name: value for name, value in body.items() if name not in _NAMED} | dict(params)
+    if taken := _OURS & params.keys():
+        name = min(taken)
+        raise InvalidInput(f"{name} cannot be a parameter of the provider; the gateway sets it", path="sampling.params")
+    return body | dict(params)

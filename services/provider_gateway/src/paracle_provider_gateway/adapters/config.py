@@ -1,0 +1,94 @@
+"""What an adapter is told of its provider: pure data, of settings, presets or manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from pydantic import SecretStr
+
+type Api = Literal["openai-chat", "anthropic"]
+"""A wire format."""
+
+type KeySupplier = Callable[[], SecretStr | None]
+"""The key as it is now: asked before every request, since keys rotate."""
+
+OPENAI_URL: Final = "https://api.openai.com/v1"
+ANTHROPIC_URL: Final = "https://api.anthropic.com"
+
+
+def no_key() -> SecretStr | None:
+    """For servers that want none."""
+    return None
+
+
+def fixed(key: SecretStr | None) -> KeySupplier:
+    """A key that stays as it is."""
+    return lambda: key
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHeader:
+    """How the key is shown: OpenAI and Anthropic take `Authorization: Bearer …`, Azure takes `api-key: …`."""
+
+    name: str = "Authorization"
+    prefix: str = "Bearer "
+
+
+@dataclass(frozen=True, slots=True)
+class Quirks:
+    """Where a server differs from others that speak the same API.
+
+    Attributes
+    ----------
+    output_limit
+        What Chat Completions call the most tokens of a reply: OpenAI itself has renamed the field.
+    model_path
+        What stands between base URL and endpoint, with `{model}` in it: Azure's older URLs have
+        `/deployments/{model}`.
+    """
+
+    output_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    model_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """One provider.
+
+    Attributes
+    ----------
+    name
+        The part before the slash in `provider/model`.
+    api
+        What it speaks.
+    base_url
+        Of the API: with its `/v1` for the OpenAI ones, without it for Anthropic.
+    key, key_source, key_header
+        Its key, where somebody sets it (a variable or file, for messages), and how it is shown.
+    headers, query
+        Sent with every request: an organisation's name, Azure's `api-version`.
+    model
+        What `default` stands for; if absent, the first model that the server lists.
+    model_source
+        What to set so that `model` is known, for messages.
+    max_output_tokens
+        Sent where a request names no limit and the API insists on one (Anthropic).
+    connect_s
+        Most seconds until there is a connection; the other time limits belong to the call.
+    """
+
+    name: str
+    api: Api
+    base_url: str
+    key: KeySupplier = no_key
+    key_source: str = "its key"
+    key_header: KeyHeader = KeyHeader()
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    query: Mapping[str, str] = field(default_factory=dict[str, str])
+    model: str | None = None
+    model_source: str = "its default model"
+    max_output_tokens: int = 8192
+    quirks: Quirks = Quirks()
+    connect_s: float = 10.0

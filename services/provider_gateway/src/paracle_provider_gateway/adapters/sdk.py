@@ -1,0 +1,126 @@
+"""The official SDKs as transport: the reference for what is sent, at several times the price in CPU."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from types import ModuleType
+from typing import Any, Final
+
+from paracle_provider_gateway.adapters.config import Api, ProviderConfig
+from paracle_provider_gateway.adapters.transport import Body, Credentials, base_of
+from paracle_provider_gateway.faults import Origin
+
+_NAMED: Final = frozenset({"model", "messages", "input", "max_tokens", "stream"})
+_MODULES: Final[Mapping[Api, str]] = {"openai-chat": "openai", "anthropic": "anthropic"}
+
+
+class LazySdk[C]:
+    """An SDK's client, made on first use: importing one takes over a second, so it happens in a thread."""
+
+    def __init__(self, module: str, make: Callable[[ModuleType], C]) -> None:
+        self._module_name = module
+        self._make = make
+        self._lock = asyncio.Lock()
+        self._made: tuple[ModuleType, C] | None = None
+
+    async def get(self) -> tuple[ModuleType, C]:
+        """The SDK's module and the client."""
+        async with self._lock:
+            if self._made is None:
+                module = await asyncio.to_thread(importlib.import_module, self._module_name)
+                self._made = (module, self._make(module))
+            return self._made
+
+    async def close(self, close: Callable[[C], Awaitable[None]]) -> None:
+        """Close the client, if there is one."""
+        if self._made is not None:
+            await close(self._made[1])
+            self._made = None
+
+
+class SdkTransport:
+    """`Transport` over an SDK's client; bodies are read by us from their bytes, since SDKs read them leniently."""
+
+    def __init__(self, config: ProviderConfig, credentials: Credentials, origin: Origin) -> None:
+        self._config = config
+        self._credentials = credentials
+        self._origin = origin
+        self._sdk = LazySdk(_MODULES[config.api], self._make)
+
+    @asynccontextmanager
+    async def post(self, body: Mapping[str, Any], *, model: str, timeout_s: float) -> AsyncIterator[Body]:
+        sdk, client = await self._sdk.get()
+        named, extra = split_body(body)
+        with translated(sdk, self._origin):
+            async with self._method(client, model)(
+                **named,
+                extra_body=extra,
+                extra_headers=self._headers(sdk),
+                timeout=sdk.Timeout(timeout_s, connect=self._config.connect_s),
+            ) as response:
+                yield response
+
+    async def first_model(self) -> str | None:
+        sdk, client = await self._sdk.get()
+        with translated(sdk, self._origin):
+            async for found in client.models.list(timeout=self._config.connect_s, extra_headers=self._headers(sdk)):
+                return str(found.id)
+        return None
+
+    async def close(self) -> None:
+        await self._sdk.close(lambda client: client.close())
+
+    def _make(self, sdk: ModuleType) -> Any:
+        made = sdk.AsyncAnthropic if self._config.api == "anthropic" else sdk.AsyncOpenAI
+        return made(
+            api_key="sent-with-each-request",
+            base_url=self._config.base_url,
+            default_query=dict(self._config.query),
+            max_retries=0,
+            http_client=sdk.DefaultAsyncHttpxClient(follow_redirects=False),
+        )
+
+    def _method(self, client: Any, model: str) -> Any:
+        if self._config.quirks.model_path:
+            client = client.with_options(base_url=base_of(self._config, model))
+        match self._config.api:
+            case "openai-chat":
+                return client.chat.completions.with_streaming_response.create
+            case "anthropic":
+                return client.messages.with_streaming_response.create
+
+    def _headers(self, sdk: ModuleType) -> dict[str, Any]:
+        """Those of the key as it is now, instead of the SDK's own."""
+        headers = self._credentials.headers()
+        own = any(name.lower() == "authorization" for name in headers)
+        return dict(headers) if own else {"Authorization": sdk.omit} | headers
+
+
+@contextmanager
+def translated(sdk: ModuleType, origin: Origin) -> Iterator[None]:
+    """Turn what the SDK and its HTTP client raise into errors of the contract."""
+    import httpx2  # noqa: PLC0415  # arrives with the SDK, whose import is put off
+
+    try:
+        yield
+    except (sdk.APITimeoutError, httpx2.TimeoutException) as error:
+        raise origin.unavailable(f"no answer in time ({type(error.__cause__ or error).__name__})") from error
+    except sdk.APIStatusError as error:
+        raise origin.from_status(error.status_code, error.body, error.response.headers) from error
+    except (sdk.APIConnectionError, httpx2.TransportError) as error:
+        cause = error.__cause__ or error
+        raise origin.unavailable(f"connection failed: {type(cause).__name__}: {cause}") from error
+    except sdk.APIError as error:
+        raise origin.failed(str(error)) from error
+
+
+def split_body(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`body` as arguments of an SDK's method: those that it must know, and the rest as it is.
+
+    SDKs drop parameters from their signatures that servers and older models still take.
+    """
+    named = {name: value for name, value in body.items() if name in _NAMED}
+    return named, {name: value for name, value in body.items() if name not in _NAMED}
