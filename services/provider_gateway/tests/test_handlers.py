@@ -14,7 +14,7 @@ from paracle_chassis.frames import flushed
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
-from paracle_chassis.testing.infra import OpenBus
+from paracle_chassis.testing.infra import OpenBus, migrated
 from paracle_chassis.testing.wire import Turn, say
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
@@ -36,12 +36,13 @@ async def provider() -> AsyncIterator[FakeOpenAI]:
 
 @pytest.fixture
 async def bus(
-    nats_url: str, open_bus: OpenBus, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+    nats_url: str, postgres_dsn: str, open_bus: OpenBus, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[NatsBus]:
     """A caller's bus, with the service running behind NATS."""
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    settings = GatewaySettings(nats_url=nats_url, compatible_base_url=provider.url)
+    await migrated(postgres_dsn, "paracle_provider_gateway")
+    settings = GatewaySettings(nats_url=nats_url, postgres_dsn=postgres_dsn, compatible_base_url=provider.url)
     async with create_app(settings).running():
         yield await open_bus("agent_runtime")
 

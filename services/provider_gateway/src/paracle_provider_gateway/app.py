@@ -8,10 +8,14 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from paracle_chassis.app import Service
+from paracle_chassis.background import Background
 from paracle_chassis.nats_bus import NatsBus
+from paracle_chassis.postgres import Database, Queries
+from paracle_domain.ids import new_id
 from paracle_provider_gateway.adapters.config import ANTHROPIC_URL, OPENAI_URL, ProviderConfig, Quirks, fixed
 from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.adapters.outlet import BusOutlet
+from paracle_provider_gateway.adapters.replicas import SEEN_EVERY_S, PostgresReplica
 from paracle_provider_gateway.adapters.sandbox import NAME as SANDBOX
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.calls import CallTable
@@ -30,14 +34,22 @@ _TALKATIVE: Final = ("openai", "anthropic", "httpx2", "httpcore2")
 
 
 def create_app(settings: GatewaySettings) -> Service:
-    """The service over NATS, with the providers that `settings` set up."""
+    """The service over NATS and PostgreSQL, with the providers that `settings` set up."""
     _hush()
     bus = NatsBus("provider_gateway", settings)
+    database = Database(settings, "paracle_provider_gateway")
+    replica = PostgresReplica(database.pool, Queries.load("paracle_provider_gateway"), new_id("rep"))
+    presence = Background("presence", replica.seen, every_s=SEEN_EVERY_S)
     providers = create_providers(settings)
     calls = CallTable(keep_s=settings.answers_kept_s, limit=settings.answers_kept)
     completions = create_completions(settings, providers, calls, BusOutlet(bus))
     return Service(
-        "provider_gateway", settings, bus=bus, routes=routes(completions), resources=[_closing(calls, providers)]
+        "provider_gateway",
+        settings,
+        bus=bus,
+        routes=routes(completions),
+        resources=[database, replica, presence, _closing(calls, providers)],
+        checks={"postgres": database.check, "presence": presence.check},
     )
 
 
