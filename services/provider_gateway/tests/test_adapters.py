@@ -44,9 +44,8 @@ from paracle_domain.inference.request import AbortCall
 from paracle_domain.inference.response import FinishReason
 from paracle_provider_gateway.adapters.config import KeyHeader, ProviderConfig, Quirks, fixed
 from paracle_provider_gateway.adapters.create import create_provider
+from paracle_provider_gateway.plans import Timeouts
 from paracle_provider_gateway.retries import RetryPolicy
-from paracle_provider_gateway.service import Pace
-from paracle_provider_gateway.streaming import Patience
 
 both_ways = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 SEARCH = ToolDefinition(
@@ -350,15 +349,15 @@ class TestTime:
         await asyncio.wait_for(peer.server.journal[0].gone.wait(), 30)
 
     @pytest.mark.parametrize(
-        ("turn", "patience"),
+        ("turn", "timeouts"),
         [
-            (Turn(text="Never comes.", hang_after=0), Patience(first_s=1, between_s=30)),
-            (say("Slow words come late.", hang_after=5), Patience(first_s=30, between_s=1)),
+            (Turn(text="Never comes.", hang_after=0), Timeouts(first_token_s=1, between_tokens_s=30)),
+            (say("Slow words come late.", hang_after=5), Timeouts(first_token_s=30, between_tokens_s=1)),
         ],
         ids=["before the first", "between two"],
     )
-    async def test_a_silent_stream_is_given_up_and_tried_again(self, peer: Peer, turn: Turn, patience: Patience):
-        over = gateway(peer.provider, pace=Pace(patience=patience))
+    async def test_a_silent_stream_is_given_up_and_tried_again(self, peer: Peer, turn: Turn, timeouts: Timeouts):
+        over = gateway(peer.provider, timeouts=timeouts)
         peer.server.script(turn, say("Quick."))
         answer = await over.completions.complete(peer.ask(stream=True), CONTEXT)
         assert (answer.message.text, answer.attempts) == ("Quick.", 2)

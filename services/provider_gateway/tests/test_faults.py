@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 
 import pytest
@@ -12,7 +11,7 @@ from pydantic import SecretStr
 
 from paracle_domain.errors import ContextExceeded, InvalidInput, ParacleError, ProviderUnavailable, RateLimited
 from paracle_provider_gateway.faults import Origin, retry_after
-from paracle_provider_gateway.retries import RetryPolicy, retried
+from paracle_provider_gateway.retries import RetryPolicy
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -79,26 +78,3 @@ def test_waits_grow_within_bounds_and_never_undercut_the_provider(attempt: int, 
 def test_what_cannot_pass_is_not_tried_again():
     assert RetryPolicy().wait_after(1, InvalidInput("no"), 0.5) is None
     assert RetryPolicy(attempts=3).wait_after(3, ProviderUnavailable("down"), 0.5) is None
-
-
-async def test_each_error_that_is_tried_again_is_told():
-    told: list[str] = []
-    waits: list[float] = []
-
-    async def work(attempt: int) -> int:
-        if attempt < 3:
-            raise ProviderUnavailable(f"down {attempt}")
-        return attempt
-
-    async def sleep(seconds: float) -> None:
-        waits.append(seconds)
-
-    found = await retried(
-        work,
-        RetryPolicy(),
-        deadline=asyncio.get_running_loop().time() + 60,
-        sleep=sleep,
-        draw=lambda: 0.0,
-        on_retry=lambda error: told.append(error.message),
-    )
-    assert (found, told, waits) == (3, ["down 1", "down 2"], [0.0, 0.0])

@@ -20,13 +20,13 @@ from paracle_domain.inference.deltas import Delta, TextDelta
 from paracle_domain.inference.request import AbortCall, Complete, ListModels
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
+from paracle_provider_gateway.accounts import Full
 from paracle_provider_gateway.adapters.outlet import BusOutlet
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.app import create_providers
 from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.ports import Reply, StreamItem
 from paracle_provider_gateway.pricing import ListPrices
-from paracle_provider_gateway.service import Pace
 from paracle_provider_gateway.settings import GatewaySettings
 
 
@@ -165,7 +165,7 @@ async def test_closing_the_table_sends_callers_elsewhere():
 
 async def test_no_more_calls_at_once_than_allowed():
     provider = Gated()
-    over = gateway(provider, pace=Pace(concurrency=2))
+    over = gateway(provider, slots=2)
     asking = [asyncio.create_task(over.completions.complete(ask(), CONTEXT)) for _ in range(3)]
     await eventually(lambda: len(provider.asked) == 2)
     assert over.calls.in_air == 3
@@ -181,7 +181,54 @@ async def test_a_configured_provider_that_fails_is_not_replaced_by_the_sandbox()
         await gateway(provider, SandboxProvider()).completions.complete(ask(), CONTEXT)
 
 
-class TestRouting:
+class TestAccounts:
+    async def test_an_attempt_is_opened_before_it_is_made_and_settled_with_its_reply(self):
+        provider = Gated()
+        over, request = gateway(provider), ask()
+        asking = asyncio.create_task(over.completions.complete(request, CONTEXT))
+        await eventually(lambda: len(provider.asked) == 1)
+        (opened,) = over.accounts.opened
+        assert (opened.number, opened.deployment.name, opened.context) == (1, "openai/big", CONTEXT)
+        assert over.accounts.settled == []
+        provider.gate.set()
+        answer = await asking
+        ((settled, outcome),) = over.accounts.settled
+        assert settled is opened
+        assert outcome.reply is not None
+        assert (outcome.reply.message, outcome.error) == (answer.message, None)
+
+    async def test_whatever_becomes_of_an_attempt_is_settled(self):
+        failing = Gated(error=InvalidInput("bad"))
+        failing.gate.set()
+        over = gateway(failing)
+        with pytest.raises(InvalidInput):
+            await over.completions.complete(ask(), CONTEXT)
+        buggy = Gated(error=ValueError("bug"))
+        buggy.gate.set()
+        over_buggy = gateway(buggy)
+        with pytest.raises(ValueError, match="bug"):
+            await over_buggy.completions.complete(ask(), CONTEXT)
+        hanging = Gated()
+        over_hanging, request = gateway(hanging), ask()
+        asking = asyncio.create_task(over_hanging.completions.complete(request, CONTEXT))
+        await eventually(lambda: len(hanging.asked) == 1)
+        await over_hanging.completions.abort("acme", AbortCall(call_id=request.call_id))
+        with pytest.raises(Cancelled):
+            await asking
+        told = [over.accounts.settled[0][1].error for over in (over, over_buggy, over_hanging)]
+        assert told == ["invalid_input", "internal", "cancelled"]
+
+    async def test_what_is_full_is_waited_for(self):
+        provider = Gated()
+        provider.gate.set()
+        over = gateway(provider)
+        over.accounts.answers = [Full("requests per minute", 7.0)]
+        answer = await over.completions.complete(ask(), CONTEXT)
+        assert (answer.attempts, over.waits, len(provider.asked)) == (2, [7.25], 1)
+        assert len(over.accounts.settled) == 1, "what was not granted is not settled"
+
+
+class TestCatalog:
     async def test_default_is_the_first_provider(self):
         provider = Gated()
         provider.gate.set()

@@ -12,21 +12,25 @@ from paracle_chassis.background import Background
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_domain.ids import new_id
+from paracle_provider_gateway.accounts import Unaccounted
 from paracle_provider_gateway.adapters.config import ANTHROPIC_URL, OPENAI_URL, ProviderConfig, Quirks, fixed
 from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.adapters.outlet import BusOutlet
 from paracle_provider_gateway.adapters.replicas import SEEN_EVERY_S, PostgresReplica
 from paracle_provider_gateway.adapters.sandbox import NAME as SANDBOX
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
+from paracle_provider_gateway.admission import Admission
+from paracle_provider_gateway.attempts import Attempts
 from paracle_provider_gateway.calls import CallTable
+from paracle_provider_gateway.catalog import EnvironmentCatalog
 from paracle_provider_gateway.handlers import routes
-from paracle_provider_gateway.ports import Outlet, Provider
+from paracle_provider_gateway.persistence import Persistence
+from paracle_provider_gateway.plans import Timeouts
+from paracle_provider_gateway.ports import Outlet, Prices, Provider
 from paracle_provider_gateway.pricing import ListPrices
 from paracle_provider_gateway.retries import RetryPolicy
-from paracle_provider_gateway.routing import Routing
-from paracle_provider_gateway.service import Completions, Pace
+from paracle_provider_gateway.service import Completions
 from paracle_provider_gateway.settings import GatewaySettings
-from paracle_provider_gateway.streaming import Patience
 from paracle_provider_gateway.telemetry import Telemetry
 
 COMPATIBLE: Final = "openai-compatible"
@@ -98,16 +102,26 @@ def create_completions(
 ) -> Completions:
     """The use cases with these providers."""
     urls = {COMPATIBLE: settings.compatible_base_url} if settings.compatible_base_url else {}
+    telemetry, prices = Telemetry(), ListPrices(SANDBOX, urls)
+    attempts = Attempts(admission=Admission(settings.model_concurrency), accounts=Unaccounted(), outlet=outlet)
     return Completions(
-        routing=Routing(providers, settings.default_model),
-        prices=ListPrices(SANDBOX, urls),
-        outlet=outlet,
+        catalog=create_catalog(settings, providers, prices),
+        persistence=Persistence(attempts, telemetry),
+        prices=prices,
         calls=calls,
-        telemetry=Telemetry(),
-        pace=Pace(
-            concurrency=settings.model_concurrency,
-            retry=RetryPolicy(attempts=settings.model_attempts),
-            patience=Patience(settings.first_token_timeout_s, settings.between_tokens_timeout_s),
+        telemetry=telemetry,
+    )
+
+
+def create_catalog(settings: GatewaySettings, providers: Sequence[Provider], prices: Prices) -> EnvironmentCatalog:
+    """What names stand for with these providers."""
+    return EnvironmentCatalog(
+        providers,
+        prices,
+        settings.default_model,
+        retry=RetryPolicy(attempts=settings.model_attempts),
+        timeouts=Timeouts(
+            first_token_s=settings.first_token_timeout_s, between_tokens_s=settings.between_tokens_timeout_s
         ),
     )
 

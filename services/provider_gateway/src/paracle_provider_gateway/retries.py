@@ -1,11 +1,8 @@
-"""When a failed request is sent again: only if the error may pass, after a jittered wait, never past the deadline."""
+"""When a failed request is sent again: only if the error may pass, after a jittered wait."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from itertools import count
 
 from paracle_domain.errors import ParacleError
 
@@ -28,30 +25,3 @@ class RetryPolicy:
             return None
         jitter = draw * min(self.cap_s, self.base_s * 2.0 ** (attempt - 1))
         return jitter + (error.retry_after_s or 0.0)
-
-
-async def retried[T](
-    work: Callable[[int], Awaitable[T]],
-    policy: RetryPolicy,
-    *,
-    deadline: float,
-    sleep: Callable[[float], Awaitable[None]],
-    draw: Callable[[], float],
-    on_retry: Callable[[ParacleError], None],
-) -> T:
-    """What `work(attempt)` returns, tried as often as `policy` allows.
-
-    `deadline` is a time of the running event loop. A wait that would end after it is not begun: the error is raised at
-    once, with its `retry_after_s`, so that the caller can do something better with the time. `on_retry` is told each
-    error that is tried again.
-    """
-    for attempt in count(1):
-        try:
-            return await work(attempt)
-        except ParacleError as error:
-            wait = policy.wait_after(attempt, error, draw())
-            if wait is None or asyncio.get_running_loop().time() + wait >= deadline:
-                raise
-            on_retry(error)
-        await sleep(wait)
-    raise AssertionError("count() does not end")

@@ -9,15 +9,8 @@ from dataclasses import dataclass, field
 
 from paracle_domain.errors import ProviderUnavailable
 from paracle_domain.inference.deltas import Change, Delta, build_message
+from paracle_provider_gateway.plans import Timeouts
 from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Seconds that a stream may take to its first piece, and from each to the next."""
-
-    first_s: float = 120.0
-    between_s: float = 60.0
 
 
 @dataclass(slots=True)
@@ -37,7 +30,7 @@ class StreamReader:
     call_id: str
     attempt: int
     send: Callable[[Delta], Awaitable[None]]
-    patience: Patience
+    timeouts: Timeouts
     first_piece_at: float | None = None
     _changes: list[tuple[int, Change]] = field(default_factory=list)
 
@@ -73,7 +66,7 @@ class StreamReader:
     async def _patiently(self, provider: str, items: AsyncGenerator[StreamItem]) -> AsyncGenerator[StreamItem]:
         async with aclosing(items) as open_items:
             while True:
-                limit = self.patience.first_s if self.first_piece_at is None else self.patience.between_s
+                limit = self.timeouts.first_token_s if self.first_piece_at is None else self.timeouts.between_tokens_s
                 try:
                     async with asyncio.timeout(limit):
                         item = await anext(open_items)

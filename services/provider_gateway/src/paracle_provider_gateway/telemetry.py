@@ -27,6 +27,7 @@ from paracle_chassis.telemetry import Counter, Histogram
 from paracle_domain.errors import ParacleError
 from paracle_domain.inference.request import CallLabels, Complete
 from paracle_domain.inference.response import Completion
+from paracle_provider_gateway.plans import Deployment, Plan
 
 SCOPE: Final = "paracle.provider_gateway"
 CHAT: Final = "chat"
@@ -73,9 +74,11 @@ class Telemetry:
     """A span and metrics for every call, and a log line for every one that fails."""
 
     @contextmanager
-    def call(self, provider: str, model: str, request: Complete) -> Iterator[CallRecord]:
+    def call(self, plan: Plan, request: Complete) -> Iterator[CallRecord]:
         """Record the call that is made within this context."""
-        names = {OPERATION: CHAT, PROVIDER: provider, REQUEST_MODEL: model}
+        first = next(plan.deployments)
+        model = first.model
+        names = {OPERATION: CHAT, PROVIDER: first.provider.name, REQUEST_MODEL: model}
         attributes = names | {CALL_ID: request.call_id} | _labels(request.labels)
         record, started = CallRecord(), perf_counter()
         failure: BaseException | None = None
@@ -91,8 +94,9 @@ class Telemetry:
         if failure is not None:
             raise failure
 
-    def retried(self, provider: str, model: str, error: ParacleError) -> None:
+    def retried(self, deployment: Deployment, error: ParacleError) -> None:
         """Count one request that will be sent again."""
+        provider, model = deployment.provider.name, deployment.model
         _retries.add(1, {PROVIDER: provider, REQUEST_MODEL: model, ERROR_TYPE: error.code})
         log.warning(
             "model call failed, trying again",

@@ -16,13 +16,19 @@ from paracle_domain.envelope import Context
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.deltas import Delta
 from paracle_domain.inference.request import Complete
+from paracle_provider_gateway.accounts import GRANTED, Attempt, Opening, Outcome
 from paracle_provider_gateway.adapters.config import ProviderConfig, Quirks, fixed
 from paracle_provider_gateway.adapters.create import create_provider
+from paracle_provider_gateway.admission import Admission
+from paracle_provider_gateway.attempts import Attempts
 from paracle_provider_gateway.calls import CallTable
+from paracle_provider_gateway.catalog import EnvironmentCatalog
+from paracle_provider_gateway.persistence import Persistence
+from paracle_provider_gateway.plans import Catalog, Timeouts
 from paracle_provider_gateway.ports import Provider
 from paracle_provider_gateway.pricing import ListPrices
-from paracle_provider_gateway.routing import Routing
-from paracle_provider_gateway.service import Completions, Pace
+from paracle_provider_gateway.retries import RetryPolicy
+from paracle_provider_gateway.service import Completions
 from paracle_provider_gateway.telemetry import Telemetry
 
 CANARY = "sk-canary-do-not-show-1234567890"
@@ -44,32 +50,58 @@ class Outbox:
 
 
 @dataclass
+class MemoryAccounts:
+    """Keeps what was opened and how it ended; `answers` are given instead of grants, in turn."""
+
+    answers: list[Opening] = field(default_factory=list)
+    opened: list[Attempt] = field(default_factory=list)
+    settled: list[tuple[Attempt, Outcome]] = field(default_factory=list)
+
+    async def open(self, attempt: Attempt) -> Opening:
+        self.opened.append(attempt)
+        return self.answers.pop(0) if self.answers else GRANTED
+
+    def settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        self.settled.append((attempt, outcome))
+
+
+@dataclass
 class Gateway:
-    """The use cases with one provider; waits of retries are kept instead of waited for."""
+    """The use cases with some providers; waits of retries are kept instead of waited for."""
 
     completions: Completions
     calls: CallTable
     outbox: Outbox
+    accounts: MemoryAccounts
     waits: list[float]
 
 
-def gateway(*providers: Provider, pace: Pace | None = None, default: str | None = None) -> Gateway:
-    outbox, waits, calls = Outbox(), [], CallTable()
+def gateway(
+    *providers: Provider,
+    default: str | None = None,
+    catalog: Catalog | None = None,
+    slots: int = 512,
+    retry: RetryPolicy | None = None,
+    timeouts: Timeouts | None = None,
+) -> Gateway:
+    outbox, accounts, waits, calls = Outbox(), MemoryAccounts(), [], CallTable()
+    telemetry, prices = Telemetry(), ListPrices("sandbox")
 
     async def wait(seconds: float) -> None:
         waits.append(seconds)
 
-    completions = Completions(
-        routing=Routing(providers, default),
-        prices=ListPrices("sandbox"),
-        outlet=outbox,
-        calls=calls,
-        telemetry=Telemetry(),
-        pace=pace or Pace(),
-        sleep=wait,
-        draw=lambda: 0.5,
+    attempts = Attempts(admission=Admission(slots), accounts=accounts, outlet=outbox)
+    environment = EnvironmentCatalog(
+        providers, prices, default, retry=retry or RetryPolicy(), timeouts=timeouts or Timeouts()
     )
-    return Gateway(completions, calls, outbox, waits)
+    completions = Completions(
+        catalog=catalog or environment,
+        persistence=Persistence(attempts, telemetry, sleep=wait, draw=lambda: 0.5),
+        prices=prices,
+        calls=calls,
+        telemetry=telemetry,
+    )
+    return Gateway(completions, calls, outbox, accounts, waits)
 
 
 _numbers = itertools.count(1)
