@@ -85,6 +85,16 @@ async def test_only_who_was_asked_decides_and_only_upon_what_was_shown(
     assert decided.event.data["reason"] == "called the customer"
 
 
+async def test_who_was_refused_decides_once_he_may(system: System, ann: AsyncClient, bob: AsyncClient) -> None:
+    run_id, _ = await begin(ann, "refund")
+    one = await asked_for(bob, run_id)
+    async with person(system, "max") as newcomer, person(system, "max", *FINANCE) as promoted:
+        with pytest.raises(Forbidden, match="max"):
+            await newcomer.decide(one.approval_id, "approve", digest=one.digest)
+        await promoted.decide(one.approval_id, "approve", digest=one.digest)
+    assert (await ended(ann, run_id)).run.status is RunStatus.COMPLETED
+
+
 async def test_a_rejection_undoes_what_was_done(system: System, ann: AsyncClient, bob: AsyncClient) -> None:
     run_id, name = await begin(ann, "refund")
     one = await asked_for(bob, run_id)

@@ -282,17 +282,18 @@ async def test_approvals_are_listed_and_shown(client, world):
     ]
 
 
-async def test_a_decision_is_the_same_message_however_often_it_is_sent(client, world):
+async def test_a_decision_is_looked_at_anew_whenever_it_is_sent(client, world):
     view = an_approval()
     world.bus.answers[DecideApproval] = RunAccepted(run_id=RUN, status=RunStatus.RUNNING, created=False)
     path = f"/v1/approvals/{view.approval_id}/decision"
     yes = {"decision": "approve", "digest": "sha256:1", "reason": "fine"}
-    for body in (yes, yes, yes | {"decision": "reject"}, yes | {"digest": "sha256:2"}):
-        assert (await client.post(path, json=body)).status_code == 202
-    assert world.bus.commanded[0][0] == DecideApproval(approval_id=view.approval_id, **yes)
-    first, second, third, fourth = (envelope.id for _, envelope, _ in world.bus.commanded)
-    assert first == second
-    assert len({first, third, fourth}) == 3
+    for _ in range(2):
+        assert (await client.post(path, json=yes)).status_code == 202
+    assert [command for command, _, _ in world.bus.commanded] == [
+        DecideApproval(approval_id=view.approval_id, **yes)
+    ] * 2
+    first, second = (envelope.id for _, envelope, _ in world.bus.commanded)
+    assert first != second, "the first may have been refused to somebody who has the role now"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from paracle_api_gateway.auth import Caller
 from paracle_api_gateway.bodies import read_json
 from paracle_api_gateway.problems import documented
 from paracle_api_gateway.routes.common import NAME_PATTERN, RUN_PATTERN, TheBus, answer, body_of, order_run
-from paracle_domain.ids import id_from_key
 from paracle_domain.messages import Plain
 from paracle_domain.run.commands import (
     ApprovalPage,
@@ -103,6 +102,6 @@ async def decide_approval(approval_id: ApprovalPath, request: Request, call: Cal
     """Approve or reject exactly what `digest` stands for; anything else is a conflict and changes nothing."""
     asked = await read_json(request, DecisionRequest)
     command = DecideApproval(approval_id=approval_id, digest=asked.digest, decision=asked.decision, reason=asked.reason)
-    # the same decision of the same person is the same message, so it may be sent again without a key
-    scope = f"{call.tenant}/{approval_id}/{call.principal}/{asked.decision}/{asked.digest}"
-    return await order_run(request, call, bus, command, id=id_from_key("msg", scope))
+    # No two are the same message: whoever was refused may have got the role since, or be asked by now. What somebody
+    # has decided already counts once by itself, however often he says it.
+    return await order_run(request, call, bus, command)
