@@ -120,6 +120,12 @@ def test_without_an_endpoint_nothing_is_loaded_and_everything_may_be_called():
     assert telemetry.traceparent() is None
 
 
+def test_nothing_is_recorded_where_opentelemetry_is_switched_off(monkeypatch):
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    telemetry.setup("testing", "http://127.0.0.1:9")()
+    assert not telemetry.enabled()
+
+
 def test_a_collector_that_is_away_does_not_hold_up_the_end(record):
     stop = record("http://127.0.0.1:9")
     with telemetry.span("lost"):

@@ -7,9 +7,12 @@ nothing while telemetry is off.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from time import perf_counter
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from paracle_domain.envelope import TRACEPARENT, Context, Envelope
@@ -17,6 +20,7 @@ from paracle_domain.envelope import TRACEPARENT, Context, Envelope
 if TYPE_CHECKING:
     from paracle_chassis.delivery import Delivery
     from paracle_chassis.otel import Otel
+    from paracle_chassis.otel_spans import LeanSpan
     from paracle_chassis.routes import MailboxRoute
 
 type Attributes = Mapping[str, str | int | float | bool]
@@ -31,7 +35,7 @@ DEAD_LETTERS: Final = "paracle.dead_letters"
 
 _MOST_LINKS: Final = 32
 _otel: Otel | None = None
-_error_code: ContextVar[list[str] | None] = ContextVar("paracle_error_code", default=None)
+_around: ContextVar[_Measured | None] = ContextVar("paracle_measured", default=None)
 
 
 class Counter:
@@ -42,7 +46,7 @@ class Counter:
 
     def add(self, value: float = 1, attributes: Attributes | None = None) -> None:
         if _otel is not None:
-            _otel.count(self, value, attributes)
+            _otel.metrics.add(self, value, attributes)
 
 
 class Histogram:
@@ -53,7 +57,7 @@ class Histogram:
 
     def record(self, value: float, attributes: Attributes | None = None) -> None:
         if _otel is not None:
-            _otel.histogram(self).record(value, attributes)
+            _otel.metrics.record(self, value, attributes)
 
 
 class Gauge:
@@ -64,7 +68,7 @@ class Gauge:
 
     def set(self, value: float, attributes: Attributes | None = None) -> None:
         if _otel is not None:
-            _otel.gauge(self).set(value, attributes)
+            _otel.metrics.set(self, value, attributes)
 
 
 _server_duration: Final = Histogram(RPC_SERVER_DURATION, "How long a request took to answer.")
@@ -83,7 +87,7 @@ def enabled() -> bool:
 def setup(service: str, endpoint: str | None) -> Callable[[], None]:
     """Record and send from now on, if there is an `endpoint`; what is returned flushes and stops, in bounded time."""
     global _otel  # noqa: PLW0603  # one process is one service; OpenTelemetry's providers are process-wide as well
-    if endpoint is None:
+    if endpoint is None or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return lambda: None
     from paracle_chassis.otel import Otel  # noqa: PLC0415  # the SDK takes half a second to load
 
@@ -120,31 +124,41 @@ def inject(headers: dict[str, str]) -> None:
 
 def mark_failed(code: str) -> None:
     """The span and the measurement around this failed with the error `code`."""
-    if (holder := _error_code.get()) is not None:
-        holder.append(code)
+    if (measured := _around.get()) is not None:
+        measured.fail(code)
 
 
-@contextmanager
-def _measured(
-    histogram: Histogram, name: str, kind: Kind, parent: str | None, attributes: Attributes
-) -> Iterator[None]:
-    assert _otel is not None
-    failed: list[str] = []
-    token = _error_code.set(failed)
-    started = _otel.now()
-    try:
-        with _otel.span(name, kind, parent, attributes):
-            yield
-            if failed:
-                _otel.fail(failed[0])
-    except Exception as error:  # noted for the span, and raised again
-        failed.append(str(getattr(error, "code", type(error).__name__)))
-        raise
-    finally:
-        _error_code.reset(token)
-        outcome = {"error.type": failed[0]} if failed else {}
-        if _otel is not None:
-            histogram.record(_otel.now() - started, {**attributes, **outcome})
+class _Measured:
+    """A span, how long it took, and the code of the error that it ended with."""
+
+    __slots__ = ("_attributes", "_error", "_histogram", "_outer", "_span", "_started")
+
+    def __init__(self, histogram: Histogram, span: LeanSpan, attributes: Attributes) -> None:
+        self._histogram = histogram
+        self._span = span
+        self._attributes = attributes
+        self._error: str | None = None
+
+    def fail(self, code: str) -> None:
+        self._error = self._error or code
+
+    def __enter__(self) -> None:
+        self._outer = _around.set(self)
+        self._span.__enter__()
+        self._started = perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace_back: TracebackType | None
+    ) -> None:
+        seconds = perf_counter() - self._started
+        _around.reset(self._outer)
+        if isinstance(error, Exception):
+            self.fail(str(getattr(error, "code", type(error).__name__)))
+        if self._error is not None:
+            self._span.fail(self._error)
+        self._span.__exit__(kind, error, trace_back)
+        outcome = {} if self._error is None else {"error.type": self._error}
+        self._histogram.record(seconds, {**self._attributes, **outcome})
 
 
 def server_span(service: str, method: str, envelope: Envelope) -> AbstractContextManager[None]:
@@ -152,25 +166,24 @@ def server_span(service: str, method: str, envelope: Envelope) -> AbstractContex
     if _otel is None:
         return nullcontext()
     attributes = {"rpc.system": "nats", "rpc.service": service, "rpc.method": method}
-    return _measured(_server_duration, f"{service}/{method}", "server", envelope.context.traceparent, attributes)
-
-
-@contextmanager
-def _client_span(service: str, method: str, headers: dict[str, str]) -> Iterator[None]:
-    attributes = {"rpc.system": "nats", "rpc.service": service, "rpc.method": method}
-    parent = None if _otel is None or _otel.traceparent() else headers.get(TRACEPARENT)
-    with _measured(_client_duration, f"{service}/{method}", "client", parent, attributes):
-        inject(headers)
-        yield
+    made = _otel.span(f"{service}/{method}", "server", envelope.context.traceparent, attributes)
+    return _Measured(_server_duration, made, attributes)
 
 
 def client_span(service: str, method: str, headers: dict[str, str]) -> AbstractContextManager[None]:
     """Around a request that is asked; `headers` hand the span on."""
-    return nullcontext() if _otel is None else _client_span(service, method, headers)
+    if _otel is None:
+        return nullcontext()
+    attributes = {"rpc.system": "nats", "rpc.service": service, "rpc.method": method}
+    parent = None if _otel.traceparent() else headers.get(TRACEPARENT)
+    made = _otel.span(f"{service}/{method}", "client", parent, attributes)
+    headers[TRACEPARENT] = made.traceparent
+    return _Measured(_client_duration, made, attributes)
 
 
 @contextmanager
 def _mailbox_span(route: MailboxRoute, deliveries: Sequence[Delivery]) -> Iterator[None]:
+    assert _otel is not None
     attributes = {
         "messaging.system": "nats",
         "messaging.destination.name": route.stream,
@@ -178,12 +191,9 @@ def _mailbox_span(route: MailboxRoute, deliveries: Sequence[Delivery]) -> Iterat
     }
     parents = [delivery.envelope.context.traceparent for delivery in deliveries[:_MOST_LINKS]]
     parent = parents[0] if len(deliveries) == 1 else None
-    assert _otel is not None
-    links = [text for text in parents if text is not None] if parent is None else []
-    with (
-        _otel.links(links),
-        _measured(_batch_duration, f"process {route.stream}", "consumer", parent, attributes),
-    ):
+    linked = [text for text in parents if text is not None] if parent is None else []
+    span = _otel.span(f"process {route.stream}", "consumer", parent, attributes, linked)
+    with _Measured(_batch_duration, span, attributes):
         yield
     _messages.add(len(deliveries), attributes)
 

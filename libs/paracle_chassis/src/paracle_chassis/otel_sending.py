@@ -1,0 +1,87 @@
+"""A thread that sends what was gathered, so that nobody waits for a collector."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable
+from threading import Event, Thread
+from typing import Final
+
+_log = logging.getLogger(__name__)
+
+
+class Sender:
+    """Calls `work` every `every_s` seconds, when it is woken, and once more at the end.
+
+    What goes wrong is logged: telemetry that is lost is lost.
+    """
+
+    def __init__(self, name: str, every_s: float, work: Callable[[], None]) -> None:
+        self._every_s = every_s
+        self._work = work
+        self._woken = Event()
+        self._over = False
+        self._thread = Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def stop(self, within_s: float) -> None:
+        """Send the rest, and wait `within_s` seconds at most for that."""
+        self._over = True
+        self._woken.set()
+        self._thread.join(within_s)
+
+    def _run(self) -> None:
+        while not self._over:
+            self._woken.wait(self._every_s)
+            self._woken.clear()
+            try:
+                self._work()
+            except Exception:  # noqa: BLE001  # the thread has to live on, whatever an exporter raises
+                _log.exception("cannot send telemetry")
+
+
+class Batches[T]:
+    """Sends what is put into it by `send`, at most `size` at once. What does not fit into `room` pushes out the oldest.
+
+    The names of the settings are OpenTelemetry's (`OTEL_BSP_…`).
+    """
+
+    def __init__(self, name: str, room: int, send: Callable[[list[T]], object]) -> None:
+        self._waiting: deque[T] = deque(maxlen=room)
+        self._size = int(os.environ.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH))
+        self._send = send
+        self._dropped = 0
+        self._over = False
+        self._sender = Sender(name, float(os.environ.get("OTEL_BSP_SCHEDULE_DELAY", _EVERY_MS)) / 1_000, self._flush)
+
+    def put(self, item: T) -> None:
+        waiting = self._waiting
+        if len(waiting) == waiting.maxlen:
+            self._dropped += 1
+        waiting.append(item)
+        if len(waiting) == self._size:
+            self._sender.wake()
+
+    def stop(self, within_s: float) -> None:
+        """Send the rest, and wait `within_s` seconds at most for that."""
+        self._over = True
+        self._sender.stop(within_s)
+
+    def _flush(self) -> None:
+        """Send a batch, and then whole ones only: what is left is the beginning of the next."""
+        enough = 1
+        while len(self._waiting) >= enough:
+            self._send([self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))])
+            enough = 1 if self._over else self._size
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            _log.warning("dropped the oldest %d spans: they come faster than they can be sent", dropped)
+
+
+_BATCH: Final = 2_048
+_EVERY_MS: Final = 5_000
