@@ -1,8 +1,8 @@
 """Paracle's benchmarks: `make bench`, or `make bench ONLY=chain,start`.
 
 Each workload runs on an embedded stack with everything durable and telemetry on, and beside it, in the same run, the
-floor of the machine: bare nats-py and asyncpg doing the same messages and commits. A wrong or missing run fails the
-benchmark. Besides the table, all figures go to `bench/results.json`, flat.
+floor of the machine: bare nats-py and asyncpg doing the same messages and commits; beside `gateway`, its provider asked
+directly. A wrong or missing run fails the benchmark. Besides the table, all figures go to `bench/results.json`, flat.
 
 `agents` (1,000 and 5,000 of them at once, each waiting two seconds for its model), `soak` (ten minutes at half the peak
 rate; `SOAK_S` shortens it) and `history` (ten times the runs, ten times the steps) only run when they are asked for.
@@ -22,6 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, override
 from urllib import request
 
+import gateway
 import journal
 import psutil
 import purge
@@ -59,16 +60,16 @@ def main() -> int:
         "--repeat", type=int, default=int(os.environ.get("REPEAT", "3")), help="times each; the median counts"
     )
     chosen = parser.parse_args()
-    known = [*(workload.name for workload in WORKLOADS), *ALONE, *ON_DEMAND]
+    known = [*(workload.name for workload in WORKLOADS), "gateway", *ALONE, *ON_DEMAND]
     asked = [part for name in chosen.only.split(",") if name for part in TOGETHER.get(name, (name,))]
     names = asked or [name for name in known if name not in ON_DEMAND]
     if unknown := set(names) - set(known):
         parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     figures: dict[str, float] = {}
     if wanted := [name for name in names if name not in ALONE]:
-        with stack() as up:
+        with gateway.instant() as provider_url, stack(provider_url) as up:
             for name in wanted:
-                found = uvloop.run(_measured(up, name, chosen.repeat))
+                found = uvloop.run(_measured(up, name, chosen.repeat, provider_url))
                 figures |= {f"{name}.{key}": round(value, 4) for key, value in found.items()}
         show(figures)
     for name in names:
@@ -78,7 +79,9 @@ def main() -> int:
     return 0
 
 
-def _measured(up: Stack, name: str, repeat: int) -> Coroutine[Any, Any, Figures]:
+def _measured(up: Stack, name: str, repeat: int, provider_url: str) -> Coroutine[Any, Any, Figures]:
+    if name == "gateway":
+        return gateway.run(up, repeat, provider_url)
     workload = next((workload for workload in WORKLOADS if workload.name == name), None)
     return measure(up, workload, repeat) if workload is not None else _on_demand(up, name, repeat)
 
@@ -88,12 +91,13 @@ async def _on_demand(up: Stack, name: str, repeat: int) -> Figures:
 
 
 @contextmanager
-def stack() -> Iterator[Stack]:
-    """An embedded stack of the benchmark's own, on fresh data, with the benchmark's manifests applied."""
+def stack(provider_url: str) -> Iterator[Stack]:
+    """An embedded stack of the benchmark's own, on fresh data, with the benchmark's manifests and provider."""
     shutil.rmtree(ROOT, ignore_errors=True)
     with collector() as endpoint:
         told = {service.name: {"PARACLE_OTLP_ENDPOINT": endpoint} for service in SERVICES}
         told["provider_gateway"]["PARACLE_MODEL_CONCURRENCY"] = "10000"  # the sandbox has no limit to be kept
+        told["provider_gateway"]["PARACLE_OPENAI_BASE_URL"] = provider_url
         up = Stack(ROOT, port=0, report=lambda line: print(line, file=sys.stderr), extra_env=told)
         try:
             up.up()
@@ -140,9 +144,13 @@ def show(figures: dict[str, float]) -> None:
         f"\n{cores} cores, {memory:.0f} GiB; all six services, telemetry on; PostgreSQL: fsync, synchronous_commit on; "
         "NATS: sync_interval 100ms (answers come from PostgreSQL), TASKS, RESULTS, EVENTS behind (persist_mode async)"
     )
-    rest = dict(figures)
+    rest = {key: value for key, value in figures.items() if not key.startswith("gateway.")}
+    if len(rest) < len(figures):
+        gateway.show(figures)
+    if not rest:
+        return
     print(f"{'workload':<10}" + "".join(f"{title:>12}" for title, _ in COLUMNS))
-    for name in dict.fromkeys(key.partition(".")[0] for key in figures):
+    for name in dict.fromkeys(key.partition(".")[0] for key in rest):
         found = [rest.pop(f"{name}.{column}", None) for _, column in COLUMNS]
         print(f"{name:<10}" + "".join(f"{'' if value is None else f'{value:,.2f}':>12}" for value in found))
     for key in [key for key in rest if key.partition(".")[0] in ON_DEMAND]:

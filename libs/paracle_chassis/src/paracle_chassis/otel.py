@@ -76,6 +76,7 @@ class Otel:
     def shutdown(self) -> None:
         """Send what is left; a collector that is away costs a few seconds, not more."""
         logging.getLogger().removeHandler(self._handler)
+        del self._handler  # or Python flushes it at its exit, in a thread that cannot begin any more
         self._ended.stop(EXPORT_TIMEOUT_S)
         self._measured.stop(EXPORT_TIMEOUT_S)
         self._span_exporter.shutdown()  # type: ignore[no-untyped-call]  # the SDK leaves it untyped
