@@ -70,14 +70,7 @@ async def test_manifests_are_applied_as_they_are(client, world):
 
 @pytest.mark.parametrize(
     ("plural", "kind"),
-    [
-        ("agents", "Agent"),
-        ("tools", "Tool"),
-        ("workflows", "Workflow"),
-        ("manifests/triggers", "Trigger"),
-        ("manifests/providers", "Provider"),
-        ("manifests/models", "Model"),
-    ],
+    [("agents", "Agent"), ("tools", "Tool"), ("workflows", "Workflow"), ("manifests/triggers", "Trigger")],
 )
 async def test_specs_of_each_kind(client, world, plural, kind):
     view = SpecView(

@@ -81,7 +81,8 @@ class TestReplies:
         )
 
     async def test_a_stream_is_published_while_it_comes_and_adds_up_to_the_answer(self, peer: Peer):
-        peer.server.script(Turn(reasoning="Let us think.", text="Some words.", tools=(ToolUse("search", '{"q": 1}'),)))
+        use = ToolUse("search", '{"q": 1}')
+        peer.server.script(Turn(reasoning="Let us think.", text="Some words.", tools=(use,), drip_s=0.01))
         answer = await peer.complete(peer.ask(stream=True))
         deltas = peer.gateway.outbox.deltas
         assert peer.gateway.outbox.tenants == {"acme"}

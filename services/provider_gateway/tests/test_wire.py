@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from paracle_domain.errors import ProviderFailed
 from paracle_provider_gateway.adapters import wire
+from paracle_provider_gateway.adapters.openai_wire import ChunkReader
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.faults import Origin
 from paracle_provider_gateway.sandbox.rules import answer
@@ -48,17 +49,17 @@ def cut(text: bytes, places: list[int]) -> list[bytes]:
     st.lists(st.integers(0, 500)),
     st.sampled_from(["\n", "\r\n"]),
 )
-async def test_events_are_the_same_however_the_stream_is_cut(texts: list[str], places: list[int], end: str) -> None:
+def test_events_are_the_same_however_the_stream_is_cut(texts: list[str], places: list[int], end: str) -> None:
     said = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
     stream = "".join(f"event: x{end}data: {each}{end}: comment{end}{end}" for each in said)
-    body = Chunks("text/event-stream", cut(stream.encode("utf-8", "replace"), places))
-    found = [data async for data in wire.server_sent(body, ORIGIN)]
-    assert found == [each.encode("utf-8", "replace").decode() for each in said]
+    events = wire.EventSplitter()
+    found = [data for chunk in cut(stream.encode("utf-8", "replace"), places) for data in events.feed(chunk)]
+    assert found == [each.encode("utf-8", "replace") for each in said]
 
 
-async def test_line_separators_within_data_end_no_line() -> None:
-    body = Chunks("text/event-stream", ['data: "a\u2028b\x85c"\n\n'.encode()])
-    assert [data async for data in wire.server_sent(body, ORIGIN)] == ['"a\u2028b\x85c"']
+def test_line_separators_within_data_end_no_line() -> None:
+    data = '"a\u2028b\x85c"'.encode()
+    assert wire.EventSplitter().feed(b"data: " + data + b"\n\n") == [data]
 
 
 class Anything(BaseModel):
@@ -69,7 +70,11 @@ class Anything(BaseModel):
 async def test_a_reply_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch, streamed: bool) -> None:
     monkeypatch.setattr(wire, "MAX_REPLY_BYTES", 1_000)
     body = Chunks("text/event-stream" if streamed else "application/json", [b"a" * 300] * 1_000)
-    read = anext(wire.server_sent(body, ORIGIN)) if streamed else wire.read_json(body, Anything, ORIGIN)
+    read = (
+        anext(wire.read_stream(body, ChunkReader(ask(), ORIGIN), ORIGIN))
+        if streamed
+        else wire.read_json(body, Anything, ORIGIN)
+    )
     with pytest.raises(ProviderFailed, match="larger than 1,000 bytes"):
         await read
 

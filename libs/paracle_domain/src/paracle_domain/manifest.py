@@ -13,7 +13,6 @@ from paracle_domain.errors import Finding, SpecInvalid, field_path, quote
 from paracle_domain.messages import JsonObject
 from paracle_domain.names import suggest
 from paracle_domain.plan import digest_of
-from paracle_domain.provider.spec import ModelSpec, ProviderSpec
 from paracle_domain.registry import Kind
 from paracle_domain.tool.spec import ToolSpec
 from paracle_domain.trigger.spec import TriggerSpec
@@ -75,34 +74,13 @@ class TriggerDocument(_Document):
     spec: TriggerSpec
 
 
-class ProviderDocument(_Document):
-    """A `kind: Provider` manifest."""
+type Manifest = AgentDocument | ToolDocument | WorkflowDocument | TriggerDocument
 
-    kind: Literal["Provider"]
-    spec: ProviderSpec
-
-
-class ModelDocument(_Document):
-    """A `kind: Model` manifest."""
-
-    kind: Literal["Model"]
-    spec: ModelSpec
-
-
-type Manifest = AgentDocument | ToolDocument | WorkflowDocument | TriggerDocument | ProviderDocument | ModelDocument
-
-DOCUMENTS: Final[
-    Mapping[
-        Kind,
-        type[AgentDocument | ToolDocument | WorkflowDocument | TriggerDocument | ProviderDocument | ModelDocument],
-    ]
-] = {
+DOCUMENTS: Final[Mapping[Kind, type[AgentDocument | ToolDocument | WorkflowDocument | TriggerDocument]]] = {
     "Agent": AgentDocument,
     "Tool": ToolDocument,
     "Workflow": WorkflowDocument,
     "Trigger": TriggerDocument,
-    "Provider": ProviderDocument,
-    "Model": ModelDocument,
 }
 
 

@@ -17,7 +17,7 @@ from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.deltas import Delta
 from paracle_domain.inference.request import Complete
 from paracle_provider_gateway.accounts import GRANTED, Attempt, Opening, Outcome
-from paracle_provider_gateway.adapters.config import ProviderConfig, Quirks, fixed
+from paracle_provider_gateway.adapters.config import ProviderConfig, Quirks, TransportName, fixed
 from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.admission import Admission
 from paracle_provider_gateway.attempts import Attempts
@@ -134,19 +134,21 @@ def openai_like(url: str, *, name: str = "openai", key: str | None = None, **mor
     return create_provider(ProviderConfig(name, "openai-chat", url, key=supply, **more))
 
 
-def _openai(server: WireServer) -> Provider:
+def _openai(server: WireServer, transport: TransportName) -> Provider:
     assert isinstance(server, FakeOpenAI)
     quirks = Quirks(output_limit="max_completion_tokens")
-    return openai_like(server.url, key=CANARY, key_source="OPENAI_API_KEY", quirks=quirks)
+    return openai_like(server.url, key=CANARY, key_source="OPENAI_API_KEY", quirks=quirks, transport=transport)
 
 
-def _anthropic(server: WireServer) -> Provider:
+def _anthropic(server: WireServer, transport: TransportName) -> Provider:
     assert isinstance(server, FakeAnthropic)
     key = fixed(SecretStr(CANARY))
-    return create_provider(ProviderConfig("anthropic", "anthropic", server.url, key=key, max_output_tokens=4096))
+    config = ProviderConfig("anthropic", "anthropic", server.url, key=key, max_output_tokens=4096, transport=transport)
+    return create_provider(config)
 
 
-MAKERS: dict[str, tuple[type[WireServer], Callable[[WireServer], Provider]]] = {
+MAKERS: dict[str, tuple[type[WireServer], Callable[[WireServer, TransportName], Provider]]] = {
     "openai": (FakeOpenAI, _openai),
     "anthropic": (FakeAnthropic, _anthropic),
 }
+TRANSPORTS: tuple[TransportName, ...] = ("aiohttp", "sdk")

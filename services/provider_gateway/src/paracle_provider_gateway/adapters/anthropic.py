@@ -14,7 +14,7 @@ from paracle_domain.messages import JsonObject
 from paracle_provider_gateway.adapters import anthropic_wire as wire
 from paracle_provider_gateway.adapters.config import ProviderConfig
 from paracle_provider_gateway.adapters.transport import Transport
-from paracle_provider_gateway.adapters.wire import parse, read_json, server_sent, with_params
+from paracle_provider_gateway.adapters.wire import read_json, read_stream, with_params
 from paracle_provider_gateway.faults import Origin
 from paracle_provider_gateway.ports import Reply, StreamItem
 
@@ -44,22 +44,17 @@ class AnthropicProvider:
         body = await self._body(model, request, stream=False)
         async with self._transport.post(body, model=model, timeout_s=request.timeout_s) as response:
             found = await read_json(response, wire.WireReply, self._origin)
-        if found.stop_reason is None:
-            raise self._origin.unavailable("the reply has no stop reason")
-        return wire.read_reply(found)
+        return wire.read_reply(found, self._origin)
 
     async def stream(self, model: str, request: Complete) -> AsyncGenerator[StreamItem]:
         body = await self._body(model, request, stream=True)
-        reader = wire.EventReader()
+        reader = wire.MessageReader(self._origin)
         async with (
             self._transport.post(body, model=model, timeout_s=request.timeout_s) as response,
-            aclosing(server_sent(response, self._origin)) as events,
+            aclosing(read_stream(response, reader, self._origin)) as items,
         ):
-            async for data in events:
-                for item in reader.read(self._event(data)):
-                    yield item
-        for item in reader.close():
-            yield item
+            async for item in items:
+                yield item
 
     async def close(self) -> None:
         await self._transport.close()
@@ -73,12 +68,6 @@ class AnthropicProvider:
             stream=stream,
         )
         return with_params(body, request.sampling.params)
-
-    def _event(self, data: str) -> wire.WireEvent:
-        event = parse(data, wire.WireEvent, self._origin)
-        if event.type == "error":
-            raise self._origin.from_event({"error": event.error})
-        return event
 
 
 async def _enforced_schema(request: Complete) -> JsonObject | None:

@@ -30,7 +30,8 @@ from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
 from paracle_domain.messages import JsonObject
-from paracle_provider_gateway.adapters.wire import check_image, check_pdf, replayed, without_none
+from paracle_provider_gateway.adapters.wire import check, check_image, check_pdf, parse_event, replayed, without_none
+from paracle_provider_gateway.faults import Origin
 from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
 
 PROVIDER: Final = "anthropic"
@@ -107,7 +108,6 @@ class WireEvent(BaseModel):
     content_block: WireBlock | None = None
     delta: WireDelta | None = None
     usage: WireUsage | None = None
-    error: JsonObject | None = None
 
 
 def request_body(
@@ -135,8 +135,16 @@ def request_body(
     )
 
 
-def read_reply(wire: WireReply) -> Reply:
-    """The reply that `wire` holds; blocks of unknown types are left out."""
+def read_reply(wire: WireReply, origin: Origin) -> Reply:
+    """The reply that `wire` holds; blocks of unknown types are left out.
+
+    Raises
+    ------
+    ProviderUnavailable
+        If it does not say why it ended.
+    """
+    if wire.stop_reason is None:
+        raise origin.unavailable("the reply has no stop reason")
     parts = tuple(part for block in wire.content if (part := _part(block)) is not None)
     return Reply(
         message=ChatMessage(role=Role.ASSISTANT, parts=parts),
@@ -146,17 +154,39 @@ def read_reply(wire: WireReply) -> Reply:
     )
 
 
-class EventReader:
+class MessageReader:
     """Folds stream events into stream items."""
 
-    def __init__(self) -> None:
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
         self._model = ""
         self._usage = WireUsage()
         self._stop_reason: str | None = None
-        self._stopped = False
         self._inputs: dict[int, Any] = {}
+        self.finished = False
 
-    def read(self, event: WireEvent) -> list[StreamItem]:
+    def read(self, data: bytes) -> list[StreamItem]:
+        """What an event adds; most hold words alone, which are read without looking at the rest."""
+        match parse_event(data, self._origin):
+            case {
+                "type": "content_block_delta",
+                "index": int(index),
+                "delta": {"type": "text_delta", "text": str(words)},
+            }:
+                return [Piece(index, TextDelta(text=words))]
+            case {"type": "error", **about}:
+                raise self._origin.from_event({"error": about.get("error")})
+            case found:
+                return self._read(check(found, WireEvent, self._origin))
+
+    def close(self) -> list[StreamItem]:
+        """The end of the stream; empty if the provider never said that it had finished."""
+        if not self.finished:
+            return []
+        reason = _finish(self._stop_reason)
+        return [Piece(0, EndDelta(finish_reason=reason)), Closing(reason, self._usage.to_usage(), self._model)]
+
+    def _read(self, event: WireEvent) -> list[StreamItem]:
         """What `event` adds; types that are not known add nothing."""
         match event:
             case WireEvent(type="message_start", message=WireReply() as start):
@@ -165,7 +195,7 @@ class EventReader:
                 self._stop_reason = (event.delta and event.delta.stop_reason) or self._stop_reason
                 self._usage = self._usage.merged(event.usage or WireUsage())
             case WireEvent(type="message_stop"):
-                self._stopped = True
+                self.finished = True
             case WireEvent(type="content_block_start", content_block=WireBlock() as block):
                 return self._started(event.index, block)
             case WireEvent(type="content_block_delta", delta=WireDelta() as delta):
@@ -175,13 +205,6 @@ class EventReader:
             case _:
                 pass
         return []
-
-    def close(self) -> list[StreamItem]:
-        """The end of the stream; empty if the provider never said that it had finished."""
-        if not self._stopped:
-            return []
-        reason = _finish(self._stop_reason)
-        return [Piece(0, EndDelta(finish_reason=reason)), Closing(reason, self._usage.to_usage(), self._model)]
 
     def _started(self, index: int, block: WireBlock) -> list[StreamItem]:
         match block.type:

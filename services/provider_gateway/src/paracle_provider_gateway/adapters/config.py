@@ -11,6 +11,9 @@ from pydantic import SecretStr
 type Api = Literal["openai-chat", "anthropic"]
 """A wire format."""
 
+type TransportName = Literal["aiohttp", "sdk"]
+"""What carries requests: aiohttp, or the official SDK, which takes several times the CPU."""
+
 type KeySupplier = Callable[[], SecretStr | None]
 """The key as it is now: asked before every request, since keys rotate."""
 
@@ -77,6 +80,8 @@ class ProviderConfig:
         Sent where a request names no limit and the API insists on one (Anthropic).
     connect_s
         Most seconds until there is a connection; the other time limits belong to the call.
+    transport
+        What carries its requests.
     """
 
     name: str
@@ -92,3 +97,4 @@ class ProviderConfig:
     max_output_tokens: int = 8192
     quirks: Quirks = Quirks()
     connect_s: float = 10.0
+    transport: TransportName = "aiohttp"

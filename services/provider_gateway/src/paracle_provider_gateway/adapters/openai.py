@@ -11,7 +11,7 @@ from paracle_domain.inference.request import Complete
 from paracle_provider_gateway.adapters import openai_wire as wire
 from paracle_provider_gateway.adapters.config import ProviderConfig
 from paracle_provider_gateway.adapters.transport import Transport
-from paracle_provider_gateway.adapters.wire import parse, read_json, server_sent, with_params
+from paracle_provider_gateway.adapters.wire import read_json, read_stream, with_params
 from paracle_provider_gateway.faults import Origin
 from paracle_provider_gateway.ports import Reply, StreamItem
 
@@ -41,25 +41,17 @@ class OpenAIProvider:
         body = self._body(model, request, stream=False)
         async with self._transport.post(body, model=model, timeout_s=request.timeout_s) as response:
             found = await read_json(response, wire.WireReply, self._origin)
-        reply = wire.read_reply(found, request)
-        if reply is None:
-            raise self._origin.unavailable("the reply has no choices")
-        return reply
+        return wire.read_reply(found, request, self._origin)
 
     async def stream(self, model: str, request: Complete) -> AsyncGenerator[StreamItem]:
         body = self._body(model, request, stream=True)
-        reader = wire.ChunkReader(request)
+        reader = wire.ChunkReader(request, self._origin)
         async with (
             self._transport.post(body, model=model, timeout_s=request.timeout_s) as response,
-            aclosing(server_sent(response, self._origin)) as events,
+            aclosing(read_stream(response, reader, self._origin)) as items,
         ):
-            async for data in events:
-                if data == wire.DONE:
-                    break
-                for item in reader.read(self._chunk(data)):
-                    yield item
-        for item in reader.close():
-            yield item
+            async for item in items:
+                yield item
 
     async def close(self) -> None:
         await self._transport.close()
@@ -67,12 +59,6 @@ class OpenAIProvider:
     def _body(self, model: str, request: Complete, *, stream: bool) -> dict[str, Any]:
         body = wire.request_body(model, request, quirks=self._config.quirks, stream=stream)
         return with_params(body, request.sampling.params)
-
-    def _chunk(self, data: str) -> wire.WireReply:
-        failure = parse(data, wire.WireError, self._origin).error
-        if failure is not None:
-            raise self._origin.from_event({"error": failure})
-        return parse(data, wire.WireReply, self._origin)
 
     async def _first_listed(self) -> str:
         if (found := await self._transport.first_model()) is not None:

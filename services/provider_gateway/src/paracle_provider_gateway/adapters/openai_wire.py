@@ -29,10 +29,20 @@ from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
 from paracle_provider_gateway.adapters.config import Quirks
-from paracle_provider_gateway.adapters.wire import check_image, check_pdf, named_text, replayed, without_none
+from paracle_provider_gateway.adapters.wire import (
+    check,
+    check_image,
+    check_pdf,
+    named_text,
+    parse_event,
+    replayed,
+    without_none,
+)
+from paracle_provider_gateway.faults import Origin
 from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
 
-DONE: Final = "[DONE]"
+_DONE: Final = b"[DONE]"
+_PLAIN: Final = frozenset({"content", "role"})
 _FINISH: Final = {
     "stop": FinishReason.STOP,
     "length": FinishReason.LENGTH,
@@ -100,17 +110,11 @@ class WireUsage(BaseModel):
 
 
 class WireReply(BaseModel):
-    """A completion, a chunk of one, or an error in the middle of a stream."""
+    """A completion, or a chunk of one."""
 
     model: str = ""
     choices: list[WireChoice]
     usage: WireUsage | None = None
-
-
-class WireError(BaseModel):
-    """An event that only says what went wrong."""
-
-    error: dict[str, Any] | str | None = None
 
 
 def request_body(model: str, request: Complete, *, quirks: Quirks, stream: bool) -> dict[str, Any]:
@@ -134,15 +138,23 @@ def request_body(model: str, request: Complete, *, quirks: Quirks, stream: bool)
     )
 
 
-def read_reply(wire: WireReply, request: Complete) -> Reply | None:
-    """The reply that `wire` holds; `None` if it holds none."""
+def read_reply(wire: WireReply, request: Complete, origin: Origin) -> Reply:
+    """The reply that `wire` holds.
+
+    Raises
+    ------
+    ProviderUnavailable
+        If it holds none.
+    """
     if not wire.choices:
-        return None
+        raise origin.unavailable("the reply has no choices")
     choice = wire.choices[0]
     calls = tuple(_call(call, index, request) for index, call in enumerate(choice.message.tool_calls or ()))
     thoughts = (ReasoningPart(text=choice.message.thoughts),) if choice.message.thoughts else ()
     words = choice.message.content or choice.message.refusal
     text = (TextPart(text=words),) if words else ()
+    if choice.finish_reason is None and not text and not calls:
+        raise origin.unavailable("the reply's choice is empty")
     return Reply(
         message=ChatMessage(role=Role.ASSISTANT, parts=(*thoughts, *text, *calls)),
         finish_reason=_finish(choice.finish_reason, calls=bool(calls), refused=choice.message.refusal is not None),
@@ -154,16 +166,38 @@ def read_reply(wire: WireReply, request: Complete) -> Reply | None:
 class ChunkReader:
     """Folds chunks into stream items. Reasoning, text and tool calls are parts 0, 1 and 2 onwards."""
 
-    def __init__(self, request: Complete) -> None:
+    def __init__(self, request: Complete, origin: Origin) -> None:
         self._request = request
+        self._origin = origin
         self._model = ""
         self._usage = Usage(model_calls=1)
         self._finish: str | None = None
         self._refused = False
         self._named: set[int] = set()
+        self.finished = False
 
-    def read(self, chunk: WireReply) -> list[StreamItem]:
-        """What `chunk` adds."""
+    def read(self, data: bytes) -> list[StreamItem]:
+        """What a chunk adds; most hold words alone, which are read without looking at the rest."""
+        if data == _DONE:
+            self.finished = True
+            return []
+        found = parse_event(data, self._origin)
+        words = _words_alone(found)
+        if words is None or not self._model:
+            return self._read(found)
+        return [Piece(_TEXT, TextDelta(text=words))] if words else []
+
+    def close(self) -> list[StreamItem]:
+        """The end of the stream; empty if the provider never said that it had finished."""
+        if self._finish is None:
+            return []
+        reason = _finish(self._finish, calls=bool(self._named), refused=self._refused)
+        return [Piece(0, EndDelta(finish_reason=reason)), Closing(reason, self._usage, self._model)]
+
+    def _read(self, found: dict[str, Any]) -> list[StreamItem]:
+        if (failure := found.get("error")) is not None:
+            raise self._origin.from_event({"error": failure})
+        chunk = check(found, WireReply, self._origin)
         self._model = chunk.model or self._model
         if chunk.usage is not None:
             self._usage = chunk.usage.to_usage()
@@ -172,13 +206,6 @@ class ChunkReader:
         choice = chunk.choices[0]
         self._finish = choice.finish_reason or self._finish
         return self._pieces(choice.delta)
-
-    def close(self) -> list[StreamItem]:
-        """The end of the stream; empty if the provider never said that it had finished."""
-        if self._finish is None:
-            return []
-        reason = _finish(self._finish, calls=bool(self._named), refused=self._refused)
-        return [Piece(0, EndDelta(finish_reason=reason)), Closing(reason, self._usage, self._model)]
 
     def _pieces(self, delta: WireMessage) -> list[StreamItem]:
         found: list[StreamItem] = []
@@ -200,6 +227,16 @@ class ChunkReader:
             arguments=call.function.arguments or "",
         )
         return Piece(_FIRST_TOOL + call.index, change)
+
+
+def _words_alone(chunk: dict[str, Any]) -> str | None:
+    """The words of a chunk that adds nothing else; `None` if it may add more, or is of another shape."""
+    match chunk:
+        case {"choices": [{"delta": {"content": str(words), **others}, **about}]}:
+            plain = others.keys() <= _PLAIN and about.get("finish_reason") is None
+            return words if plain and chunk.get("usage") is None and chunk.get("error") is None else None
+        case _:
+            return None
 
 
 def _messages(message: ChatMessage) -> list[dict[str, Any]]:

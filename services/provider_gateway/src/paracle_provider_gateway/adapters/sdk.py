@@ -6,12 +6,16 @@ import asyncio
 import importlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, override
 
 from paracle_provider_gateway.adapters.config import Api, ProviderConfig
-from paracle_provider_gateway.adapters.transport import Body, Credentials, base_of
+from paracle_provider_gateway.adapters.transport import MAX_ERROR_BYTES, Body, Credentials, base_of
 from paracle_provider_gateway.faults import Origin
+
+if TYPE_CHECKING:
+    import httpx2
 
 _NAMED: Final = frozenset({"model", "messages", "input", "max_tokens", "stream"})
 _MODULES: Final[Mapping[Api, str]] = {"openai-chat": "openai", "anthropic": "anthropic"}
@@ -54,7 +58,7 @@ class SdkTransport:
     async def post(self, body: Mapping[str, Any], *, model: str, timeout_s: float) -> AsyncIterator[Body]:
         sdk, client = await self._sdk.get()
         named, extra = split_body(body)
-        with translated(sdk, self._origin):
+        with _translated(sdk, self._origin, self._config.connect_s):
             async with self._method(client, model)(
                 **named,
                 extra_body=extra,
@@ -65,7 +69,7 @@ class SdkTransport:
 
     async def first_model(self) -> str | None:
         sdk, client = await self._sdk.get()
-        with translated(sdk, self._origin):
+        with _translated(sdk, self._origin, self._config.connect_s):
             async for found in client.models.list(timeout=self._config.connect_s, extra_headers=self._headers(sdk)):
                 return str(found.id)
         return None
@@ -80,7 +84,11 @@ class SdkTransport:
             base_url=self._config.base_url,
             default_query=dict(self._config.query),
             max_retries=0,
-            http_client=sdk.DefaultAsyncHttpxClient(follow_redirects=False),
+            http_client=sdk.DefaultAsyncHttpxClient(
+                follow_redirects=False,
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+                event_hooks={"response": [_cap_refusal]},
+            ),
         )
 
     def _method(self, client: Any, model: str) -> Any:
@@ -99,15 +107,43 @@ class SdkTransport:
         return dict(headers) if own else {"Authorization": sdk.omit} | headers
 
 
+async def _cap_refusal(response: httpx2.Response) -> None:
+    """Let the SDK read only the beginning of what a refusal says: it would read any length."""
+    if response.status_code >= 300:
+        response.stream = _capped(response.stream)
+
+
+def _capped(stream: Any) -> httpx2.AsyncByteStream:
+    import httpx2  # noqa: PLC0415  # arrives with the SDK, whose import is put off
+
+    class Capped(httpx2.AsyncByteStream):
+        @override
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            left = MAX_ERROR_BYTES
+            async for chunk in stream:
+                yield chunk[:left]
+                left -= len(chunk)
+                if left <= 0:
+                    return
+
+        @override
+        async def aclose(self) -> None:
+            await stream.aclose()
+
+    return Capped()
+
+
 @contextmanager
-def translated(sdk: ModuleType, origin: Origin) -> Iterator[None]:
+def _translated(sdk: ModuleType, origin: Origin, connect_s: float) -> Iterator[None]:
     """Turn what the SDK and its HTTP client raise into errors of the contract."""
     import httpx2  # noqa: PLC0415  # arrives with the SDK, whose import is put off
 
     try:
         yield
     except (sdk.APITimeoutError, httpx2.TimeoutException) as error:
-        raise origin.unavailable(f"no answer in time ({type(error.__cause__ or error).__name__})") from error
+        if isinstance(error.__cause__, httpx2.ConnectTimeout):
+            raise origin.unavailable(f"no connection within {connect_s:g} s") from error
+        raise origin.unavailable("no answer in time") from error
     except sdk.APIStatusError as error:
         raise origin.from_status(error.status_code, error.body, error.response.headers) from error
     except (sdk.APIConnectionError, httpx2.TransportError) as error:

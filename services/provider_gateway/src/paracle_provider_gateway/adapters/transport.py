@@ -8,8 +8,10 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import from_json
 
+from paracle_domain.errors import ProviderFailed
 from paracle_provider_gateway.adapters.config import Api, ProviderConfig
 from paracle_provider_gateway.faults import Origin
 
@@ -17,6 +19,7 @@ ENDPOINTS: Final[Mapping[Api, str]] = {
     "openai-chat": "/chat/completions",
     "anthropic": "/v1/messages",
 }
+MAX_ERROR_BYTES: Final = 64 * 1024
 _KEYS_REMEMBERED: Final = 4
 
 
@@ -32,8 +35,8 @@ class Body(Protocol):
 class Transport(Protocol):
     """Carries requests, one each: nothing is sent again, no redirect is followed.
 
-    Whatever goes wrong, at any time until the context is left, is raised as an error of the contract; leaving the
-    context before the whole body was read closes the connection.
+    Whatever goes wrong, at any time until the context is left, is raised as an error of the contract. Leaving the
+    context by an exception or a cancellation closes the connection.
     """
 
     def post(self, body: Mapping[str, Any], *, model: str, timeout_s: float) -> AbstractAsyncContextManager[Body]:
@@ -60,14 +63,23 @@ class Credentials:
         return iter(self._keys)
 
     def headers(self) -> dict[str, str]:
-        """What to send with a request."""
+        """What to send with a request: the same object as long as the key is the same."""
         key = self._supply()
         if key is None:
             return self._always
         if not self._keys or self._keys[-1] != key:
             self._keys.append(key)
-            self._headers = self._always | {self._shown.name: self._shown.prefix + key.get_secret_value()}
+            self._headers = self._always | {self._shown.name: self._shown.prefix + _sendable(key)}
         return self._headers
+
+
+def _sendable(key: SecretStr) -> str:
+    """The key, if a header can hold it: an HTTP client that complains might quote it."""
+    value = key.get_secret_value()
+    if not value.isascii() or not value.isprintable():
+        message = "the key holds characters that no key has (a line break, an umlaut); is it the right file?"
+        raise ProviderFailed(message)
+    return value
 
 
 def origin_of(config: ProviderConfig, credentials: Credentials) -> Origin:
@@ -78,3 +90,28 @@ def origin_of(config: ProviderConfig, credentials: Credentials) -> Origin:
 def base_of(config: ProviderConfig, model: str) -> str:
     """The base URL for requests about `model`."""
     return config.base_url.rstrip("/") + config.quirks.model_path.format(model=quote(model, safe=""))
+
+
+def error_body(data: bytes) -> object:
+    """The body of an error, as JSON if it is that; of one that was too long to read, what there is."""
+    try:
+        return from_json(data)
+    except ValueError:
+        return data.decode("utf-8", "replace").strip()
+
+
+def first_listed(data: bytes, origin: Origin) -> str | None:
+    """The first model of a list as the OpenAI APIs give it."""
+    try:
+        found = _Models.model_validate_json(data)
+    except ValidationError as error:
+        raise origin.malformed(error) from error
+    return found.data[0].id if found.data else None
+
+
+class _Model(BaseModel):
+    id: str
+
+
+class _Models(BaseModel):
+    data: list[_Model]

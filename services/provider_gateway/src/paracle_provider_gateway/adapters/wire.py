@@ -5,17 +5,20 @@ A reply that an SDK would take apart leniently must become an error instead of a
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from paracle_domain.errors import InvalidInput
 from paracle_domain.inference.chat import FilePart, ImagePart, ToolCallPart
+from paracle_domain.inference.deltas import TextDelta
 from paracle_domain.messages import JsonObject
 from paracle_provider_gateway.adapters.transport import Body
 from paracle_provider_gateway.faults import Origin
+from paracle_provider_gateway.ports import Piece, StreamItem
 
 MAX_REPLY_BYTES: Final = 32 * 1024 * 1024
 _OURS: Final = frozenset({"model", "messages", "input", "n", "stream", "stream_options", "background"})
@@ -55,11 +58,7 @@ async def read_json[M: BaseModel](response: Body, kind: type[M], origin: Origin)
         If it is cut off.
     """
     require_type(response, "application/json", origin)
-    return parse(b"".join([chunk async for chunk in _bounded(response, origin)]), kind, origin)
-
-
-def parse[M: BaseModel](body: bytes | str, kind: type[M], origin: Origin) -> M:
-    """`body`, which is JSON text, as a `kind`; raises as `read_json` does."""
+    body = b"".join([chunk async for chunk in _bounded(response, origin)])
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
@@ -73,33 +72,111 @@ def require_type(response: Body, media_type: str, origin: Origin) -> None:
         raise origin.failed(f"answered with content type {got or 'unknown'} instead of {media_type}; is the URL right?")
 
 
-async def server_sent(response: Body, origin: Origin) -> AsyncGenerator[str]:
-    """The data of each server-sent event.
+class EventReader(Protocol):
+    """Folds the data of server-sent events into stream items."""
 
-    Source: the WHATWG HTML standard, "Server-sent events".
+    @property
+    def finished(self) -> bool:
+        """Whether the provider said that it has finished: what may follow is not waited for."""
+
+    def read(self, data: bytes) -> Iterable[StreamItem]:
+        """What an event with this `data` adds."""
+
+    def close(self) -> list[StreamItem]:
+        """The end of the stream; empty if the provider never said that it had finished."""
+
+
+async def read_stream(response: Body, reader: EventReader, origin: Origin) -> AsyncGenerator[StreamItem]:
+    """What `reader` makes of the events of `response`, each as soon as it is there.
+
+    What arrived together is told together: adjacent words become one piece.
     """
     require_type(response, "text/event-stream", origin)
-    data: list[str] = []
-    async with aclosing(_lines(response, origin)) as lines:
-        async for line in lines:
-            if not line:
-                if data:
-                    yield "\n".join(data)
-                data = []
-            elif line.startswith("data:"):
-                data.append(line[5:].removeprefix(" "))
-
-
-async def _lines(response: Body, origin: Origin) -> AsyncGenerator[str]:
-    """Lines end with a line feed alone: U+2028 and its like may stand within data, as JSON allows."""
-    begun: list[bytes] = []
+    events = EventSplitter()
     async with aclosing(_bounded(response, origin)) as chunks:
         async for chunk in chunks:
-            head, *others = chunk.split(b"\n")
-            begun.append(head)
-            for other in others:
-                yield b"".join(begun).removesuffix(b"\r").decode("utf-8", "replace")
-                begun = [other]
+            for item in _merged([item for data in events.feed(chunk) for item in reader.read(data)]):
+                yield item
+            if reader.finished:
+                break
+    for item in reader.close():
+        yield item
+
+
+def _merged(items: list[StreamItem]) -> Iterable[StreamItem]:
+    if len(items) < 2:
+        return items
+    found: list[StreamItem] = []
+    words: list[str] = []
+    place = 0
+    for item in items:
+        if isinstance(item, Piece) and isinstance(item.change, TextDelta):
+            if words and item.index != place:
+                found.append(Piece(place, TextDelta(text="".join(words))))
+                words = []
+            place = item.index
+            words.append(item.change.text)
+            continue
+        if words:
+            found.append(Piece(place, TextDelta(text="".join(words))))
+            words = []
+        found.append(item)
+    if words:
+        found.append(Piece(place, TextDelta(text="".join(words))))
+    return found
+
+
+class EventSplitter:
+    """Cuts a stream of bytes into the data of its server-sent events.
+
+    Source: the WHATWG HTML standard, "Server-sent events". Lines end with a line feed alone: U+2028 and its like may
+    stand within data, as JSON allows.
+    """
+
+    def __init__(self) -> None:
+        self._begun: list[bytes] = []
+        self._data: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The data of the events that `chunk` completes."""
+        head, end, rest = chunk.rpartition(b"\n")
+        if not end:
+            self._begun.append(chunk)
+            return []
+        whole = b"".join((*self._begun, head)) if self._begun else head
+        self._begun = [rest] if rest else []
+        return [data for line in whole.split(b"\n") if (data := self._take(line.removesuffix(b"\r"))) is not None]
+
+    def _take(self, line: bytes) -> bytes | None:
+        """The data of the event that `line` ends, if it ends one that has any."""
+        if line:
+            if line.startswith(b"data:"):
+                self._data.append(line[5:].removeprefix(b" "))
+            return None
+        if not self._data:
+            return None
+        found = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        self._data = []
+        return found
+
+
+def parse_event(data: bytes, origin: Origin) -> dict[str, Any]:
+    """The JSON object that an event holds."""
+    try:
+        found = from_json(data)
+    except ValueError as error:
+        raise origin.unavailable(f"an event is no complete JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise origin.failed("an event does not follow the protocol: it is no object")
+    return found
+
+
+def check[M: BaseModel](found: dict[str, Any], kind: type[M], origin: Origin) -> M:
+    """`found`, which is JSON that was read, as a `kind`; raises as `read_json` does."""
+    try:
+        return kind.model_validate(found)
+    except ValidationError as error:
+        raise origin.malformed(error) from error
 
 
 async def _bounded(response: Body, origin: Origin) -> AsyncGenerator[bytes]:

@@ -1,1 +1,0 @@
-"""Providers and models as manifests: who answers model calls, and by which names."""
