@@ -17,6 +17,20 @@ from paracle_domain.agent.manifest import AgentManifest, ListEdit
 from paracle_domain.agent.spec import Compaction, Delegate, Limits, ModelChoice
 from paracle_domain.expression_syntax import FILTERS
 from paracle_domain.manifest import AgentDocument, Metadata, WorkflowDocument, parse_document
+from paracle_domain.provider.presets import PRESETS
+from paracle_domain.provider.spec import (
+    Capabilities,
+    DeploymentLimits,
+    HedgeSpec,
+    KeyRef,
+    KnownModel,
+    ModelSpec,
+    Price,
+    ProviderSpec,
+    Retries,
+    RouteSpec,
+    Timeouts,
+)
 from paracle_domain.tool.spec import (
     BuiltinBackend,
     Execution,
@@ -52,7 +66,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "Document": AgentDocument,
     "Metadata": Metadata,
     "Agent": AgentManifest,
-    "Model": ModelChoice,
+    "Model choice": ModelChoice,
     "Limits": Limits,
     "Compaction": Compaction,
     "Delegate": Delegate,
@@ -83,6 +97,17 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "Trigger": TriggerSpec,
     "Schedule": ScheduleSpec,
     "Subject": SubjectSpec,
+    "Provider": ProviderSpec,
+    "Key": KeyRef,
+    "Known model": KnownModel,
+    "Capabilities": Capabilities,
+    "Price": Price,
+    "Deployment limits": DeploymentLimits,
+    "Timeouts": Timeouts,
+    "Model": ModelSpec,
+    "Route": RouteSpec,
+    "Retries": Retries,
+    "Hedge": HedgeSpec,
 }
 
 
@@ -127,12 +152,20 @@ def test_every_field_stands_in_its_table_with_its_default(section: str) -> None:
 
 def test_every_manifest_shown_is_accepted() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 15
+    assert len(blocks) == 17
     for index, block in enumerate(blocks, 1):
         document = parse_document(yaml.safe_load(block), index, DOCS.name)
         assert document.metadata.name
         if isinstance(document, WorkflowDocument):
             assert validate_workflow(document.spec) == []
+
+
+def test_every_preset_stands_in_its_table() -> None:
+    row = r"^\| `([a-z-]+)` \| .*?`(https?://\S+)` \| `?(\w+)`? \|$"
+    rows = re.findall(row, _sections()["Preset"], flags=re.MULTILINE)
+    known = {name: (preset.base_url, preset.key or "none") for name, preset in PRESETS.items()}
+    known["azure"] = ("https://RESOURCE.openai.azure.com/openai/v1", "AZURE_OPENAI_API_KEY")
+    assert {name: (url, key) for name, url, key in rows} == known
 
 
 def test_every_filter_is_listed() -> None:

@@ -116,22 +116,17 @@ def test_a_trigger_is_fired(paracle: Callable[..., Any], api: Any, make: Any, mo
     assert (code, "--message" in said, "it is no JSON" in said) == (1, True, True)
 
 
-def test_manifests_of_triggers_are_got_like_others(paracle: Callable[..., Any], api: Any, make: Any) -> None:
+@pytest.mark.parametrize(("kind", "name"), [("Trigger", "trigger"), ("Provider", "provider"), ("Model", "model")])
+def test_manifests_are_got_like_others(paracle: Callable[..., Any], api: Any, make: Any, kind: Any, name: str) -> None:
     spec = SpecView(
-        kind="Trigger",
-        name="a",
-        revision=1,
-        manifest={"kind": "Trigger"},
-        digest="d",
-        author="x",
-        created_at=make.START,
+        kind=kind, name="a", revision=1, manifest={"kind": kind}, digest="d", author="x", created_at=make.START
     )
-    api.on("GET /v1/manifests/triggers", SpecList(specs=()))
-    api.on("GET /v1/manifests/triggers/a", spec)
-    api.on("GET /v1/manifests/triggers/a/revisions", RevisionList(kind="Trigger", name="a", revisions=()))
-    assert "no triggers yet" in paracle("get", "triggers")[1]
-    assert json.loads(paracle("get", "trigger", "a")[1]) == {"kind": "Trigger"}
-    assert paracle("get", "trigger", "a", "--history")[0] == 0
+    api.on(f"GET /v1/manifests/{name}s", SpecList(specs=()))
+    api.on(f"GET /v1/manifests/{name}s/a", spec)
+    api.on(f"GET /v1/manifests/{name}s/a/revisions", RevisionList(kind=kind, name="a", revisions=()))
+    assert f"no {name}s yet" in paracle("get", f"{name}s")[1]
+    assert json.loads(paracle("get", name, "a")[1]) == {"kind": kind}
+    assert paracle("get", name, "a", "--history")[0] == 0
 
 
 def test_one_manifest_is_deleted(paracle: Callable[..., Any], api: Any) -> None:

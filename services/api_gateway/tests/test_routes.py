@@ -70,7 +70,14 @@ async def test_manifests_are_applied_as_they_are(client, world):
 
 @pytest.mark.parametrize(
     ("plural", "kind"),
-    [("agents", "Agent"), ("tools", "Tool"), ("workflows", "Workflow"), ("manifests/triggers", "Trigger")],
+    [
+        ("agents", "Agent"),
+        ("tools", "Tool"),
+        ("workflows", "Workflow"),
+        ("manifests/triggers", "Trigger"),
+        ("manifests/providers", "Provider"),
+        ("manifests/models", "Model"),
+    ],
 )
 async def test_specs_of_each_kind(client, world, plural, kind):
     view = SpecView(

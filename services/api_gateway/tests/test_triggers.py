@@ -86,7 +86,14 @@ async def test_what_is_not_there_is_a_problem(client, world):
 
 @pytest.mark.parametrize(
     ("path", "kind"),
-    [("agents", "Agent"), ("tools", "Tool"), ("workflows", "Workflow"), ("manifests/triggers", "Trigger")],
+    [
+        ("agents", "Agent"),
+        ("tools", "Tool"),
+        ("workflows", "Workflow"),
+        ("manifests/triggers", "Trigger"),
+        ("manifests/providers", "Provider"),
+        ("manifests/models", "Model"),
+    ],
 )
 async def test_one_manifest_is_deleted(client, world, path, kind):
     world.bus.answers[DeleteManifests] = GONE

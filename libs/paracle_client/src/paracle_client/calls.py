@@ -42,9 +42,10 @@ from paracle_domain.task.pools import PoolList, PoolView
 from paracle_domain.task.sessions import SessionPage, SessionView
 from paracle_domain.trigger.commands import TriggerPage, TriggerView
 
-type Plural = Literal["agents", "tools", "workflows", "triggers"]
+type Plural = Literal["agents", "tools", "workflows", "triggers", "providers", "models"]
 
-PLURALS: Final[tuple[Plural, ...]] = ("agents", "tools", "workflows", "triggers")
+PLURALS: Final[tuple[Plural, ...]] = ("agents", "tools", "workflows", "triggers", "providers", "models")
+_LIVE: Final = frozenset[Plural]({"triggers", "providers", "models"})
 
 
 # The API waits for a minute until all runs have been told.
@@ -104,12 +105,12 @@ def delete_manifests(text: str, source: str = "manifest", *, dry_run: bool = Fal
 
 
 def _manifests(plural: Plural) -> str:
-    """Where manifests of a kind are; at `/v1/triggers` stands what triggers do."""
-    return f"/v1/manifests/{plural}" if plural == "triggers" else f"/v1/{plural}"
+    """Where manifests of a kind are; at `/v1/triggers` stands what triggers do, and so for others that are live."""
+    return f"/v1/manifests/{plural}" if plural in _LIVE else f"/v1/{plural}"
 
 
 def list_specs(plural: Plural, *, limit: int = 500, cursor: str | None = None) -> Call[SpecList]:
-    """Newest revisions of all `agents`, `tools`, `workflows` or `triggers`, by name."""
+    """Newest revisions of all manifests of a kind (`agents`, `tools`, …), by name."""
     return Call("GET", _manifests(plural), SpecList, {"limit": limit, "cursor": cursor})
 
 

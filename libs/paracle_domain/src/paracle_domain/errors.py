@@ -16,6 +16,7 @@
     │   ├── ApprovalRejected           approval_rejected                409
     │   └── ApprovalExpired            approval_expired                 409
     ├── LimitExceeded                  limit_exceeded                   429
+    │   ├── BudgetExceeded             budget_exceeded                  402
     │   ├── LoopDetected               loop                             429
     │   └── RateLimited                rate_limited         yes         429
     ├── ToolFailed                     tool_failed                      502
@@ -31,7 +32,8 @@
     └── InternalError                  internal                         500
 
 A message says what was wrong, with which value, and what to do about it. `path` points at the offending field
-(`spec.steps[2].needs[0]`); `problems` lists several such findings at once. Over RPC and REST an error travels as
+(`spec.steps[2].needs[0]`); `problems` lists several such findings at once, `details` say more of what it is about, for
+programs. Over RPC and REST an error travels as
 an RFC 9457 problem (`to_problem`, `from_problem`), and comes out of the other end as the same class.
 """
 
@@ -76,6 +78,7 @@ class ErrorInfo(BaseModel):
     retryable: bool = False
     path: str | None = None
     retry_after_s: Annotated[float | None, AfterValidator(_bearable)] = None
+    details: dict[str, str] | None = None
 
 
 class ParacleError(Exception):
@@ -92,12 +95,14 @@ class ParacleError(Exception):
         path: str | None = None,
         problems: Sequence[Finding] = (),
         retry_after_s: float | None = None,
+        details: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.path = path
         self.problems = tuple(problems)
         self.retry_after_s = _bearable(retry_after_s)
+        self.details = dict(details or {})
 
     @override
     def __str__(self) -> str:
@@ -110,6 +115,7 @@ class ParacleError(Exception):
             retryable=self.retryable,
             path=self.path,
             retry_after_s=self.retry_after_s,
+            details=self.details or None,
         )
 
     def to_problem(self) -> dict[str, Any]:
@@ -128,6 +134,8 @@ class ParacleError(Exception):
             problem["problems"] = [finding.model_dump() for finding in self.problems]
         if self.retry_after_s is not None:
             problem["retry_after_s"] = self.retry_after_s
+        if self.details:
+            problem["details"] = self.details
         return problem
 
     @classmethod
@@ -242,6 +250,17 @@ class LoopDetected(LimitExceeded):
     code = "loop"
 
 
+class BudgetExceeded(LimitExceeded):
+    """A budget has no room for a model call; `details` say which budget, for whom, how far it is used, and what to do.
+
+    They are `budget`, `subject`, `period`, `on_hit`, and those of `spent_usd`, `limit_usd`, `spent_tokens`,
+    `limit_tokens` and `estimate_usd`, `estimate_tokens` (what the call may use) that are known, as text.
+    """
+
+    code = "budget_exceeded"
+    http_status = 402
+
+
 class RateLimited(LimitExceeded):
     """Too many requests; `retry_after_s` says when to come back."""
 
@@ -347,12 +366,15 @@ def from_problem(problem: Mapping[str, Any]) -> ParacleError:
         path=problem.get("path"),
         problems=[Finding.model_validate(item) for item in problem.get("problems", ())],
         retry_after_s=float(retry_after) if retry_after is not None else None,
+        details=problem.get("details"),
     )
 
 
 def from_info(info: ErrorInfo) -> ParacleError:
     """The error that `info` was made from."""
-    return BY_CODE.get(info.code, InternalError)(info.message, path=info.path, retry_after_s=info.retry_after_s)
+    return BY_CODE.get(info.code, InternalError)(
+        info.message, path=info.path, retry_after_s=info.retry_after_s, details=info.details
+    )
 
 
 def from_validation(error: ValidationError, what: str, *, root: str = "") -> SpecInvalid:

@@ -13,6 +13,7 @@ from paracle_domain.errors import Finding, SpecInvalid, field_path, quote
 from paracle_domain.messages import JsonObject
 from paracle_domain.names import suggest
 from paracle_domain.plan import digest_of
+from paracle_domain.provider.spec import ModelSpec, ProviderSpec
 from paracle_domain.registry import Kind
 from paracle_domain.tool.spec import ToolSpec
 from paracle_domain.trigger.spec import TriggerSpec
@@ -74,13 +75,34 @@ class TriggerDocument(_Document):
     spec: TriggerSpec
 
 
-type Manifest = AgentDocument | ToolDocument | WorkflowDocument | TriggerDocument
+class ProviderDocument(_Document):
+    """A `kind: Provider` manifest."""
 
-DOCUMENTS: Final[Mapping[Kind, type[AgentDocument | ToolDocument | WorkflowDocument | TriggerDocument]]] = {
+    kind: Literal["Provider"]
+    spec: ProviderSpec
+
+
+class ModelDocument(_Document):
+    """A `kind: Model` manifest."""
+
+    kind: Literal["Model"]
+    spec: ModelSpec
+
+
+type Manifest = AgentDocument | ToolDocument | WorkflowDocument | TriggerDocument | ProviderDocument | ModelDocument
+
+DOCUMENTS: Final[
+    Mapping[
+        Kind,
+        type[AgentDocument | ToolDocument | WorkflowDocument | TriggerDocument | ProviderDocument | ModelDocument],
+    ]
+] = {
     "Agent": AgentDocument,
     "Tool": ToolDocument,
     "Workflow": WorkflowDocument,
     "Trigger": TriggerDocument,
+    "Provider": ProviderDocument,
+    "Model": ModelDocument,
 }
 
 

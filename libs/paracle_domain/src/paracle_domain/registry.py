@@ -12,7 +12,7 @@ from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.messages import HIGHEST, JsonObject, Message, Request, Value
 from paracle_domain.plan import Plan
 
-type Kind = Literal["Agent", "Tool", "Workflow", "Trigger"]
+type Kind = Literal["Agent", "Tool", "Workflow", "Trigger", "Provider", "Model"]
 type Change = Literal["created", "updated", "unchanged", "deleted"]
 
 MAX_TEXT_BYTES = 4 * 1024 * 1024
@@ -241,6 +241,33 @@ class ListTriggerChanges(
     Request[TriggerChanges], service="registry", method="list_trigger_changes", answer=TriggerChanges, query=True
 ):
     """Which triggers were applied or deleted after `version`: how the orchestrator follows the registry."""
+
+    after: int = Field(default=0, ge=0)
+    limit: int = Field(default=200, ge=1, le=500)
+
+
+class ProviderChange(Value):
+    """The newest revision of a provider or a model. `spec`: absent if that is its deletion."""
+
+    kind: Literal["Provider", "Model"]
+    name: str
+    revision: int
+    spec: JsonObject | None = None
+    version: int
+
+
+class ProviderChanges(Message, type_name="registry.provider_changes_answer"):
+    """Providers and models that changed, older changes first. `more`: ask again, after `version`."""
+
+    changes: tuple[ProviderChange, ...] = ()
+    version: int
+    more: bool = False
+
+
+class ListProviderChanges(
+    Request[ProviderChanges], service="registry", method="list_provider_changes", answer=ProviderChanges, query=True
+):
+    """Which providers and models were applied or deleted after `version`: how the gateway follows the registry."""
 
     after: int = Field(default=0, ge=0)
     limit: int = Field(default=200, ge=1, le=500)

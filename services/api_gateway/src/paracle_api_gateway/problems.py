@@ -69,6 +69,7 @@ class Problem(BaseModel):
     )
     problems: list[Finding] = Field(default=[], description="Every finding, if there are several.")
     retry_after_s: float | None = Field(default=None, description="Seconds to wait before trying again.")
+    details: dict[str, str] = Field(default={}, description="What it is about, for programs.")
 
 
 _MEANING: Final = {

@@ -14,6 +14,8 @@ from paracle_domain.errors import NotFound, ParacleError
 from paracle_domain.manifest import (
     AgentDocument,
     Manifest,
+    ModelDocument,
+    ProviderDocument,
     ToolDocument,
     TriggerDocument,
     WorkflowDocument,
@@ -21,6 +23,7 @@ from paracle_domain.manifest import (
 )
 from paracle_domain.names import suggest
 from paracle_domain.plan import Plan, PlannedAgent, PlannedTool, PlannedWorkflow
+from paracle_domain.provider.spec import is_deployment, provider_of
 from paracle_domain.registry import Kind
 from paracle_domain.workflow.spec import StepSpec, WorkflowSpec, WorkSpec
 from paracle_registry.ports import Revision
@@ -139,6 +142,7 @@ class Catalog:
                 if agent is not None:
                     yield from (("Tool", tool) for tool in agent.tools)
                     yield from (("Agent", delegate.agent) for delegate in agent.delegates)
+                    yield from (named for _, name in models_of(agent) for named in named_by(name))
             case WorkflowDocument(spec=spec):
                 yield from {key_of(work): None for _, work in spec.works()}
             case TriggerDocument(spec=spec):
@@ -146,6 +150,11 @@ class Catalog:
             case ToolDocument(spec=spec):
                 if spec.probe is not None:
                     yield "Tool", spec.probe.tool
+            case ModelDocument(spec=spec):
+                yield from (named for route in spec.routes for named in named_by(route.model))
+                yield from (named for name in spec.fallbacks for named in named_by(name))
+            case ProviderDocument():
+                pass
 
     def _resolved_or_none(self, name: str) -> AgentSpec | None:
         try:
@@ -243,3 +252,15 @@ def key_of(work: WorkSpec) -> Key:
             return "Tool", work.target
         case "workflow":
             return "Workflow", work.target
+
+
+def models_of(agent: AgentSpec) -> Iterator[tuple[str, str]]:
+    """The names of models that `agent` uses, each after the field that says so."""
+    yield "model.name", agent.model.name
+    if agent.compaction.model is not None:
+        yield "compaction.model", agent.compaction.model
+
+
+def named_by(model: str) -> Iterator[Key]:
+    """The manifest that the name of a model speaks of; a `default` without one is the operator's."""
+    yield ("Provider", provider_of(model)) if is_deployment(model) else ("Model", model)

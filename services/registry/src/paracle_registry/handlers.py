@@ -8,6 +8,7 @@ from paracle_domain.registry import (
     DeleteManifests,
     ExplainAgent,
     GetSpec,
+    ListProviderChanges,
     ListRevisions,
     ListSpecs,
     ListTriggerChanges,
@@ -27,4 +28,5 @@ def routes(registry: RegistryService) -> Routes:
     table.rpc(ExplainAgent, registry.explain_agent)
     table.rpc(ResolvePlan, registry.resolve_plan)
     table.rpc(ListTriggerChanges, registry.list_trigger_changes)
+    table.rpc(ListProviderChanges, registry.list_provider_changes)
     return table

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import zip_longest
-from typing import Final
+from typing import Final, Literal
 
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Finding, InvalidInput, NotFound, SpecInvalid, quote
 from paracle_domain.manifest import Manifest, label_of, parse_document
+from paracle_domain.messages import JsonObject
 from paracle_domain.plan import Plan
 from paracle_domain.registry import (
     Ancestor,
@@ -24,10 +25,13 @@ from paracle_domain.registry import (
     ExplainAgent,
     Explanation,
     GetSpec,
+    ListProviderChanges,
     ListRevisions,
     ListSpecs,
     ListTriggerChanges,
     PlanAnswer,
+    ProviderChange,
+    ProviderChanges,
     ResolvePlan,
     RevisionList,
     RevisionView,
@@ -39,6 +43,7 @@ from paracle_domain.registry import (
     TriggerChanges,
 )
 from paracle_registry.catalog import Catalog, Entry, Key
+from paracle_registry.changes import changes_after
 from paracle_registry.deleting import keys_of, plan_delete
 from paracle_registry.ports import Edit, Revision, SpecStore
 from paracle_registry.validation import validate
@@ -74,7 +79,7 @@ class _Outcome:
 
 
 class RegistryService:
-    """Agents, tools and workflows of all tenants.
+    """The manifests of all tenants.
 
     The newest manifests of a tenant are kept in memory as a `Catalog`; before each answer the store is asked what
     changed since, so that every replica answers by the last apply that was acknowledged.
@@ -186,17 +191,16 @@ class RegistryService:
     async def list_trigger_changes(self, request: ListTriggerChanges, call: Context) -> TriggerChanges:
         """Triggers applied or deleted after a version; those of one version come together."""
         catalog = await self._catalog(call.tenant)
-        if catalog.version <= request.after:  # asked before every batch of messages, and mostly nothing changed
-            return TriggerChanges(version=request.after)
-        everything = [*(entry.revision for entry in catalog.entries.values()), *catalog.deleted.values()]
-        changed = [item for item in everything if item.kind == "Trigger" and item.version > request.after]
-        changed.sort(key=lambda item: (item.version, item.name))
-        page = changed[: request.limit]
-        while len(page) < len(changed) and changed[len(page)].version == page[-1].version:
-            page.append(changed[len(page)])
-        more = len(page) < len(changed)
-        version = page[-1].version if more else catalog.version
-        return TriggerChanges(changes=tuple(map(_trigger_change, page)), version=version, more=more)
+        page = changes_after(catalog, request.after, {"Trigger"}, request.limit)
+        changes = tuple(map(_trigger_change, page.revisions))
+        return TriggerChanges(changes=changes, version=page.version, more=page.more)
+
+    async def list_provider_changes(self, request: ListProviderChanges, call: Context) -> ProviderChanges:
+        """Providers and models applied or deleted after a version; those of one version come together."""
+        catalog = await self._catalog(call.tenant)
+        page = changes_after(catalog, request.after, {"Provider", "Model"}, request.limit)
+        changes = tuple(map(_provider_change, page.revisions))
+        return ProviderChanges(changes=changes, version=page.version, more=page.more)
 
     async def _plan(self, catalog: Catalog, request: ResolvePlan, tenant: str) -> Plan:
         if request.agent is not None:
@@ -362,16 +366,28 @@ def _revision_view(new: Revision, old: Revision | None) -> RevisionView:
 
 
 def _trigger_change(found: Revision) -> TriggerChange:
-    spec = None if found.deleted else found.manifest["spec"]
-    assert spec is None or isinstance(spec, dict)
     return TriggerChange(
         name=found.name,
         revision=found.revision,
-        spec=spec,
+        spec=_spec_of(found),
         author=found.author,
         at=found.created_at,
         version=found.version,
     )
+
+
+def _provider_change(found: Revision) -> ProviderChange:
+    kind: Literal["Provider", "Model"] = "Provider" if found.kind == "Provider" else "Model"
+    return ProviderChange(
+        kind=kind, name=found.name, revision=found.revision, spec=_spec_of(found), version=found.version
+    )
+
+
+def _spec_of(found: Revision) -> JsonObject | None:
+    """What its manifest says; nothing if it is a deletion."""
+    spec = None if found.deleted else found.manifest["spec"]
+    assert spec is None or isinstance(spec, dict)
+    return spec
 
 
 def _diff(old: Revision | None, new: Revision) -> str:

@@ -13,9 +13,17 @@ from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.errors import ExpressionFailed, Finding, SpecInvalid
 from paracle_domain.expression_syntax import Path
 from paracle_domain.expressions import check_names, has_code, read, read_condition, texts
-from paracle_domain.manifest import AgentDocument, ToolDocument, TriggerDocument, WorkflowDocument
+from paracle_domain.manifest import (
+    AgentDocument,
+    ModelDocument,
+    ProviderDocument,
+    ToolDocument,
+    TriggerDocument,
+    WorkflowDocument,
+)
 from paracle_domain.messages import JsonObject
 from paracle_domain.names import suggest
+from paracle_domain.provider.validation import validate_provider
 from paracle_domain.task.approvals import NAMES, loosened
 from paracle_domain.task.probes import NAMES as PROBE_NAMES
 from paracle_domain.task.probes import misfits
@@ -24,8 +32,9 @@ from paracle_domain.trigger.spec import TriggerSpec
 from paracle_domain.trigger.validation import validate_trigger
 from paracle_domain.workflow.graph import expressions_of, validate_workflow
 from paracle_domain.workflow.spec import StepSpec, WorkflowSpec, WorkSpec
-from paracle_registry.catalog import Catalog, Entry, Key, key_of
+from paracle_registry.catalog import Catalog, Entry, Key, key_of, models_of
 from paracle_registry.children import check_children
+from paracle_registry.models import check_model, misnamed
 from paracle_registry.schemas import check_schema, check_value, unknown_part
 
 INSTRUCTION_NAMES = frozenset({"input"})
@@ -61,6 +70,11 @@ class _Validator:
                 yield from check_children(self.catalog, entry.revision.name, spec, label)
             case TriggerDocument(spec=spec):
                 yield from self._trigger(spec, label)
+            case ProviderDocument(spec=spec):
+                found = validate_provider(entry.revision.name, spec)
+                yield from (Finding(path=f"{label} {item.path}", message=item.message) for item in found)
+            case ModelDocument(spec=spec):
+                yield from check_model(self.catalog, entry.revision.name, spec, label)
 
     def _probe(self, spec: ToolSpec, probe: Probe, path: str) -> Iterator[Finding]:
         """A probe only looks, so it has no calls in doubt and no probe of its own."""
@@ -98,6 +112,9 @@ class _Validator:
                 yield Finding(path=self._where(resolved, "tools", f"tools[{tool}]"), message=message)
         yield from self._delegates(resolved)
         yield from self._approvals(resolved)
+        for field, model in models_of(spec):
+            if (reason := misnamed(self.catalog, model)) is not None:
+                yield Finding(path=self._where(resolved, field), message=reason)
 
     def _approvals(self, resolved: Resolved) -> Iterator[Finding]:
         probed = dict(self._probes(resolved.spec.tools))
@@ -182,7 +199,7 @@ class _Validator:
         """What is to do `work`; `None` if there is no such thing."""
         entry = self.catalog.get(*key_of(work))
         match entry.manifest if entry is not None else None:
-            case None | TriggerDocument():
+            case None | TriggerDocument() | ProviderDocument() | ModelDocument():
                 return None
             case AgentDocument():
                 return self._agent_spec(work.target)

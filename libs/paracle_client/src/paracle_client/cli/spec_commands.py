@@ -39,7 +39,7 @@ def apply(
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
-    """Put agents, tools, workflows and triggers in: all that is given, or nothing if anything of it is wrong."""
+    """Put manifests in (agents, tools, workflows, …): all that is given, or nothing if anything of it is wrong."""
     with connect(url) as client:
         applied = apply_bundle(client, bundle(files), dry_run=dry_run)
     if output is Output.JSON:
@@ -73,7 +73,7 @@ def show_applied(applied: Applied) -> None:
 
 @app.command(epilog="Example: paracle delete trigger nightly   |   paracle delete -f examples/triage")
 def delete(
-    kind: Annotated[str | None, typer.Argument(help="agent, tool, workflow or trigger")] = None,
+    kind: Annotated[str | None, typer.Argument(help="agent, tool, workflow, trigger, provider or model")] = None,
     name: Annotated[str | None, typer.Argument(help="which one")] = None,
     files: Annotated[
         list[str] | None,
@@ -108,7 +108,7 @@ def _delete_bundle(client: Client, manifests: Bundle, *, dry_run: bool) -> Appli
 
 @app.command(epilog="Example: paracle get agents   |   paracle get workflow triage --revision 2 -o json")
 def get(
-    kind: Annotated[str, typer.Argument(help="agents, tools, workflows or triggers")],
+    kind: Annotated[str, typer.Argument(help="agents, tools, workflows, triggers, providers or models")],
     name: Annotated[str | None, typer.Argument(help="one of them; all if absent")] = None,
     revision: Annotated[int | None, typer.Option(min=1, help="the newest if absent")] = None,
     history: Annotated[bool, typer.Option("--history", help="list its revisions instead")] = False,
@@ -116,7 +116,7 @@ def get(
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
-    """Show agents, tools, workflows or triggers: all of a kind, one manifest, or its history."""
+    """Show manifests: all of a kind, one of them, or its history."""
     plural = plural_of(kind)
     with connect(url) as client:
         if name is None:

@@ -57,7 +57,7 @@ def router() -> APIRouter:
 async def apply(
     request: Request, call: Caller, bus: TheBus, *, source: Source = "manifest", dry_run: DryRun = False
 ) -> Response:
-    """Put all agents, tools, workflows and triggers of the body (YAML, many documents) in, or none of them.
+    """Put all manifests of the body (YAML, many documents) in, or none of them.
 
     What changed gets a new revision. A manifest that cannot run is refused with the path of every offending field.
     """

@@ -1,4 +1,4 @@
-"""Looking at agents, tools and workflows: the same questions for each kind."""
+"""Looking at manifests: the same questions for each kind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from paracle_domain.registry import (
     SpecView,
 )
 
-_KINDS: Final[tuple[Kind, ...]] = ("Agent", "Tool", "Workflow", "Trigger")
+_KINDS: Final[tuple[Kind, ...]] = ("Agent", "Tool", "Workflow", "Trigger", "Provider", "Model")
+_LIVE: Final = frozenset[Kind]({"Trigger", "Provider", "Model"})
+"""What these do is worth more looks than their manifests, and has the shorter path."""
 type Handler = Callable[..., Awaitable[Response]]
 
 
@@ -47,8 +49,7 @@ def router() -> APIRouter:
 
 def _of_kind(routes: APIRouter, kind: Kind) -> None:
     one = kind.lower()
-    # What a trigger does is worth more looks than its manifest, and has the shorter path (`triggers.py`).
-    base, manifest = ("/v1/manifests/triggers", "_manifest") if kind == "Trigger" else (f"/v1/{one}s", "")
+    base, manifest = (f"/v1/manifests/{one}s", "_manifest") if kind in _LIVE else (f"/v1/{one}s", "")
     routes.get(
         base,
         operation_id=f"list_{one}{manifest}s",

@@ -1,0 +1,80 @@
+"""How many tokens a call may use, before anybody has counted: what is reserved on budgets until it is known. Pure.
+
+Rather too much than too little: what was reserved and not used comes back when the call has ended.
+"""
+
+from __future__ import annotations
+
+from typing import Final, assert_never
+
+from paracle_domain.inference.chat import (
+    FilePart,
+    ImagePart,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolDefinition,
+    ToolResultPart,
+)
+from paracle_domain.inference.request import Complete
+
+IMAGE_TOKENS: Final = 1_600
+FILE_TOKENS: Final = 8_000
+"""Of a file that is named by its URL."""
+TYPICAL_OUTPUT: Final = 8_192
+"""The output of a call for which neither the request nor the model has a limit."""
+_CHARACTERS: Final = 3
+"""To a token: prose has four, JSON and code have less."""
+_PER_PART: Final = 8
+"""What a part's role, kind and end cost."""
+
+
+def estimate_input(request: Complete) -> int:
+    """Tokens of everything that the model is given."""
+    found = sum(_PER_PART + _part(part) for message in request.messages for part in message.parts)
+    found += sum(map(_tool, request.tools))
+    if request.output is not None:
+        found += _json(request.output.json_schema)
+    return found + _PER_PART * len(request.messages)
+
+
+def estimate_output(request: Complete, most: int | None = None) -> int:
+    """The most tokens that the model may say; `most` is what it can say at all, where that is known."""
+    asked = request.sampling.max_output_tokens
+    if asked is None:
+        return most or TYPICAL_OUTPUT
+    return asked if most is None else min(asked, most)
+
+
+def _part(part: Part) -> int:
+    match part:
+        case TextPart() | ReasoningPart():
+            return _text(part.text)
+        case ToolCallPart():
+            return _text(part.name) + (_json(part.arguments) if part.invalid is None else _text(part.invalid))
+        case ToolResultPart():
+            return _text(part.content)
+        case ImagePart():
+            return IMAGE_TOKENS
+        case FilePart():
+            return FILE_TOKENS if part.data is None else IMAGE_TOKENS + len(part.data) // _CHARACTERS
+        case _:
+            assert_never(part)
+
+
+def _text(text: str) -> int:
+    """A third of a token for each character; a whole one for each that is not of ASCII."""
+    if text.isascii():
+        return len(text) // _CHARACTERS + 1
+    plain = len(text.encode("ascii", "ignore"))
+    return plain // _CHARACTERS + len(text) - plain + 1
+
+
+def _tool(tool: ToolDefinition) -> int:
+    return _PER_PART + _text(tool.name) + _text(tool.description) + _json(tool.input_schema)
+
+
+def _json(value: object) -> int:
+    """Of JSON: `repr` is about as long, and quick."""
+    return _text(repr(value))
