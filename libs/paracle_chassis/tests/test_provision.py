@@ -97,6 +97,22 @@ async def test_what_may_be_changed_in_place_is_and_the_rest_is_refused(nats_clie
         await provisioning.ensure_stream(nats_client, replace(spec, work_queue=True))
 
 
+async def test_events_of_many_runs_are_one_subject_to_the_server(nats_client):
+    """It has every subject of a stream in memory. Whoever is subscribed hears of the run."""
+    spec = topology.stream_of_subject(subjects.evt("acme", "run", "run_1", "run_started"))
+    assert spec is not None
+    older = await provisioning.ensure_stream(nats_client, replace(spec, kept_as=None))
+    assert older.did == "created"
+    assert (await provisioning.ensure_stream(nats_client, spec)).did == "updated subject_transform"
+    assert (await provisioning.ensure_stream(nats_client, spec)).did == "as it should be"
+    heard = await nats_client.subscribe(subjects.evt("acme", "run", "run_7", "*"))
+    for number in range(10):
+        await nats_client.jetstream().publish(subjects.evt("acme", "run", f"run_{number}", "run_started"), b"{}")
+    kept = await provisioning.sizes(nats_client, subjects.EVENTS, "paracle.v1.acme.evt.>")
+    assert kept == {subjects.evt("acme", "run", subjects.UNNAMED, "run_started"): 10}
+    assert (await heard.next_msg()).subject == subjects.evt("acme", "run", "run_7", "run_started")
+
+
 async def test_a_consumer_takes_new_limits(nats_client):
     stream = topology.stream_of_subject(subjects.task("acme", "agents"))
     assert stream is not None

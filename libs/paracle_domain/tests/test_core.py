@@ -129,6 +129,10 @@ class TestSubjects:
         with pytest.raises(MalformedMessage, match=why):
             Subject.parse(text)
 
+    def test_events_are_kept_under_their_kind_and_others_as_they_are(self) -> None:
+        assert subjects.kept_as(subjects.evt("acme", "run", "run_1", "started")) == "paracle.v1.acme.evt.run._.started"
+        assert subjects.kept_as(subjects.task("acme", "agents")) == "paracle.v1.acme.task.agents"
+
     def test_tokens(self) -> None:
         assert subjects.is_token("acme-1")
         assert not subjects.is_token("acme.1")

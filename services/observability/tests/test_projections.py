@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from observability_samples import RUN, TASK, Event, record, replied, tool_returned
 
+from paracle_domain import subjects
 from paracle_domain.errors import MalformedMessage
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
@@ -33,6 +34,11 @@ def test_a_fetched_event_gets_the_row_that_a_received_one_has():
     row = EventRow.of("default", told, "alice")
     assert row == read(Event(EventRecord.together(told)))
     assert (row.first_seq, row.seq, row.events, row.type) == (3, 5, 3, "run.completed")
+
+
+def test_an_event_as_its_stream_keeps_it_gets_the_same_row():
+    event = Event(record(3), tenant="acme")
+    assert read(Event(record(3), subject=subjects.kept_as(event.subject))) == read(event)
 
 
 def test_events_are_together_again_as_they_were_decided():

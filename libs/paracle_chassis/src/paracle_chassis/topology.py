@@ -35,6 +35,8 @@ _NS: Final = 1_000_000_000
 CLAIMS_TTL_S: Final = 7 * _DAY_S
 # What is sent again must reach its service, which answers it again; only bursts of the same are cut off.
 _AGAIN_S: Final = 0.1  # the least that a server takes
+# Events are published again when a delivery comes again, which is within the ack wait; readers know later doubles.
+_TOLD_AGAIN_S: Final = 20.0
 _FIXED: Final = frozenset({"retention", "storage", "persist_mode"})
 
 
@@ -69,6 +71,10 @@ class StreamSpec:
         The server does not confirm publications: the service that takes them answers instead.
     rebuildable
         Whether Postgres can say again what it held; such streams may be relaxed.
+    max_msgs
+        The oldest go when there are more; 0 for as many as there are.
+    kept_as
+        Messages on subjects like the first are kept under subjects like the second (NATS's subject transform).
     """
 
     name: str
@@ -79,7 +85,9 @@ class StreamSpec:
     atomic: bool = False
     rebuildable: bool = False
     max_age_s: int = 0
+    max_msgs: int = 0
     duplicate_window_s: float = 120
+    kept_as: tuple[str, str] | None = None
     description: str = ""
 
     @property
@@ -102,11 +110,13 @@ class StreamSpec:
             "duplicate_window": int(self.duplicate_window_s * _NS),
             "no_ack": self.no_ack,
             "allow_direct": True,
-            "max_msgs": -1,
+            "max_msgs": self.max_msgs or -1,
             "max_bytes": -1,
             "max_consumers": -1,
             "max_msg_size": -1,
         }
+        if self.kept_as is not None:
+            found["subject_transform"] = dict(zip(("src", "dest"), self.kept_as, strict=True))
         if durability.relaxed and self.rebuildable and durability.replicas == 1:
             found["persist_mode"] = "async"
         elif self.atomic:
@@ -139,6 +149,11 @@ class ConsumerSpec:
         }
 
 
+_OF_A_KIND: Final = (
+    f"{subjects.PREFIX}.*.evt.*.*.*",
+    f"{subjects.PREFIX}.{{{{wildcard(1)}}}}.evt.{{{{wildcard(2)}}}}.{subjects.UNNAMED}.{{{{wildcard(4)}}}}",
+)
+
 STREAMS: Final[Sequence[StreamSpec]] = (
     StreamSpec(
         COMMANDS,
@@ -160,7 +175,10 @@ STREAMS: Final[Sequence[StreamSpec]] = (
         atomic=True,
         rebuildable=True,
         max_age_s=7 * _DAY_S,
-        description="What happened, for seven days.",
+        max_msgs=2_000_000,
+        duplicate_window_s=_TOLD_AGAIN_S,
+        kept_as=_OF_A_KIND,
+        description="What happened, for seven days: the last two million messages.",
     ),
     StreamSpec(OUTPUT, "out", memory=True, max_age_s=600, description="Token deltas, for ten minutes."),
     StreamSpec(

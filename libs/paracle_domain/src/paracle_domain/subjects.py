@@ -10,6 +10,9 @@
     paracle.v1.{tenant}.dlq.{service}               stream DEADLETTERS
 
 The tenant is always the third token, so that the broker can enforce it.
+
+The stream EVENTS keeps events of one kind under one subject, with `_` for the id: nats-server has every subject of a
+stream in memory, and there is no end of ids. The body says whose event it is.
 """
 
 from __future__ import annotations
@@ -64,6 +67,8 @@ _TAILS: Final = "|".join(
 )
 _SUBJECT: Final = re.compile(rf"paracle\.v1\.[A-Za-z0-9_-]{{1,64}}\.(?:{_TAILS})")
 ANY: Final = "*"
+UNNAMED: Final = "_"
+"""For the id, in the subjects under which EVENTS keeps its messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,15 @@ def results(tenant: str) -> str:
 
 def evt(tenant: str, entity: str, entity_id: str, event: str) -> str:
     return f"{PREFIX}.{tenant}.evt.{entity}.{entity_id}.{event}"
+
+
+def kept_as(subject: str) -> str:
+    """The subject under which its stream keeps what is published on `subject`, which is one of contract v1."""
+    found = Subject.parse(subject)
+    if found.kind != "evt":
+        return subject
+    entity, _, event = found.tail
+    return evt(found.tenant, entity, UNNAMED, event)
 
 
 def out(tenant: str, task_id: str) -> str:

@@ -93,7 +93,7 @@ class EventRow:
 
     @classmethod
     def read(cls, subject: str, principal: str, body: bytes) -> Self:
-        """The row of a published message.
+        """The row of a published message, whose `subject` has its id, or stands for many (as its stream keeps it).
 
         Raises
         ------
@@ -102,7 +102,7 @@ class EventRow:
         """
         head = _head(body)
         tokens = subject.split(".")
-        if len(tokens) != 7 or tokens[3:6] != ["evt", head.entity, head.id]:
+        if len(tokens) != 7 or tokens[3:5] != ["evt", head.entity] or tokens[5] not in {head.id, subjects.UNNAMED}:
             raise MalformedMessage(f"event of {head.entity} {head.id} was published on {subject}")
         return cls(
             tenant=tokens[2],
@@ -111,7 +111,7 @@ class EventRow:
             first_seq=head.first_seq,
             seq=head.seq,
             type=head.type,
-            subject=subject,
+            subject=subjects.evt(tokens[2], head.entity, head.id, tokens[6]),
             run_id=_run_of(head),
             principal=principal.replace("\x00", ""),
             time=head.at,

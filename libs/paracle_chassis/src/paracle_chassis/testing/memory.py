@@ -229,6 +229,7 @@ class MemoryBus(Bus):
         self._put(stream, message.subject, body, headers)
 
     def _put(self, stream: str, subject: str, body: bytes, headers: dict[str, str]) -> None:
+        subject = subjects.kept_as(subject)
         seq = self._seqs[stream] = self._seqs.get(stream, 0) + 1
         for (name, _), (route, source) in self._sources.items():
             if name == stream and matches(route.filter, subject):

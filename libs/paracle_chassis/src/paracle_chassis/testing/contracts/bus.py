@@ -145,6 +145,29 @@ class BusContract:
         await eventually(lambda: 50 in seen)
         assert seen == list(range(51))
 
+    async def test_events_come_under_their_kind_and_say_themselves_whose_they_are(self, make: MakeBus) -> None:
+        seen: list[tuple[str, int]] = []
+
+        async def keep(batch: Sequence[Delivery]) -> None:
+            seen.extend((delivery.subject, delivery.decode(Note).number) for delivery in batch)
+
+        table = Routes("testing")
+        ends = subjects.evt("*", "run", "*", "run_completed")
+        table.mailbox(stream=subjects.EVENTS, durable="testing", filter=ends, handler=keep)
+        bus = await make(table)
+        told = [("run_1", "run_started"), ("run_2", "run_completed"), ("run_3", "run_completed")]
+        await bus.publish(
+            [
+                outgoing(
+                    subjects.evt("acme", "run", run, kind), Note(text=run, number=nth), CONTEXT, source="t", id=run
+                )
+                for nth, (run, kind) in enumerate(told)
+            ]
+        )
+        await eventually(lambda: len(seen) == 2)
+        kept = subjects.evt("acme", "run", subjects.UNNAMED, "run_completed")
+        assert sorted(seen) == [(kept, 1), (kept, 2)]
+
     async def test_a_poison_message_stops_no_neighbour_and_is_a_dead_letter_at_once(self, make: MakeBus) -> None:
         seen: list[int] = []
         refused: list[int] = []
