@@ -42,6 +42,18 @@ class Snapshot:
         return cls(cpu, rss)
 
 
+def private_bytes(pid: int) -> int:
+    """Resident bytes of a process and all its children, without what they share with others."""
+    root, found = psutil.Process(pid), 0
+    for process in (root, *root.children(recursive=True)):
+        try:
+            memory = process.memory_info()
+        except psutil.NoSuchProcess:
+            continue
+        found += memory.rss - memory.shared
+    return found
+
+
 def pids_of(up: Stack, *, postgres: bool = True) -> list[int]:
     """The processes of the stack. PostgreSQL's share their memory, which would be counted for each of them."""
     names = ("nats", *(("postgres",) if postgres else ()), *(service.name for service in SERVICES))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import floor
 import nats
+import soaking
 from floor import Shape
 from load import Job, Load
 from measure import Snapshot, Stored, percentile, pids_of, settled, watched
@@ -138,33 +137,9 @@ async def floor_of(up: Stack, workload: Workload, number: int) -> Figures:
     }
 
 
-async def soak(up: Stack, _repeat: int) -> Figures:
+async def soak(up: Stack, repeat: int) -> Figures:
     """`SOAK_S` seconds (600) of chains at half of the rate at which they can be done; what is to stay flat."""
-    seconds = float(os.environ.get("SOAK_S", "600"))
-    load = await Load.connect(up.nats_url)
-    job, own = chain(5), pids_of(up, postgres=False)
-    peak = 2_000 / await load.many(job, 2_000, None)
-    load.reset()
-    rate = peak / 2
-    await load.steady(job, rate, min(20.0, seconds / 10))  # what is allocated once is no growth
-    load.reset()
-    before = Snapshot.of(own).rss
-    began = time.perf_counter()
-    await load.steady(job, rate, seconds)
-    wall = time.perf_counter() - began
-    latencies = load.check(job, len(load.started))
-    third = len(latencies) // 3
-    first, last = percentile(latencies[:third], 0.5), percentile(latencies[-third:], 0.5)
-    await load.close()
-    return {
-        "steps_per_s": len(latencies) * 5 / wall,
-        "p50_ms": percentile(latencies, 0.50),
-        "p95_ms": percentile(latencies, 0.95),
-        "p99_ms": percentile(latencies, 0.99),
-        "p50_first_third_ms": first,
-        "p50_last_third_ms": last,
-        "rss_growth_mb": (Snapshot.of(own).rss - before) / 2**20,
-    }
+    return await soaking.soak(up, repeat, chain(5), 5)
 
 
 async def history(up: Stack, repeat: int) -> Figures:
