@@ -244,7 +244,7 @@ class TestFailures:
         peer.server.script(fail(429, code="rate_limit_error", retry_after=3), say("At last."))
         answer = await peer.complete(peer.ask(stream=stream))
         assert (answer.message.text, answer.attempts) == ("At last.", 2)
-        assert peer.gateway.waits == [3.25], "what the provider asks for, and half of the first back-off"
+        assert peer.gateway.waits == pytest.approx([3.25]), "what the provider asks for, and half of the first back-off"
 
     async def test_a_wait_past_the_deadline_is_not_begun(self, peer: Peer):
         peer.server.script(fail(429, retry_after=60))
@@ -257,7 +257,8 @@ class TestFailures:
     async def test_failures_that_may_pass_are_tried_again(self, peer: Peer, status: int, stream: bool):
         peer.server.script(fail(status), fail(status), say("Up again."))
         answer = await peer.complete(peer.ask(stream=stream))
-        assert (answer.message.text, answer.attempts, peer.gateway.waits) == ("Up again.", 3, [0.25, 0.5])
+        assert (answer.message.text, answer.attempts) == ("Up again.", 3)
+        assert peer.gateway.waits == pytest.approx([0.25, 0.5])
 
     async def test_failures_that_do_not_pass_end_after_the_last_attempt(self, peer: Peer):
         peer.server.otherwise = fail(503, message="overloaded")
@@ -284,7 +285,7 @@ class TestFailures:
         peer.server.script(turn)
         with pytest.raises(error) as caught:
             await peer.complete(peer.ask(stream=stream))
-        assert type(caught.value) is error
+        assert caught.value.code == error.code
         assert len(peer.server.journal) == 1
         assert peer.name in caught.value.message
 

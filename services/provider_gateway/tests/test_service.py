@@ -224,7 +224,8 @@ class TestAccounts:
         over = gateway(provider)
         over.accounts.answers = [Full("requests per minute", 7.0)]
         answer = await over.completions.complete(ask(), CONTEXT)
-        assert (answer.attempts, over.waits, len(provider.asked)) == (2, [7.25], 1)
+        assert (answer.attempts, len(provider.asked)) == (1, 1)
+        assert over.waits == pytest.approx([7.25])
         assert len(over.accounts.settled) == 1, "what was not granted is not settled"
 
 

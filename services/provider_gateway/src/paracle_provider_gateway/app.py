@@ -21,9 +21,12 @@ from paracle_provider_gateway.adapters.sandbox import NAME as SANDBOX
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.admission import Admission
 from paracle_provider_gateway.attempts import Attempts
+from paracle_provider_gateway.breaker import BreakerRules
 from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.catalog import EnvironmentCatalog
+from paracle_provider_gateway.choice import Choice
 from paracle_provider_gateway.handlers import routes
+from paracle_provider_gateway.health import Health
 from paracle_provider_gateway.persistence import Persistence
 from paracle_provider_gateway.plans import Timeouts
 from paracle_provider_gateway.ports import Outlet, Prices, Provider
@@ -103,10 +106,13 @@ def create_completions(
     """The use cases with these providers."""
     urls = {COMPATIBLE: settings.compatible_base_url} if settings.compatible_base_url else {}
     telemetry, prices = Telemetry(), ListPrices(SANDBOX, urls)
-    attempts = Attempts(admission=Admission(settings.model_concurrency), accounts=Unaccounted(), outlet=outlet)
+    health = Health(BreakerRules(), telemetry.health)
+    attempts = Attempts(
+        admission=Admission(settings.model_concurrency), health=health, accounts=Unaccounted(), outlet=outlet
+    )
     return Completions(
         catalog=create_catalog(settings, providers, prices),
-        persistence=Persistence(attempts, telemetry),
+        persistence=Persistence(Choice(health.latencies, prices), attempts, telemetry),
         prices=prices,
         calls=calls,
         telemetry=telemetry,

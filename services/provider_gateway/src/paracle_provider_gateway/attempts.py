@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from paracle_domain.errors import Cancelled, ContentRefused, InternalError, ParacleError, RateLimited
+from paracle_domain.errors import Cancelled, ContentRefused, InternalError, ParacleError, ProviderUnavailable
 from paracle_domain.inference.deltas import Delta
 from paracle_domain.inference.response import FinishReason
 from paracle_provider_gateway.accounts import Accounts, Attempt, Full, Outcome
 from paracle_provider_gateway.admission import Admission
+from paracle_provider_gateway.health import Health, Leave, Resting
 from paracle_provider_gateway.plans import Deployment
 from paracle_provider_gateway.ports import Outlet, Reply
 from paracle_provider_gateway.streaming import StreamReader
@@ -17,43 +18,66 @@ from paracle_provider_gateway.streaming import StreamReader
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A reply, whose it is, and what it took to get it."""
+    """A reply, whose it is, and when its first piece came (if it was streamed)."""
 
     reply: Reply
     deployment: Deployment
-    attempts: int
     first_piece_at: float | None
 
 
 class Attempts:
-    """Makes attempts, one at a time each: whatever becomes of one that was granted, the accounts hear of it."""
+    """Makes attempts: whatever becomes of one that was granted, the accounts and the deployment's health hear of it."""
 
-    def __init__(self, *, admission: Admission, accounts: Accounts, outlet: Outlet) -> None:
+    def __init__(self, *, admission: Admission, health: Health, accounts: Accounts, outlet: Outlet) -> None:
         self._admission = admission
+        self._health = health
         self._accounts = accounts
         self._outlet = outlet
 
-    async def make(self, attempt: Attempt) -> Answered:
-        """The reply of the attempt's deployment."""
+    async def make(self, attempt: Attempt) -> Answered | Full | Resting:
+        """The reply of the attempt's deployment, or why it was not asked."""
         async with self._admission.slot(attempt.context.tenant):
+            leave = self._health.ask_leave(attempt.deployment)
+            return leave if isinstance(leave, Resting) else await self._opened(attempt, leave)
+
+    async def _opened(self, attempt: Attempt, leave: Leave) -> Answered | Full:
+        try:
             opening = await self._accounts.open(attempt)
             if isinstance(opening, Full):
-                what = f"{attempt.deployment.name}: {opening.what}"
-                raise RateLimited(what, retry_after_s=opening.after_s)
-            return await self._settled(attempt)
+                self._health.unused(attempt.deployment, leave)
+                return opening
+            answered = await self._settled(attempt)
+        except BaseException as error:
+            self._health.failed(attempt.deployment, leave, error)
+            raise
+        self._health.answered(attempt.deployment, leave)
+        return answered
 
     async def _settled(self, attempt: Attempt) -> Answered:
         clock = asyncio.get_running_loop().time
         started = clock()
         try:
-            answered = await self._sent(attempt)
+            answered = await self._in_time(attempt)
         except BaseException as error:
             self._accounts.settle(attempt, Outcome(None, _code(error), clock() - started))
             raise
-        first = answered.first_piece_at
+        now, first = clock(), answered.first_piece_at
         first_token_s = None if first is None else first - started
-        self._accounts.settle(attempt, Outcome(answered.reply, None, clock() - started, first_token_s))
+        self._accounts.settle(attempt, Outcome(answered.reply, None, now - started, first_token_s))
+        took = now - started if first_token_s is None else first_token_s
+        self._health.latencies.observe(attempt.deployment.key, took, now, streamed=first is not None)
         return answered
+
+    async def _in_time(self, attempt: Attempt) -> Answered:
+        limit = attempt.deployment.timeouts.total_s
+        if limit is None or limit >= attempt.request.timeout_s:
+            return await self._sent(attempt)
+        try:
+            async with asyncio.timeout(limit):
+                return await self._sent(attempt)
+        except TimeoutError as error:
+            what = f"{attempt.deployment.name}: no whole answer within {limit:g} s"
+            raise ProviderUnavailable(what) from error
 
     async def _sent(self, attempt: Attempt) -> Answered:
         deployment, request = attempt.deployment, attempt.request
@@ -63,12 +87,11 @@ class Attempts:
             reply = await provider.ask(deployment.model, request)
         else:
             reader = self._reader(attempt, request.stream_to)
-            items = provider.stream(deployment.model, request)
-            reply = await reader.read(provider.name, items)
+            reply = await reader.read(provider.name, provider.stream(deployment.model, request))
             first_piece_at = reader.first_piece_at
         if reply.finish_reason is FinishReason.CONTENT_FILTER:
             raise ContentRefused(f"{deployment.name}: the provider's content filter stopped the reply")
-        return Answered(reply, deployment, attempt.number, first_piece_at)
+        return Answered(reply, deployment, first_piece_at)
 
     def _reader(self, attempt: Attempt, task_id: str) -> StreamReader:
         async def send(delta: Delta) -> None:

@@ -78,7 +78,7 @@ class EnvironmentCatalog:
         )
 
     def _made(self, full: str) -> Plan:
-        plan = Plan(full, (Tier((Route(self._deployment(full)),)),))
+        plan = Plan(full, (Tier((Route(self._deployment(full)),)),), self._retry)
         if len(self._plans) >= _PLANS_KEPT:  # callers name them, so they are no bounded set
             self._plans.clear()
         self._plans[full] = plan
@@ -94,7 +94,7 @@ class EnvironmentCatalog:
             )
         if provider not in self._by_name:
             raise self._missing(provider, full)
-        return Deployment(self._by_name[provider], model, timeouts=self._timeouts, retry=self._retry)
+        return Deployment(self._by_name[provider], model, timeouts=self._timeouts)
 
     def _missing(self, provider: str, full: str) -> NotFound:
         variable = HOW_TO_SET_UP.get(provider)

@@ -1,9 +1,9 @@
 """What a provider's failures mean: HTTP statuses and broken replies as errors of the contract, free of secrets.
 
-429                      RateLimited (with Retry-After), unless the account's quota is used up: ProviderFailed
+429                      RateLimited (with Retry-After), unless the account's quota is used up: DeploymentFailed
 408, 409, 425, 5xx, 529  ProviderUnavailable
-3xx                      ProviderFailed: whoever is redirected would show the key to somebody else
-401, 403                 ProviderFailed, naming the variable that holds the key
+3xx                      DeploymentFailed: whoever is redirected would show the key to somebody else
+401, 403                 DeploymentFailed, naming the variable that holds the key
 404                      NotFound
 other 4xx                ProviderFailed; ContentRefused where a filter stopped the prompt, ContextExceeded where it is
                          longer than the model can read
@@ -42,6 +42,13 @@ _TOO_LONG: Final = re.compile(
 """How providers and servers of models say that a prompt does not fit: none of them has a status of its own for it."""
 
 
+class DeploymentFailed(ProviderFailed):
+    """What is wrong is the deployment (its key, its quota, what it speaks), not the request: another may answer it.
+
+    To callers it is a `ProviderFailed` like any other.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Which provider an error is about: its name, where its key is set, and what must not be shown.
@@ -63,8 +70,8 @@ class Origin:
     def unavailable(self, what: str, *, retry_after_s: float | None = None) -> ProviderUnavailable:
         return ProviderUnavailable(f"{self.provider}: {self.scrub(what)}", retry_after_s=retry_after_s)
 
-    def failed(self, what: str) -> ProviderFailed:
-        return ProviderFailed(f"{self.provider}: {self.scrub(what)}")
+    def failed(self, what: str) -> DeploymentFailed:
+        return DeploymentFailed(f"{self.provider}: {self.scrub(what)}")
 
     def broke_off(self) -> ProviderUnavailable:
         return self.unavailable("the reply broke off before its end")
@@ -83,15 +90,15 @@ class Origin:
         what = self.scrub(f"HTTP {status}: {detail}" if detail else f"HTTP {status}")
         match status:
             case 429 if code == "insufficient_quota":
-                return ProviderFailed(f"{self.provider}: {what}; the account has no quota left")
+                return DeploymentFailed(f"{self.provider}: {what}; the account has no quota left")
             case 429:
                 return RateLimited(f"{self.provider}: {what}", retry_after_s=retry_after(headers))
             case 401 | 403:
-                return ProviderFailed(f"{self.provider}: {what}; check {self.key_variable} of the provider gateway")
+                return DeploymentFailed(f"{self.provider}: {what}; check {self.key_variable} of the provider gateway")
             case 404:
                 return NotFound(f"{self.provider}: {what}; check the model's name", path="model")
             case _ if 300 <= status < 400:
-                return ProviderFailed(f"{self.provider}: {what}: redirects are not followed; is the URL right?")
+                return DeploymentFailed(f"{self.provider}: {what}: redirects are not followed; is the URL right?")
             case _ if status in _PASSING or status >= 500:
                 return ProviderUnavailable(f"{self.provider}: {what}", retry_after_s=retry_after(headers))
             case _ if "content_filter" in code or "content_policy" in code:
@@ -109,7 +116,9 @@ class Origin:
             return RateLimited(f"{self.provider}: {self.scrub(what)}")
         if _TOO_LONG.search(f"{code} {detail}"):
             return ContextExceeded(f"{self.provider}: {self.scrub(what)}")
-        if code in {"invalid_request_error", "authentication_error", "permission_error", "billing_error"}:
+        if code == "invalid_request_error":
+            return ProviderFailed(f"{self.provider}: {self.scrub(what)}")
+        if code in {"authentication_error", "permission_error", "billing_error"}:
             return self.failed(what)
         return self.unavailable(what)
 

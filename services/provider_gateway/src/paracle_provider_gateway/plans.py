@@ -77,6 +77,10 @@ class Capabilities:
     max_output_tokens: int | None = None
 
 
+type DeploymentKey = tuple[str, str]
+"""Whose deployment it is (nothing: everybody's), and its name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """One model at one provider.
@@ -97,7 +101,6 @@ class Deployment:
     model: str
     tenant: str | None = None
     timeouts: Timeouts = Timeouts()
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
     limits: Limits = Limits()
     capabilities: Capabilities = Capabilities()
     price: Price | None = None
@@ -109,7 +112,7 @@ class Deployment:
         return f"{self.provider.name}/{self.model}"
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> DeploymentKey:
         """What tells it from all others (breakers, latencies, shared limits): its tenant, or nothing, and its name."""
         return self.tenant or "", self.name
 
@@ -138,13 +141,22 @@ class Plan:
     ----------
     tiers
         Never empty, nor is any of them; the later are the fallbacks of the earlier.
+    retry
+        How often, and after which waits, a call is tried again.
     hedge_after_s
         Seconds without an answer after which the next route is asked besides; absent: never.
     """
 
     name: str
     tiers: tuple[Tier, ...]
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     hedge_after_s: float | None = None
+
+    @property
+    def only(self) -> Deployment | None:
+        """The one deployment, where there is no other."""
+        first = self.tiers[0].routes
+        return first[0].deployment if len(self.tiers) == len(first) == 1 else None
 
     @property
     def deployments(self) -> Iterator[Deployment]:

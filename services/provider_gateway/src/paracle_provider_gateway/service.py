@@ -10,9 +10,8 @@ from paracle_domain.envelope import Context
 from paracle_domain.errors import DeadlineExceeded
 from paracle_domain.inference.request import AbortCall, Complete, ListModels
 from paracle_domain.inference.response import Completion, ModelList
-from paracle_provider_gateway.attempts import Answered
 from paracle_provider_gateway.calls import CallTable
-from paracle_provider_gateway.persistence import Persistence
+from paracle_provider_gateway.persistence import Found, Persistence
 from paracle_provider_gateway.plans import Catalog
 from paracle_provider_gateway.ports import Prices
 from paracle_provider_gateway.telemetry import Telemetry
@@ -61,23 +60,25 @@ class Completions:
     async def _answer(self, request: Complete, context: Context, started: float) -> Completion:
         plan = await self._catalog.plan(context.tenant, request)
         with self._telemetry.call(plan, request) as record:
-            answered = await self._persistence.answer(plan, request, context, started + request.timeout_s)
-            record.completion = self._completion(answered, started)
+            found = await self._persistence.answer(plan, request, context, started + request.timeout_s)
+            record.deployment = found.answered.deployment
+            record.completion = self._completion(found, started)
             return record.completion
 
-    def _completion(self, answered: Answered, started: float) -> Completion:
-        reply, first = answered.reply, answered.first_piece_at
-        provider, model = answered.deployment.provider, reply.model or answered.deployment.model
+    def _completion(self, found: Found, started: float) -> Completion:
+        reply, first, deployment = found.answered.reply, found.answered.first_piece_at, found.answered.deployment
+        provider, model = deployment.provider, reply.model or deployment.model
         return Completion(
             message=reply.message,
             finish_reason=reply.finish_reason,
             usage=self._prices.priced(provider.name, model, reply.usage),
             provider=provider.name,
             model=model,
+            deployment=deployment.name,
             sandbox=provider.sandbox,
             latency_s=asyncio.get_running_loop().time() - started,
             first_token_s=None if first is None else first - started,
-            attempts=answered.attempts,
+            attempts=found.attempts,
         )
 
 

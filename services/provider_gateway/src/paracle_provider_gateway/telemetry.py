@@ -9,6 +9,10 @@ Source: the OpenTelemetry semantic conventions for generative AI. No prompts or 
 | histogram | `gen_ai.client.token.usage` (tokens) | operation, provider, request model, token type |
 | histogram | `gen_ai.client.operation.time_to_first_chunk` (s) | operation, provider, request model |
 | counter | `paracle.provider_gateway.retries` | provider, request model, error type |
+| counter | `paracle.provider_gateway.fallbacks` | as of those that failed |
+| gauge | `paracle.provider_gateway.breaker` (0 closed, 1 half open, 2 open) | provider, request model |
+
+Provider and model are those of the deployment that answered, or else of the plan's first.
 """
 
 from __future__ import annotations
@@ -23,10 +27,11 @@ from typing import Any, Final
 from opentelemetry.trace import StatusCode
 
 from paracle_chassis import telemetry
-from paracle_chassis.telemetry import Counter, Histogram
+from paracle_chassis.telemetry import Counter, Gauge, Histogram
 from paracle_domain.errors import ParacleError
 from paracle_domain.inference.request import CallLabels, Complete
 from paracle_domain.inference.response import Completion
+from paracle_provider_gateway.breaker import BreakerState
 from paracle_provider_gateway.plans import Deployment, Plan
 
 SCOPE: Final = "paracle.provider_gateway"
@@ -54,11 +59,16 @@ DURATION: Final = "gen_ai.client.operation.duration"
 TOKEN_USAGE: Final = "gen_ai.client.token.usage"  # noqa: S105  # not a password
 FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_first_chunk"
 RETRIES: Final = "paracle.provider_gateway.retries"
+FALLBACKS: Final = "paracle.provider_gateway.fallbacks"
+BREAKER: Final = "paracle.provider_gateway.breaker"
 
 _duration: Final = Histogram(DURATION, "Time of a call, retries included.")
 _tokens: Final = Histogram(TOKEN_USAGE, "Tokens of a call.", "{token}")
 _first_chunk: Final = Histogram(FIRST_CHUNK, "Time to the first piece of a reply.")
-_retries: Final = Counter(RETRIES, "Requests that were sent again.", "{retry}")
+_retries: Final = Counter(RETRIES, "Requests that were sent again to the same deployment.", "{retry}")
+_fallbacks: Final = Counter(FALLBACKS, "Requests that were sent to another deployment instead.", "{request}")
+_breaker: Final = Gauge(BREAKER, "Whether calls go to a deployment (0), only a probe does (1), or none (2).")
+_BREAKER: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
 log = logging.getLogger(SCOPE)
 
@@ -68,6 +78,7 @@ class CallRecord:
     """What becomes known of a call while it is made."""
 
     completion: Completion | None = None
+    deployment: Deployment | None = None
 
 
 class Telemetry:
@@ -90,18 +101,27 @@ class Telemetry:
                 failure = error  # outside of the span, which would record it with all that it quotes
             else:
                 assert record.completion is not None
+                if record.deployment is not first:
+                    names, attributes = _renamed(span, record.deployment, names, attributes)
                 self._finished(span, names, attributes, record.completion)
         if failure is not None:
             raise failure
 
-    def retried(self, deployment: Deployment, error: ParacleError) -> None:
-        """Count one request that will be sent again."""
-        provider, model = deployment.provider.name, deployment.model
-        _retries.add(1, {PROVIDER: provider, REQUEST_MODEL: model, ERROR_TYPE: error.code})
-        log.warning(
-            "model call failed, trying again",
-            extra={PROVIDER: provider, REQUEST_MODEL: model, ERROR_TYPE: error.code, "detail": error.message},
-        )
+    def again(self, failed: Deployment, error: ParacleError, next_one: Deployment) -> None:
+        """Count one request that is sent again after `error`, to the same deployment or to another one."""
+        names = {PROVIDER: failed.provider.name, REQUEST_MODEL: failed.model, ERROR_TYPE: error.code}
+        if next_one is failed:
+            _retries.add(1, names)
+        else:
+            _fallbacks.add(1, names)
+        log.warning("model call failed, trying %s", next_one.name, extra=names | {"detail": error.message})
+
+    def health(self, deployment: Deployment, state: BreakerState, error: ParacleError) -> None:
+        """Show that a deployment is left in peace, probed, or well again."""
+        names = {PROVIDER: deployment.provider.name, REQUEST_MODEL: deployment.model}
+        _breaker.set(_BREAKER[state], names)
+        level = logging.INFO if state is BreakerState.CLOSED else logging.WARNING
+        log.log(level, "breaker of %s: %s", deployment.name, state, extra=names | {"detail": error.message})
 
     def _finished(self, span: Any, names: dict[str, str], attributes: dict[str, str], completion: Completion) -> None:
         usage = completion.usage
@@ -134,6 +154,17 @@ class Telemetry:
             span.set_attribute(ERROR_TYPE, kind)
             span.set_status(StatusCode.ERROR, detail)
         log.warning("model call failed", extra=attributes | {ERROR_TYPE: kind, "detail": detail})
+
+
+def _renamed(
+    span: Any, answered: Deployment | None, names: dict[str, str], attributes: dict[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Names and attributes of a call that another deployment answered than the plan's first."""
+    assert answered is not None
+    new = {PROVIDER: answered.provider.name, REQUEST_MODEL: answered.model}
+    if span is not None:
+        span.set_attributes(new)
+    return names | new, attributes | new
 
 
 def _labels(labels: CallLabels) -> dict[str, str]:

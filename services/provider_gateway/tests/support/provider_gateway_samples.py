@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,12 +20,16 @@ from paracle_domain.inference.request import Complete
 from paracle_provider_gateway.accounts import GRANTED, Attempt, Opening, Outcome
 from paracle_provider_gateway.adapters.config import ProviderConfig, Quirks, TransportName, fixed
 from paracle_provider_gateway.adapters.create import create_provider
+from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.admission import Admission
 from paracle_provider_gateway.attempts import Attempts
+from paracle_provider_gateway.breaker import BreakerRules
 from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.catalog import EnvironmentCatalog
+from paracle_provider_gateway.choice import Choice
+from paracle_provider_gateway.health import Health
 from paracle_provider_gateway.persistence import Persistence
-from paracle_provider_gateway.plans import Catalog, Timeouts
+from paracle_provider_gateway.plans import Catalog, Deployment, Timeouts
 from paracle_provider_gateway.ports import Provider
 from paracle_provider_gateway.pricing import ListPrices
 from paracle_provider_gateway.retries import RetryPolicy
@@ -73,6 +78,7 @@ class Gateway:
     calls: CallTable
     outbox: Outbox
     accounts: MemoryAccounts
+    health: Health
     waits: list[float]
 
 
@@ -81,27 +87,35 @@ def gateway(
     default: str | None = None,
     catalog: Catalog | None = None,
     slots: int = 512,
+    rules: BreakerRules | None = None,
     retry: RetryPolicy | None = None,
     timeouts: Timeouts | None = None,
 ) -> Gateway:
-    outbox, accounts, waits, calls = Outbox(), MemoryAccounts(), [], CallTable()
+    outbox, accounts, calls = Outbox(), MemoryAccounts(), CallTable()
+    waits: list[float] = []
     telemetry, prices = Telemetry(), ListPrices("sandbox")
 
     async def wait(seconds: float) -> None:
         waits.append(seconds)
 
-    attempts = Attempts(admission=Admission(slots), accounts=accounts, outlet=outbox)
+    health = Health(rules or BreakerRules(), telemetry.health, lambda: time.monotonic() + sum(waits))
+    attempts = Attempts(admission=Admission(slots), health=health, accounts=accounts, outlet=outbox)
     environment = EnvironmentCatalog(
         providers, prices, default, retry=retry or RetryPolicy(), timeouts=timeouts or Timeouts()
     )
     completions = Completions(
         catalog=catalog or environment,
-        persistence=Persistence(attempts, telemetry, sleep=wait, draw=lambda: 0.5),
+        persistence=Persistence(Choice(health.latencies, prices), attempts, telemetry, sleep=wait, draw=lambda: 0.5),
         prices=prices,
         calls=calls,
         telemetry=telemetry,
     )
-    return Gateway(completions, calls, outbox, accounts, waits)
+    return Gateway(completions, calls, outbox, accounts, health, waits)
+
+
+def deployment(model: str, **more: Any) -> Deployment:
+    """Some deployment."""
+    return Deployment(SandboxProvider(), model, **more)
 
 
 _numbers = itertools.count(1)

@@ -25,9 +25,10 @@ class FinishReason(StrEnum):
 class Completion(Message, type_name="inference.completion"):
     """A model's reply, whole. `sandbox` marks the answers of the built-in rule-based model.
 
-    `model` is the name that the provider answered with. `latency_s` is the time from accepting the call to the whole
-    answer, retries included; `first_token_s` that to the first delta of the attempt which succeeded (absent where the
-    provider was not asked to stream). `attempts` counts the requests that were sent to the provider.
+    `model` is the name that the provider answered with, `deployment` the `provider/model` that was asked. `latency_s`
+    is the time from accepting the call to the whole answer, retries included; `first_token_s` that to the first delta
+    of the attempt which succeeded (absent where the provider was not asked to stream). `attempts` counts the requests
+    that were sent, to whichever deployments.
     """
 
     message: ChatMessage
@@ -35,6 +36,7 @@ class Completion(Message, type_name="inference.completion"):
     usage: Usage
     provider: str
     model: str
+    deployment: str = ""
     sandbox: bool = False
     latency_s: float = Field(ge=0)
     first_token_s: float | None = Field(default=None, ge=0)

@@ -1,0 +1,240 @@
+"""Calls over plans with several deployments: who is asked, who answers, what everybody else hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from decimal import Decimal
+
+import pytest
+from provider_gateway_samples import CONTEXT, TASK, Gateway, ask, gateway
+
+from paracle_chassis.testing.eventually import eventually
+from paracle_domain.errors import (
+    ContentRefused,
+    DeadlineExceeded,
+    ParacleError,
+    ProviderFailed,
+    ProviderUnavailable,
+    RateLimited,
+)
+from paracle_domain.inference.chat import ChatMessage
+from paracle_domain.inference.deltas import EndDelta, TextDelta, assemble
+from paracle_domain.inference.request import Complete, ListModels
+from paracle_domain.inference.response import FinishReason, ModelList
+from paracle_domain.inference.usage import Usage
+from paracle_provider_gateway.accounts import Full
+from paracle_provider_gateway.breaker import BreakerRules
+from paracle_provider_gateway.faults import DeploymentFailed
+from paracle_provider_gateway.plans import Deployment, Plan, Price, Route, Strategy, Tier, Timeouts
+from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
+from paracle_provider_gateway.retries import RetryPolicy
+
+DOWN = ProviderUnavailable("HTTP 503")
+SPENT = Usage(input_tokens=3, output_tokens=2, model_calls=1)
+
+
+class Scripted:
+    """A provider that answers as it is told, in turn; then with its name. `None` hangs, also after words."""
+
+    sandbox = False
+    listed_models = ()
+
+    def __init__(self, name: str, *turns: ParacleError | None) -> None:
+        self.name = name
+        self.turns = list(turns)
+        self.asked = 0
+        self.gone = 0
+
+    async def default_model(self) -> str:
+        return "m"
+
+    async def ask(self, model: str, request: Complete) -> Reply:
+        await self._take_turn()
+        return Reply(ChatMessage.assistant(self.name), FinishReason.STOP, SPENT, model)
+
+    async def stream(self, model: str, request: Complete) -> AsyncGenerator[StreamItem]:
+        yield Piece(0, TextDelta(text=self.name))
+        await self._take_turn()
+        yield Piece(0, EndDelta(finish_reason=FinishReason.STOP))
+        yield Closing(FinishReason.STOP, SPENT, model)
+
+    async def close(self) -> None:
+        pass
+
+    async def _take_turn(self) -> None:
+        self.asked += 1
+        turn = self.turns.pop(0) if self.turns else ""
+        if isinstance(turn, ParacleError):
+            raise turn
+        if turn is None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.gone += 1
+
+
+class OnePlan:
+    """A catalog with one plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    async def plan(self, tenant: str, request: Complete) -> Plan:
+        return self._plan
+
+    async def models(self, tenant: str) -> ModelList:
+        return ModelList(models=(), default="default")
+
+
+def routed(
+    *deployments: Deployment,
+    strategy: Strategy = Strategy.PRIORITY,
+    retry: RetryPolicy | None = None,
+    rules: BreakerRules | None = None,
+    hedge_after_s: float | None = None,
+) -> Gateway:
+    tier = Tier(tuple(Route(one) for one in deployments), strategy)
+    return gateway(catalog=OnePlan(Plan("m", (tier,), retry or RetryPolicy(), hedge_after_s)), rules=rules)
+
+
+def at(*providers: Scripted, timeouts: Timeouts = Timeouts()) -> Sequence[Deployment]:  # noqa: B008  # a value
+    return [Deployment(provider, "m", timeouts=timeouts) for provider in providers]
+
+
+async def test_the_next_route_answers_at_once_and_the_completion_says_so():
+    first, second = Scripted("first", DOWN), Scripted("second")
+    over = routed(*at(first, second))
+    answer = await over.completions.complete(ask(), CONTEXT)
+    assert (answer.message.text, answer.provider, answer.deployment) == ("second", "second", "second/m")
+    assert (answer.attempts, over.waits) == (2, [])
+    told = [(attempt.deployment.name, attempt.number, outcome.error) for attempt, outcome in over.accounts.settled]
+    assert told == [("first/m", 1, "provider_unavailable"), ("second/m", 2, None)]
+
+
+async def test_when_all_have_failed_the_first_that_is_free_is_asked_again():
+    first, second = Scripted("first", DOWN, DOWN), Scripted("second", RateLimited("busy", retry_after_s=9))
+    over = routed(*at(first, second))
+    answer = await over.completions.complete(ask(timeout_s=60), CONTEXT)
+    assert (answer.deployment, answer.attempts, first.asked, second.asked) == ("first/m", 4, 3, 1)
+    assert 0 < over.waits[0] <= 0.25, "half of its first back-off, less the time that the second took"
+    assert over.waits[1:] == pytest.approx([0.5])
+
+
+@pytest.mark.parametrize("error", [ProviderFailed("HTTP 400"), ContentRefused("no")])
+async def test_what_others_would_refuse_too_is_not_tried_everywhere(error: ParacleError):
+    first, second = Scripted("first", error), Scripted("second")
+    with pytest.raises(type(error)):
+        await routed(*at(first, second)).completions.complete(ask(), CONTEXT)
+    assert (first.asked, second.asked) == (1, 0)
+
+
+async def test_a_bad_key_is_no_reason_to_fail_where_another_is_good():
+    first, second = Scripted("first", DeploymentFailed("HTTP 401")), Scripted("second")
+    answer = await routed(*at(first, second)).completions.complete(ask(), CONTEXT)
+    assert answer.deployment == "second/m"
+
+
+async def test_a_stream_that_broke_off_is_replaced_by_the_next_routes():
+    first, second = Scripted("first", DOWN), Scripted("second")
+    over = routed(*at(first, second))
+    answer = await over.completions.complete(ask(stream_to=TASK), CONTEXT)
+    said = [(delta.attempt, delta.change.text) for delta in over.outbox.deltas if isinstance(delta.change, TextDelta)]
+    assert said == [(1, "first"), (2, "second")]
+    assert assemble(over.outbox.deltas) == answer.message == ChatMessage.assistant("second")
+
+
+@pytest.mark.parametrize("stream_to", [None, TASK])
+async def test_a_deployment_that_hangs_is_left_after_its_own_time(stream_to: str | None):
+    first, second = Scripted("first", None), Scripted("second")
+    over = routed(*at(first, timeouts=Timeouts(total_s=0.05)), *at(second))
+    answer = await over.completions.complete(ask(stream_to=stream_to), CONTEXT)
+    assert (answer.deployment, answer.attempts, first.gone) == ("second/m", 2, 1)
+    assert over.accounts.settled[0][1].error == "provider_unavailable"
+
+
+async def test_the_calls_own_time_is_not_the_deployments_fault():
+    hangs = Scripted("first", *[None] * 9)
+    over = routed(*at(hangs, timeouts=Timeouts(total_s=60)), rules=BreakerRules(failures=1))
+    for _ in range(2):
+        with pytest.raises(DeadlineExceeded):
+            await over.completions.complete(ask(timeout_s=0.05), CONTEXT)
+    assert hangs.gone == 2
+
+
+class TestBreaker:
+    async def test_a_dead_deployment_is_asked_five_times_and_found_again_when_it_heals(self):
+        first, second = Scripted("first", *[DOWN] * 1_000), Scripted("second")
+        over = routed(*at(first, second), rules=BreakerRules(failures=5, cooldown_s=10))
+        for _ in range(50):
+            assert (await over.completions.complete(ask(), CONTEXT)).deployment == "second/m"
+        assert (first.asked, second.asked, over.waits) == (5, 50, [])
+        first.turns.clear()
+        over.waits.append(10)  # which the clock counts
+        assert (await over.completions.complete(ask(), CONTEXT)).deployment == "first/m"
+        assert (await over.completions.complete(ask(), CONTEXT)).deployment == "first/m"
+
+    async def test_where_there_is_no_other_it_is_waited_for(self):
+        only = Scripted("first", *[DOWN] * 5)
+        over = routed(*at(only), rules=BreakerRules(failures=5, cooldown_s=10), retry=RetryPolicy(attempts=5))
+        with pytest.raises(ProviderUnavailable, match="HTTP 503"):
+            await over.completions.complete(ask(), CONTEXT)
+        del over.waits[:]
+        assert (await over.completions.complete(ask(timeout_s=60), CONTEXT)).attempts == 1
+        assert 10 <= sum(over.waits) < 20
+
+    async def test_a_call_that_has_no_time_for_that_hears_when_to_come_back(self):
+        only = Scripted("first", *[DOWN] * 5)
+        over = routed(*at(only), rules=BreakerRules(failures=5, cooldown_s=50), retry=RetryPolicy(attempts=5))
+        with pytest.raises(ProviderUnavailable, match="HTTP 503"):
+            await over.completions.complete(ask(), CONTEXT)
+        with pytest.raises(ProviderUnavailable, match="is not asked just now") as caught:
+            await over.completions.complete(ask(), CONTEXT)
+        assert caught.value.retry_after_s == pytest.approx(50, abs=20)
+        assert only.asked == 5
+
+    async def test_a_probe_that_is_aborted_leaves_the_way_free_for_the_next(self):
+        only = Scripted("first", DOWN, None)
+        over = routed(*at(only), rules=BreakerRules(failures=1, cooldown_s=1), retry=RetryPolicy(attempts=1))
+        with pytest.raises(ProviderUnavailable):
+            await over.completions.complete(ask(), CONTEXT)
+        over.waits.append(1)
+        asking = asyncio.create_task(over.completions.complete(ask(timeout_s=0.05), CONTEXT))
+        await eventually(lambda: only.asked == 2)
+        with pytest.raises(DeadlineExceeded):
+            await asking
+        assert (await over.completions.complete(ask(), CONTEXT)).deployment == "first/m"
+
+
+async def test_what_is_full_sends_the_call_to_the_next_route():
+    first, second = Scripted("first"), Scripted("second")
+    over = routed(*at(first, second))
+    over.accounts.answers = [Full("requests per minute", 30)]
+    answer = await over.completions.complete(ask(), CONTEXT)
+    assert (answer.deployment, answer.attempts, first.asked, over.waits) == ("second/m", 1, 0, [])
+
+
+async def test_the_quickest_of_late_is_asked_first():
+    slow, quick = Scripted("slow"), Scripted("quick")
+    over = routed(*at(slow, quick), strategy=Strategy.LOWEST_LATENCY)
+    clock = asyncio.get_running_loop().time()
+    over.health.latencies.observe(("", "slow/m"), 9.0, clock, streamed=False)
+    over.health.latencies.observe(("", "quick/m"), 3.0, clock, streamed=False)
+    assert (await over.completions.complete(ask(), CONTEXT)).deployment == "quick/m"
+
+
+async def test_the_cheapest_is_asked_first_and_an_unknown_price_last():
+    unknown, dear, cheap = (Scripted(name) for name in ("unknown", "dear", "cheap"))
+    over = routed(
+        Deployment(unknown, "m"),
+        Deployment(dear, "m", price=Price(Decimal(2), Decimal(8))),
+        Deployment(cheap, "m", price=Price(Decimal(1), Decimal(9))),
+        strategy=Strategy.LOWEST_COST,
+    )
+    long = ask("word " * 9_000)
+    assert (await over.completions.complete(long, CONTEXT)).deployment == "cheap/m"
+    assert (await over.completions.complete(ask(), CONTEXT)).deployment == "dear/m"
+
+
+async def test_the_catalog_says_which_models_there_are():
+    assert (await routed(*at(Scripted("a"))).completions.list_models(ListModels(), CONTEXT)).models == ()
