@@ -9,11 +9,12 @@ import pytest
 from rich.console import Console
 
 from paracle_client.cli import run_commands
-from paracle_client.cli.speaking import Voice
+from paracle_client.cli.speaking import Doorbell, Voice
 from paracle_client.cli.target import console
+from paracle_client.speech import Speech
 from paracle_domain.inference.deltas import Change, Delta, ReasoningDelta, TextDelta, ToolCallDelta
 from paracle_domain.run.commands import RunAccepted, RunStatus
-from paracle_domain.task.output import SummaryProgress, TaskOutput, ToolProgress
+from paracle_domain.task.output import BudgetProgress, SummaryProgress, TaskOutput, ToolProgress
 
 TASK = "task_01JDAAAAAAAAAAAAAAAAAAAAAA"
 
@@ -111,6 +112,22 @@ def test_summing_up_is_told_beside_the_answer(capsys: pytest.CaptureFixture[str]
     heard = capsys.readouterr()
     started = "· the conversation is long: summing up its beginning…"
     assert heard.err.splitlines() == [started, started, "· summing up failed (rate_limited); nothing is left out"]
+
+
+def test_budgets_that_wait_for_people_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    held, ended = (TaskOutput(seq=1, budget=budget(stage)) for stage in ("held", "ended"))
+    voice, bell, speech = Voice(console(aside=True)), Doorbell(console(aside=True)), Speech()
+    for output in (held, ended):
+        voice.hear(output)
+        bell.hear(output)
+    waits = "· budget team is used up, unless people raise it: paracle approvals show apr_1"
+    decided = "· budget team: it was decided"
+    assert capsys.readouterr().err.splitlines() == [waits, waits, decided]
+    assert [line for output in (held, ended) for line in speech.hear(output)] == [waits, decided]
+
+
+def budget(stage: Any) -> BudgetProgress:
+    return BudgetProgress(approval_id="apr_1", budget="team", stage=stage)
 
 
 def answer_of(make: Any, api: Any) -> None:

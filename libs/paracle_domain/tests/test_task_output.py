@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paracle_domain.inference.deltas import Delta, TextDelta
-from paracle_domain.task.output import Listening, SummaryProgress, TaskOutput, ToolProgress
+from paracle_domain.task.output import BudgetProgress, Listening, SummaryProgress, TaskOutput, ToolProgress
 
 
 def delta(number, attempt=1, call="call_a"):
@@ -36,6 +36,12 @@ def test_summaries_are_told_too():
     summary = SummaryProgress(call_id="call_a", stage="started")
     assert told(Listening(), summary) == [TaskOutput(seq=1, summary=summary)]
     assert summary.message_id == "call_a.started"
+
+
+def test_budgets_that_wait_for_people_are_told_too():
+    budget = BudgetProgress(approval_id="apr_1", budget="team", stage="held")
+    assert told(Listening(), budget) == [TaskOutput(seq=1, budget=budget)]
+    assert budget.message_id == "apr_1.held"
 
 
 def test_who_comes_back_hears_of_a_gap_only_where_there_is_one():

@@ -21,7 +21,7 @@ from paracle_domain.run.commands import ApprovalStatus, ApprovalView
 from paracle_domain.run.deciding import asked
 from paracle_domain.task import events as ev
 from paracle_domain.task import inputs as told
-from paracle_domain.task.directives import AskAgent, AskPeople, CallModel, InvokeTool, ProbeEffect
+from paracle_domain.task.directives import AskAgent, AskForRaise, AskPeople, CallModel, InvokeTool, ProbeEffect
 from paracle_domain.task.machine import decide
 from paracle_domain.task.messages import TaskResult, TaskStatus
 from paracle_domain.task.state import Job, TaskState, evolve
@@ -61,6 +61,11 @@ failure = st.builds(
 )
 findings = st.sampled_from([(), (Finding(path="a", message="b"),)])
 seconds = st.integers(min_value=0, max_value=900)
+broke = ErrorInfo(
+    code="budget_exceeded",
+    message="no money",
+    details={"budget": "b", "subject": "s", "period": "total", "on_hit": "ask", "spent_usd": "2", "limit_usd": "1"},
+)
 KINDS = "accept reply reply model_failed ok failed probed probed delegate people checked cancel deadline resume"
 kinds = st.sampled_from(KINDS.split())
 
@@ -96,6 +101,7 @@ def views(draw: st.DrawFn, state: TaskState, call_id: str) -> ApprovalView:
     """How the approval of a held call may stand; of any other call, one that nobody asked for."""
     asks = [wish.request for wish in wishes(state) if isinstance(wish, AskPeople)]
     mine = [ask for ask in asks if state.call(call_id) and question_id(state, call_id) == ask.approval_id]
+    mine += [wish.request for wish in wishes(state) if isinstance(wish, AskForRaise)]
     view = asked(mine[0] if mine else REQUEST, "w", "ann")
     digest = draw(st.sampled_from([view.digest, view.digest, "sha256:other"]))
     return view.model_copy(update={"status": draw(st.sampled_from(list(ApprovalStatus))), "digest": digest})
@@ -117,7 +123,7 @@ def inputs(draw: st.DrawFn, state: TaskState) -> told.TaskInput:
         case "reply":
             return told.ReplyCame(at, state.model_call_id, draw(replies), draw(st.sampled_from([{}, {0: "wrong"}])))
         case "model_failed":
-            return told.ModelFailed(at, state.model_call_id, draw(failure))
+            return told.ModelFailed(at, state.model_call_id, draw(st.one_of(failure, st.just(broke))))
         case "ok":
             results: list[JsonValue] = [None, "x", {"y": None}]
             return told.ToolSucceeded(at, call, draw(st.sampled_from(results)), 0.1)
@@ -130,7 +136,8 @@ def inputs(draw: st.DrawFn, state: TaskState) -> told.TaskInput:
         case "delegate":
             return told.DelegateEnded(at, call, draw(delegate_results(state, call)), 0.1)
         case "people":
-            return told.CallDecided(at, call, draw(views(state, call)))
+            view = draw(views(state, call))
+            return told.CallDecided(at, call, view) if state.held is None else told.RaiseDecided(at, view)
         case "checked":
             return told.OutputChecked(at, state.turn, {}, draw(findings))
         case "cancel":
@@ -167,6 +174,8 @@ def test_replay_equals_live_and_terminal_states_absorb(data: st.DataObject, agen
     if not state.status.terminal:
         assert wishes(state), "a task that is not done has something to do"
     _check_limits(state)
+    raises = Counter(e.approval_id for e in history if isinstance(e, ev.BudgetReleased))
+    assert all(number == 1 for number in raises.values()), "nobody is asked twice about one raise"
     released = {e.call_id for e in history if isinstance(e, ev.CallReleased) and e.verdict is ApprovalStatus.APPROVED}
     held = {e.call_id for e in history if isinstance(e, ev.CallHeld)}
     assert {e.call_id for e in history if isinstance(e, ev.EffectSent)} & held <= released, "nothing unapproved is sent"

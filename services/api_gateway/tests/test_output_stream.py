@@ -17,7 +17,7 @@ from paracle_domain.envelope import Context
 from paracle_domain.errors import Unavailable
 from paracle_domain.ids import derive_id
 from paracle_domain.inference.deltas import Delta, TextDelta
-from paracle_domain.task.output import SummaryProgress, ToolProgress
+from paracle_domain.task.output import BudgetProgress, SummaryProgress, ToolProgress
 
 pytestmark = pytest.mark.connected
 TASK, OTHER = derive_id("task", RUN, "a"), derive_id("task", RUN, "b")
@@ -54,11 +54,12 @@ async def test_pages_of_one_task_in_order(bus: NatsBus, outputs: NatsOutputs):
         await say(bus, delta(number), task=OTHER)
         await say(bus, delta(number), tenant="acme")
     summary = SummaryProgress(call_id="call_c", stage="started")
-    await say(bus, progress, summary)
+    budget = BudgetProgress(approval_id="apr_1", budget="team", stage="held")
+    await say(bus, progress, summary, budget)
     first = await outputs.read("default", TASK, 0, 4)
     assert [(heard.seq, heard.said) for heard in first] == [(1 + 3 * number, delta(number)) for number in range(4)]
     rest = await outputs.read("default", TASK, first[-1].seq, 4)
-    assert [heard.said for heard in rest] == [delta(4), progress, summary]
+    assert [heard.said for heard in rest] == [delta(4), progress, summary, budget]
     assert await outputs.read("default", TASK, rest[-1].seq, 4) == []
 
 

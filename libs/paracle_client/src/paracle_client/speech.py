@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from paracle_domain.inference.deltas import Delta, ReasoningDelta, TextDelta
-from paracle_domain.task.output import SummaryProgress, TaskOutput, ToolProgress
+from paracle_domain.task.output import BudgetProgress, SummaryProgress, TaskOutput, ToolProgress
 
 BROKE_OFF: Final = "the reply broke off and begins anew"
 MISSING: Final = "something is missing here"
@@ -29,6 +29,13 @@ def summing_up(told: SummaryProgress) -> str | None:
     return None if told.error is None else f"summing up failed ({told.error}); nothing is left out"
 
 
+def raising(told: BudgetProgress) -> str:
+    """What is to be done about a budget that is used up, or that it was decided."""
+    if told.stage == "held":
+        return f"budget {told.budget} is used up, unless people raise it: paracle approvals show {told.approval_id}"
+    return f"budget {told.budget}: it was decided"
+
+
 class Speech:
     """The lines of what one task says; `tail` is the end of the one that is being said."""
 
@@ -48,6 +55,9 @@ class Speech:
             yield from self.end()
             line = summing_up(output.summary)
             yield from () if line is None else (f"· {line}",)
+        elif output.budget is not None:
+            yield from self.end()
+            yield f"· {raising(output.budget)}"
         elif output.delta is not None:
             yield from self._take(output.delta)
 

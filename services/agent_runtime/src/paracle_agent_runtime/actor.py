@@ -28,6 +28,7 @@ from paracle_domain.task import prompt
 from paracle_domain.task.delegation import child_task
 from paracle_domain.task.directives import (
     AskAgent,
+    AskForRaise,
     AskPeople,
     CallModel,
     CheckOutput,
@@ -240,6 +241,8 @@ class TaskActor:
                 self._start(self._ask_agent(directive), directive.call_id)
             case AskPeople():
                 self._start(errands.ask_people(directive), directive.call_id)
+            case AskForRaise():
+                self._start(errands.ask_for_raise(directive), directive.order.key)
             case CheckOutput() | ReportResult():
                 pass  # the first is done within the step, the second by whoever runs the actor
             case _:
@@ -300,6 +303,8 @@ class TaskActor:
         Nobody else would ever take its delegates up again.
         """
         work: list[Coroutine[Any, Any, None]] = []
+        if self.state.held is not None:
+            work.append(self._shop.decisions.withdraw(self.state.held.approval_id, self._context))
         for call in self.state.open_calls:
             if call.delegated is not None:
                 work.append(self._end_delegate(child_task(self.state, call), reason))

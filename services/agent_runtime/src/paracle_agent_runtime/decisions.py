@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final
 
-from paracle_agent_runtime.ports import Clock, People
+from paracle_agent_runtime.ports import Budgets, Clock, People
 from paracle_chassis import outages
 from paracle_domain.envelope import Context
-from paracle_domain.errors import NotFound, ParacleError
+from paracle_domain.errors import ErrorInfo, NotFound, ParacleError
 from paracle_domain.run.commands import ApprovalStatus, ApprovalView, AskForCall
+from paracle_domain.task.directives import AskForRaise
 
 _log = logging.getLogger(__name__)
 _LOOK_S: Final = 15.0
@@ -23,10 +24,11 @@ _AGAIN_S: Final = 0.05
 
 
 class Decisions:
-    """Asks `people`, and waits until they have decided."""
+    """Asks `people`, waits until they have decided, and has the `budgets` raised that they agreed to."""
 
-    def __init__(self, people: People, clock: Clock, *, look_s: float = _LOOK_S) -> None:
+    def __init__(self, people: People, budgets: Budgets, clock: Clock, *, look_s: float = _LOOK_S) -> None:
         self._people = people
+        self._budgets = budgets
         self._clock = clock
         self._look_s = look_s
         self._news: dict[str, asyncio.Event] = {}
@@ -43,6 +45,22 @@ class Decisions:
                 await self._wait(news, view.expires_at)
         finally:
             del self._news[request.approval_id]
+
+    async def raised(self, directive: AskForRaise, context: Context) -> tuple[ApprovalView, ErrorInfo | None]:
+        """The approval of a raise once it is over, and the raise made if it was approved, or why it could not be.
+
+        The order names the approval as its key, so doing this again raises nothing twice.
+        """
+        view = await self.decision(directive.request, context)
+        if view.status is not ApprovalStatus.APPROVED or view.digest != directive.request.digest:
+            return view, None
+        try:
+            await _outlast(lambda: self._budgets.raise_by(directive.order, context))
+        except NotFound:
+            _log.info("budget %s is gone, and holds nothing back any more", directive.order.name)
+        except ParacleError as error:
+            return view, error.to_info()
+        return view, None
 
     async def withdraw(self, approval_id: str, context: Context) -> None:
         """Nobody waits for this one any more."""
@@ -69,13 +87,13 @@ class Decisions:
 
 
 async def _outlast[R](work: Callable[[], Awaitable[R]]) -> R:
-    """What `work` gives; as long as the orchestrator is away, it is tried again."""
+    """What `work` gives; as long as whoever is asked is away, it is tried again."""
     for delay in outages.delays():
         try:
             return await work()
         except Exception as error:  # only an outage is waited out; the rest is raised
             if not outages.is_outage(error) and not (isinstance(error, ParacleError) and error.retryable):
                 raise
-            _log.warning("people cannot be asked now: %s", error)
+            _log.warning("people cannot be asked, or budgets raised, now: %s", error)
         await asyncio.sleep(delay)
     raise AssertionError("delays never end")

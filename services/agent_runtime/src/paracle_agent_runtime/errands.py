@@ -17,8 +17,8 @@ from paracle_domain.envelope import Context
 from paracle_domain.errors import ParacleError
 from paracle_domain.inference.request import Complete
 from paracle_domain.task import inputs as told
-from paracle_domain.task.directives import AskPeople, CallModel, InvokeTool, ProbeEffect
-from paracle_domain.task.output import Progress, SummaryProgress, ToolProgress
+from paracle_domain.task.directives import AskForRaise, AskPeople, CallModel, InvokeTool, ProbeEffect
+from paracle_domain.task.output import BudgetProgress, Progress, SummaryProgress, ToolProgress
 from paracle_domain.task.probes import probe_arguments
 from paracle_domain.task.state import Job
 
@@ -101,6 +101,13 @@ class Errands:
         """Tell whoever watches a step's agent; a tool that is a step of its own has nobody who would."""
         if self._job.agent is not None:
             await self._shop.outlet.say(self._job.task.task_id, progress, self._context)
+
+    async def ask_for_raise(self, directive: AskForRaise) -> told.TaskInput:
+        order = directive.order
+        await self.say(BudgetProgress(approval_id=order.key, budget=order.name, stage="held"))
+        view, error = await self._shop.decisions.raised(directive, self._context)
+        await self.say(BudgetProgress(approval_id=order.key, budget=order.name, stage="ended"))
+        return told.RaiseDecided(self._shop.clock(), view, error)
 
     async def ask_people(self, directive: AskPeople) -> told.TaskInput:
         request = directive.request

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from paracle_agent_runtime.pools import WorkerReport
+from paracle_domain.budget.messages import RaiseBudget
 from paracle_domain.envelope import Context
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.request import Complete
@@ -51,6 +52,14 @@ class Models(Protocol):
 
     async def abort(self, call_id: str, context: Context) -> None:
         """Stop the call `call_id`, wherever it is."""
+        ...
+
+
+class Budgets(Protocol):
+    """Who keeps the budgets."""
+
+    async def raise_by(self, order: RaiseBudget, context: Context) -> None:
+        """Raise one, once for each key. Raises `NotFound` if there is none (any more)."""
         ...
 
 

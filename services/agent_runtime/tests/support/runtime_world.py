@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from pool_world import MemoryPoolBook, MemoryTaskQueue
 
 from paracle_agent_runtime.adapters.outlet import BusOutlet
-from paracle_agent_runtime.adapters.rpc import RpcModels, RpcPeople, RpcPlans
+from paracle_agent_runtime.adapters.rpc import RpcBudgets, RpcModels, RpcPeople, RpcPlans
 from paracle_agent_runtime.decisions import Decisions
 from paracle_agent_runtime.effects import EffectDesk, Ledger
 from paracle_agent_runtime.handlers import routes
@@ -40,6 +41,8 @@ from paracle_chassis.event_store import EventStore, Loaded
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
 from paracle_domain.agent.spec import AgentSpec
+from paracle_domain.budget.messages import BudgetView, RaiseBudget
+from paracle_domain.budget.spec import Budget
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import NotFound, ParacleError, ToolUnavailable, Unavailable
 from paracle_domain.ids import derive_id, new_id
@@ -192,6 +195,8 @@ class Gateway:
     def __init__(self, *script: Completion | ParacleError | None) -> None:
         self.script: Sequence[Completion | ParacleError | None] = script
         self.asked: list[Complete] = []
+        self.raises: list[RaiseBudget] = []
+        self.unwilling: list[ParacleError] = []
         self._used = 0
 
     async def complete(self, request: Complete, _: Context) -> Completion:
@@ -205,9 +210,17 @@ class Gateway:
         assert line is not None
         return line
 
+    async def raise_budget(self, request: RaiseBudget, _: Context) -> BudgetView:
+        if self.unwilling:
+            raise self.unwilling.pop(0)
+        self.raises.append(request)
+        budget = Budget(name=request.name, limit_usd=Decimal(1))
+        return BudgetView(budget=budget, revision=1, set_by="ann", set_at=datetime.now(UTC))
+
     def routes(self) -> Routes:
         table = Routes("provider_gateway")
         table.rpc(Complete, self.complete, long=True)
+        table.rpc(RaiseBudget, self.raise_budget)
         return table
 
 
@@ -492,7 +505,7 @@ class World:
             sessions=Sessions(self.book, look_s=0.05),
             ledger=Ledger(self.effects, attempts or MemoryAttempts(store), journal),
             models=RpcModels(bus),
-            decisions=Decisions(RpcPeople(bus), lambda: datetime.now(UTC), look_s=0.05),
+            decisions=Decisions(RpcPeople(bus), RpcBudgets(bus), lambda: datetime.now(UTC), look_s=0.05),
             toolbox=self.toolbox,
             schemas=schemas,
             clock=lambda: datetime.now(UTC),

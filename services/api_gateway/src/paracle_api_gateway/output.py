@@ -22,6 +22,7 @@ from paracle_domain.task.output import Listening, TaskOutput
 
 PAGE: Final = 256
 _RETRY_MS: Final = 1_000
+_KINDS: Final = ("tool", "summary", "budget")
 _BEYOND: Final = 10**9  # the number of no event: asks whether a task has ended, and for nothing else
 log = logging.getLogger(__name__)
 
@@ -153,5 +154,5 @@ class _Story:
 
 def frame(output: TaskOutput) -> bytes:
     """`output` as a server-sent event; its JSON holds no line break."""
-    kind = "ended" if output.ended else "tool" if output.tool else "summary" if output.summary else "delta"
+    kind = "ended" if output.ended else next((name for name in _KINDS if getattr(output, name) is not None), "delta")
     return f"id: {output.seq}\nevent: {kind}\ndata: ".encode() + output.encode() + b"\n\n"

@@ -39,6 +39,9 @@ class Voice:
             self._say_progress(output.tool)
         elif output.summary is not None:
             self._say_summary(output.summary)
+        elif output.budget is not None:
+            self._end_line()
+            self._note(safe(speech.raising(output.budget)))
         elif output.delta is not None:
             self._say_delta(output.delta)
         if output.gap:
@@ -109,7 +112,12 @@ class Doorbell:
     def hear(self, output: TaskOutput) -> None:
         """Say it, if this is such a thing."""
         if output.tool is not None and output.tool.stage == "held":
-            self._aside.print(Text(f"· {safe(speech.progress(output.tool))}", style="dim"))
+            self._say(speech.progress(output.tool))
+        elif output.budget is not None and output.budget.stage == "held":
+            self._say(speech.raising(output.budget))
+
+    def _say(self, text: str) -> None:
+        self._aside.print(Text(f"· {safe(text)}", style="dim"))
 
 
 def speak(client: Client, run_id: str, voice: Voice | Doorbell) -> RunView:

@@ -81,6 +81,7 @@ class DeleteBudget(Request[BudgetView], service="provider_gateway", method="dele
 class RaiseBudget(Request[BudgetView], service="provider_gateway", method="raise_budget", answer=BudgetView):
     """Add to the limits of one subject of a budget, for the window that is now: once for each `key`.
 
+    With `period`, only if that is the window: one that is over needs nothing any more, and nothing changes.
     The subject of a budget for the whole tenant is the tenant. Asked again with the same key, it changes nothing.
     Audited as `budget.raised`.
     """
@@ -90,6 +91,7 @@ class RaiseBudget(Request[BudgetView], service="provider_gateway", method="raise
     key: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")]
     usd: Usd | None = None
     tokens: Tokens | None = None
+    period: Plain | None = Field(default=None, max_length=20)
     reason: Plain | None = Field(default=None, max_length=1_000)
 
     @model_validator(mode="after")

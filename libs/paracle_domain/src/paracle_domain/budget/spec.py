@@ -10,6 +10,7 @@ from typing import Annotated, Final, Self, assert_never
 from pydantic import Field, model_validator
 
 from paracle_domain.messages import Plain, Value
+from paracle_domain.workflow.spec import ApprovalRules
 
 EACH: Final = "*"
 """Stands for every subject of a scope, each with a count of its own."""
@@ -77,6 +78,10 @@ class OnHit(StrEnum):
     MODEL = "model"
 
 
+class BudgetApproval(ApprovalRules):
+    """Who is asked whether a budget is raised, with `on_hit: ask`. Without names: everybody but who started the run."""
+
+
 class Unpriced(StrEnum):
     """What becomes of a call whose price nobody knows, where money is counted. `allow`: only its tokens count."""
 
@@ -91,7 +96,8 @@ class Budget(Value):
     spent and what is reserved are below the limit, so all calls together pass it by one of them at most.
 
     `of` is the one project, user, agent, run or task that is meant, or `*`: each, with a count of its own. A tenant has
-    no budgets of others. `model` is who is asked instead, with `on_hit: model`.
+    no budgets of others. `model` is who is asked instead, with `on_hit: model`; `approval` says which people are asked,
+    with `on_hit: ask`.
     """
 
     name: BudgetName
@@ -103,6 +109,7 @@ class Budget(Value):
     on_hit: OnHit = OnHit.STOP
     model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     unpriced: Unpriced = Unpriced.REFUSE
+    approval: BudgetApproval = BudgetApproval()
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:

@@ -423,16 +423,17 @@ class ApprovalPage(Message, type_name="approval.page"):
 
 
 class AskForCall(Request[ApprovalView], service="orchestrator", method="ask_for_call", answer=ApprovalView):
-    """Ask people before a tool is called; the same again is answered with how the approval stands.
+    """Ask people before a tool is called, or (without `tool`) whether a budget is raised.
 
-    For the agent runtime alone. `digest` binds decisions to what is asked, of whom, and about which call exactly.
+    The same again is answered with how the approval stands. For the agent runtime alone. `digest` binds decisions to
+    what is asked, of whom, and about which call exactly.
     """
 
     approval_id: ApprovalId
     run_id: RunId
     task_id: TaskId
     step: str
-    tool: str
+    tool: str | None = None
     ask: str
     action: JsonObject
     digest: str

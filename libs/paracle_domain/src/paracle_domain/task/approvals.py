@@ -18,6 +18,7 @@ from paracle_domain.expressions import evaluate, truth
 from paracle_domain.ids import derive_id
 from paracle_domain.messages import JsonObject
 from paracle_domain.plan import PlannedTool, digest_of
+from paracle_domain.run.commands import ApprovalView
 from paracle_domain.tool.spec import ToolApproval
 from paracle_domain.workflow.spec import Approvers
 
@@ -127,6 +128,12 @@ def loosened(base: ToolApproval, own: ToolApproval) -> Iterator[tuple[str, str]]
         yield "escalate_to", "the tool does not escalate to these"
     if _named(base) and not (_named(own) and _named(own) <= _named(base)):
         yield "principals", "only some of those whom the tool asks may be asked"
+
+
+def rejection(view: ApprovalView) -> tuple[str, str]:
+    """Who rejected, and what he said about it."""
+    against = next((one for one in view.decisions if one.decision == "reject"), None)
+    return against.principal if against else "somebody", f": {against.reason}" if against and against.reason else ""
 
 
 def _named(rules: Approvers) -> frozenset[tuple[str, str]]:

@@ -11,7 +11,7 @@ from paracle_domain.inference.chat import ToolCallPart
 from paracle_domain.run.commands import ApprovalStatus, ApprovalView
 from paracle_domain.task import events as ev
 from paracle_domain.task import inputs as told
-from paracle_domain.task.approvals import exact_question, question
+from paracle_domain.task.approvals import exact_question, question, rejection
 from paracle_domain.task.delegation import Helper, asked_again, child_id, share
 from paracle_domain.task.doubts import fail_in_doubt, find_out
 from paracle_domain.task.inputs import Outcome
@@ -157,9 +157,7 @@ def call_decided(story: Story, call: MadeCall, message: told.CallDecided) -> Non
 def _not_approved(verdict: ApprovalStatus, view: ApprovalView) -> ParacleError:
     match verdict:
         case ApprovalStatus.REJECTED:
-            against = next((one for one in view.decisions if one.decision == "reject"), None)
-            who = against.principal if against else "somebody"
-            why = f": {against.reason}" if against and against.reason else ""
+            who, why = rejection(view)
             return errors.ApprovalRejected(f"{who} rejected this call{why}")
         case ApprovalStatus.EXPIRED:
             return errors.ApprovalExpired("nobody, or too few, decided about this call in time")

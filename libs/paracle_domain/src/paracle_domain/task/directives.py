@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from paracle_domain.budget.messages import RaiseBudget
 from paracle_domain.messages import JsonObject
 from paracle_domain.run.commands import AskForCall
 from paracle_domain.task.messages import Task, TaskResult
@@ -65,6 +66,14 @@ class AskPeople:
 
 
 @dataclass(frozen=True, slots=True)
+class AskForRaise:
+    """Have people decide whether a budget is raised, and have it raised if they agree; the answer: `RaiseDecided`."""
+
+    request: AskForCall
+    order: RaiseBudget
+
+
+@dataclass(frozen=True, slots=True)
 class CheckOutput:
     """Read `text` as JSON and hold it against the agent's output schema; the answer is an `OutputChecked`."""
 
@@ -79,4 +88,6 @@ class ReportResult:
     result: TaskResult
 
 
-type TaskDirective = CallModel | InvokeTool | ProbeEffect | AskAgent | AskPeople | CheckOutput | ReportResult
+type TaskDirective = (
+    CallModel | InvokeTool | ProbeEffect | AskAgent | AskPeople | AskForRaise | CheckOutput | ReportResult
+)

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from paracle_domain.agent.spec import DelegateMode
+from paracle_domain.budget.spec import BudgetApproval, BudgetName, SubjectName, Tokens, Usd
 from paracle_domain.errors import ErrorInfo, Finding, MalformedMessage, from_validation
 from paracle_domain.ids import ApprovalId
 from paracle_domain.inference.chat import ChatMessage
@@ -61,7 +62,7 @@ class ModelReplied(Value):
 
 
 class ModelCallFailed(Value):
-    """A model call failed; it is tried again at `retry_at`, or not at all if that is absent."""
+    """A model call failed; it is tried again at `retry_at`. Without that it is not, unless people raise a budget."""
 
     type: Literal["task.model_call_failed"] = "task.model_call_failed"
     call_id: str
@@ -151,6 +152,43 @@ class CallReleased(Value):
     """People have decided about a held call, or nobody did in time. Only an `approved` one is made."""
 
     type: Literal["task.call_released"] = "task.call_released"
+    call_id: str
+    approval_id: ApprovalId
+    verdict: ApprovalStatus
+    decisions: tuple[Decision, ...] = ()
+    waited_s: float = 0.0
+
+
+class Shortage(Value):
+    """A budget that is used up, and by how much it is to be raised, in money or in tokens, for the window `period`."""
+
+    budget: BudgetName
+    subject: SubjectName
+    period: str
+    usd: Usd | None = None
+    tokens: Tokens | None = None
+    approval: BudgetApproval = BudgetApproval()
+
+
+class BudgetHeld(Value):
+    """The model call `call_id` found a budget used up (`error`), and people are asked whether it is raised.
+
+    `digest` is that of exactly what they are asked.
+    """
+
+    type: Literal["task.budget_held"] = "task.budget_held"
+    call_id: str
+    approval_id: ApprovalId
+    short: Shortage
+    error: ErrorInfo
+    digest: str
+    at: datetime
+
+
+class BudgetReleased(Value):
+    """People have decided about a budget, or nobody did in time. One that was `approved` has been raised."""
+
+    type: Literal["task.budget_released"] = "task.budget_released"
     call_id: str
     approval_id: ApprovalId
     verdict: ApprovalStatus
@@ -270,6 +308,8 @@ type TaskEvent = Annotated[
     | TaskDelegated
     | CallHeld
     | CallReleased
+    | BudgetHeld
+    | BudgetReleased
     | EffectIntended
     | EffectSent
     | EffectConfirmed

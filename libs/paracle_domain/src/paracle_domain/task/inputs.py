@@ -106,6 +106,15 @@ class CallDecided:
 
 
 @dataclass(frozen=True, slots=True)
+class RaiseDecided:
+    """How the approval of a raise came out. `error`: it was approved, and the budget could not be raised."""
+
+    at: datetime
+    view: ApprovalView
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class OutputChecked:
     """The final answer of turn `turn` as JSON, and how it breaks the output schema (nothing: it fits)."""
 
@@ -142,6 +151,7 @@ type TaskInput = (
     | Probed
     | DelegateEnded
     | CallDecided
+    | RaiseDecided
     | OutputChecked
     | CancelRequested
     | DeadlinePassed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, assert_never
 
 from pydantic import Field
 
@@ -46,12 +46,25 @@ class SummaryProgress(Message, type_name="task.summary_progress"):
         return f"{self.call_id}.{self.stage}"
 
 
-type Progress = ToolProgress | SummaryProgress
+class BudgetProgress(Message, type_name="task.budget_progress"):
+    """A model call waits for people (`held`) to decide about a raise, `approval_id`. Or they have (`ended`)."""
+
+    approval_id: str
+    budget: str
+    stage: Literal["held", "ended"]
+
+    @property
+    def message_id(self) -> str:
+        return f"{self.approval_id}.{self.stage}"
+
+
+type Progress = ToolProgress | SummaryProgress | BudgetProgress
 type Said = Delta | Progress
 
 
 class TaskOutput(Message, type_name="task.output"):
-    """One thing that a task said: a piece of a reply (words, thoughts, a tool call), progress of a tool or a summary.
+    """One thing that a task said: a piece of a reply (words, thoughts, a tool call), progress of a tool, of a summary,
+    or of a budget that people are asked to raise.
 
     `seq` is a cursor: asked for what comes after it, a follower gets the rest. `gap`: something before this is lost,
     since it was too long ago or a server was away; the task itself has all of it. `ended`: the task has, and this
@@ -62,6 +75,7 @@ class TaskOutput(Message, type_name="task.output"):
     delta: Delta | None = None
     tool: ToolProgress | None = None
     summary: SummaryProgress | None = None
+    budget: BudgetProgress | None = None
     gap: bool = False
     ended: bool = False
 
@@ -86,11 +100,22 @@ class Listening:
         """What a follower is told of `said`; nothing, if it was told before."""
         if not isinstance(said, Delta):
             self.after = seq
-            summary, tool = (said, None) if isinstance(said, SummaryProgress) else (None, said)
-            yield TaskOutput(seq=seq, tool=tool, summary=summary)
+            yield _progress(seq, said)
             return
         due = self._next.get((said.call_id, said.attempt), 0)
         self.after = seq
         if said.seq >= due:
             self._next[said.call_id, said.attempt] = said.seq + 1
             yield TaskOutput(seq=seq, delta=said, gap=said.seq > due)
+
+
+def _progress(seq: int, said: Progress) -> TaskOutput:
+    match said:
+        case ToolProgress():
+            return TaskOutput(seq=seq, tool=said)
+        case SummaryProgress():
+            return TaskOutput(seq=seq, summary=said)
+        case BudgetProgress():
+            return TaskOutput(seq=seq, budget=said)
+        case _:
+            assert_never(said)

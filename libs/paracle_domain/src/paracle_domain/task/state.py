@@ -127,6 +127,7 @@ class TaskState:
     `counted`, after how many of them (those summed up included) the provider counted how many tokens; `overflowed`,
     that they are too many for it; `unsummed`, in which turn summing up failed for good.
     `answer` is a final answer that has yet to be checked; `tried` counts the failures of the present model call.
+    `held` is there while people decide whether a budget is raised for the next model call.
     `usage` is what this task used, `delegated` what its delegates did. `waited_s` are seconds of waiting for people, in
     which wall time stands still; `turn_waited_s` those of this turn, whose waits overlap.
     """
@@ -144,6 +145,7 @@ class TaskState:
     turn: int = 0
     tried: int = 0
     retry_at: datetime | None = None
+    held: ev.BudgetHeld | None = None
     calls: tuple[MadeCall, ...] = ()
     answer: str | None = None
     rejections: int = 0
@@ -162,7 +164,7 @@ class TaskState:
     def wants_model(self) -> bool:
         """Whether the next thing to do is to ask the model."""
         running = self.status is TaskStatus.RUNNING and self.job.agent is not None
-        return running and self.answer is None and not self.open_calls
+        return running and self.answer is None and not self.open_calls and self.held is None
 
     @property
     def told(self) -> tuple[ChatMessage, ...]:
@@ -200,7 +202,7 @@ class TaskState:
     @property
     def due_at(self) -> datetime | None:
         """When the task is over if nothing happens. Wall time stands still while people decide, or a delegate works."""
-        if any(call.delegated or call.held for call in self.open_calls):
+        if self.held is not None or any(call.delegated or call.held for call in self.open_calls):
             return self.job.task.deadline_at
         return self.expires_at
 
@@ -258,6 +260,10 @@ def evolve(state: TaskState, event: ev.TaskEvent) -> TaskState:
             return _changed(state, event.call_id, delegated=event)
         case ev.CallHeld() | ev.CallReleased():
             return _held(state, event)
+        case ev.BudgetHeld():
+            return replace(state, held=event)
+        case ev.BudgetReleased():
+            return _later(replace(state, held=None), event.waited_s)
         case (
             ev.EffectIntended()
             | ev.EffectSent()
@@ -427,12 +433,15 @@ def _handed_answer(state: TaskState, call: MadeCall, event: ev.ToolReturned) -> 
 def _waited(state: TaskState, seconds: float) -> TaskState:
     """Waits of one turn overlap, so the longest of them counts."""
     more = seconds - state.turn_waited_s
-    if more <= 0:
-        return state
+    return state if more <= 0 else replace(_later(state, more), turn_waited_s=seconds)
+
+
+def _later(state: TaskState, more: float) -> TaskState:
+    """Wall time stood still for so long."""
     later = state.expires_at and state.expires_at + timedelta(seconds=more)
     if later is not None and state.job.task.deadline_at is not None:
         later = min(later, state.job.task.deadline_at)
-    return replace(state, expires_at=later, waited_s=state.waited_s + more, turn_waited_s=seconds)
+    return replace(state, expires_at=later, waited_s=state.waited_s + more)
 
 
 def _changed(state: TaskState, call_id: str, **changes: object) -> TaskState:

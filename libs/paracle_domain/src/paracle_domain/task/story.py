@@ -15,6 +15,7 @@ from paracle_domain.task.approvals import exact_question
 from paracle_domain.task.delegation import child_task
 from paracle_domain.task.directives import (
     AskAgent,
+    AskForRaise,
     AskPeople,
     CallModel,
     CheckOutput,
@@ -25,6 +26,7 @@ from paracle_domain.task.directives import (
 )
 from paracle_domain.task.limits import next_turn_refused
 from paracle_domain.task.messages import TaskResult
+from paracle_domain.task.raising import ask_for_raise
 from paracle_domain.task.state import MadeCall, TaskState, called_as, evolve
 
 type TaskDecision = Decision[ev.TaskEvent, TaskDirective]
@@ -36,6 +38,8 @@ def wishes(state: TaskState) -> tuple[TaskDirective, ...]:
         return (ReportResult(result_of(state)),)
     if state.answer is not None:
         return (CheckOutput(state.turn, state.answer),)
+    if state.held is not None:
+        return (ask_for_raise(state.job, state.held),)
     if state.wants_model:
         return (CallModel(state.model_call_id, state.retry_at, sums_up=compaction.due(state) is not None),)
     return tuple(_wish(state, call) for call in state.open_calls)
@@ -172,6 +176,8 @@ def _name(wish: TaskDirective) -> str:
             return wish.call_id
         case AskPeople():
             return f"ask.{wish.call_id}"
+        case AskForRaise():
+            return f"raise.{wish.order.key}"
         case ProbeEffect():
             return f"probe.{wish.call_id}.{wish.tried}"
         case CheckOutput():

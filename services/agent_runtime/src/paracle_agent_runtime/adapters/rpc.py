@@ -6,6 +6,7 @@ from typing import Final
 
 from paracle_agent_runtime.telemetry import SOURCE
 from paracle_chassis.bus import Bus, Outgoing
+from paracle_domain.budget.messages import RaiseBudget
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.inference.request import AbortCall, Complete, abort_subject
 from paracle_domain.inference.response import Completion
@@ -40,6 +41,17 @@ class RpcPeople:
     async def withdraw(self, approval_id: str, context: Context) -> None:
         """See `People.withdraw`."""
         await self._bus.call(WithdrawCall(approval_id=approval_id), context, timeout_s=_ANSWER_S)
+
+
+class RpcBudgets:
+    """`Budgets`: the provider gateway."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def raise_by(self, order: RaiseBudget, context: Context) -> None:
+        """See `Budgets.raise_by`."""
+        await self._bus.call(order, context, timeout_s=_ANSWER_S)
 
 
 class RpcModels:

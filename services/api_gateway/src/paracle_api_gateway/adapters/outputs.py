@@ -19,7 +19,7 @@ from paracle_domain import subjects
 from paracle_domain.envelope import CE_TYPE
 from paracle_domain.errors import Unavailable
 from paracle_domain.inference.deltas import Delta
-from paracle_domain.task.output import Said, SummaryProgress, ToolProgress
+from paracle_domain.task.output import BudgetProgress, Said, SummaryProgress, ToolProgress
 
 if TYPE_CHECKING:
     from paracle_chassis.inlet import Incoming
@@ -111,6 +111,8 @@ def _read(message: Incoming) -> Heard | None:
             kind = ToolProgress
         case SummaryProgress.type_name:
             kind = SummaryProgress
+        case BudgetProgress.type_name:
+            kind = BudgetProgress
         case _:
             return None
     try:

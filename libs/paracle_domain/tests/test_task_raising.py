@@ -1,0 +1,228 @@
+"""Budgets that ask: the task waits for people, and goes on with what they agreed to, or fails."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paracle_domain.budget.messages import RaiseBudget
+from paracle_domain.budget.spec import BudgetApproval
+from paracle_domain.errors import BudgetExceeded, ErrorInfo
+from paracle_domain.run import deciding
+from paracle_domain.run.commands import ApprovalStatus, ApprovalView, Decision
+from paracle_domain.task import inputs as told
+from paracle_domain.task.directives import AskForRaise, CallModel, ReportResult
+from paracle_domain.task.events import BudgetHeld, BudgetReleased
+from paracle_domain.task.messages import TaskStatus
+from paracle_domain.task.raising import rounded, shortage
+from paracle_domain.task.story import wishes
+
+from .test_task_machine import AT, Play, wish
+
+LATER = AT + timedelta(seconds=90)
+
+
+def used_up(**details: str) -> ErrorInfo:
+    known = {
+        "budget": "team",
+        "subject": "atlas",
+        "period": "2026-05-04",
+        "on_hit": "ask",
+        "spent_usd": "1.0004",
+        "limit_usd": "1",
+        "estimate_usd": "0.02",
+    }
+    return BudgetExceeded("budget team of atlas is used up", details={**known, **details}).to_info()
+
+
+def stopped(error: ErrorInfo | None = None) -> Play:
+    play = Play({"tools": ["look"]}).accept()
+    play.tell(told.ModelFailed(AT, play.state.model_call_id, error or used_up()))
+    return play
+
+
+def asked(play: Play) -> AskForRaise:
+    [wanted] = wishes(play.state)
+    assert isinstance(wanted, AskForRaise)
+    return wanted
+
+
+def view(play: Play, status: ApprovalStatus = ApprovalStatus.APPROVED, **changes: Any) -> ApprovalView:
+    shown = deciding.asked(asked(play).request, "w", "ada")
+    verdict: Any = "reject" if status is ApprovalStatus.REJECTED else "approve"
+    made = Decision(principal="bob", decision=verdict, reason="too dear", at=LATER)
+    return shown.model_copy(update={"status": status, "decisions": (made,), **changes})
+
+
+def test_people_are_asked_about_exactly_one_raise() -> None:
+    play = stopped(used_up(approval=BudgetApproval(roles=("finance",), expires_s=60).model_dump_json()))
+    assert [event.type for event in play.events[1:]] == ["task.model_call_failed", "task.budget_held"]
+    wanted = asked(play)
+    request = wanted.request
+    assert (request.ask, request.roles, request.expires_s) == (
+        "Raise the budget team of atlas by 0.10 USD?",
+        ("finance",),
+        60,
+    )
+    assert (request.tool, request.asked_at, request.own) == (None, AT, False)
+    assert request.action["raise_usd"] == "0.10"
+    assert (request.action["period"], request.action["raise_tokens"]) == ("2026-05-04", None)
+    order = wanted.order
+    assert (order.name, order.subject, order.usd, order.tokens) == ("team", "atlas", Decimal("0.10"), None)
+    assert (order.key, order.period) == (request.approval_id, "2026-05-04")
+    assert play.directives == (wanted,)
+    assert play.tell(told.Resume(AT)) == []
+    assert play.directives == (wanted,), "whoever takes the task up asks the same again"
+
+
+def test_once_they_agree_the_model_is_asked_again_and_the_wait_costs_no_time() -> None:
+    play = stopped()
+    first = play.state.model_call_id
+    expires = play.state.expires_at
+    assert play.state.due_at is None, "wall time stands still"
+    assert expires is not None
+    assert play.tell(told.RaiseDecided(LATER, view(play))) == ["task.budget_released"]
+    [call] = play.directives
+    assert isinstance(call, CallModel)
+    assert call.call_id != first or play.state.tried
+    assert (play.state.waited_s, play.state.expires_at) == (90.0, expires + timedelta(seconds=90))
+    assert play.tell(told.RaiseDecided(LATER, view_of(play))) == [], "it is decided once"
+    play.reply(text="done")
+    assert play.state.output == "done"
+
+
+def view_of(play: Play) -> ApprovalView:
+    held = next(event for event in play.events if isinstance(event, BudgetHeld))
+    other = stopped()
+    shown = view(other)
+    return shown.model_copy(update={"approval_id": held.approval_id})
+
+
+def test_waits_for_people_and_for_calls_of_the_same_turn_add_up() -> None:
+    play = Play({"tools": ["look"], "approvals": {"look": {}}}).accept()
+    play.reply(wish("look", n=1))
+    [question] = play.directives
+    call = deciding.asked(question.request, "w", "ada").model_copy(update={"status": ApprovalStatus.APPROVED})
+    play.tell(told.CallDecided(AT + timedelta(seconds=30), question.call_id, call))
+    play.returns()
+    play.tell(told.ModelFailed(AT, play.state.model_call_id, used_up()))
+    play.tell(told.RaiseDecided(LATER, view(play)))
+    assert play.state.waited_s == 120.0
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        (ApprovalStatus.REJECTED, "budget team of atlas is used up (bob rejected raising it: too dear)"),
+        (ApprovalStatus.EXPIRED, "budget team of atlas is used up (nobody, or too few, agreed in time to raise it)"),
+        (ApprovalStatus.VOID, "the approval of raising it is void"),
+    ],
+)
+def test_without_a_raise_the_task_fails_with_the_budget(status: ApprovalStatus, says: str) -> None:
+    play = stopped()
+    assert play.tell(told.RaiseDecided(LATER, view(play, status))) == ["task.budget_released", "task.failed"]
+    assert play.error.startswith("budget_exceeded: ")
+    assert says in play.error
+    assert play.state.error is not None
+    assert play.state.error.details is not None
+    assert play.state.error.details["limit_usd"] == "1"
+    assert [type(one) for one in play.directives] == [ReportResult]
+
+
+def test_an_approval_of_something_else_raises_nothing() -> None:
+    play = stopped()
+    assert play.tell(told.RaiseDecided(LATER, view(play, digest="sha256:other")))[-1] == "task.failed"
+    released = play.events[-2]
+    assert isinstance(released, BudgetReleased)
+    assert released.verdict is ApprovalStatus.VOID
+
+
+def test_what_is_open_or_of_another_question_changes_nothing() -> None:
+    play = stopped()
+    assert play.tell(told.RaiseDecided(LATER, view(play, ApprovalStatus.OPEN))) == []
+    other = view(play).model_copy(update={"approval_id": "apr_01JTQ000000000000000000000"})
+    assert play.tell(told.RaiseDecided(LATER, other)) == []
+    assert play.tell(told.ModelFailed(AT, play.state.model_call_id, used_up())) == []
+    assert Play().accept().tell(told.RaiseDecided(LATER, other)) == []
+
+
+def test_a_raise_that_cannot_be_made_fails_the_task() -> None:
+    play = stopped()
+    wrong = ErrorInfo(code="invalid_input", message="too much")
+    assert play.tell(told.RaiseDecided(LATER, view(play), wrong)) == ["task.budget_released", "task.failed"]
+    assert play.state.error == wrong
+
+
+def test_a_budget_that_stops_fails_the_task_at_once() -> None:
+    play = stopped(used_up(on_hit="stop"))
+    assert [event.type for event in play.events[1:]] == ["task.model_call_failed", "task.failed"]
+    assert play.state.error is not None
+    assert (play.state.error.code, play.state.error.retryable) == ("budget_exceeded", False)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"spent_usd": "0.5"},
+        {"limit_usd": "a lot"},
+        {"limit_usd": "NaN"},
+        {"budget": "no such name"},
+        {"approval": "{"},
+        {"approval": '{"quorum": 0}'},
+    ],
+)
+def test_what_a_raise_would_not_mend_is_not_asked(details: dict[str, str]) -> None:
+    assert shortage(used_up(**details)) is None
+    assert stopped(used_up(**details)).state.status is TaskStatus.FAILED
+
+
+def test_what_lacks_its_facts_is_not_asked() -> None:
+    error = used_up()
+    assert error.details is not None
+    for name in ("subject", "spent_usd", "limit_usd"):
+        rest = {key: value for key, value in error.details.items() if key != name}
+        assert shortage(error.model_copy(update={"details": rest})) is None
+    assert shortage(error.model_copy(update={"details": None})) is None
+    assert shortage(error.model_copy(update={"code": "limit_exceeded"})) is None
+
+
+def test_tokens_are_raised_in_whole_ones() -> None:
+    short = shortage(
+        used_up(spent_usd="0", spent_tokens="1030", limit_tokens="1000", estimate_tokens="2077", period="total")
+    )
+    assert short is not None
+    assert (short.usd, short.tokens) == (None, 2200)
+    play = stopped(used_up(spent_usd="0", spent_tokens="25", limit_tokens="5"))
+    assert asked(play).request.ask == "Raise the budget team of atlas by 20 tokens?"
+    play = stopped(used_up(spent_tokens="25", limit_tokens="5"))
+    assert asked(play).request.ask == "Raise the budget team of atlas by 0.10 USD and 20 tokens?"
+
+
+amounts = st.decimals(min_value="0.000000001", max_value=10**9, allow_nan=False, places=9)
+
+
+@given(amounts, amounts, amounts)
+def test_a_raise_makes_room_for_the_call(limit: Decimal, over: Decimal, estimate: Decimal) -> None:
+    spent = limit + over
+    details = {"limit_usd": str(limit), "spent_usd": str(spent), "estimate_usd": str(estimate)}
+    short = shortage(used_up(**details))
+    if short is None:
+        assert over + estimate > 10**8, "only what no budget may have"
+        return
+    assert short.usd is not None
+    assert limit + short.usd >= spent + estimate
+    assert short.usd >= limit / 10
+    assert short.usd <= max(over + estimate, limit / 10) * Decimal("1.1") + Decimal("1e-9")
+    RaiseBudget(name="b", subject="s", key="k", usd=short.usd)
+
+
+@given(st.decimals(min_value="0.0000000001", max_value=10**12, allow_nan=False), st.sampled_from([0, -9]))
+def test_rounding_never_gives_less(amount: Decimal, finest: int) -> None:
+    given_more = rounded(amount, finest)
+    assert amount <= given_more <= amount * Decimal("1.1") + Decimal(10) ** finest
+    assert given_more == rounded(given_more, finest)
