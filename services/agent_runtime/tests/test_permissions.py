@@ -10,7 +10,7 @@ from tool_bench import Bench
 from yarl import URL
 
 from paracle_agent_runtime.app import log_bug
-from paracle_agent_runtime.tools.permissions import Grants, is_public
+from paracle_agent_runtime.tools.permissions import Grants
 from paracle_domain.errors import Forbidden, NotFound
 from paracle_domain.tool.spec import Permissions
 
@@ -42,33 +42,6 @@ def test_paths_may_be_relative_to_the_root_or_to_a_granted_folder(bench: Bench, 
     assert granted.path("mails/a.txt") == granted.path("a.txt") == granted.path(str(tmp_path / "mails" / "a.txt"))
     with pytest.raises(NotFound):
         granted.path("mails/ghost.txt")
-
-
-@pytest.mark.parametrize(
-    ("address", "public"),
-    [
-        ("93.184.216.34", True),
-        ("127.0.0.1", False),
-        ("10.1.2.3", False),
-        ("169.254.169.254", False),
-        ("100.64.0.1", False),
-        ("0.0.0.0", False),
-        ("224.0.0.1", False),
-        ("2606:4700::1111", True),
-        ("::1", False),
-        ("fe80::1%eth0", False),
-        ("fc00::1", False),
-        ("::ffff:127.0.0.1", False),
-        ("64:ff9b::7f00:1", False),
-        ("2002:7f00:1::", False),
-        ("::127.0.0.1", False),
-        ("64:ff9b:1::7f00:1", False),
-        ("fec0::1", False),
-        ("8000::1", False),
-    ],
-)
-def test_only_public_addresses_are_public(address: str, public: bool):
-    assert is_public(address) is public
 
 
 def test_a_metadata_service_can_be_granted_by_its_address_alone(tmp_path: Path):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from memory_registry import MemoryRegistry
 from nats.aio.client import Client
 from provider_gateway_samples import TASK, ask
 
@@ -21,6 +22,7 @@ from paracle_domain.envelope import Context
 from paracle_domain.errors import Cancelled, NotFound
 from paracle_domain.inference.deltas import Delta, assemble
 from paracle_domain.inference.request import AbortCall, ListModels, abort_subject
+from paracle_domain.registry import SpecsChanged, changed_subject
 from paracle_provider_gateway.app import create_app
 from paracle_provider_gateway.settings import GatewaySettings
 
@@ -35,14 +37,30 @@ async def provider() -> AsyncIterator[FakeOpenAI]:
 
 
 @pytest.fixture
+def registry() -> MemoryRegistry:
+    return MemoryRegistry()
+
+
+@pytest.fixture
 async def bus(
-    nats_url: str, postgres_dsn: str, open_bus: OpenBus, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+    nats_url: str,
+    postgres_dsn: str,
+    open_bus: OpenBus,
+    provider: FakeOpenAI,
+    registry: MemoryRegistry,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[NatsBus]:
     """A caller's bus, with the service running behind NATS."""
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     await migrated(postgres_dsn, "paracle_provider_gateway")
-    settings = GatewaySettings(nats_url=nats_url, postgres_dsn=postgres_dsn, compatible_base_url=provider.url)
+    settings = GatewaySettings(
+        nats_url=nats_url,
+        postgres_dsn=postgres_dsn,
+        compatible_base_url=provider.url,
+        provider_hosts=("127.0.0.1",),
+    )
+    await (await open_bus("registry")).serve(registry.routes())
     async with create_app(settings).running():
         yield await open_bus("agent_runtime")
 
@@ -85,3 +103,23 @@ async def test_models_are_listed(bus: NatsBus):
     found = await bus.call(ListModels(), CONTEXT)
     assert found.default == "openai-compatible/fake-model"
     assert {model.name for model in found.models} >= {"sandbox/rules", "openai-compatible/fake-model"}
+
+
+async def test_what_a_tenant_applied_is_asked_from_its_next_call_on(
+    bus: NatsBus, provider: FakeOpenAI, registry: MemoryRegistry
+):
+    async def tell() -> None:
+        await bus.broadcast(outgoing(changed_subject("acme"), SpecsChanged(), CONTEXT, source="test"))
+
+    with pytest.raises(NotFound, match="provider 'mine' is unknown; apply a manifest of kind Provider"):
+        await bus.call(ask(model="mine/a"), CONTEXT)
+    registry.provider("mine", base_url=provider.url)
+    await tell()
+    answer = await bus.call(ask(model="mine/a"), CONTEXT)
+    assert (answer.provider, answer.model) == ("mine", "a")
+    with pytest.raises(NotFound, match="provider 'mine' is unknown"):
+        await bus.call(ask(model="mine/a"), Context("globex"))
+    registry.put("acme", "Provider", "mine", None)
+    await tell()
+    with pytest.raises(NotFound, match="provider 'mine' is unknown"):
+        await bus.call(ask(model="mine/a"), CONTEXT)

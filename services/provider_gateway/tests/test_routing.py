@@ -23,10 +23,11 @@ from paracle_domain.inference.deltas import EndDelta, TextDelta, assemble
 from paracle_domain.inference.request import Complete, ListModels
 from paracle_domain.inference.response import FinishReason, ModelList
 from paracle_domain.inference.usage import Usage
+from paracle_domain.provider.spec import Price, Strategy
 from paracle_provider_gateway.accounts import Full
 from paracle_provider_gateway.breaker import BreakerRules
 from paracle_provider_gateway.faults import DeploymentFailed
-from paracle_provider_gateway.plans import Deployment, Plan, Price, Route, Strategy, Tier, Timeouts
+from paracle_provider_gateway.plans import Deployment, Plan, Route, Tier, Timeouts
 from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
 from paracle_provider_gateway.retries import RetryPolicy
 
@@ -227,8 +228,8 @@ async def test_the_cheapest_is_asked_first_and_an_unknown_price_last():
     unknown, dear, cheap = (Scripted(name) for name in ("unknown", "dear", "cheap"))
     over = routed(
         Deployment(unknown, "m"),
-        Deployment(dear, "m", price=Price(Decimal(2), Decimal(8))),
-        Deployment(cheap, "m", price=Price(Decimal(1), Decimal(9))),
+        Deployment(dear, "m", price=Price(input=Decimal(2), output=Decimal(8))),
+        Deployment(cheap, "m", price=Price(input=Decimal(1), output=Decimal(9))),
         strategy=Strategy.LOWEST_COST,
     )
     long = ask("word " * 9_000)

@@ -245,7 +245,7 @@ class TestCatalog:
         [
             ("anthropic/claude", NotFound, "set ANTHROPIC_API_KEY"),
             ("openai-compatible/llama", NotFound, "set PARACLE_OPENAI_BASE_URL"),
-            ("nobody/x", NotFound, "known are anthropic, openai, openai-compatible, sandbox"),
+            ("nobody/x", NotFound, "kind Provider, or use one of anthropic, openai, openai-compatible, sandbox"),
             ("gpt-5", InvalidInput, "write provider/model"),
             ("openai/", InvalidInput, "write provider/model"),
             ("sandbox/genius", NotFound, "it has sandbox/rules, sandbox/slow"),

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from provider_gateway_samples import deployment
 
+from paracle_domain.provider.spec import Strategy
 from paracle_provider_gateway.latencies import Latencies
-from paracle_provider_gateway.plans import Deployment, Plan, Route, Strategy, Tier
+from paracle_provider_gateway.plans import Deployment, Plan, Route, Tier
 from paracle_provider_gateway.strategies import ordered
 
 NAMES = tuple("abcdefgh")

@@ -21,8 +21,9 @@ from paracle_domain.errors import (
     RateLimited,
     Unavailable,
 )
+from paracle_domain.provider.spec import Capabilities
 from paracle_provider_gateway.faults import DeploymentFailed
-from paracle_provider_gateway.plans import Capabilities, Deployment
+from paracle_provider_gateway.plans import Deployment
 from paracle_provider_gateway.retries import RetryPolicy
 from paracle_provider_gateway.walk import Ask, GiveUp, Verdict, Wait, Walk, verdict
 

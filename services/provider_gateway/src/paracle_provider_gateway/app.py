@@ -12,23 +12,29 @@ from paracle_chassis.background import Background
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_domain.ids import new_id
+from paracle_domain.provider.presets import X_API_KEY
 from paracle_provider_gateway.accounts import Unaccounted
-from paracle_provider_gateway.adapters.config import ANTHROPIC_URL, OPENAI_URL, ProviderConfig, Quirks, fixed
+from paracle_provider_gateway.adapters.config import ANTHROPIC_URL, OPENAI_URL, KeyHeader, ProviderConfig, Quirks, fixed
 from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.adapters.outlet import BusOutlet
+from paracle_provider_gateway.adapters.registry import BusRegistry, RegistryNews
 from paracle_provider_gateway.adapters.replicas import SEEN_EVERY_S, PostgresReplica
 from paracle_provider_gateway.adapters.sandbox import NAME as SANDBOX
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
+from paracle_provider_gateway.adapters.workshop import SWEEP_EVERY_S, Workshop
 from paracle_provider_gateway.admission import Admission
 from paracle_provider_gateway.attempts import Attempts
 from paracle_provider_gateway.breaker import BreakerRules
 from paracle_provider_gateway.calls import CallTable
-from paracle_provider_gateway.catalog import EnvironmentCatalog
+from paracle_provider_gateway.catalog import EnvironmentCatalog, TenantCatalog
 from paracle_provider_gateway.choice import Choice
+from paracle_provider_gateway.following import CHECK_EVERY_S, Following
 from paracle_provider_gateway.handlers import routes
 from paracle_provider_gateway.health import Health
+from paracle_provider_gateway.hosts import HostRules
+from paracle_provider_gateway.keys import KeyRing
 from paracle_provider_gateway.persistence import Persistence
-from paracle_provider_gateway.plans import Timeouts
+from paracle_provider_gateway.plans import Catalog, Timeouts
 from paracle_provider_gateway.ports import Outlet, Prices, Provider
 from paracle_provider_gateway.pricing import ListPrices
 from paracle_provider_gateway.retries import RetryPolicy
@@ -49,14 +55,30 @@ def create_app(settings: GatewaySettings) -> Service:
     presence = Background("presence", replica.seen, every_s=SEEN_EVERY_S)
     providers = create_providers(settings)
     calls = CallTable(keep_s=settings.answers_kept_s, limit=settings.answers_kept)
-    completions = create_completions(settings, providers, calls, BusOutlet(bus))
+    prices = create_prices(settings)
+    operator = create_catalog(settings, providers, prices)
+    workshop = create_workshop(settings, operator)
+    following = Following(BusRegistry(bus), workshop.build, workshop.forget)
+    bus.link.on_reconnect(following.doubt)
+    checking = Background("providers", following.round, every_s=CHECK_EVERY_S)
+    sweeping = Background("workshop", workshop.round, every_s=SWEEP_EVERY_S)
+    catalog = TenantCatalog(operator, following, prices)
+    completions = create_completions(settings, catalog, prices, calls, BusOutlet(bus))
     return Service(
         "provider_gateway",
         settings,
         bus=bus,
         routes=routes(completions),
-        resources=[database, replica, presence, _closing(calls, providers)],
-        checks={"postgres": database.check, "presence": presence.check},
+        resources=[
+            database,
+            replica,
+            presence,
+            _closing(calls, providers, workshop),
+            RegistryNews(bus.link, following.hear),
+            checking,
+            sweeping,
+        ],
+        checks={"postgres": database.check, "presence": presence.check, "providers": checking.check},
     )
 
 
@@ -95,23 +117,40 @@ def configured(settings: GatewaySettings) -> Iterator[ProviderConfig]:
             settings.anthropic_base_url or ANTHROPIC_URL,
             key=fixed(settings.anthropic_api_key),
             key_source="ANTHROPIC_API_KEY",
+            key_header=KeyHeader(X_API_KEY, ""),
             model=settings.anthropic_default_model,
             max_output_tokens=settings.anthropic_max_output_tokens,
         )
 
 
-def create_completions(
-    settings: GatewaySettings, providers: Sequence[Provider], calls: CallTable, outlet: Outlet
-) -> Completions:
-    """The use cases with these providers."""
+def create_prices(settings: GatewaySettings) -> ListPrices:
+    """List prices; those of a server that could be anybody's go by its URL."""
     urls = {COMPATIBLE: settings.compatible_base_url} if settings.compatible_base_url else {}
-    telemetry, prices = Telemetry(), ListPrices(SANDBOX, urls)
+    return ListPrices(SANDBOX, urls)
+
+
+def create_workshop(settings: GatewaySettings, operator: EnvironmentCatalog) -> Workshop:
+    """What makes the providers that tenants set up, within what the operator allows."""
+    return Workshop(
+        operator.deployment,
+        KeyRing(folder=settings.provider_keys_dir),
+        HostRules(settings.provider_hosts, settings.provider_key_hosts),
+        retry=_retry(settings),
+        timeouts=_timeouts(settings),
+    )
+
+
+def create_completions(
+    settings: GatewaySettings, catalog: Catalog, prices: Prices, calls: CallTable, outlet: Outlet
+) -> Completions:
+    """The use cases over what the catalog knows."""
+    telemetry = Telemetry()
     health = Health(BreakerRules(), telemetry.health)
     attempts = Attempts(
         admission=Admission(settings.model_concurrency), health=health, accounts=Unaccounted(), outlet=outlet
     )
     return Completions(
-        catalog=create_catalog(settings, providers, prices),
+        catalog=catalog,
         persistence=Persistence(Choice(health.latencies, prices), attempts, telemetry),
         prices=prices,
         calls=calls,
@@ -125,17 +164,24 @@ def create_catalog(settings: GatewaySettings, providers: Sequence[Provider], pri
         providers,
         prices,
         settings.default_model,
-        retry=RetryPolicy(attempts=settings.model_attempts),
-        timeouts=Timeouts(
-            first_token_s=settings.first_token_timeout_s, between_tokens_s=settings.between_tokens_timeout_s
-        ),
+        retry=_retry(settings),
+        timeouts=_timeouts(settings),
     )
 
 
+def _retry(settings: GatewaySettings) -> RetryPolicy:
+    return RetryPolicy(attempts=settings.model_attempts)
+
+
+def _timeouts(settings: GatewaySettings) -> Timeouts:
+    return Timeouts(first_token_s=settings.first_token_timeout_s, between_tokens_s=settings.between_tokens_timeout_s)
+
+
 @asynccontextmanager
-async def _closing(calls: CallTable, providers: Sequence[Provider]) -> AsyncIterator[None]:
+async def _closing(calls: CallTable, providers: Sequence[Provider], workshop: Workshop) -> AsyncIterator[None]:
     yield
     await calls.close()
+    await workshop.close()
     for provider in providers:
         await provider.close()
 

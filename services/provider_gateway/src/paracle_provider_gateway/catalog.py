@@ -1,4 +1,4 @@
-"""Which deployments a name stands for, as the environment sets them up."""
+"""Which deployments a name stands for: as the environment sets them up, and as tenants do over that."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Final
 from paracle_domain.errors import InvalidInput, NotFound, quote
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import ModelInfo, ModelList
+from paracle_domain.provider.spec import DEFAULT
+from paracle_provider_gateway.capabilities import fitting, known_of
+from paracle_provider_gateway.following import Following
 from paracle_provider_gateway.plans import Deployment, Plan, Route, Tier, Timeouts
 from paracle_provider_gateway.ports import Prices, Provider
 from paracle_provider_gateway.retries import RetryPolicy
-
-DEFAULT: Final = "default"
+from paracle_provider_gateway.setups import Setup
 
 HOW_TO_SET_UP: Final[Mapping[str, str]] = {
     "openai": "OPENAI_API_KEY",
@@ -50,41 +52,42 @@ class EnvironmentCatalog:
         self._plans: dict[str, Plan] = {}
 
     async def plan(self, _tenant: str, request: Complete) -> Plan:
-        full = await self._default_name() if request.model == DEFAULT else request.model
-        return self._plans.get(full) or self._made(full)
+        full = await self.default_name() if request.model == DEFAULT else request.model
+        return fitting(self._plans.get(full) or self._made(full), request)
 
     async def models(self, _tenant: str) -> ModelList:
-        default = await self._default_name()
+        default = await self.default_name()
         names = [f"{provider.name}/{model}" for provider in self._providers for model in provider.listed_models]
         shown = names if default in names else [default, *names]
         return ModelList(models=tuple(self._info(name, default) for name in shown), default=default)
 
-    async def _default_name(self) -> str:
+    async def default_name(self) -> str:
+        """The full name that `default` stands for."""
         if self._default is not None:
             return self._default
         first = self._providers[0]
         return f"{first.name}/{await first.default_model()}"
 
     def _info(self, name: str, default: str) -> ModelInfo:
-        deployment = self._deployment(name)
-        rates = self._prices.rates(deployment.provider.name, deployment.model)
-        return ModelInfo(
-            name=name,
-            provider=deployment.provider.name,
-            sandbox=deployment.provider.sandbox,
-            default=name == default,
-            input_usd_per_mtok=None if rates is None else Decimal(str(rates.input)),
-            output_usd_per_mtok=None if rates is None else Decimal(str(rates.output)),
-        )
+        return info_of(self.deployment(name), self._prices).model_copy(update={"default": name == default})
 
     def _made(self, full: str) -> Plan:
-        plan = Plan(full, (Tier((Route(self._deployment(full)),)),), self._retry)
+        plan = Plan(full, (Tier((Route(self.deployment(full)),)),), self._retry)
         if len(self._plans) >= _PLANS_KEPT:  # callers name them, so they are no bounded set
             self._plans.clear()
         self._plans[full] = plan
         return plan
 
-    def _deployment(self, full: str) -> Deployment:
+    def deployment(self, full: str) -> Deployment:
+        """The deployment that is called `provider/model`.
+
+        Raises
+        ------
+        InvalidInput
+            If it is no such name.
+        NotFound
+            If there is no such provider; the message names the variable that sets it up.
+        """
         provider, slash, model = full.partition("/")
         if not slash or not model:
             raise InvalidInput(
@@ -94,7 +97,7 @@ class EnvironmentCatalog:
             )
         if provider not in self._by_name:
             raise self._missing(provider, full)
-        return Deployment(self._by_name[provider], model, timeouts=self._timeouts)
+        return Deployment(self._by_name[provider], model, timeouts=self._timeouts, capabilities=known_of(model))
 
     def _missing(self, provider: str, full: str) -> NotFound:
         variable = HOW_TO_SET_UP.get(provider)
@@ -102,5 +105,55 @@ class EnvironmentCatalog:
             what = f"provider {provider!r} is not set up; set {variable} for the provider gateway"
         else:
             known = ", ".join(sorted({*HOW_TO_SET_UP, *self._by_name}))
-            what = f"provider {quote(provider)} is unknown; known are {known}"
+            what = f"provider {quote(provider)} is unknown; apply a manifest of kind Provider, or use one of {known}"
         return NotFound(f"model {quote(full)}: {what}", path="model")
+
+
+class TenantCatalog:
+    """What each tenant set up, over what the environment sets up for all: `Catalog`."""
+
+    def __init__(self, operator: EnvironmentCatalog, following: Following, prices: Prices) -> None:
+        self._operator = operator
+        self._following = following
+        self._prices = prices
+
+    async def plan(self, tenant: str, request: Complete) -> Plan:
+        setup = await self._following.setup(tenant)
+        name = request.model
+        default = await self._operator.default_name() if setup.leads_to_default(name) else None
+        return fitting(setup.plan(name, default), request)
+
+    async def models(self, tenant: str) -> ModelList:
+        """Models of the tenant by name, what its providers show, then what the operator's do."""
+        setup = await self._following.setup(tenant)
+        operators = await self._operator.models(tenant)
+        default = operators.default
+        if DEFAULT in setup.models:
+            default = next(setup.plan(DEFAULT, default).deployments).name
+        names = [f"{provider}/{model}" for provider, offer in setup.providers.items() for model in offer.shown]
+        own = [self._alias(name, setup, operators.default) for name in sorted(setup.models)]
+        shown = [info_of(setup.deployment(name), self._prices) for name in names]
+        others = [info for info in operators.models if info.provider not in setup.providers]
+        every = [info.model_copy(update={"default": info.name == default}) for info in (*own, *shown, *others)]
+        return ModelList(models=tuple(every), default=default)
+
+    def _alias(self, name: str, setup: Setup, default: str) -> ModelInfo:
+        plan = setup.plan(name, default)
+        first = next(plan.deployments)
+        routes = tuple(dict.fromkeys(deployment.name for deployment in plan.deployments))
+        return info_of(first, self._prices).model_copy(update={"name": name, "routes": routes})
+
+
+def info_of(deployment: Deployment, prices: Prices) -> ModelInfo:
+    """What to show of a deployment."""
+    provider, can = deployment.provider, deployment.capabilities
+    rates = prices.rates(provider.name, deployment.model)
+    return ModelInfo(
+        name=deployment.name,
+        provider=provider.name,
+        sandbox=provider.sandbox,
+        input_usd_per_mtok=None if rates is None else Decimal(str(rates.input)),
+        output_usd_per_mtok=None if rates is None else Decimal(str(rates.output)),
+        context_tokens=can.context_tokens,
+        capabilities=tuple(name for name, value in can if value is True),
+    )

@@ -8,27 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
-from enum import StrEnum
 from typing import Protocol
 
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import ModelList
+from paracle_domain.provider.spec import Capabilities, DeploymentLimits, Price, Strategy
 from paracle_provider_gateway.ports import Provider
 from paracle_provider_gateway.retries import RetryPolicy
-
-
-class Strategy(StrEnum):
-    """How the routes of a tier are ordered for one call.
-
-    `priority`: as they are written. `weighted`: drawn, by weight. `lowest_latency`: the quickest of late first.
-    `lowest_cost`: the cheapest for this call first; those without a known price last.
-    """
-
-    PRIORITY = "priority"
-    WEIGHTED = "weighted"
-    LOWEST_LATENCY = "lowest_latency"
-    LOWEST_COST = "lowest_cost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,39 +28,6 @@ class Timeouts:
     first_token_s: float = 120.0
     between_tokens_s: float = 60.0
     total_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a deployment may be asked by all replicas together; absent: as much as comes."""
-
-    concurrency: int | None = None
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """USD per million tokens, as a manifest sets it. Kinds without their own cost what all input or output does."""
-
-    input: Decimal
-    output: Decimal
-    cached: Decimal | None = None
-    cache_write: Decimal | None = None
-    reasoning: Decimal | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a model can do; `None` where nobody knows, which refuses nothing."""
-
-    tools: bool | None = None
-    vision: bool | None = None
-    json_schema: bool | None = None
-    thinking: bool | None = None
-    embeddings: bool | None = None
-    context_tokens: int | None = None
-    max_output_tokens: int | None = None
 
 
 type DeploymentKey = tuple[str, str]
@@ -94,15 +47,15 @@ class Deployment:
     price
         What the manifest says it costs; `None`: the list price, if there is one.
     price_url
-        Base URL of the provider, for the list prices of providers whose name does not tell.
+        Base URL of a provider whose name does not tell whose list prices hold.
     """
 
     provider: Provider
     model: str
     tenant: str | None = None
     timeouts: Timeouts = Timeouts()
-    limits: Limits = Limits()
-    capabilities: Capabilities = Capabilities()
+    limits: DeploymentLimits = field(default_factory=DeploymentLimits)
+    capabilities: Capabilities = field(default_factory=Capabilities)
     price: Price | None = None
     price_url: str | None = None
 

@@ -1,4 +1,4 @@
-"""What the gateway needs from the outside: providers that answer, and a way out for deltas."""
+"""What the gateway needs from the outside: providers that answer, manifests of tenants, a way out for deltas."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from paracle_domain.inference.deltas import Change, Delta
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
+from paracle_domain.registry import ProviderChanges
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,19 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Give up connections."""
+
+
+class Registry(Protocol):
+    """Knows the manifests of tenants."""
+
+    async def changes(self, tenant: str, after: int) -> ProviderChanges:
+        """Providers and models that changed after a version.
+
+        Raises
+        ------
+        Unavailable, DeadlineExceeded
+            If it does not answer.
+        """
 
 
 class Prices(Protocol):

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
 
 from paracle_chassis.settings import ServiceSettings
+
+
+def read_hosts(value: Any) -> Any:
+    """Hosts with commas between them, as the environment has them."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 class GatewaySettings(ServiceSettings):
@@ -66,6 +75,22 @@ class GatewaySettings(ServiceSettings):
         title="Default model",
         description="What `default` stands for, as provider/model; if unset, the first provider that is set up.",
         pattern=r"^[a-z-]+/.+$",
+    )
+    provider_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_hosts)] = Field(
+        (),
+        title="Hosts of providers",
+        description="Hosts whose addresses are not public and that providers of tenants may have: localhost, "
+        "10.0.0.7, llm.internal:8000, *.internal; separated by commas.",
+    )
+    provider_key_hosts: dict[str, tuple[str, ...]] = Field(
+        {},
+        title="Hosts of keys",
+        description='Where keys may go besides the hosts of the presets, as JSON: {"MY_KEY": ["llm.example.com"]}.',
+    )
+    provider_keys_dir: Path | None = Field(
+        None,
+        title="Folder of keys",
+        description="Files with keys, by name; those in a folder with the name of a tenant are its own.",
     )
     model_concurrency: int = Field(
         512, ge=1, title="Concurrency", description="Most model calls in the air at once in one replica."

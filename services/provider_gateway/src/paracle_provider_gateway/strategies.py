@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from typing import assert_never
 
-from paracle_provider_gateway.plans import Deployment, DeploymentKey, Plan, Route, Strategy, Tier
+from paracle_domain.provider.spec import Strategy
+from paracle_provider_gateway.plans import Deployment, DeploymentKey, Plan, Route, Tier
 
 type Measure = Callable[[Deployment], float | None]
 """How much of something a deployment takes; `None` if nobody knows."""

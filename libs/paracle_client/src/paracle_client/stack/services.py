@@ -14,7 +14,9 @@ _FOR_ALL: Final = re.compile(
     r"PATH|HOME|USER|LANG|LC_.+|TZ|TMPDIR|VIRTUAL_ENV|PYTHON.+|LD_LIBRARY_PATH|OTEL_.+|COVERAGE_.+|PARACLE_.+"
 )
 _NETWORK: Final = re.compile(r"(?i:https?_proxy|all_proxy|no_proxy)|SSL_CERT_.+|REQUESTS_CA_BUNDLE")
-_OF_PROVIDERS: Final = re.compile(r".+_API_KEY|.+_BASE_URL|(PARACLE_)?(OPENAI|ANTHROPIC|OLLAMA|AZURE_OPENAI|GEMINI)_.+")
+_OF_PROVIDERS: Final = re.compile(
+    r".+_API_KEY(_FILE)?|.+_BASE_URL|(PARACLE_)?(OPENAI|ANTHROPIC|OLLAMA|AZURE_OPENAI|GEMINI)_.+"
+)
 _SECRET: Final = re.compile(r"PARACLE_SECRET_.+")
 
 

@@ -38,6 +38,7 @@ _POLL_S: Final = 0.05
 _DRAIN_S: Final = 25.0
 _LOG_LIMIT: Final = 20 * 1024 * 1024
 _MOST_REPLICAS: Final = 32
+_THIS_MACHINE: Final = "localhost,127.0.0.1,::1"
 
 
 class StackFailed(RuntimeError):
@@ -272,6 +273,8 @@ class Stack:
         }
         for name in ("PARACLE_POSTGRES_DSN", "PARACLE_POSTGRES_ADMIN_DSN", "PARACLE_POSTGRES_PASSWORD"):
             environment.pop(name, None)
+        if service.sees_provider_keys:
+            environment.setdefault("PARACLE_PROVIDER_HOSTS", _THIS_MACHINE)
         if service.database is not None:
             login = f"{service.database}:{self._service_password()}"
             environment["PARACLE_POSTGRES_DSN"] = (

@@ -44,14 +44,21 @@ class Completion(Message, type_name="inference.completion"):
 
 
 class ModelInfo(Value):
-    """A model that can be asked. Prices are in USD per million tokens; absent: unknown, which is not zero."""
+    """A model that can be asked. Prices are in USD per million tokens; absent: unknown, which is not zero.
 
-    name: str = Field(description="provider/model")
+    `routes`: what a model of the tenant's own leads to, as provider/model; the rest is told of the first of them.
+    `capabilities`: those that it is known to have.
+    """
+
+    name: str = Field(description="provider/model, or the name of a model of the tenant's own")
     provider: str
     sandbox: bool = False
     default: bool = False
     input_usd_per_mtok: Decimal | None = None
     output_usd_per_mtok: Decimal | None = None
+    routes: tuple[str, ...] = ()
+    context_tokens: int | None = None
+    capabilities: tuple[str, ...] = ()
 
 
 class ModelList(Message, type_name="inference.models"):

@@ -7,20 +7,19 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote as url_quote
 
 from yarl import URL
 
+from paracle_chassis.addresses import is_address, is_guarded, is_public
 from paracle_domain.errors import Forbidden, NotFound, quote
 from paracle_domain.tool.spec import Execution, Permissions
 
 SECRET_PREFIX: Final = "PARACLE_SECRET_"  # noqa: S105  # the prefix of variable names, no secret
 _SECRET: Final = re.compile(r"\$\{([A-Z][A-Z0-9_]{0,127})\}")
-_NAT64: Final = ip_network("64:ff9b::/96")
-_METADATA: Final = frozenset({"169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,7 @@ class Grants:
             raise Forbidden(
                 f"tool {self.tool!r} may not connect to {shown}:{url.port}; permissions.hosts: {listed}", path="url"
             )
-        if _is_address(host):
+        if is_address(host):
             self.address(host, host)
 
     def address(self, host: str, address: str) -> None:
@@ -211,26 +210,10 @@ def _spellings(secret: str) -> set[str]:
     return {one for text in read for one in (text, json.dumps(text)[1:-1], url_quote(text, safe=""))}
 
 
-def is_public(address: str) -> bool:
-    """Whether `address` is reachable on the internet and nothing else; IPv4 inside IPv6 is judged as IPv4."""
-    found = ip_address(address.partition("%")[0])
-    inner = _embedded(found) if isinstance(found, IPv6Address) else None
-    judged: IPv4Address | IPv6Address = inner or found
-    return judged.is_global and not (judged.is_multicast or judged.is_reserved or _is_site_local(judged))
-
-
-def is_guarded(address: str) -> bool:
-    """Whether a name may not lead to `address` even in private networks: machines give their credentials away there."""
-    found = ip_address(address.partition("%")[0])
-    inner = _embedded(found) if isinstance(found, IPv6Address) else None
-    judged: IPv4Address | IPv6Address = inner or found
-    return judged.is_link_local or judged.is_multicast or judged.is_unspecified or str(judged) in _METADATA
-
-
 @lru_cache(maxsize=4_096)
 def _entry(entry: str) -> tuple[str, int | None]:
     """An entry of `permissions.hosts` as host (as DNS spells it) and port; what is none matches no host."""
-    if _is_address(entry):
+    if is_address(entry):
         return entry.lower(), None
     try:
         url = URL(f"//{entry}")
@@ -240,23 +223,4 @@ def _entry(entry: str) -> tuple[str, int | None]:
 
 
 def _same(name: str, address: str) -> bool:
-    return _is_address(name) and ip_address(name) == ip_address(address)
-
-
-def _is_site_local(address: IPv4Address | IPv6Address) -> bool:
-    return isinstance(address, IPv6Address) and address.is_site_local
-
-
-def _embedded(address: IPv6Address) -> IPv4Address | None:
-    if address in _NAT64:
-        return IPv4Address(int(address) & 0xFFFF_FFFF)
-    teredo = address.teredo
-    return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else None)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True
+    return is_address(name) and ip_address(name) == ip_address(address)

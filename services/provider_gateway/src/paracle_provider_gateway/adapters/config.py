@@ -8,6 +8,8 @@ from typing import Final, Literal
 
 from pydantic import SecretStr
 
+from paracle_domain.provider.presets import Quirks as PresetQuirks
+
 type Api = Literal["openai-chat", "anthropic"]
 """A wire format."""
 
@@ -33,26 +35,23 @@ def fixed(key: SecretStr | None) -> KeySupplier:
 
 @dataclass(frozen=True, slots=True)
 class KeyHeader:
-    """How the key is shown: OpenAI and Anthropic take `Authorization: Bearer …`, Azure takes `api-key: …`."""
+    """How the key is shown: most take `Authorization: Bearer …`, Azure `api-key: …`, Anthropic `x-api-key: …`."""
 
     name: str = "Authorization"
     prefix: str = "Bearer "
 
 
 @dataclass(frozen=True, slots=True)
-class Quirks:
-    """Where a server differs from others that speak the same API.
+class Quirks(PresetQuirks):
+    """Where a server differs from others that speak the same API, as presets know it, and in what they cannot know.
 
     Attributes
     ----------
-    output_limit
-        What Chat Completions call the most tokens of a reply: OpenAI itself has renamed the field.
     model_path
         What stands between base URL and endpoint, with `{model}` in it: Azure's older URLs have
         `/deployments/{model}`.
     """
 
-    output_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     model_path: str = ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from paracle_domain.errors import InvalidInput
@@ -14,8 +15,10 @@ from paracle_provider_gateway.adapters.transport import Credentials, Transport, 
 from paracle_provider_gateway.ports import Provider
 
 
-def create_provider(config: ProviderConfig) -> Provider:
+def create_provider(config: ProviderConfig, resolver: AbstractResolver | None = None) -> Provider:
     """The provider that `config` describes; nothing is connected before it is asked.
+
+    `resolver` resolves names instead of the system; the SDKs have their own ways.
 
     Raises
     ------
@@ -25,8 +28,11 @@ def create_provider(config: ProviderConfig) -> Provider:
     _check_url(config)
     credentials = Credentials(config)
     origin = origin_of(config, credentials)
-    made = AiohttpTransport if config.transport == "aiohttp" else SdkTransport
-    transport: Transport = made(config, credentials, origin)
+    transport: Transport
+    if config.transport == "aiohttp":
+        transport = AiohttpTransport(config, credentials, origin, resolver)
+    else:
+        transport = SdkTransport(config, credentials, origin)
     match config.api:
         case "openai-chat":
             return OpenAIProvider(config, transport, origin)

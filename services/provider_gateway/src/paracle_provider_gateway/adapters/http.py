@@ -14,11 +14,12 @@ from typing import Any, Final
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDict
 from pydantic_core import to_json
 from yarl import URL
 
-from paracle_provider_gateway.adapters.config import ProviderConfig
+from paracle_provider_gateway.adapters.config import Api, ProviderConfig
 from paracle_provider_gateway.adapters.transport import (
     ENDPOINTS,
     MAX_ERROR_BYTES,
@@ -37,6 +38,8 @@ _REST_S: Final = 1.0
 _REST_BYTES: Final = 64 * 1024
 _URLS_KEPT: Final = 256
 _HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+_OF_API: Final[Mapping[Api, Mapping[str, str]]] = {"anthropic": {"anthropic-version": "2023-06-01"}}
+"""What an API insists on: Anthropic's wants to be told which version of it is spoken."""
 
 
 class HttpBody:
@@ -55,8 +58,15 @@ class HttpBody:
 class AiohttpTransport:
     """`Transport` with one pool of connections; how many there are at once is bounded by who asks."""
 
-    def __init__(self, config: ProviderConfig, credentials: Credentials, origin: Origin) -> None:
+    def __init__(
+        self,
+        config: ProviderConfig,
+        credentials: Credentials,
+        origin: Origin,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
         self._config = config
+        self._resolver = resolver
         self._credentials = credentials
         self._origin = origin
         self._session: aiohttp.ClientSession | None = None
@@ -112,7 +122,9 @@ class AiohttpTransport:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_S),
+                connector=aiohttp.TCPConnector(
+                    limit=0, keepalive_timeout=_IDLE_S, resolver=self._resolver, use_dns_cache=self._resolver is None
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._config.connect_s),
             )
@@ -134,7 +146,7 @@ class AiohttpTransport:
     def _headers(self) -> CIMultiDict[str]:
         now = self._credentials.headers()
         if self._shown is None or self._shown[0] is not now:
-            self._shown = (now, CIMultiDict(_HEADERS | now))
+            self._shown = (now, CIMultiDict({**_HEADERS, **_OF_API.get(self._config.api, {}), **now}))
         return self._shown[1]
 
     async def _check(self, response: aiohttp.ClientResponse) -> None:

@@ -118,22 +118,31 @@ class WireReply(BaseModel):
 
 
 def request_body(model: str, request: Complete, *, quirks: Quirks, stream: bool) -> dict[str, Any]:
-    """The body of `POST /chat/completions`."""
+    """The body of `POST /chat/completions`.
+
+    Raises
+    ------
+    InvalidInput
+        If it holds what the server does not take.
+    """
     sampling = request.sampling
+    messages = [wire for message in request.messages for wire in _messages(message)]
+    if request.output is not None and quirks.output == "json_object":
+        messages = [_told_schema(request.output), *messages]
     return without_none(
         {
             "model": model,
-            "messages": [wire for message in request.messages for wire in _messages(message)],
+            "messages": messages,
             "tools": [_tool(tool) for tool in request.tools] or None,
-            "tool_choice": _tool_choice(request.tool_choice) if request.tools else None,
-            "response_format": request.output and _response_format(request.output),
+            "tool_choice": _tool_choice(request.tool_choice, quirks) if request.tools else None,
+            "response_format": request.output and _response_format(request.output, quirks),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             quirks.output_limit: sampling.max_output_tokens,
             "stop": list(sampling.stop) or None,
-            "seed": sampling.seed,
+            quirks.seed: sampling.seed,
             "stream": True if stream else None,
-            "stream_options": {"include_usage": True} if stream else None,
+            "stream_options": {"include_usage": True} if stream and quirks.stream_usage else None,
         }
     )
 
@@ -304,15 +313,25 @@ def _tool(tool: ToolDefinition) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
+def _tool_choice(choice: ToolChoice, quirks: Quirks) -> str | dict[str, Any]:
     if isinstance(choice, NamedTool):
         return {"type": "function", "function": {"name": choice.name}}
-    return choice
+    return quirks.tool_choice_required if choice == "required" else choice
 
 
-def _response_format(output: OutputFormat) -> dict[str, Any]:
+def _response_format(output: OutputFormat, quirks: Quirks) -> dict[str, Any]:
+    if quirks.output == "json_object":
+        return {"type": "json_object"}
     schema = {"name": output.name, "schema": output.json_schema, "strict": output.strict}
     return {"type": "json_schema", "json_schema": schema}
+
+
+def _told_schema(output: OutputFormat) -> dict[str, Any]:
+    """The schema in words, for a server that only knows that it is to write JSON."""
+    if output.strict:
+        raise InvalidInput("this provider enforces no schema; ask without strict", path="output.strict")
+    schema = json.dumps(output.json_schema, ensure_ascii=False)
+    return {"role": "system", "content": f"Answer with one JSON object that follows this JSON Schema:\n{schema}"}
 
 
 def _call(call: WireToolCall, index: int, request: Complete) -> ToolCallPart:

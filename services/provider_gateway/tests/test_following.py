@@ -1,0 +1,144 @@
+"""How the gateway follows the registry, tenant by tenant."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+from memory_registry import MemoryRegistry
+
+from paracle_domain.errors import DeadlineExceeded, Unavailable
+from paracle_provider_gateway import following as module
+from paracle_provider_gateway.adapters.sandbox import SandboxProvider
+from paracle_provider_gateway.following import Following, Specs
+from paracle_provider_gateway.plans import Deployment
+from paracle_provider_gateway.setups import Setup
+
+
+def operators(full: str) -> Deployment:
+    return Deployment(SandboxProvider(), full)
+
+
+@dataclass
+class World:
+    """A following over a registry in memory, and what it built and forgot."""
+
+    registry: MemoryRegistry = field(default_factory=MemoryRegistry)
+    built: list[tuple[str, list[str]]] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.following = Following(self.registry, self._build, self.forgotten.append)
+
+    def _build(self, tenant: str, specs: Specs) -> Setup:
+        self.built.append((tenant, sorted(name for _, name in specs)))
+        return Setup(operators)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_a_tenant_is_asked_about_once(world: World):
+    world.registry.provider("p", base_url="x")
+    world.registry.provider("q", tenant="globex", base_url="x")
+    first = await world.following.setup("acme")
+    assert await world.following.setup("acme") is first
+    assert (world.registry.asked, world.built) == (1, [("acme", ["p"])])
+    await world.following.setup("globex")
+    assert world.built[1:] == [("globex", ["q"])]
+
+
+async def test_callers_at_the_same_time_ask_once(world: World):
+    first, *others = await asyncio.gather(*(world.following.setup("acme") for _ in range(5)))
+    assert all(other is first for other in others)
+    assert world.registry.asked == 1
+
+
+async def test_what_was_heard_of_is_asked_for_before_the_next_call(world: World):
+    first = await world.following.setup("acme")
+    world.registry.provider("p", base_url="x")
+    assert await world.following.setup("acme") is first, "nobody said so yet"
+    world.following.hear("acme")
+    world.following.hear("nobody")
+    assert await world.following.setup("acme") is not first
+    assert world.built == [("acme", []), ("acme", ["p"])]
+    world.following.hear("acme")
+    world.registry.put("acme", "Provider", "p", None)
+    await world.following.setup("acme")
+    assert world.built[-1] == ("acme", [])
+    assert world.registry.asked == 3
+
+
+async def test_news_that_change_nothing_keep_the_setup(world: World):
+    first = await world.following.setup("acme")
+    world.following.doubt()
+    assert await world.following.setup("acme") is first
+    assert (world.registry.asked, len(world.built)) == (2, 1)
+
+
+async def test_many_changes_come_in_pages(world: World):
+    world.registry.page = 2
+    for name in "abcde":
+        world.registry.provider(name, base_url="x")
+    await world.following.setup("acme")
+    assert (world.registry.asked, world.built) == (3, [("acme", list("abcde"))])
+
+
+async def test_while_the_registry_is_away_a_tenant_has_what_is_known(world: World, caplog: pytest.LogCaptureFixture):
+    first = await world.following.setup("acme")
+    world.registry.failure = DeadlineExceeded("no answer")
+    world.following.hear("acme")
+    assert await world.following.setup("acme") is first
+    assert await world.following.setup("acme") is first
+    assert world.registry.asked == 2, "one that is away is not asked at every call"
+    assert "providers may be out of date" in caplog.text
+    with pytest.raises(Unavailable, match="the registry does not answer"):
+        await world.following.setup("globex")
+    world.registry.failure = None
+    world.registry.provider("p", base_url="x")
+    world.following.hear("acme")
+    assert await world.following.setup("acme") is not first
+
+
+async def test_what_was_read_before_it_went_away_counts_later(world: World):
+    await world.following.setup("acme")
+    world.registry.page = 1
+    for name in "ab":
+        world.registry.provider(name, base_url="x")
+    world.following.hear("acme")
+    answers = world.registry.changes
+
+    async def once(tenant: str, after: int):
+        answer = await answers(tenant, after)
+        world.registry.failure = Unavailable("gone")
+        return answer
+
+    world.registry.changes = once  # type: ignore[method-assign]
+    await world.following.setup("acme")
+    world.registry.changes, world.registry.failure = answers, None  # type: ignore[method-assign]
+    await world.following.round()
+    assert world.built == [("acme", []), ("acme", ["a", "b"])]
+
+
+async def test_rounds_ask_about_those_in_use(world: World):
+    await world.following.setup("acme")
+    await world.following.round()
+    assert world.registry.asked == 2
+    await world.following.round()
+    assert world.registry.asked == 2, "nobody used it"
+    world.registry.provider("p", base_url="x")
+    await world.following.setup("acme")
+    assert world.built[-1] == ("acme", ["p"]), "what is asked about no more is asked about when it is used"
+    world.registry.failure = Unavailable("gone")
+    with pytest.raises(Unavailable):
+        await world.following.round()
+
+
+async def test_the_oldest_of_too_many_tenants_is_forgotten(world: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_TENANTS_KEPT", 2)
+    for tenant in ("a", "b", "c"):
+        await world.following.setup(tenant)
+    assert world.forgotten == ["a"]
