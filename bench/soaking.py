@@ -42,7 +42,7 @@ class Sizes:
     def look(self, up: Stack, second: float) -> None:
         for name in ("nats", "postgres", *(service.name for service in SERVICES)):
             if pid := up.pid(name):
-                self.of.setdefault(name, []).append((second, private_bytes(pid) / 2**20))
+                self.of.setdefault(name, []).append((second, private_bytes(pid, children=name == "postgres") / 2**20))
 
     def figures(self, seconds: float) -> tuple[dict[str, float], list[str]]:
         """What is reported, and which processes grow."""
