@@ -30,7 +30,7 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlag
 from paracle_chassis import otel_metrics
 from paracle_chassis.otel_encoding import SCOPE, encoded, heading
 from paracle_chassis.otel_metrics import Metrics, deltas_of
-from paracle_chassis.otel_sending import Batches, Sender
+from paracle_chassis.otel_sending import Batches, Sender, in_turns
 from paracle_chassis.otel_spans import LeanSpan, Spans, link_to
 from paracle_chassis.telemetry import Counter, Gauge, Histogram
 from paracle_chassis.testing.eventually import eventually
@@ -270,6 +270,11 @@ async def test_batches_are_sent_when_they_are_full_and_the_rest_at_the_end(monke
     batches.put(3)
     batches.stop(10)
     assert sent == [[0, 1, 2], [3]]
+
+
+def test_taking_turns_leaves_nothing_out():
+    assert list(in_turns(range(200))) == list(range(200))
+    assert list(in_turns([])) == []
 
 
 async def test_what_comes_too_fast_pushes_out_the_oldest(monkeypatch, caplog):

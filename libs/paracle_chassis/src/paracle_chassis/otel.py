@@ -24,7 +24,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from paracle_chassis.otel_encoding import SCOPE, encoded, heading
 from paracle_chassis.otel_metrics import Metrics, deltas_of
-from paracle_chassis.otel_sending import Batches, Sender
+from paracle_chassis.otel_sending import Batches, Sender, in_turns
 from paracle_chassis.otel_spans import LeanSpan, Spans, current, link_to
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Otel:
         self._logs.shutdown()
 
     def _send_spans(self, batch: list[LeanSpan]) -> None:
-        self._span_exporter.send(encoded(batch, self._heading))
+        self._span_exporter.send(encoded(in_turns(batch), self._heading))
 
     def _send_metrics(self) -> None:
         if found := self.metrics.collect():
