@@ -222,10 +222,9 @@ class TestAccounts:
         provider = Gated()
         provider.gate.set()
         over = gateway(provider)
-        over.accounts.answers = [Full("requests per minute", 7.0)]
+        over.accounts.answers = [Full("requests per minute", 0.01), Full("requests per minute", 0.01)]
         answer = await over.completions.complete(ask(), CONTEXT)
-        assert (answer.attempts, len(provider.asked)) == (1, 1)
-        assert over.waits == pytest.approx([7.25])
+        assert (answer.attempts, len(provider.asked), len(over.accounts.opened)) == (1, 1, 3)
         assert len(over.accounts.settled) == 1, "what was not granted is not settled"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from paracle_domain.errors import Cancelled, ContentRefused, InternalError, ParacleError, ProviderUnavailable
@@ -10,6 +11,7 @@ from paracle_domain.inference.deltas import Delta
 from paracle_domain.inference.response import FinishReason
 from paracle_provider_gateway.accounts import Accounts, Attempt, Full, Outcome
 from paracle_provider_gateway.admission import Admission
+from paracle_provider_gateway.gates import Gates
 from paracle_provider_gateway.health import Health, Leave, Resting
 from paracle_provider_gateway.plans import Deployment
 from paracle_provider_gateway.ports import Outlet, Reply
@@ -33,19 +35,49 @@ class Attempts:
         self._health = health
         self._accounts = accounts
         self._outlet = outlet
+        self._gates = Gates()
 
-    async def make(self, attempt: Attempt) -> Answered | Full | Resting:
-        """The reply of the attempt's deployment, or why it was not asked."""
-        async with self._admission.slot(attempt.context.tenant):
+    async def make(self, attempt: Attempt, deadline: float, *, patient: bool) -> Answered | Full | Resting:
+        """The reply of the attempt's deployment, or why it was not asked.
+
+        `patient`: wait for a limit that is full, unless that takes till the `deadline`.
+        """
+        gate = self._gates.at(attempt.deployment.key)
+        full = await self._once(attempt) if gate is None else gate.full()
+        return await self._in_turn(attempt, full, deadline) if patient and isinstance(full, Full) else full
+
+    async def _in_turn(self, attempt: Attempt, full: Full, deadline: float) -> Answered | Full | Resting:
+        turn = self._gates.turn(attempt.deployment.key, full)
+        await turn.enter(attempt.context.tenant, attempt.request.priority)
+        try:
+            while True:
+                full = turn.gate.full()
+                if _now() + full.after_s >= deadline:
+                    return full
+                await turn.gate.room()
+                result = await self._once(attempt, turn.leave)
+                if not isinstance(result, Full):
+                    return result
+                turn.gate.close(result)
+        finally:
+            turn.leave()
+
+    async def _once(self, attempt: Attempt, granted: Callable[[], None] | None = None) -> Answered | Full | Resting:
+        await self._admission.enter(attempt.context.tenant, attempt.request.priority)
+        try:
             leave = self._health.ask_leave(attempt.deployment)
-            return leave if isinstance(leave, Resting) else await self._opened(attempt, leave)
+            return leave if isinstance(leave, Resting) else await self._opened(attempt, leave, granted)
+        finally:
+            self._admission.leave()
 
-    async def _opened(self, attempt: Attempt, leave: Leave) -> Answered | Full:
+    async def _opened(self, attempt: Attempt, leave: Leave, granted: Callable[[], None] | None) -> Answered | Full:
         try:
             opening = await self._accounts.open(attempt)
             if isinstance(opening, Full):
                 self._health.unused(attempt.deployment, leave)
                 return opening
+            if granted is not None:
+                granted()
             answered = await self._settled(attempt)
         except BaseException as error:
             self._health.failed(attempt.deployment, leave, error)
@@ -59,14 +91,19 @@ class Attempts:
         try:
             answered = await self._in_time(attempt)
         except BaseException as error:
-            self._accounts.settle(attempt, Outcome(None, _code(error), clock() - started))
+            self._settle(attempt, Outcome(None, _code(error), clock() - started))
             raise
         now, first = clock(), answered.first_piece_at
         first_token_s = None if first is None else first - started
-        self._accounts.settle(attempt, Outcome(answered.reply, None, now - started, first_token_s))
+        self._settle(attempt, Outcome(answered.reply, None, now - started, first_token_s))
         took = now - started if first_token_s is None else first_token_s
         self._health.latencies.observe(attempt.deployment.key, took, now, streamed=first is not None)
         return answered
+
+    def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        self._accounts.settle(attempt, outcome)
+        if (gate := self._gates.at(attempt.deployment.key)) is not None:
+            gate.freed()
 
     async def _in_time(self, attempt: Attempt) -> Answered:
         limit = attempt.deployment.timeouts.total_s
@@ -98,6 +135,10 @@ class Attempts:
             await self._outlet.publish(task_id, delta, attempt.context)
 
         return StreamReader(attempt.request.call_id, attempt.number, send, attempt.deployment.timeouts)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _code(error: BaseException) -> str:

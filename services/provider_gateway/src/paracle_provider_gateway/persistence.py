@@ -59,7 +59,7 @@ class Persistence:
         while True:
             match way.step():
                 case Ask(deployment):
-                    if (found := await self._ask(way, deployment)) is not None:
+                    if (found := await self._ask(way, deployment, deadline)) is not None:
                         return found
                 case Wait(until) if until < deadline:
                     await self._sleep(way.wait(until))
@@ -68,11 +68,12 @@ class Persistence:
                 case unreachable:
                     assert_never(unreachable)
 
-    async def _ask(self, way: _Way, deployment: Deployment) -> Found | None:
+    async def _ask(self, way: _Way, deployment: Deployment, deadline: float) -> Found | None:
         if way.failure is not None:
             self._telemetry.again(*way.failure, deployment)
         try:
-            result = await self._attempts.make(way.attempt(deployment))
+            attempt, patient = way.attempt(deployment), way.besides(deployment) is None
+            result = await self._attempts.make(attempt, deadline, patient=patient)
         except ParacleError as error:
             way.failed(deployment, error)
             return None
@@ -110,6 +111,10 @@ class _Way:
 
     def step(self) -> Step:
         return self._walk.step(self._now)
+
+    def besides(self, deployment: Deployment) -> Deployment | None:
+        """Who else can be asked now."""
+        return self._walk.besides(deployment, self._now)
 
     def wait(self, until: float) -> float:
         """Seconds till the time `until`, at which it goes on."""

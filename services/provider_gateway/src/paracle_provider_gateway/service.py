@@ -16,7 +16,7 @@ from paracle_provider_gateway.plans import Catalog
 from paracle_provider_gateway.ports import Prices
 from paracle_provider_gateway.telemetry import Telemetry
 
-_NOT_THE_QUESTION: Final = {"call_id", "stream_to", "timeout_s", "labels"}
+_NOT_THE_QUESTION: Final = {"call_id", "stream_to", "priority", "timeout_s", "labels"}
 
 
 class Completions:
@@ -83,6 +83,6 @@ class Completions:
 
 
 def fingerprint(request: Complete) -> bytes:
-    """What tells one question from another: the request without its id, time limit, labels and where it streams to."""
+    """What tells one question from another: the request without its id, priority, time, labels and stream."""
     question = request.model_dump_json(exclude=_NOT_THE_QUESTION)
     return hashlib.blake2b(question.encode(), digest_size=16).digest()

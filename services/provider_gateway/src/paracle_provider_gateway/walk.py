@@ -101,8 +101,8 @@ class Walk:
         return Wait(min(place.free_at for place in self._places), self._error)
 
     def besides(self, deployment: Deployment, now: float) -> Deployment | None:
-        """Whom to ask while `deployment` has not answered yet; `None` if there is nobody, or no request left."""
-        return self._free(now, but=deployment) if self._left > 1 else None
+        """Who else can be asked now."""
+        return self._free(now, but=deployment)
 
     def failed(self, deployment: Deployment, error: ParacleError, now: float, draw: float) -> None:
         """A request to `deployment` was sent and failed. `draw` is from [0, 1)."""

@@ -17,7 +17,7 @@ from paracle_domain.envelope import Context
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.deltas import Delta
 from paracle_domain.inference.request import Complete
-from paracle_provider_gateway.accounts import GRANTED, Attempt, Opening, Outcome
+from paracle_provider_gateway.accounts import GRANTED, Accounts, Attempt, Opening, Outcome
 from paracle_provider_gateway.adapters.config import ProviderConfig, Quirks, TransportName, fixed
 from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
@@ -75,6 +75,7 @@ class Gateway:
     """The use cases with some providers; waits of retries are kept instead of waited for."""
 
     completions: Completions
+    attempts: Attempts
     calls: CallTable
     outbox: Outbox
     accounts: MemoryAccounts
@@ -87,11 +88,12 @@ def gateway(
     default: str | None = None,
     catalog: Catalog | None = None,
     slots: int = 512,
+    accounts: Accounts | None = None,
     rules: BreakerRules | None = None,
     retry: RetryPolicy | None = None,
     timeouts: Timeouts | None = None,
 ) -> Gateway:
-    outbox, accounts, calls = Outbox(), MemoryAccounts(), CallTable()
+    outbox, kept, calls = Outbox(), MemoryAccounts(), CallTable()
     waits: list[float] = []
     telemetry, prices = Telemetry(), ListPrices("sandbox")
 
@@ -99,7 +101,7 @@ def gateway(
         waits.append(seconds)
 
     health = Health(rules or BreakerRules(), telemetry.health, lambda: time.monotonic() + sum(waits))
-    attempts = Attempts(admission=Admission(slots), health=health, accounts=accounts, outlet=outbox)
+    attempts = Attempts(admission=Admission(slots), health=health, accounts=accounts or kept, outlet=outbox)
     environment = EnvironmentCatalog(
         providers, prices, default, retry=retry or RetryPolicy(), timeouts=timeouts or Timeouts()
     )
@@ -110,7 +112,7 @@ def gateway(
         calls=calls,
         telemetry=telemetry,
     )
-    return Gateway(completions, calls, outbox, accounts, health, waits)
+    return Gateway(completions, attempts, calls, outbox, kept, health, waits)
 
 
 def deployment(model: str, **more: Any) -> Deployment:

@@ -26,6 +26,7 @@ from paracle_domain.agent.spec import (
     ToolCalls,
     Turns,
 )
+from paracle_domain.inference.request import Priority
 from paracle_domain.messages import JsonObject
 from paracle_domain.names import suggest
 from paracle_domain.tool.spec import Money, ToolApproval
@@ -38,6 +39,7 @@ class ModelEdit(Spec):
     name: ModelName | None = None
     temperature: Temperature | None = None
     max_output_tokens: OutputTokens | None = None
+    priority: Priority | None = None
     params: dict[str, JsonValue] | None = None
 
 

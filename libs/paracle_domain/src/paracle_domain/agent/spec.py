@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, JsonValue, StringConstraints
 
+from paracle_domain.inference.request import Priority
 from paracle_domain.messages import JsonObject
 from paracle_domain.tool.spec import Money, ToolApproval
 from paracle_domain.workflow.spec import Name, PoolName, Seconds, Spec
@@ -30,6 +31,7 @@ class ModelChoice(Spec):
     name: ModelName = "default"
     temperature: Temperature | None = None
     max_output_tokens: OutputTokens | None = None
+    priority: Priority = Field(default="normal", description="which of a tenant's calls go first where they wait")
     params: dict[str, JsonValue] = Field(default={}, description="handed to the provider as they are")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,10 @@ from paracle_domain.inference.response import Completion, ModelList
 from paracle_domain.messages import Message, Request, Value
 
 CallId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")]
+
+
+type Priority = Literal["low", "normal", "high"]
+"""Which of a tenant's calls go first where they have to wait; no tenant goes before another by it."""
 
 
 class CallLabels(Value):
@@ -37,7 +41,8 @@ class Complete(Request[Completion], service="provider_gateway", method="complete
     `call_id` names the call: asked again with the same one, the gateway hands out the answer that it has, or joins the
     call that is in the air; the same id with another request is a `Conflict`. `model` is `provider/model`, or
     `default` for the first provider that is set up. `stream_to`: the task on whose `out` subject deltas are published.
-    `timeout_s` bounds everything, retries included.
+    `priority`: where calls have to wait, those of each tenant go by it. `timeout_s` bounds everything, retries and
+    waits included.
 
     Errors: `NotFound` (provider or model), `InvalidInput`, `RateLimited`, `ProviderUnavailable`, `ProviderFailed`,
     `ContentRefused`, `DeadlineExceeded`, `Cancelled` (after an `AbortCall`).
@@ -51,6 +56,7 @@ class Complete(Request[Completion], service="provider_gateway", method="complete
     output: OutputFormat | None = None
     sampling: Sampling = Sampling()
     stream_to: TaskId | None = None
+    priority: Priority = "normal"
     timeout_s: float = Field(default=300.0, gt=0, le=3_600)
     labels: CallLabels = CallLabels()
 

@@ -116,6 +116,7 @@ def model_request(state: TaskState) -> Complete:
             params=spec.model.params,
         ),
         stream_to=task.task_id,
+        priority=spec.model.priority,
         timeout_s=min(spec.limits.wall_time_s, _CALL_TIMEOUT_MAX_S),
         labels=_labels(task, agent),
     )
@@ -142,6 +143,7 @@ def _summary_request(state: TaskState, agent: PlannedAgent, upto: int) -> Comple
         model=spec.compaction.model or spec.model.name,
         messages=compaction.question(state, upto),
         sampling=own if spec.compaction.model is None else Sampling(),
+        priority=spec.model.priority,
         timeout_s=min(spec.limits.wall_time_s, _CALL_TIMEOUT_MAX_S),
         labels=_labels(state.job.task, agent),
     )

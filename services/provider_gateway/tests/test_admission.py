@@ -1,0 +1,191 @@
+"""Slots and gates: who goes on, in fair turns, whoever gives up waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from provider_gateway_samples import CONTEXT, ask, deployment, gateway
+
+from paracle_chassis.testing.eventually import eventually
+from paracle_domain.envelope import Context
+from paracle_domain.errors import Cancelled, RateLimited
+from paracle_domain.inference.request import AbortCall
+from paracle_provider_gateway.accounts import GRANTED, Attempt, Full, Opening, Outcome
+from paracle_provider_gateway.adapters.sandbox import SandboxProvider
+from paracle_provider_gateway.admission import Admission
+from paracle_provider_gateway.gates import Gates
+
+NEVER = 1_000.0
+
+
+async def test_slots_go_round_fairly():
+    admission, served = Admission(1), list[str]()
+    await admission.enter("first", "normal")
+
+    async def work(tenant: str) -> None:
+        await admission.enter(tenant, "normal")
+        served.append(tenant)
+        admission.leave()
+
+    waiting = [asyncio.create_task(work(tenant)) for tenant in ("noisy",) * 50 + ("quiet",)]
+    await asyncio.sleep(0)
+    admission.leave()
+    await asyncio.gather(*waiting)
+    assert served.index("quiet") <= 1
+    assert Counter(served) == {"noisy": 50, "quiet": 1}
+    assert admission.idle
+
+
+async def test_who_gives_up_waiting_takes_no_slot_with_him():
+    admission = Admission(1)
+    await admission.enter("a", "normal")
+    before, during = (asyncio.create_task(admission.enter("a", "normal")) for _ in range(2))
+    await asyncio.sleep(0)
+    before.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await before
+    admission.leave()
+    during.cancel()  # it has just been given the slot, and does not know it yet
+    with pytest.raises(asyncio.CancelledError):
+        await during
+    assert admission.idle
+
+
+@given(st.integers(1, 4), st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=40))
+@settings(deadline=None)
+def test_slots_are_never_lost_nor_given_twice(slots: int, happening: list[tuple[str, int]]):
+    async def story() -> None:
+        admission, held, most = Admission(slots), [0], [0]
+
+        async def work(tenant: str) -> None:
+            await admission.enter(tenant, "normal")
+            held[0] += 1
+            most[0] = max(most[0], held[0])
+            try:
+                await asyncio.sleep(0)
+            finally:
+                held[0] -= 1
+                admission.leave()
+
+        tasks = list[asyncio.Task[None]]()
+        for tenant, action in happening:
+            tasks.append(asyncio.create_task(work(tenant)))
+            if action < 5:
+                await asyncio.sleep(0)
+            if action < 3:
+                tasks[len(tasks) * action // 3].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert admission.idle
+        assert most[0] <= slots
+
+    asyncio.run(story())
+
+
+class Limited:
+    """Accounts of which one deployment may be asked `size` times at once, by all together."""
+
+    def __init__(self, size: int, after_s: float = 0.01) -> None:
+        self.size = size
+        self.after_s = after_s
+        self.taken = 0
+        self.most = 0
+        self.order: list[str] = []
+        self.asked = 0
+
+    async def open(self, attempt: Attempt) -> Opening:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if self.taken >= self.size:
+            return Full("concurrency", self.after_s)
+        self.taken += 1
+        self.most = max(self.most, self.taken)
+        self.order.append(attempt.context.tenant)
+        return GRANTED
+
+    def settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        self.taken -= 1
+
+
+class Gated(SandboxProvider):
+    """The sandbox, once its gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+
+    async def ask(self, model, request):
+        await self.gate.wait()
+        return await super().ask(model, request)
+
+
+async def test_a_shared_limit_is_waited_for_in_fair_turns():
+    provider, accounts = Gated(), Limited(2)
+    over = gateway(provider, accounts=accounts)
+    calls = [(f"noisy{i}", Context("noisy")) for i in range(30)] + [("quiet", Context("quiet"))]
+    asking = [asyncio.create_task(over.completions.complete(ask(text), context)) for text, context in calls]
+    await eventually(lambda: accounts.asked > 2)
+    provider.gate.set()
+    await asyncio.gather(*asking)
+    assert accounts.most == 2
+    assert accounts.order.index("quiet") <= 4
+    assert over.attempts._gates._gates == {}, "no gate is left standing"
+
+
+async def test_one_asks_for_all_while_a_limit_is_full():
+    provider, accounts = SandboxProvider(), Limited(0, after_s=NEVER)
+    over = gateway(provider, accounts=accounts)
+    asking = [asyncio.create_task(over.completions.complete(ask(timeout_s=2_000), CONTEXT)) for _ in range(20)]
+    await eventually(lambda: accounts.asked == 20)
+    late = asyncio.create_task(over.completions.complete(ask(timeout_s=2_000), CONTEXT))
+    await asyncio.sleep(0)
+    assert accounts.asked == 20
+    accounts.size = 100
+    gate = over.attempts._gates.at(deployment("rules").key)
+    assert gate is not None
+    gate.freed()
+    await asyncio.gather(*asking, late)
+
+
+async def test_a_limit_that_is_full_till_after_the_deadline_is_told_at_once():
+    over = gateway(SandboxProvider(), accounts=Limited(0, after_s=60))
+    with pytest.raises(RateLimited, match="sandbox/rules: concurrency") as caught:
+        await over.completions.complete(ask(timeout_s=20), CONTEXT)
+    assert caught.value.retry_after_s == pytest.approx(60, abs=20)
+    assert over.waits == []
+
+
+async def test_who_gives_up_at_a_gate_lets_the_next_ask():
+    accounts = Limited(0, after_s=NEVER)
+    over = gateway(SandboxProvider(), accounts=accounts)
+    first, second = ask(timeout_s=2_000), ask(timeout_s=2_000)
+    asking = [asyncio.create_task(over.completions.complete(request, CONTEXT)) for request in (first, second)]
+    await eventually(lambda: accounts.asked == 2)
+    await over.completions.abort(CONTEXT.tenant, AbortCall(call_id=first.call_id))
+    with pytest.raises(Cancelled):
+        await asking[0]
+    accounts.size = 1
+    gate = over.attempts._gates.at(deployment("rules").key)
+    assert gate is not None
+    gate.freed()
+    assert (await asking[1]).sandbox
+    assert over.attempts._gates._gates == {}
+
+
+async def test_a_gate_stands_while_somebody_waits_at_it():
+    gates, key = Gates(), ("", "p/m")
+    assert gates.at(key) is None
+    first, second = gates.turn(key, Full("x", 1)), gates.turn(key, Full("x", 1))
+    assert first.gate is second.gate is gates.at(key)
+    await first.enter("a", "normal")
+    waiting = asyncio.create_task(second.enter("b", "normal"))
+    await asyncio.sleep(0)
+    first.leave()
+    await waiting
+    first.leave()
+    assert gates.at(key) is second.gate
+    second.leave()
+    assert gates.at(key) is None
