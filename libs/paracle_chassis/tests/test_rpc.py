@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import nats
 import pytest
 
-from paracle_chassis import rpc
+from paracle_chassis import rpc, rpc_server
 from paracle_chassis.frames import flushed
 from paracle_chassis.routes import Routes
 from paracle_chassis.testing.eventually import eventually
@@ -76,7 +76,7 @@ async def test_many_questions_at_once_get_their_own_answers(serve):
 
 
 async def test_what_takes_long_keeps_nothing_else_waiting(serve, monkeypatch):
-    monkeypatch.setattr(rpc, "MOST_IN_FLIGHT", 1)
+    monkeypatch.setattr(rpc_server, "MOST_IN_FLIGHT", 1)
     done = asyncio.Event()
 
     async def work(request: Work, _call: Context) -> Echoed:
@@ -153,7 +153,7 @@ async def test_what_may_change_something_is_asked_once(serve, nats_client, monke
 
 
 async def test_a_long_answer_may_take_longer_than_its_caller_waits_for_a_sign_of_life(serve, monkeypatch):
-    monkeypatch.setattr(rpc, "KEEP_ALIVE_S", 0.05)
+    monkeypatch.setattr(rpc_server, "KEEP_ALIVE_S", 0.05)
 
     async def work(request: Work, _call: Context) -> Echoed:
         await asyncio.sleep(2.5)  # the work itself
@@ -188,7 +188,7 @@ async def test_a_caller_that_is_cancelled_hangs_up_and_leaves_nothing_behind(ser
 
 
 async def test_a_caller_that_is_gone_is_noticed(serve, nats_url, monkeypatch):
-    monkeypatch.setattr(rpc, "KEEP_ALIVE_S", 0.02)
+    monkeypatch.setattr(rpc_server, "KEEP_ALIVE_S", 0.02)
     stopped = asyncio.Event()
 
     async def work(_request: Work, _call: Context) -> Echoed:

@@ -16,6 +16,7 @@ from paracle_chassis.inlet import Incoming, Inlet
 from paracle_chassis.late_acks import LateAcks
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.topology import Durability
+from paracle_chassis.voice import Voice
 from paracle_domain.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Link:
         self._inlet: Inlet | None = None
         self._hooks: list[Callable[[], None]] = []
         self.acks = LateAcks(lambda: self.client)
+        self.voice = Voice(lambda: self.client, BUFFER_BYTES)
 
     @property
     def durability(self) -> Durability:
@@ -159,6 +161,7 @@ class Link:
             await client.close()
             return
         await self.acks.flush()
+        await self.voice.flush()
         await self._broker.stop()
 
     async def check(self, within_s: float = 1.0) -> None:
@@ -172,6 +175,7 @@ class Link:
         try:
             async with asyncio.timeout(within_s):
                 await self.acks.flush()
+                await self.voice.flush()
                 await frames.flushed(self.client, within_s)
         except Exception as error:  # whatever it is, NATS did not answer
             raise Unavailable(f"NATS does not answer: {type(error).__name__}") from error

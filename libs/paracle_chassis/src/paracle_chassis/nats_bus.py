@@ -20,7 +20,8 @@ from paracle_chassis.publisher import Publisher
 from paracle_chassis.receipts import Settler
 from paracle_chassis.replies import Replies
 from paracle_chassis.routes import MailboxRoute, Routes
-from paracle_chassis.rpc import RpcClient, RpcServer
+from paracle_chassis.rpc import RpcClient
+from paracle_chassis.rpc_server import RpcServer
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.streams import Streams
 from paracle_chassis.topology import ConsumerSpec
@@ -162,7 +163,7 @@ class NatsBus(Bus):
         wire = await self._wire(message)
         telemetry.inject(wire.headers)
         try:
-            await self.client.publish(wire.subject, wire.body, headers=wire.headers)
+            await self.link.voice.say(wire.subject, wire.body, headers=wire.headers)
         except (NatsError, OSError) as error:
             raise Unavailable(f"NATS is not connected ({type(error).__name__})") from error
 
@@ -193,7 +194,7 @@ class NatsBus(Bus):
     async def _send_until_answered(self, wire: Wire, reply: str, answers: asyncio.Queue[Incoming]) -> JsonObject:
         while True:
             try:
-                await self.client.publish(wire.subject, wire.body, reply, wire.headers)
+                await self.link.voice.say(wire.subject, wire.body, reply, wire.headers)
                 async with asyncio.timeout(_RESEND_S):
                     answer = await answers.get()
             except TimeoutError:
