@@ -23,10 +23,14 @@ from paracle_domain.inference.deltas import Delta, assemble
 from paracle_domain.run.commands import RunStatus, RunView, StepStatus
 
 ANSWER = {"type": "object", "required": ["answer"], "properties": {"answer": {"type": "integer"}}}
-MODELS = {"openai": "openai-compatible/fake-model", "anthropic": "anthropic/claude-sonnet-5"}
+MODELS = {
+    "openai": "openai-compatible/fake-model",
+    "responses": "openai/fake-model",
+    "anthropic": "anthropic/claude-sonnet-5",
+}
 
 
-@pytest.fixture(params=["openai", "anthropic"])
+@pytest.fixture(params=["openai", "responses", "anthropic"])
 def wire(request: pytest.FixtureRequest) -> str:
     """Which provider's API is spoken."""
     return str(request.param)
@@ -43,8 +47,9 @@ async def provider(system: System, wire: str) -> AsyncIterator[WireServer]:
     ]
     text = manifests(system.effects.port) + "\n---\n" + yaml.safe_dump_all(agents)
     await asyncio.to_thread(system.apply, text)
-    fake: WireServer = FakeOpenAI() if wire == "openai" else FakeAnthropic()
-    fake.port = system.ports.compatible if wire == "openai" else system.ports.anthropic
+    ports = {"openai": system.ports.compatible, "responses": system.ports.openai, "anthropic": system.ports.anthropic}
+    fake: WireServer = FakeAnthropic() if wire == "anthropic" else FakeOpenAI()
+    fake.port = ports[wire]
     async with fake:
         yield fake
 

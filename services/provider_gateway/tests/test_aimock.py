@@ -15,7 +15,7 @@ from paracle_domain.inference.chat import OutputFormat, ToolDefinition
 from paracle_domain.inference.deltas import assemble
 from paracle_domain.inference.response import FinishReason
 from paracle_embedded import free_port
-from paracle_provider_gateway.adapters.config import ProviderConfig, fixed
+from paracle_provider_gateway.adapters.config import Api, ProviderConfig, fixed
 from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.retries import RetryPolicy
 
@@ -36,11 +36,12 @@ async def server() -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-@pytest.fixture(params=["openai", "anthropic"])
+@pytest.fixture(params=["openai", "responses", "anthropic"])
 async def over(request: pytest.FixtureRequest, server: str) -> AsyncIterator[Gateway]:
     key = fixed(SecretStr("test-key"))
-    if request.param == "openai":
-        config = ProviderConfig("openai", "openai-chat", f"{server}/v1", key=key, model="gpt-4o")
+    if request.param != "anthropic":
+        api: Api = "openai-chat" if request.param == "openai" else "openai-responses"
+        config = ProviderConfig("openai", api, f"{server}/v1", key=key, model="gpt-4o")
     else:
         config = ProviderConfig("anthropic", "anthropic", server, key=key, model="claude-sonnet-5")
     provider = create_provider(config)

@@ -103,7 +103,7 @@ def configured(settings: GatewaySettings) -> Iterator[ProviderConfig]:
     if settings.openai_api_key is not None:
         yield ProviderConfig(
             "openai",
-            "openai-chat",
+            "openai-responses" if settings.openai_api == "responses" else "openai-chat",
             settings.official_openai_base_url or OPENAI_URL,
             key=fixed(settings.openai_api_key),
             key_source="OPENAI_API_KEY",

@@ -33,6 +33,13 @@ from paracle_domain.errors import (
 
 _PASSING: Final = frozenset({408, 409, 425})
 _KEY_SHAPE: Final = re.compile(r"\b(?:sk|pk|key)-[A-Za-z0-9_*.-]{6,}")
+_FILTERED: Final = re.compile(r"content_filter|content_policy|policy_violation|^bio_policy$")
+_WRONG: Final = re.compile(r"invalid_|image_|empty_image|unsupported_|failed_to_download")
+"""Codes of errors within a stream that are about the request: whoever else is asked would say the same."""
+_STAYS: Final = re.compile(
+    r"authentication_error|permission_error|billing_error|insufficient_quota|not_found|data_residency"
+)
+"""Codes of errors within a stream that would come again from the same provider."""
 _EXCERPT: Final = 500
 _TOO_LONG: Final = re.compile(
     r"context_length_exceeded|exceed_context_size|(?:prompt|input) is too long|maximum context"
@@ -101,7 +108,7 @@ class Origin:
                 return DeploymentFailed(f"{self.provider}: {what}: redirects are not followed; is the URL right?")
             case _ if status in _PASSING or status >= 500:
                 return ProviderUnavailable(f"{self.provider}: {what}", retry_after_s=retry_after(headers))
-            case _ if "content_filter" in code or "content_policy" in code:
+            case _ if _FILTERED.search(code):
                 return ContentRefused(f"{self.provider}: {what}")
             case _ if _TOO_LONG.search(f"{code} {detail}"):
                 return ContextExceeded(f"{self.provider}: {what}")
@@ -116,9 +123,11 @@ class Origin:
             return RateLimited(f"{self.provider}: {self.scrub(what)}")
         if _TOO_LONG.search(f"{code} {detail}"):
             return ContextExceeded(f"{self.provider}: {self.scrub(what)}")
-        if code == "invalid_request_error":
+        if _FILTERED.search(code):
+            return ContentRefused(f"{self.provider}: {self.scrub(what)}")
+        if _WRONG.match(code):
             return ProviderFailed(f"{self.provider}: {self.scrub(what)}")
-        if code in {"authentication_error", "permission_error", "billing_error"}:
+        if _STAYS.match(code):
             return self.failed(what)
         return self.unavailable(what)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
@@ -28,6 +28,11 @@ class GatewaySettings(ServiceSettings):
         title="OpenAI URL",
         description="Base URL of OpenAI's API, for a proxy in front of it.",
         pattern=r"^https?://",
+    )
+    openai_api: Literal["responses", "chat"] = Field(
+        "responses",
+        title="OpenAI API",
+        description="What `openai` is asked over; a proxy in front of it may know Chat Completions alone.",
     )
     openai_default_model: str = Field(
         "gpt-5-mini", title="OpenAI model", description="The model of `openai` that `default` stands for."

@@ -14,7 +14,7 @@ from paracle_chassis.testing.fake_anthropic import FakeAnthropic
 from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_chassis.testing.wire import WireServer
 from paracle_domain.envelope import Context
-from paracle_domain.inference.chat import ChatMessage
+from paracle_domain.inference.chat import ChatMessage, ToolDefinition
 from paracle_domain.inference.deltas import Delta
 from paracle_domain.inference.request import Complete
 from paracle_provider_gateway.accounts import GRANTED, Accounts, Attempt, Opening, Outcome
@@ -39,6 +39,11 @@ from paracle_provider_gateway.telemetry import Telemetry
 CANARY = "sk-canary-do-not-show-1234567890"
 TASK = "task_01JD0000000000000000000000"
 CONTEXT = Context("acme", correlation_id="run_1")
+SEARCH = ToolDefinition(
+    name="search",
+    description="Look things up",
+    input_schema={"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]},
+)
 
 
 @dataclass
@@ -156,6 +161,12 @@ def _openai(server: WireServer, transport: TransportName) -> Provider:
     return openai_like(server.url, key=CANARY, key_source="OPENAI_API_KEY", quirks=quirks, transport=transport)
 
 
+def _responses(server: WireServer, transport: TransportName) -> Provider:
+    assert isinstance(server, FakeOpenAI)
+    key = fixed(SecretStr(CANARY))
+    return create_provider(ProviderConfig("responses", "openai-responses", server.url, key=key, transport=transport))
+
+
 def _anthropic(server: WireServer, transport: TransportName) -> Provider:
     assert isinstance(server, FakeAnthropic)
     key = fixed(SecretStr(CANARY))
@@ -165,6 +176,7 @@ def _anthropic(server: WireServer, transport: TransportName) -> Provider:
 
 MAKERS: dict[str, tuple[type[WireServer], Callable[[WireServer, TransportName], Provider]]] = {
     "openai": (FakeOpenAI, _openai),
+    "responses": (FakeOpenAI, _responses),
     "anthropic": (FakeAnthropic, _anthropic),
 }
 TRANSPORTS: tuple[TransportName, ...] = ("aiohttp", "sdk")

@@ -1,4 +1,4 @@
-"""OpenAI's Chat Completions API on the wire, scripted.
+"""OpenAI's APIs on the wire, scripted: Chat Completions, and Responses.
 
 Source: the OpenAI API reference, "Chat".
 """
@@ -11,11 +11,12 @@ from typing import Any, override
 
 from aiohttp import web
 
+from paracle_chassis.testing import fake_responses
 from paracle_chassis.testing.wire import ToolUse, Turn, WireServer, fragments
 
 
 class FakeOpenAI(WireServer):
-    """`POST /v1/chat/completions` (also at Azure's older URLs), whole and streamed, and `GET /v1/models`."""
+    """`POST /v1/chat/completions` (also at Azure's older URLs) and `/v1/responses`, and `GET /v1/models`."""
 
     models: tuple[str, ...] = ("fake-model",)
 
@@ -28,12 +29,15 @@ class FakeOpenAI(WireServer):
     def routes(self) -> Iterable[web.RouteDef]:
         return [
             web.post("/v1/chat/completions", self.answer),
+            web.post("/v1/responses", self.answer),
             web.post("/openai/deployments/{model}/chat/completions", self.answer),
             web.get("/v1/models", self._list_models),
         ]
 
     @override
     def whole(self, turn: Turn, request: Any) -> Any:
+        if "input" in request:
+            return fake_responses.whole(turn, request)
         choices = [{"index": 0, "message": _message(turn), "finish_reason": _finish(turn)}]
         return {
             "id": "chatcmpl-fake",
@@ -46,6 +50,8 @@ class FakeOpenAI(WireServer):
 
     @override
     def events(self, turn: Turn, request: Any) -> list[str]:
+        if "input" in request:
+            return fake_responses.events(turn, request)
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
         deltas += [{"reasoning_content": piece} for piece in fragments(turn.reasoning)]
         deltas += [{"content": piece} for piece in fragments(turn.text)]

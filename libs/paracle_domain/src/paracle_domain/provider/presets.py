@@ -69,6 +69,7 @@ class Preset:
 PRESETS: Final[Mapping[str, Preset]] = {
     "openai": Preset(
         "OpenAI",
+        api=Api.OPENAI_RESPONSES,
         base_url="https://api.openai.com/v1",
         key="OPENAI_API_KEY",
         quirks=Quirks(output_limit="max_completion_tokens"),

@@ -63,6 +63,7 @@ class AnthropicProvider:
         body = wire.request_body(
             model,
             request,
+            provider=self.name,
             max_output_tokens=self._config.max_output_tokens,
             schema_format=await _enforced_schema(request),
             stream=stream,

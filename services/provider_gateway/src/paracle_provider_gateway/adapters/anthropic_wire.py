@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from paracle_domain.errors import InvalidInput
 from paracle_domain.inference.chat import (
     ChatMessage,
     FilePart,
@@ -34,7 +35,6 @@ from paracle_provider_gateway.adapters.wire import check, check_image, check_pdf
 from paracle_provider_gateway.faults import Origin
 from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
 
-PROVIDER: Final = "anthropic"
 _FINISH: Final = {
     "end_turn": FinishReason.STOP,
     "stop_sequence": FinishReason.STOP,
@@ -111,19 +111,28 @@ class WireEvent(BaseModel):
 
 
 def request_body(
-    model: str, request: Complete, *, max_output_tokens: int, schema_format: JsonObject | None, stream: bool
+    model: str,
+    request: Complete,
+    *,
+    provider: str,
+    max_output_tokens: int,
+    schema_format: JsonObject | None,
+    stream: bool,
 ) -> dict[str, Any]:
     """The body of `POST /v1/messages`.
 
-    `schema_format`: the output schema as the API is to enforce it; without it a wanted schema is put into words.
+    `provider`: whose thoughts go back. `schema_format`: the output schema as the API is to enforce it; without it a
+    wanted schema is put into words.
     """
     sampling = request.sampling
+    if sampling.seed is not None:
+        raise InvalidInput("Anthropic's Messages API takes no seed; leave it out", path="sampling.seed")
     return without_none(
         {
             "model": model,
             "max_tokens": sampling.max_output_tokens or max_output_tokens,
             "system": _system(request, asked_in_words=schema_format is None) or None,
-            "messages": _messages(request),
+            "messages": _messages(request, provider),
             "tools": [_tool(tool) for tool in request.tools] or None,
             "tool_choice": _tool_choice(request.tool_choice) if request.tools else None,
             "output_config": schema_format and {"format": {"type": "json_schema", "schema": schema_format}},
@@ -145,7 +154,7 @@ def read_reply(wire: WireReply, origin: Origin) -> Reply:
     """
     if wire.stop_reason is None:
         raise origin.unavailable("the reply has no stop reason")
-    parts = tuple(part for block in wire.content if (part := _part(block)) is not None)
+    parts = tuple(part for block in wire.content if (part := _part(block, origin.provider)) is not None)
     return Reply(
         message=ChatMessage(role=Role.ASSISTANT, parts=parts),
         finish_reason=_finish(wire.stop_reason),
@@ -214,9 +223,9 @@ class MessageReader:
                 self._inputs[index] = block.input
                 return [Piece(index, ToolCallDelta(id=block.id, name=block.name))]
             case "thinking":
-                return [Piece(index, ReasoningDelta(text=block.thinking, provider=PROVIDER))]
+                return [Piece(index, ReasoningDelta(text=block.thinking, provider=self._origin.provider))]
             case "redacted_thinking":
-                return [Piece(index, ReasoningDelta(provider=PROVIDER, data={"redacted": block.data}))]
+                return [Piece(index, ReasoningDelta(provider=self._origin.provider, data={"redacted": block.data}))]
             case _:
                 return []
 
@@ -241,7 +250,7 @@ class MessageReader:
         return [Piece(index, ToolCallDelta(arguments=json.dumps(whole)))] if whole else []
 
 
-def _part(block: WireBlock) -> Part | None:
+def _part(block: WireBlock, provider: str) -> Part | None:
     match block.type:
         case "text":
             return TextPart(text=block.text) if block.text else None
@@ -249,9 +258,9 @@ def _part(block: WireBlock) -> Part | None:
             return ToolCallPart.parse(id=block.id, name=block.name, text=json.dumps(block.input))
         case "thinking":
             data: JsonObject | None = {"signature": block.signature} if block.signature else None
-            return ReasoningPart(text=block.thinking, provider=PROVIDER, data=data)
+            return ReasoningPart(text=block.thinking, provider=provider, data=data)
         case "redacted_thinking":
-            return ReasoningPart(provider=PROVIDER, data={"redacted": block.data})
+            return ReasoningPart(provider=provider, data={"redacted": block.data})
         case _:
             return None
 
@@ -271,14 +280,14 @@ def _schema_in_words(output: OutputFormat) -> str:
     )
 
 
-def _messages(request: Complete) -> list[dict[str, Any]]:
+def _messages(request: Complete, provider: str) -> list[dict[str, Any]]:
     """Turns must alternate: neighbours of one role become one, with tool results first, as the API wants it."""
     found: list[dict[str, Any]] = []
     for message in request.messages:
         if message.role is Role.SYSTEM:
             continue
         role = "assistant" if message.role is Role.ASSISTANT else "user"
-        blocks = [block for part in message.parts if (block := _block(part)) is not None]
+        blocks = [block for part in message.parts if (block := _block(part, provider)) is not None]
         if found and found[-1]["role"] == role:
             found[-1]["content"].extend(blocks)
         else:
@@ -290,7 +299,7 @@ def _messages(request: Complete) -> list[dict[str, Any]]:
     return found
 
 
-def _block(part: Part) -> dict[str, Any] | None:
+def _block(part: Part, provider: str) -> dict[str, Any] | None:
     match part:
         case TextPart():
             return {"type": "text", "text": part.text} if part.text else None
@@ -311,11 +320,11 @@ def _block(part: Part) -> dict[str, Any] | None:
                 }
             )
         case ReasoningPart():
-            return _thinking(part)
+            return _thinking(part, provider)
 
 
-def _thinking(part: ReasoningPart) -> dict[str, Any] | None:
-    if part.provider != PROVIDER or not part.data:
+def _thinking(part: ReasoningPart, provider: str) -> dict[str, Any] | None:
+    if part.provider != provider or not part.data:
         return None
     if "redacted" in part.data:
         return {"type": "redacted_thinking", "data": part.data["redacted"]}

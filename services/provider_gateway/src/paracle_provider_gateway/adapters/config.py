@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from paracle_domain.provider.presets import Quirks as PresetQuirks
 
-type Api = Literal["openai-chat", "anthropic"]
+type Api = Literal["openai-chat", "openai-responses", "anthropic"]
 """A wire format."""
 
 type TransportName = Literal["aiohttp", "sdk"]

@@ -10,6 +10,7 @@ from paracle_provider_gateway.adapters.anthropic import AnthropicProvider
 from paracle_provider_gateway.adapters.config import ProviderConfig
 from paracle_provider_gateway.adapters.http import AiohttpTransport
 from paracle_provider_gateway.adapters.openai import OpenAIProvider
+from paracle_provider_gateway.adapters.responses import ResponsesProvider
 from paracle_provider_gateway.adapters.sdk import SdkTransport
 from paracle_provider_gateway.adapters.transport import Credentials, Transport, origin_of
 from paracle_provider_gateway.ports import Provider
@@ -36,6 +37,8 @@ def create_provider(config: ProviderConfig, resolver: AbstractResolver | None = 
     match config.api:
         case "openai-chat":
             return OpenAIProvider(config, transport, origin)
+        case "openai-responses":
+            return ResponsesProvider(config, transport, origin)
         case "anthropic":
             return AnthropicProvider(config, transport, origin)
 

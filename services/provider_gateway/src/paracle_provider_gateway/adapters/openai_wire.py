@@ -33,6 +33,7 @@ from paracle_provider_gateway.adapters.wire import (
     check,
     check_image,
     check_pdf,
+    data_url,
     named_text,
     parse_event,
     replayed,
@@ -273,7 +274,7 @@ def _user_content(message: ChatMessage) -> str | list[dict[str, Any]]:
                 content.append({"type": "text", "text": text})
             case ImagePart():
                 check_image(part)
-                content.append({"type": "image_url", "image_url": {"url": part.url or _data_url(part)}})
+                content.append({"type": "image_url", "image_url": {"url": part.url or data_url(part)}})
             case FilePart():
                 content.append(_file(part))
             case _:
@@ -288,11 +289,7 @@ def _file(file: FilePart) -> dict[str, Any]:
     if file.url is not None:
         raise InvalidInput(f"this provider takes files as data, not by url (file {file.name!r})", path="input.parts")
     check_pdf(file)
-    return {"type": "file", "file": {"filename": file.name, "file_data": _data_url(file)}}
-
-
-def _data_url(part: ImagePart | FilePart) -> str:
-    return f"data:{part.media_type};base64,{part.data}"
+    return {"type": "file", "file": {"filename": file.name, "file_data": data_url(file)}}
 
 
 def _assistant(message: ChatMessage) -> dict[str, Any]:

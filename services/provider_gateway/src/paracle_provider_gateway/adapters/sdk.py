@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import httpx2
 
 _NAMED: Final = frozenset({"model", "messages", "input", "max_tokens", "stream"})
-_MODULES: Final[Mapping[Api, str]] = {"openai-chat": "openai", "anthropic": "anthropic"}
+_MODULES: Final[Mapping[Api, str]] = {"openai-chat": "openai", "openai-responses": "openai", "anthropic": "anthropic"}
 
 
 class LazySdk[C]:
@@ -97,6 +97,8 @@ class SdkTransport:
         match self._config.api:
             case "openai-chat":
                 return client.chat.completions.with_streaming_response.create
+            case "openai-responses":
+                return client.responses.with_streaming_response.create
             case "anthropic":
                 return client.messages.with_streaming_response.create
 

@@ -17,6 +17,7 @@ from paracle_provider_gateway.faults import Origin
 
 ENDPOINTS: Final[Mapping[Api, str]] = {
     "openai-chat": "/chat/completions",
+    "openai-responses": "/responses",
     "anthropic": "/v1/messages",
 }
 MAX_ERROR_BYTES: Final = 64 * 1024

@@ -42,6 +42,11 @@ def check_pdf(file: FilePart) -> None:
         raise InvalidInput(message, path="input.parts")
 
 
+def data_url(part: ImagePart | FilePart) -> str:
+    """What is attached as data, as a URL."""
+    return f"data:{part.media_type};base64,{part.data}"
+
+
 def named_text(file: FilePart) -> str:
     """A file of text as words of the message, under its name."""
     return f"File {file.name}:\n{file.text}"

@@ -37,7 +37,11 @@ SWEEP_EVERY_S: Final = 300.0
 
 log = logging.getLogger(__name__)
 
-_APIS: Final[Mapping[Api, WireApi]] = {Api.OPENAI_CHAT: "openai-chat", Api.ANTHROPIC: "anthropic"}
+_APIS: Final[Mapping[Api, WireApi]] = {
+    Api.OPENAI_CHAT: "openai-chat",
+    Api.OPENAI_RESPONSES: "openai-responses",
+    Api.ANTHROPIC: "anthropic",
+}
 
 
 @dataclass(frozen=True, slots=True)
