@@ -38,7 +38,7 @@ _REST_S: Final = 1.0
 _REST_BYTES: Final = 64 * 1024
 _URLS_KEPT: Final = 256
 _HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-_OF_API: Final[Mapping[Api, Mapping[str, str]]] = {"anthropic": {"anthropic-version": "2023-06-01"}}
+_OF_API: Final[Mapping[Api, Mapping[str, str]]] = {"anthropic": {"anthropic-version": "2026-10-21"}}
 """What an API insists on: Anthropic's wants to be told which version of it is spoken."""
 
 
