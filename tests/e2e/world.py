@@ -62,6 +62,7 @@ class System:
             "OTEL_BSP_SCHEDULE_DELAY": "250",
             "OTEL_BLRP_SCHEDULE_DELAY": "250",
         }
+        self.keys = root / "keys"
         self._extra = {one.name: dict(everywhere) for one in SERVICES}
         self._extra["provider_gateway"] |= self._providers()
         self._extra["api_gateway"] |= {"PARACLE_API_TRUST_IDENTITY": "true"}
@@ -95,6 +96,8 @@ class System:
             "PARACLE_FIRST_TOKEN_TIMEOUT_S": "4",
             "PARACLE_BETWEEN_TOKENS_TIMEOUT_S": "4",
             "PARACLE_MODEL_ATTEMPTS": "3",
+            "PARACLE_PROVIDER_KEYS_DIR": str(self.keys),
+            "PARACLE_PROVIDER_KEY_HOSTS": json.dumps({"mine": ["127.0.0.1"]}),
         }
 
     @property

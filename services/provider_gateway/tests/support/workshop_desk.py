@@ -8,6 +8,7 @@ from typing import Any
 from memory_registry import MemoryRegistry
 from provider_gateway_samples import CANARY, CONTEXT, Gateway, ask, gateway
 
+from paracle_domain.inference.response import Completion
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.adapters.workshop import Workshop
 from paracle_provider_gateway.catalog import EnvironmentCatalog, TenantCatalog
@@ -34,7 +35,7 @@ class Shop:
         self.following.doubt()
         return next((await self.catalog.plan("acme", ask(model=name))).deployments)
 
-    async def ask(self, name: str, **more: Any):
+    async def ask(self, name: str, **more: Any) -> Completion:
         self.following.doubt()
         return await self.gateway.completions.complete(ask(model=name, **more), CONTEXT)
 
