@@ -15,7 +15,7 @@ from paracle_chassis import frames
     st.dictionaries(st.from_regex(r"[A-Za-z-]{1,20}", fullmatch=True), st.text(), max_size=5), st.binary(max_size=50)
 )
 def test_a_frame_says_its_own_length_and_no_value_adds_a_header(headers: dict[str, str], body: bytes) -> None:
-    first, _, rest = frames.hpub("a.b", "r", headers, body).partition(b"\r\n")
+    first, _, rest = frames.hpub("a.b", "r", frames.head_of(headers), body).partition(b"\r\n")
     head_size, size = map(int, first.split()[-2:])
     assert len(rest) == size + 2
     assert rest[head_size:] == body + b"\r\n"
@@ -30,8 +30,8 @@ async def test_frames_arrive_as_messages(nats_client: Client) -> None:
     await frames.send(
         nats_client,
         [
-            frames.hpub("frames.a", "", {"ce-id": "1", "who": "Ada\r\nevil: yes"}, b"one"),
-            frames.hpub("frames.b", "answer.here", {"ce-id": "é"}, b""),
+            frames.hpub("frames.a", "", frames.head_of({"ce-id": "1", "who": "Ada\r\nevil: yes"}), b"one"),
+            frames.hpub("frames.b", "answer.here", frames.head_of({"ce-id": "é"}), b""),
         ],
     )
     first, second = await got.next_msg(5), await got.next_msg(5)
@@ -42,7 +42,9 @@ async def test_frames_arrive_as_messages(nats_client: Client) -> None:
 @pytest.mark.connected
 async def test_what_cannot_be_sent_is_said(nats_client: Client) -> None:
     with pytest.raises(MaxPayloadError):
-        await frames.send(nats_client, [frames.hpub("frames.a", "", {}, bytes(nats_client.max_payload + 1))])
+        await frames.send(
+            nats_client, [frames.hpub("frames.a", "", frames.head_of({}), bytes(nats_client.max_payload + 1))]
+        )
     await nats_client.close()
     with pytest.raises(ConnectionReconnectingError):
         await frames.send(nats_client, [b""])

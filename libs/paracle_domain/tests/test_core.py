@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -457,3 +458,14 @@ def test_ids_are_parsed() -> None:
     assert parse_id(run_id, "run") == run_id
     with pytest.raises(ValueError, match="is no id of kind apr"):
         parse_id(run_id, "apr")
+
+
+class TestPlainRecords:
+    def test_a_record_is_a_value_that_can_be_a_key(self):
+        first = Context("acme", "ada", roles=("finance",))
+        assert {first: 1}[Context("acme", "ada", roles=("finance",))] == 1
+        assert replace(first, tenant="other") != first
+
+    def test_a_record_takes_no_field_that_it_does_not_have(self):
+        with pytest.raises(AttributeError):
+            Context("acme").colour = "blue"  # type: ignore[attr-defined]

@@ -19,7 +19,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from paracle_chassis import frames
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.wires import Wire
 from paracle_domain.envelope import MSG_ID
@@ -57,7 +56,7 @@ def together(wires: Sequence[Wire]) -> list[Wire]:
     bundles: dict[str, list[Wire]] = {}
     sizes: dict[str, int] = {}
     for wire in wires:
-        size = _size(wire)
+        size = len(wire.subject) + len(wire.head) + len(wire.body)
         if wire.joins is None or size > _LARGEST_PART:
             found.append(wire)
             continue
@@ -71,10 +70,6 @@ def together(wires: Sequence[Wire]) -> list[Wire]:
     return [*found, *map(_bundle, bundles.values())]
 
 
-def _size(wire: Wire) -> int:
-    return len(wire.body) + len(wire.subject) + sum([len(name) + len(value) for name, value in wire.headers.items()])
-
-
 def _bundle(wires: Sequence[Wire]) -> Wire:
     """One message for `wires`. Its id stands for all of theirs: only the same ones are the same message."""
     if len(wires) == 1:
@@ -82,7 +77,7 @@ def _bundle(wires: Sequence[Wire]) -> Wire:
     digest = hashlib.blake2b(digest_size=16)
     parts = []
     for wire in wires:
-        head = frames.head_of(wire.headers)
+        head = wire.head
         digest.update(wire.headers[MSG_ID].encode())
         parts.append(b"%b %d %d\r\n%b%b" % (wire.subject.encode(), len(head), len(wire.body), head, wire.body))
     subject = wires[0].joins

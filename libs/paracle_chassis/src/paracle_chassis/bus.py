@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.messages import Command, Encodable, JsonObject, Message, Request
+from paracle_domain.records import record
 
 CLAIM_THRESHOLD: Final = 256 * 1024
 PAYLOAD_LIMIT: Final = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outgoing:
     """A message with where it goes. Bodies over 256 KiB travel by claim check, unseen.
 

@@ -31,6 +31,7 @@ from paracle_domain.dead_letters import (
 from paracle_domain.envelope import CE_ID, CE_TYPE, CLAIM, MSG_ID, REPLY_TO, Context, Envelope
 from paracle_domain.errors import InvalidInput, ParacleError
 from paracle_domain.ids import is_id
+from paracle_domain.records import record
 from paracle_domain.subjects import DEADLETTERS, STREAM_OF, Subject
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class Letter:
         return subject.tenant == self.tenant and subject.kind in STREAM_OF and subject.kind != "dlq"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Redriven(Envelope):
     """A message that goes out again as it was: same headers, same id for whoever handles it (`ce-id`).
 

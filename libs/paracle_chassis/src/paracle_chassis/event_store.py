@@ -21,10 +21,12 @@ from typing import Any, Final, Protocol
 
 import asyncpg
 
+from paracle_domain.records import record
+
 _DEADLOCK_PAUSES_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Page:
     """Events that one message led to. `events` are JSON objects with a `type`; the first one has number `first_seq`."""
 
@@ -38,7 +40,7 @@ class Page:
         return self.first_seq + len(self.events) - 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Append:
     """New pages of one actor, and how it stands after them.
 

@@ -17,9 +17,8 @@ from nats.errors import ConnectionClosedError, ConnectionReconnectingError, MaxP
 _PREAMBLE: Final = "NATS/1.0\r\n"
 
 
-def hpub(subject: str, reply: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """One message as it goes over the wire."""
-    head = head_of(headers)
+def hpub(subject: str, reply: str, head: bytes, body: bytes) -> bytes:
+    """One message as it goes over the wire; `head` is the block of its headers."""
     total = len(head) + len(body)
     return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject.encode(), reply.encode(), len(head), total, head, body)
 

@@ -26,7 +26,7 @@ from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.streams import Streams
 from paracle_chassis.topology import ConsumerSpec
 from paracle_chassis.wires import Wire, to_wire
-from paracle_domain.envelope import REPLY_TO, TRACEPARENT, Context, Envelope
+from paracle_domain.envelope import REPLY_TO, Context, Envelope
 from paracle_domain.errors import DeadlineExceeded, PayloadTooLarge, Unavailable
 from paracle_domain.messages import Encodable, JsonObject, Message, Request
 
@@ -143,27 +143,24 @@ class NatsBus(Bus):
         traceparent = telemetry.traceparent()
         for message in messages:
             try:
-                wire = await self._wire(message)
+                wires.append(await self._wire(message, traceparent))
             except PayloadTooLarge as error:  # it holds up none of the others
                 refused = refused or error
-                continue
-            if traceparent is not None:
-                wire.headers[TRACEPARENT] = traceparent
-            wires.append(wire)
         if wires:
             await self._publisher.publish(wires)
         if refused is not None:
             raise refused
 
-    async def _wire(self, message: Outgoing) -> Wire:
-        return await to_wire(message, self._claims, self.client.max_payload)
+    async def _wire(self, message: Outgoing, traceparent: str | None = None) -> Wire:
+        return await to_wire(message, self._claims, self.client.max_payload, traceparent)
 
     @override
     async def broadcast(self, message: Outgoing) -> None:
         wire = await self._wire(message)
-        telemetry.inject(wire.headers)
+        headers = dict(wire.headers)
+        telemetry.inject(headers)
         try:
-            await self.link.voice.say(wire.subject, wire.body, headers=wire.headers)
+            await self.link.voice.say(wire.subject, wire.body, headers=headers)
         except (NatsError, OSError) as error:
             raise Unavailable(f"NATS is not connected ({type(error).__name__})") from error
 
@@ -173,16 +170,17 @@ class NatsBus(Bus):
     ) -> JsonObject:
         wire = await self._wire(Outgoing(subject, message, envelope))
         service, verb = subject.rsplit(".", 2)[-2:]
-        with telemetry.client_span(service, verb, wire.headers):
-            return await self._send(wire, envelope, timeout_s)
+        headers = dict(wire.headers)
+        with telemetry.client_span(service, verb, headers):
+            return await self._send(wire, headers, envelope, timeout_s)
 
-    async def _send(self, wire: Wire, envelope: Envelope, timeout_s: float) -> JsonObject:
+    async def _send(self, wire: Wire, headers: dict[str, str], envelope: Envelope, timeout_s: float) -> JsonObject:
         answers: asyncio.Queue[Incoming] = asyncio.Queue()
         reply = self.link.inbox.expect(lambda _more, answer: answers.put_nowait(answer))
-        wire.headers[REPLY_TO] = reply
+        headers[REPLY_TO] = reply
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._send_until_answered(wire, reply, answers)
+                return await self._send_until_answered(wire, headers, reply, answers)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"{wire.subject} was not answered within {timeout_s:g} s; it may still be carried out: "
@@ -191,10 +189,12 @@ class NatsBus(Bus):
         finally:
             self.link.inbox.forget(reply)
 
-    async def _send_until_answered(self, wire: Wire, reply: str, answers: asyncio.Queue[Incoming]) -> JsonObject:
+    async def _send_until_answered(
+        self, wire: Wire, headers: dict[str, str], reply: str, answers: asyncio.Queue[Incoming]
+    ) -> JsonObject:
         while True:
             try:
-                await self.link.voice.say(wire.subject, wire.body, reply, wire.headers)
+                await self.link.voice.say(wire.subject, wire.body, reply, headers)
                 async with asyncio.timeout(_RESEND_S):
                     answer = await answers.get()
             except TimeoutError:

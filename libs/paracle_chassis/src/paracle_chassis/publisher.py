@@ -140,7 +140,7 @@ class Publisher:
             elif number == last:
                 answer = f"{reply}.last"
                 marks["Nats-Batch-Commit"] = "1"
-            found.append(frames.hpub(wire.subject, answer, wire.headers | marks, wire.body))
+            found.append(frames.hpub(wire.subject, answer, frames.head_of({**wire.headers, **marks}), wire.body))
         await frames.send(self._link.client, found)
 
     async def _publish_unconfirmed(self, messages: Sequence[Wire], deadline: float) -> None:
@@ -174,7 +174,7 @@ class Publisher:
         through.clear()
         try:
             for index, wire in enumerate(messages):
-                await client.publish(wire.subject, wire.body, f"{reply}.{index}", wire.headers)
+                await client.publish(wire.subject, wire.body, f"{reply}.{index}", dict(wire.headers))
             await client.publish(f"{reply}.{_END}")
             async with asyncio.timeout(ACK_TIMEOUT_S):
                 await through.wait()
@@ -237,4 +237,4 @@ class Publisher:
 
 
 def _frame(wire: Wire, reply: str) -> bytes:
-    return frames.hpub(wire.subject, reply, wire.headers, wire.body)
+    return frames.hpub(wire.subject, reply, wire.head, wire.body)

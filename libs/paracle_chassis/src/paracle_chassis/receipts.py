@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Final, NamedTuple, Protocol, Self, override
 
 from nats.errors import Error as NatsError
@@ -49,7 +50,13 @@ class Place(NamedTuple):
 
 def place_of(reply: str) -> Place:
     """Read `$JS.ACK.[domain.account.]stream.consumer.delivered.seq.consumer_seq.time.pending[.token]`."""
-    tokens = bundles.whole_of(reply).split(".")
+    return _place_of(bundles.whole_of(reply))
+
+
+@lru_cache(maxsize=16)
+def _place_of(reply: str) -> Place:
+    """Of a message that is no part of another. All parts of a bundle ask in turn."""
+    tokens = reply.split(".")
     at = 2 if len(tokens) == _V1_TOKENS else 4
     return Place(tokens[at], tokens[at + 1], int(tokens[at + 2]), int(tokens[at + 3]), int(tokens[at + 5]))
 

@@ -86,4 +86,4 @@ def frame_of(subject: str, body: bytes, reply: str = "", headers: Mapping[str, s
     """
     if subject.split() != [subject] or (reply and reply.split() != [reply]):
         raise BadSubjectError
-    return frames.hpub(subject, reply, headers, body) if headers or reply else frames.pub(subject, body)
+    return frames.hpub(subject, reply, frames.head_of(headers), body) if headers or reply else frames.pub(subject, body)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
+from paracle_chassis import frames
 from paracle_chassis.bus import CLAIM_THRESHOLD, Outgoing
 from paracle_chassis.claims import Claims
+from paracle_domain.envelope import TRACEPARENT
 from paracle_domain.errors import PayloadTooLarge
 
 _ROOM: Final = 4 * 1024  # for what is around the values of headers, and for those that traces and batches add
@@ -13,17 +17,26 @@ _MOST_HEADERS: Final = 64 * 1024 - _ROOM
 """A stream takes 64 KiB."""
 
 
-class Wire(NamedTuple):
+@dataclass(slots=True)
+class Wire:
     """A message as it goes over the wire. `joins`: the subject of a bundle that it may go in (`bundles`)."""
 
     subject: str
     body: bytes
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     joins: str | None = None
+    _head: bytes = field(default=b"", init=False, repr=False, compare=False)
+
+    @property
+    def head(self) -> bytes:
+        """The block of its headers. It is made once, for its size is asked for before it is sent."""
+        if not self._head:
+            self._head = frames.head_of(self.headers)
+        return self._head
 
 
-async def to_wire(message: Outgoing, claims: Claims, max_payload: int) -> Wire:
-    """`message` as it goes over the wire, a large body put away.
+async def to_wire(message: Outgoing, claims: Claims, max_payload: int, traceparent: str | None = None) -> Wire:
+    """`message` as it goes over the wire, a large body put away; `traceparent`: the span that sends it.
 
     Raises
     ------
@@ -34,11 +47,14 @@ async def to_wire(message: Outgoing, claims: Claims, max_payload: int) -> Wire:
     body = message.message.encode()
     if len(body) > CLAIM_THRESHOLD:
         body = await claims.check_in(body, headers)
-    size = sum([len(name) + len(value) for name, value in headers.items()])
+    if traceparent is not None:
+        headers[TRACEPARENT] = traceparent
+    wire = Wire(message.subject, body, headers, message.joins)
+    size = len(wire.head)
     most = min(_MOST_HEADERS, max_payload - len(body) - _ROOM)
     if size > most:
         raise PayloadTooLarge(
             f"headers of {size:,} bytes on {message.subject} are over the limit of {most:,} beside "
             f"{len(body):,} bytes of body; say it in the body instead"
         )
-    return Wire(message.subject, body, headers, message.joins)
+    return wire

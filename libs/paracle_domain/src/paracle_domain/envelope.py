@@ -9,12 +9,12 @@ Source: CloudEvents 1.0.2 and its NATS protocol binding; W3C Trace Context.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, Self
 
 from paracle_domain.ids import new_id
+from paracle_domain.records import record
 
 SPEC_VERSION: Final = "1.0"
 MSG_ID: Final = "Nats-Msg-Id"
@@ -39,7 +39,7 @@ WORKING: Final = "working"
 ANONYMOUS: Final = "anonymous"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Context:
     """On whose behalf and in which story something happens; handed on from message to message.
 
@@ -66,7 +66,7 @@ class Context:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Envelope:
     """Headers of one message, as values."""
 

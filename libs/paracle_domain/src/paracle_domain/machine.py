@@ -7,13 +7,13 @@ A state is a fold of its events, so replaying them gives it again.
 
 from __future__ import annotations
 
-import json
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import Field
+from pydantic_core import to_json
 
 from paracle_domain.envelope import rfc3339
 from paracle_domain.ids import is_id
@@ -95,14 +95,16 @@ def encode_page(
     *before, (last_type, last) = events
     head = (
         f'{{"entity":"{entity}","id":"{actor_id}","seq":{first_seq + len(before)},"type":"{last_type}",'
-        f'"at":"{rfc3339(at)}","cause":{json.dumps(cause)},'
+        f'"at":"{rfc3339(at)}","cause":{to_json(cause).decode()},'
         f'"correlation_id":"{correlation_id}","data":'
     ).encode()
     if not before:
         return b"%b%b}" % (head, last)
     earlier = b",".join(
-        b'{"seq":%d,"type":"%b","data":%b}' % (seq, type_name.encode(), body)
-        for seq, (type_name, body) in enumerate(before, first_seq)
+        [
+            b'{"seq":%d,"type":"%b","data":%b}' % (seq, type_name.encode(), body)
+            for seq, (type_name, body) in enumerate(before, first_seq)
+        ]
     )
     return b'%b%b,"earlier":[%b]}' % (head, last, earlier)
 

@@ -9,7 +9,6 @@ Readers ignore fields that they do not know. A message of an unknown *type* is p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Final, Protocol, override
 
@@ -26,6 +25,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from paracle_domain.errors import MalformedMessage, from_validation
+from paracle_domain.records import record
 from paracle_domain.strict_json import is_finite
 
 JsonObject = dict[str, JsonValue]
@@ -93,7 +93,7 @@ class Encodable(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Encoded:
     """A message that is bytes already: what is kept as JSON is published without being parsed."""
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from paracle_domain.envelope import Context
 from paracle_domain.errors import ParacleError
+from paracle_domain.records import record
 from paracle_domain.run.inbox import RunMessage, Tick
 from paracle_domain.run.machine import RunMachine
 from paracle_domain.run.state import RunState
 from paracle_orchestrator.plans import Pinned
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mail:
     """A message for a run. `cause` is its id; `pinned` and `facts` come with a `Begin`."""
 

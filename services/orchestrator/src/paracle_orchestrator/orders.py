@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from paracle_domain.errors import (
 )
 from paracle_domain.ids import derive_id, id_from_key, is_id
 from paracle_domain.messages import Command
+from paracle_domain.records import record
 from paracle_domain.run.commands import (
     CancelRun,
     DecideApproval,
@@ -45,7 +45,7 @@ from paracle_orchestrator.refusals import no_approval, no_run
 MAX_INPUT_BYTES: Final = 4 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Order:
     """A command that was understood: the mail for its run, and whom to answer."""
 

@@ -27,17 +27,26 @@ ANSWER_BYTES: Final = 8 * 1024 * 1024
 
 
 def told(tenant: str, run_id: str, page: Page, types: Sequence[str], context: Context) -> list[Outgoing]:
-    """The events of `page`, of these `types`, as one message on the subject of the last of them; seldom, as several."""
-    cause = context.caused_by(page.cause, run_id)
+    """The events of `page`, of these `types`, as one message on the subject of the last of them; seldom, as several.
+
+    `context`: that of what the page's cause leads to.
+    """
     found: list[Outgoing] = []
     first = page.first_seq
-    for events in _portions(zip(types, page.events, strict=True), lambda event: len(event[1]), MOST_BYTES):
+    for events in _messages(list(zip(types, page.events, strict=True))):
         last, kind = first + len(events) - 1, events[-1][0]
         body = encode_page("run", run_id, first, events, at=page.at, cause=page.cause, correlation_id=run_id)
-        envelope = Envelope(f"{run_id}.{last}", kind, SOURCE, cause, page.at)
+        envelope = Envelope(f"{run_id}.{last}", kind, SOURCE, context, page.at)
         found.append(Outgoing(subjects.evt(tenant, "run", run_id, kind.replace(".", "_")), Encoded(body), envelope))
         first = last + 1
     return found
+
+
+def _messages(events: list[tuple[str, bytes]]) -> Iterable[list[tuple[str, bytes]]]:
+    """`events` as they fit into messages: nearly always into one."""
+    if sum([len(body) for _, body in events]) + len(events) * _FRAME <= MOST_BYTES:
+        return (events,)
+    return _portions(events, lambda event: len(event[1]), MOST_BYTES)
 
 
 def _portions[T](items: Iterable[T], size_of: Callable[[T], int], most: int) -> Iterator[list[T]]:

@@ -22,6 +22,7 @@ from paracle_domain.errors import (
     quote,
 )
 from paracle_domain.plan import Plan
+from paracle_domain.records import record
 from paracle_domain.registry import ResolvePlan
 from paracle_domain.run.commands import StartRun
 from paracle_domain.run.machine import RunMachine
@@ -56,7 +57,7 @@ class Pinned:
         raise InputInvalid.many(f"the input of workflow {self.plan.workflow.name!r}", findings)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Target:
     tenant: str
     workflow: str | None

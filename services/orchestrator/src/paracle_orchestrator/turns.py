@@ -41,6 +41,7 @@ class Turn:
     shown: list[Shown] = field(default_factory=list)
     repeats: list[Mail] = field(default_factory=list)
     refused: dict[str, ParacleError] = field(default_factory=dict)
+    _after: Entry | None = None
 
     @classmethod
     def of(cls, entry: Entry, mails: Iterable[Mail], now: datetime) -> Turn:
@@ -62,8 +63,10 @@ class Turn:
     @property
     def after(self) -> Entry:
         """The run as it stands once this is stored."""
-        before = self.entry
-        return Entry(before.id, before.tenant, before.machine, self.state, before.facts, self.wake_at)
+        if self._after is None:
+            before = self.entry
+            self._after = Entry(before.id, before.tenant, before.machine, self.state, before.facts, self.wake_at)
+        return self._after
 
     @property
     def append(self) -> Append:
@@ -89,27 +92,28 @@ class Turn:
             events = [decode_event(event) for event in page.events]
             if any(event.type == _OBEYED.get(type(mail.message)) for event in events):
                 self.refused.pop(mail.cause, None)
-            self._tell(page, events, mail)
-            again = self.entry.machine.again(self.state, events)
-            self._carry_out(again, mail.context.caused_by(mail.cause, self.entry.id), page.at)
+            context = mail.context.caused_by(mail.cause, self.entry.id)
+            self._tell(page, events, context)
+            self._carry_out(self.entry.machine.again(self.state, events), context, page.at)
 
     def _take(self, mail: Mail, now: datetime) -> None:
         machine = self.entry.machine
         if (refusal := machine.objection(self.state, mail.message)) is not None:
             self.refused[mail.cause] = refusal
         made = machine.decide(self.state, mail.message, now, self.wake_at)
+        context = mail.context.caused_by(mail.cause, self.entry.id)
         if made.events:
             page = Page(self.state.seq + 1, mail.cause, now, tuple([event.encode() for event in made.events]))
             self.pages.append(page)
-            self._tell(page, made.events, mail)
+            self._tell(page, made.events, context)
         else:
             self.repeats.append(mail)
         self.state, self.wake_at = made.state, made.wake_at
         if made.directives:
-            self._carry_out(made.directives, mail.context.caused_by(mail.cause, self.entry.id), now)
+            self._carry_out(made.directives, context, now)
 
-    def _tell(self, page: Page, events: Sequence[RunEvent], mail: Mail) -> None:
-        self.outbox += told(self.entry.tenant, self.entry.id, page, [event.type for event in events], mail.context)
+    def _tell(self, page: Page, events: Sequence[RunEvent], context: Context) -> None:
+        self.outbox += told(self.entry.tenant, self.entry.id, page, [event.type for event in events], context)
 
     def _carry_out(self, directives: Iterable[RunDirective], context: Context, now: datetime) -> None:
         """Take in what is to be done once the turn is stored."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from paracle_domain.machine import EventRecord
+from paracle_domain.records import record
 from paracle_domain.run.commands import ApprovalView
 from paracle_domain.run.messages import ChildCancel, ChildEnded, ChildStart
 from paracle_domain.subjects import DEFAULT_POOL
 from paracle_domain.task.messages import CancelTask, Task
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DispatchTask:
     """Hand `task` to the worker pool.
 
@@ -30,7 +29,7 @@ class DispatchTask:
         return self.task.task_id if self.again == 0 else f"{self.task.task_id}.again.{self.again}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StopTask:
     """Tell the worker pool to stop a task."""
 
@@ -43,7 +42,7 @@ class StopTask:
         return f"{self.command.task_id}.cancel{suffix}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StartChild:
     """Begin a child run, or ask it again how it ended."""
 
@@ -56,7 +55,7 @@ class StartChild:
         return f"{self.message.run_id}.start{suffix}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CancelChild:
     """Tell a child run to end."""
 
@@ -69,7 +68,7 @@ class CancelChild:
         return f"{self.message.start.run_id}.cancel{suffix}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TellParent:
     """Tell the parent how this run ended. `again` names the question that this answers, if it was asked again."""
 
@@ -82,7 +81,7 @@ class TellParent:
         return f"{self.message.child_run_id}.ended{suffix}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ShowApproval:
     """Show an approval, as it stands now, in the list of approvals. `version` is the run's: the highest is right."""
 
@@ -90,7 +89,7 @@ class ShowApproval:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PublishEvent:
     """Publish what an `emit` step says, as `evt.emit.{run_id}.{event}`: the record's entity is `emit`."""
 

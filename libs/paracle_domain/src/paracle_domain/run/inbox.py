@@ -8,13 +8,14 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from paracle_domain.errors import ErrorInfo
+from paracle_domain.records import record
 from paracle_domain.run.commands import CancelRun, Parent, StartRun, Verdict
 from paracle_domain.run.events import StepKept
 from paracle_domain.run.messages import ChildEnded
 from paracle_domain.task.messages import TaskResult
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Begin:
     """A start command whose plan is resolved and whose input has been checked against the plan's schema.
 

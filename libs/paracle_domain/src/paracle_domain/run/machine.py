@@ -19,12 +19,12 @@ silent is handed out again, ever more seldom: whoever has it knows it by its id.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
 
 from paracle_domain.errors import Conflict, DeadlineExceeded, ParacleError
 from paracle_domain.plan import Plan
+from paracle_domain.records import record
 from paracle_domain.run import again, approvals, attempts, compensation, orders, parts, signals, starting, stopping
 from paracle_domain.run.directives import RunDirective
 from paracle_domain.run.draft import Draft
@@ -47,7 +47,7 @@ from paracle_domain.workflow.graph import Graph
 from paracle_domain.workflow.spec import StepSpec
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Transition:
     """What a message led to. Without events the message changed nothing; `directives` may repeat what was lost.
 

@@ -108,7 +108,8 @@ def _deadline(state: RunState, event: StepStarted) -> datetime | None:
     """The attempt's, its map's or loop's, or the run's: what comes first. Undoing has only its own."""
     path = event.step
     if path in state.graph.index:
-        return soonest((event.deadline_at, state.deadline_at))
+        own = event.deadline_at
+        return state.deadline_at if own is None else soonest((own, state.deadline_at))
     if path.endswith(COMPENSATE):
         return event.deadline_at
     owner = state.steps[path.partition("[")[0]]

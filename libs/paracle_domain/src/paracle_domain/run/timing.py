@@ -149,7 +149,8 @@ def wake_of(event: RunEvent, now: datetime) -> datetime | None:
     """The wake-up that a new event asks for. What only ticks do is not here: after one, all is looked at."""
     match event:
         case StepStarted():
-            return soonest((event.deadline_at, now + REDISPATCH))
+            again = now + REDISPATCH
+            return again if event.deadline_at is None else min(event.deadline_at, again)
         case StepCompleted():
             return None
         case RunStarted() | RunAdmitted() | StepOpened():
