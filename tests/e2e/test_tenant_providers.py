@@ -13,7 +13,7 @@ import pytest
 import yaml
 from nats.aio.client import Client as Nats
 from tests.e2e.test_telemetry import log_files
-from tests.e2e.world import System
+from tests.e2e.world import ROOT, System
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
@@ -170,3 +170,12 @@ async def stored(system: System) -> AsyncIterator[str]:
             for (row,) in await database.fetch(f"select t::text from {table} t"):  # the catalog's names
                 yield row
         await database.close()
+
+
+async def test_the_example_runs_as_it_stands(system: System) -> None:
+    text = (ROOT / "examples" / "models" / "models.yaml").read_text(encoding="utf-8")
+    await asyncio.to_thread(system.apply, text)
+    run = await system.invoke("sorter", {"text": "My invoice is wrong, I paid twice."})
+    assert (run.run.status, run.output) == (RunStatus.COMPLETED, {"topic": "billing"})
+    async with system.client() as client:
+        await client.delete_manifests(text)

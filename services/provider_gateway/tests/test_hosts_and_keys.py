@@ -9,8 +9,10 @@ import pytest
 
 from paracle_domain.errors import Forbidden, NotFound
 from paracle_domain.provider.spec import KeyRef
+from paracle_provider_gateway.app import configured
 from paracle_provider_gateway.hosts import HostRules, matches
 from paracle_provider_gateway.keys import KeyRing, Supply
+from paracle_provider_gateway.settings import GatewaySettings
 
 
 @pytest.mark.parametrize(
@@ -157,3 +159,15 @@ def test_a_tenants_key_is_no_other_tenants(tmp_path: Path):
 def test_without_a_folder_there_are_no_files():
     with pytest.raises(NotFound, match="PARACLE_PROVIDER_KEYS_DIR"):
         KeyRing({}).supply(KeyRef(file="mine"), "acme")()
+
+
+def test_the_operators_own_keys_may_be_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "PARACLE_OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    file = tmp_path / "key"
+    file.write_text("sk-1")
+    found = {config.name: config for config in configured(GatewaySettings(openai_api_key_file=file))}
+    assert list(found) == ["openai"]
+    assert value(found["openai"].key) == "sk-1"
+    replace(file, "sk-22")
+    assert value(found["openai"].key) == "sk-22"

@@ -41,7 +41,7 @@ class AnyAnthropic(FakeAnthropic):
 CHAT = "/v1/chat/completions"
 BEARER = ("Authorization", f"Bearer {CANARY}")
 LINES: dict[str, tuple[str, tuple[str, str] | None]] = {
-    "openai": (CHAT, BEARER),
+    "openai": ("/v1/responses", BEARER),
     "anthropic": ("/v1/messages", ("x-api-key", CANARY)),
     "azure": ("/openai/v1/chat/completions", ("api-key", CANARY)),
     "gemini": ("/v1beta/openai/chat/completions", BEARER),
@@ -70,7 +70,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def servers() -> AsyncIterator[dict[Api, WireServer]]:
     async with AnyOpenAI() as openai, AnyAnthropic() as anthropic:
-        yield {Api.OPENAI_CHAT: openai, Api.ANTHROPIC: anthropic}
+        yield {Api.OPENAI_CHAT: openai, Api.OPENAI_RESPONSES: openai, Api.ANTHROPIC: anthropic}
 
 
 async def asked(name: str, servers: dict[Api, WireServer], transport: str = "http", **more: Any) -> Any:
@@ -105,7 +105,7 @@ async def test_the_request_line_and_the_headers(name: str, servers: dict[Api, Wi
         assert "authorization" not in headers
 
 
-RENAMED = {"openai", "azure", "groq"}
+RENAMED = {"azure", "groq"}
 
 
 @pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.api is Api.OPENAI_CHAT])

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
+
+from pydantic import SecretStr
 
 from paracle_chassis.app import Service
 from paracle_chassis.background import Background
@@ -14,7 +17,16 @@ from paracle_chassis.postgres import Database, Queries
 from paracle_domain.ids import new_id
 from paracle_domain.provider.presets import X_API_KEY
 from paracle_provider_gateway.accounts import Unaccounted
-from paracle_provider_gateway.adapters.config import ANTHROPIC_URL, OPENAI_URL, KeyHeader, ProviderConfig, Quirks, fixed
+from paracle_provider_gateway.adapters.config import (
+    ANTHROPIC_URL,
+    OPENAI_URL,
+    KeyHeader,
+    KeySupplier,
+    ProviderConfig,
+    Quirks,
+    fixed,
+    no_key,
+)
 from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.adapters.outlet import BusOutlet
 from paracle_provider_gateway.adapters.registry import BusRegistry, RegistryNews
@@ -32,7 +44,7 @@ from paracle_provider_gateway.following import CHECK_EVERY_S, Following
 from paracle_provider_gateway.handlers import routes
 from paracle_provider_gateway.health import Health
 from paracle_provider_gateway.hosts import HostRules
-from paracle_provider_gateway.keys import KeyRing
+from paracle_provider_gateway.keys import KeyFile, KeyRing
 from paracle_provider_gateway.persistence import Persistence
 from paracle_provider_gateway.plans import Catalog, Timeouts
 from paracle_provider_gateway.ports import Outlet, Prices, Provider
@@ -95,32 +107,41 @@ def configured(settings: GatewaySettings) -> Iterator[ProviderConfig]:
             COMPATIBLE,
             "openai-chat",
             settings.compatible_base_url,
-            key=fixed(settings.compatible_api_key),
+            key=_key(settings.compatible_api_key, settings.compatible_api_key_file, "PARACLE_OPENAI_API_KEY") or no_key,
             key_source="PARACLE_OPENAI_API_KEY",
             model=settings.compatible_model,
             model_source="PARACLE_OPENAI_MODEL",
         )
-    if settings.openai_api_key is not None:
+    openai = _key(settings.openai_api_key, settings.openai_api_key_file, "OPENAI_API_KEY")
+    if openai is not None:
         yield ProviderConfig(
             "openai",
             "openai-responses" if settings.openai_api == "responses" else "openai-chat",
             settings.official_openai_base_url or OPENAI_URL,
-            key=fixed(settings.openai_api_key),
+            key=openai,
             key_source="OPENAI_API_KEY",
             model=settings.openai_default_model,
             quirks=Quirks(output_limit="max_completion_tokens"),
         )
-    if settings.anthropic_api_key is not None:
+    anthropic = _key(settings.anthropic_api_key, settings.anthropic_api_key_file, "ANTHROPIC_API_KEY")
+    if anthropic is not None:
         yield ProviderConfig(
             "anthropic",
             "anthropic",
             settings.anthropic_base_url or ANTHROPIC_URL,
-            key=fixed(settings.anthropic_api_key),
+            key=anthropic,
             key_source="ANTHROPIC_API_KEY",
             key_header=KeyHeader(X_API_KEY, ""),
             model=settings.anthropic_default_model,
             max_output_tokens=settings.anthropic_max_output_tokens,
         )
+
+
+def _key(key: SecretStr | None, file: Path | None, name: str) -> KeySupplier | None:
+    """The key that the environment sets up: as it is, or in a file; `None` if in neither way."""
+    if key is not None:
+        return fixed(key)
+    return None if file is None else KeyFile(file, name)
 
 
 def create_prices(settings: GatewaySettings) -> ListPrices:

@@ -22,6 +22,12 @@ class GatewaySettings(ServiceSettings):
     openai_api_key: SecretStr | None = Field(
         None, validation_alias="OPENAI_API_KEY", title="OpenAI key", description="Sets up the provider `openai`."
     )
+    openai_api_key_file: Path | None = Field(
+        None,
+        validation_alias="OPENAI_API_KEY_FILE",
+        title="File with the OpenAI key",
+        description="Instead of the key itself; read anew when it changes.",
+    )
     official_openai_base_url: str | None = Field(
         None,
         validation_alias="OPENAI_BASE_URL",
@@ -42,6 +48,12 @@ class GatewaySettings(ServiceSettings):
         validation_alias="ANTHROPIC_API_KEY",
         title="Anthropic key",
         description="Sets up the provider `anthropic`.",
+    )
+    anthropic_api_key_file: Path | None = Field(
+        None,
+        validation_alias="ANTHROPIC_API_KEY_FILE",
+        title="File with the Anthropic key",
+        description="Instead of the key itself; read anew when it changes.",
     )
     anthropic_base_url: str | None = Field(
         None,
@@ -68,6 +80,12 @@ class GatewaySettings(ServiceSettings):
         validation_alias="PARACLE_OPENAI_API_KEY",
         title="OpenAI-compatible key",
         description="Key of the server at PARACLE_OPENAI_BASE_URL, if it wants one.",
+    )
+    compatible_api_key_file: Path | None = Field(
+        None,
+        validation_alias="PARACLE_OPENAI_API_KEY_FILE",
+        title="File with the OpenAI-compatible key",
+        description="Instead of the key itself; read anew when it changes.",
     )
     compatible_model: str | None = Field(
         None,
