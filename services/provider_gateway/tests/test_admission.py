@@ -109,6 +109,12 @@ class Limited:
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
         self.taken -= 1
 
+    async def take_over(self, tenant: str, call_id: str, replica: str) -> None:
+        raise AssertionError("there are no other replicas here")
+
+    def done(self, tenant: str, call_id: str) -> None:
+        """Nothing is kept of a call."""
+
 
 class Gated(SandboxProvider):
     """The sandbox, once its gate is open."""
@@ -189,3 +195,27 @@ async def test_a_gate_stands_while_somebody_waits_at_it():
     assert gates.at(key) is second.gate
     second.leave()
     assert gates.at(key) is None
+
+
+class Tight(Limited):
+    """Accounts with a budget of the tenant `tight` of which the rest is reserved, until it is not."""
+
+    reserved = True
+
+    async def open(self, attempt: Attempt) -> Opening:
+        self.asked += 1
+        if self.reserved and attempt.context.tenant == "tight":
+            return Full("the budget", self.after_s, ("tight", "b"))
+        return await super().open(attempt)
+
+
+async def test_a_budget_that_is_reserved_holds_up_its_own_calls_alone():
+    accounts = Tight(9)
+    over = gateway(SandboxProvider(), accounts=accounts)
+    waiting = asyncio.create_task(over.completions.complete(ask(), Context("tight")))
+    await eventually(lambda: accounts.asked > 1)
+    assert (await over.completions.complete(ask(), Context("other"))).sandbox
+    assert not waiting.done()
+    accounts.reserved = False
+    assert (await waiting).sandbox
+    assert over.attempts._gates._gates == {}

@@ -26,7 +26,6 @@ from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.app import create_providers
 from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.ports import Reply, StreamItem
-from paracle_provider_gateway.pricing import ListPrices
 from paracle_provider_gateway.settings import GatewaySettings
 
 
@@ -254,28 +253,6 @@ class TestCatalog:
         with pytest.raises(error, match=hint) as caught:
             await gateway(SandboxProvider()).completions.complete(ask(model=model), CONTEXT)
         assert caught.value.path == "model"
-
-
-class TestPrices:
-    async def test_a_known_model_has_its_list_price(self):
-        prices = ListPrices("sandbox")
-        usage = prices.priced("openai", "gpt-4o", Usage(input_tokens=1000, output_tokens=1000))
-        rates = prices.rates("openai", "gpt-4o")
-        assert rates is not None
-        assert usage.cost_usd == Decimal(str(rates.input + rates.output)) / 1000
-        cached = prices.priced("openai", "gpt-4o", Usage(input_tokens=1000, cached_tokens=1000))
-        assert cached.cost_usd is not None
-        assert 0 < cached.cost_usd < Decimal(str(rates.input)) / 1000
-
-    def test_an_unknown_model_has_an_unknown_price(self):
-        prices = ListPrices("sandbox", {"openai-compatible": "http://127.0.0.1:11434/v1"})
-        assert prices.priced("openai", "no-such-model", Usage(input_tokens=9)).cost_usd is None
-        assert prices.priced("openai-compatible", "gpt-4o", Usage(input_tokens=9)).cost_usd is None
-        assert prices.rates("anthropic", "no-such-model") is None
-
-    def test_the_sandbox_charges_its_made_up_price(self):
-        usage = Usage(input_tokens=1_000_000, output_tokens=1_000_000)
-        assert ListPrices("sandbox").priced("sandbox", "rules", usage).cost_usd == Decimal("0.5")
 
 
 async def test_models_are_listed_with_prices_and_the_default():

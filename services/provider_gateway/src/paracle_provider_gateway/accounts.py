@@ -38,10 +38,22 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """A limit that many share (`what`) is used up for about `after_s` seconds."""
+    """A limit that many share (`what`) is used up for about `after_s` seconds.
+
+    `budget`: it is what is left of one, which is no affair of other calls of the deployment: its tenant, and its name.
+    """
 
     what: str
     after_s: float
+    budget: tuple[str, str] | None = None
+
+
+class MadeElsewhere(Exception):
+    """`replica` has the call in the air, or has its answer: nobody is asked here."""
+
+    def __init__(self, replica: str) -> None:
+        super().__init__(replica)
+        self.replica = replica
 
 
 type Opening = Granted | Full
@@ -56,19 +68,19 @@ class Accounts(Protocol):
 
         Raises
         ------
-        LimitExceeded
+        BudgetExceeded
             If a budget does not allow it.
+        MadeElsewhere
+            If another replica makes, or has made, this call.
+        Unavailable
+            If nobody can say.
         """
 
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
         """Turn the reservation of a granted `attempt` into what it used; it is not waited for."""
 
+    async def take_over(self, tenant: str, call_id: str, replica: str) -> None:
+        """`replica`, which had the call, is gone, or has no answer of it any more: its attempts are made here."""
 
-class Unaccounted:
-    """No budgets, no shared limits, no ledger: every attempt is granted, and none is remembered."""
-
-    async def open(self, _attempt: Attempt) -> Opening:
-        return GRANTED
-
-    def settle(self, _attempt: Attempt, _outcome: Outcome) -> None:
-        """Nothing was reserved."""
+    def done(self, tenant: str, call_id: str) -> None:
+        """The call has ended here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_domain.ids import new_id
 from paracle_domain.provider.presets import X_API_KEY
-from paracle_provider_gateway.accounts import Unaccounted
+from paracle_provider_gateway.accounts import Accounts
 from paracle_provider_gateway.adapters.config import (
     ANTHROPIC_URL,
     OPENAI_URL,
@@ -28,6 +29,8 @@ from paracle_provider_gateway.adapters.config import (
     no_key,
 )
 from paracle_provider_gateway.adapters.create import create_provider
+from paracle_provider_gateway.adapters.ledger import PostgresLedger
+from paracle_provider_gateway.adapters.neighbours import NatsNeighbours
 from paracle_provider_gateway.adapters.outlet import BusOutlet
 from paracle_provider_gateway.adapters.registry import BusRegistry, RegistryNews
 from paracle_provider_gateway.adapters.replicas import SEEN_EVERY_S, PostgresReplica
@@ -36,6 +39,7 @@ from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.adapters.workshop import SWEEP_EVERY_S, Workshop
 from paracle_provider_gateway.admission import Admission
 from paracle_provider_gateway.attempts import Attempts
+from paracle_provider_gateway.bookkeeping import Bookkeeper
 from paracle_provider_gateway.breaker import BreakerRules
 from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.catalog import EnvironmentCatalog, TenantCatalog
@@ -45,14 +49,16 @@ from paracle_provider_gateway.handlers import routes
 from paracle_provider_gateway.health import Health
 from paracle_provider_gateway.hosts import HostRules
 from paracle_provider_gateway.keys import KeyFile, KeyRing
+from paracle_provider_gateway.outflow import Outflow
 from paracle_provider_gateway.persistence import Persistence
 from paracle_provider_gateway.plans import Catalog, Timeouts
-from paracle_provider_gateway.ports import Outlet, Prices, Provider
+from paracle_provider_gateway.ports import Neighbours, Outlet, Prices, Provider
 from paracle_provider_gateway.pricing import ListPrices
 from paracle_provider_gateway.retries import RetryPolicy
 from paracle_provider_gateway.service import Completions
 from paracle_provider_gateway.settings import GatewaySettings
 from paracle_provider_gateway.telemetry import Telemetry
+from paracle_provider_gateway.upkeep import Upkeep
 
 COMPATIBLE: Final = "openai-compatible"
 _TALKATIVE: Final = ("openai", "anthropic", "httpx2", "httpcore2")
@@ -63,11 +69,14 @@ def create_app(settings: GatewaySettings) -> Service:
     _hush()
     bus = NatsBus("provider_gateway", settings)
     database = Database(settings, "paracle_provider_gateway")
-    replica = PostgresReplica(database.pool, Queries.load("paracle_provider_gateway"), new_id("rep"))
-    presence = Background("presence", replica.seen, every_s=SEEN_EVERY_S)
-    providers = create_providers(settings)
+    queries = Queries.load("paracle_provider_gateway")
+    replica = PostgresReplica(database.pool, queries, new_id("rep"))
+    ledger = PostgresLedger(database.pool, queries, replica.id)
+    providers, prices = create_providers(settings), create_prices(settings)
+    outflow = Outflow(ledger, time.monotonic)
+    bookkeeper = Bookkeeper(ledger, prices, outflow)
+    upkeep = Background("upkeep", Upkeep(replica, ledger, bookkeeper).round, every_s=SEEN_EVERY_S)
     calls = CallTable(keep_s=settings.answers_kept_s, limit=settings.answers_kept)
-    prices = create_prices(settings)
     operator = create_catalog(settings, providers, prices)
     workshop = create_workshop(settings, operator)
     following = Following(BusRegistry(bus), workshop.build, workshop.forget)
@@ -75,7 +84,10 @@ def create_app(settings: GatewaySettings) -> Service:
     checking = Background("providers", following.round, every_s=CHECK_EVERY_S)
     sweeping = Background("workshop", workshop.round, every_s=SWEEP_EVERY_S)
     catalog = TenantCatalog(operator, following, prices)
-    completions = create_completions(settings, catalog, prices, calls, BusOutlet(bus))
+    neighbours = NatsNeighbours(bus, replica.id, calls)
+    completions = create_completions(
+        settings, catalog, prices, calls, BusOutlet(bus), accounts=bookkeeper, neighbours=neighbours
+    )
     return Service(
         "provider_gateway",
         settings,
@@ -84,13 +96,15 @@ def create_app(settings: GatewaySettings) -> Service:
         resources=[
             database,
             replica,
-            presence,
+            upkeep,
+            outflow,
+            neighbours,
             _closing(calls, providers, workshop),
             RegistryNews(bus.link, following.hear),
             checking,
             sweeping,
         ],
-        checks={"postgres": database.check, "presence": presence.check, "providers": checking.check},
+        checks={"postgres": database.check, "upkeep": upkeep.check, "providers": checking.check},
     )
 
 
@@ -162,17 +176,26 @@ def create_workshop(settings: GatewaySettings, operator: EnvironmentCatalog) -> 
 
 
 def create_completions(
-    settings: GatewaySettings, catalog: Catalog, prices: Prices, calls: CallTable, outlet: Outlet
+    settings: GatewaySettings,
+    catalog: Catalog,
+    prices: Prices,
+    calls: CallTable,
+    outlet: Outlet,
+    *,
+    accounts: Accounts,
+    neighbours: Neighbours,
 ) -> Completions:
     """The use cases over what the catalog knows."""
     telemetry = Telemetry()
     health = Health(BreakerRules(), telemetry.health)
     attempts = Attempts(
-        admission=Admission(settings.model_concurrency), health=health, accounts=Unaccounted(), outlet=outlet
+        admission=Admission(settings.model_concurrency), health=health, accounts=accounts, outlet=outlet
     )
     return Completions(
         catalog=catalog,
         persistence=Persistence(Choice(health.latencies, prices), attempts, telemetry),
+        accounts=accounts,
+        neighbours=neighbours,
         prices=prices,
         calls=calls,
         telemetry=telemetry,

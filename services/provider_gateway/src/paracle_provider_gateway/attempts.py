@@ -102,8 +102,7 @@ class Attempts:
 
     def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
         self._accounts.settle(attempt, outcome)
-        if (gate := self._gates.at(attempt.deployment.key)) is not None:
-            gate.freed()
+        self._gates.freed(attempt.deployment.key, attempt.context.tenant)
 
     async def _in_time(self, attempt: Attempt) -> Answered:
         limit = attempt.deployment.timeouts.total_s

@@ -1,7 +1,6 @@
 """Each call once: joins callers of a call that is in the air, keeps finished answers for a while, aborts.
 
-The table is one replica's. A caller that is sent to another replica on its retry may pay for the call a second time;
-what is *recorded* once is the caller's affair (its journal).
+The table is one replica's. The ledger knows which replica has a call, and other replicas ask that one for its answer.
 """
 
 from __future__ import annotations
@@ -84,6 +83,15 @@ class CallTable:
             return False
         flight.abort_reason = reason
         return flight.task.cancel()
+
+    def has(self, key: CallKey) -> bool:
+        """Whether the call is in the air here."""
+        return key in self._in_air
+
+    def kept(self, key: CallKey) -> Completion | None:
+        """The answer of the call, if it is kept."""
+        flight = self._landed.get(key)
+        return None if flight is None else flight.task.result()
 
     @property
     def in_air(self) -> int:

@@ -12,6 +12,9 @@ from paracle_provider_gateway.plans import DeploymentKey
 
 _SHORTEST_S: Final = 0.01
 
+type _Key = tuple[str, str, str]
+"""Of what a gate stands in front: a deployment, or a budget of a tenant."""
+
 
 class Gate:
     """In front of a deployment of which a limit is used up: whoever is first asks again when there may be room."""
@@ -24,6 +27,7 @@ class Gate:
     def close(self, full: Full) -> None:
         """The accounts say that there is no room."""
         self._what = full.what
+        self._budget = full.budget
         self._till = _now() + max(_SHORTEST_S, full.after_s)
         self._may_have_room.clear()
 
@@ -33,7 +37,7 @@ class Gate:
 
     def full(self) -> Full:
         """What is used up, and for about how long."""
-        return Full(self._what, max(_SHORTEST_S, self._till - _now()))
+        return Full(self._what, max(_SHORTEST_S, self._till - _now()), self._budget)
 
     async def room(self) -> None:
         """Wait till there may be room."""
@@ -47,7 +51,7 @@ class Gate:
 class Turn:
     """A place at a gate: `enter` waits for the turn to ask, `leave` passes it on."""
 
-    def __init__(self, gates: dict[DeploymentKey, Gate], key: DeploymentKey, gate: Gate) -> None:
+    def __init__(self, gates: dict[_Key, Gate], key: _Key, gate: Gate) -> None:
         self._gates = gates
         self._key = key
         self._held = False
@@ -71,14 +75,21 @@ class Gates:
     """The gates that stand at the moment."""
 
     def __init__(self) -> None:
-        self._gates: dict[DeploymentKey, Gate] = {}
+        self._gates: dict[_Key, Gate] = {}
 
-    def at(self, key: DeploymentKey) -> Gate | None:
+    def at(self, deployment: DeploymentKey) -> Gate | None:
         """The gate in front of a deployment, while somebody waits for it."""
-        return self._gates.get(key) if self._gates else None
+        return self._gates.get(("deployment", *deployment)) if self._gates else None
 
-    def turn(self, key: DeploymentKey, full: Full) -> Turn:
-        """A place at the gate, which is put up if none stands, since the deployment is `full`."""
+    def freed(self, deployment: DeploymentKey, tenant: str) -> None:
+        """An attempt ended: there may be room at its deployment, and in the budgets of its tenant."""
+        for (what, whose, name), gate in self._gates.items():
+            if (whose == tenant) if what == "budget" else (whose, name) == deployment:
+                gate.freed()
+
+    def turn(self, deployment: DeploymentKey, full: Full) -> Turn:
+        """A place at the gate, which is put up if none stands, since the deployment is `full`, or a budget is."""
+        key = ("deployment", *deployment) if full.budget is None else ("budget", *full.budget)
         gate = self._gates.get(key)
         if gate is None:
             gate = self._gates[key] = Gate(full)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Protocol
+from decimal import Decimal
+from typing import TYPE_CHECKING, Protocol
 
 from paracle_domain.envelope import Context
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.deltas import Change, Delta
 from paracle_domain.inference.request import Complete
-from paracle_domain.inference.response import FinishReason
+from paracle_domain.inference.response import Completion, FinishReason
 from paracle_domain.inference.usage import Usage
+
+if TYPE_CHECKING:
+    from paracle_provider_gateway.plans import Deployment
 from paracle_domain.registry import ProviderChanges
 
 
@@ -104,8 +108,18 @@ class Prices(Protocol):
     def rates(self, provider: str, model: str) -> Rates | None:
         """The list price of `model`; `None` if it is not known."""
 
-    def priced(self, provider: str, model: str, usage: Usage) -> Usage:
-        """`usage` with its cost; `cost_usd` is `None` if the price is not known."""
+    def estimate(self, deployment: Deployment, input_tokens: int, output_tokens: int) -> Decimal | None:
+        """What so many tokens of `deployment` may cost at most; `None` if its price is not known."""
+
+    def cost(self, deployment: Deployment, model: str, usage: Usage) -> Decimal | None:
+        """What `usage` of `deployment` costs, for which its provider says `model`; `None` if that is not known."""
+
+
+class Neighbours(Protocol):
+    """The other replicas of the gateway."""
+
+    async def answer(self, replica: str, tenant: str, call_id: str) -> Completion | None:
+        """What the call of `replica` came to, once it has; `None` if nobody can say any more."""
 
 
 class Outlet(Protocol):

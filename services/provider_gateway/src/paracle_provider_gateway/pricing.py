@@ -1,21 +1,46 @@
-"""What tokens cost: list prices of known models, and a made-up table for the sandbox."""
+"""What tokens cost: what a manifest says, or else list prices of known models; a made-up table for the sandbox."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache
 from typing import Final
 
 import genai_prices
+from genai_prices.types import ModelPrice
 
 from paracle_domain.inference.usage import Usage
+from paracle_domain.provider.spec import Price
+from paracle_provider_gateway.plans import Deployment
 from paracle_provider_gateway.ports import Rates
 
-SANDBOX_RATES: Final = Rates(input=0.10, output=0.40)
+SANDBOX_PRICE: Final = Price(input=Decimal("0.10"), output=Decimal("0.40"))
 """Not real money: the sandbox charges it so that budgets and cost views can be exercised."""
 
 _MTOK: Final = 1_000_000
 _SAMPLE: Final = 1_000  # small, since some models cost more above a length of input
+_FRESH_S: Final = 60.0  # some prices go by the time of day
+_KEPT: Final = 2_048
+_PLAIN: Final = frozenset({"input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Tariff:
+    """A list price: `plain` if it goes by kinds of tokens alone, else what `full` says."""
+
+    full: ModelPrice
+    plain: Price | None
+    until: float
+
+    def cost(self, usage: Usage) -> Decimal:
+        if self.plain is not None:
+            return cost_by_kind(self.plain, usage)
+        tokens = genai_prices.Usage(
+            input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cache_read_tokens=usage.cached_tokens
+        )
+        return self.full.calc_price(tokens)["total_price"]
 
 
 class ListPrices:
@@ -29,44 +54,82 @@ class ListPrices:
         Base URL of each provider whose name does not tell whose prices hold.
     """
 
-    def __init__(self, sandbox: str, urls: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, sandbox: str, urls: dict[str, str] | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._sandbox = sandbox
         self._urls = urls or {}
-        self._rates = lru_cache(maxsize=512)(self._look_up_rates)
+        self._clock = clock
+        self._tariffs: dict[tuple[str, str, str | None], _Tariff | None] = {}
 
     def rates(self, provider: str, model: str) -> Rates | None:
-        return SANDBOX_RATES if provider == self._sandbox else self._rates(provider, model)
-
-    def priced(self, provider: str, model: str, usage: Usage) -> Usage:
-        return usage.model_copy(update={"cost_usd": self._cost(provider, model, usage)})
-
-    def _cost(self, provider: str, model: str, usage: Usage) -> Decimal | None:
+        """The list price of `model`; `None` if it is not known."""
         if provider == self._sandbox:
-            return _linear(SANDBOX_RATES, usage)
-        tokens = genai_prices.Usage(
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cache_read_tokens=usage.cached_tokens,
-        )
-        return self._price(provider, model, tokens)
-
-    def _look_up_rates(self, provider: str, model: str) -> Rates | None:
-        inward = self._price(provider, model, genai_prices.Usage(input_tokens=_SAMPLE))
-        outward = self._price(provider, model, genai_prices.Usage(output_tokens=_SAMPLE))
-        if inward is None or outward is None:
+            return Rates(float(SANDBOX_PRICE.input), float(SANDBOX_PRICE.output))
+        tariff = self._tariff(provider, model, None)
+        if tariff is None:
             return None
-        return Rates(float(inward * _MTOK / _SAMPLE), float(outward * _MTOK / _SAMPLE))
+        inward, outward = Usage(input_tokens=_SAMPLE), Usage(output_tokens=_SAMPLE)
+        return Rates(*(float(tariff.cost(usage) * _MTOK / _SAMPLE) for usage in (inward, outward)))
 
-    def _price(self, provider: str, model: str, tokens: genai_prices.Usage) -> Decimal | None:
-        url = self._urls.get(provider)
+    def estimate(self, deployment: Deployment, input_tokens: int, output_tokens: int) -> Decimal | None:
+        """What so many tokens of `deployment` may cost at most; `None` if its price is not known."""
+        return self.cost(deployment, deployment.model, Usage(input_tokens=input_tokens, output_tokens=output_tokens))
+
+    def cost(self, deployment: Deployment, model: str, usage: Usage) -> Decimal | None:
+        """What `usage` of `deployment` costs, for which its provider says `model`; `None` if that is not known."""
+        if deployment.price is not None:
+            return cost_by_kind(deployment.price, usage)
+        if deployment.provider.name == self._sandbox:
+            return cost_by_kind(SANDBOX_PRICE, usage)
+        tariff = self._tariff(deployment.provider.name, model, deployment.price_url)
+        return None if tariff is None else tariff.cost(usage)
+
+    def _tariff(self, provider: str, model: str, url: str | None) -> _Tariff | None:
+        key = (provider, model, url)
         try:
-            if url is not None:
-                return genai_prices.calc_price(tokens, model, provider_api_url=url).total_price
-            return genai_prices.calc_price(tokens, model, provider_id=provider).total_price
+            found = self._tariffs[key]
+        except KeyError:
+            pass
+        else:
+            if found is None or found.until > self._clock():
+                return found
+        if len(self._tariffs) >= _KEPT:  # callers name models, so they are no bounded set
+            self._tariffs.clear()
+        found = self._tariffs[key] = self._looked_up(provider, model, url or self._urls.get(provider))
+        return found
+
+    def _looked_up(self, provider: str, model: str, url: str | None) -> _Tariff | None:
+        tokens = genai_prices.Usage(input_tokens=_SAMPLE)
+        try:
+            if url is None:
+                full = genai_prices.calc_price(tokens, model, provider_id=provider).model_price
+            else:
+                full = genai_prices.calc_price(tokens, model, provider_api_url=url).model_price
         except LookupError:
             return None
+        return _Tariff(full, _plain(full), self._clock() + _FRESH_S)
 
 
-def _linear(rates: Rates, usage: Usage) -> Decimal:
-    cost = usage.input_tokens * Decimal(str(rates.input)) + usage.output_tokens * Decimal(str(rates.output))
+def _plain(full: ModelPrice) -> Price | None:
+    """The same price by kinds of tokens, if that is all that it goes by."""
+    prices = {name: value for name, value in vars(full).items() if value is not None and not name.startswith("_")}
+    if not {"input_mtok", "output_mtok"} <= prices.keys() <= _PLAIN:
+        return None
+    if not all(isinstance(value, Decimal) for value in prices.values()):
+        return None
+    return Price(
+        input=prices["input_mtok"],
+        output=prices["output_mtok"],
+        cached=prices.get("cache_read_mtok"),
+        cache_write=prices.get("cache_write_mtok"),
+    )
+
+
+def cost_by_kind(price: Price, usage: Usage) -> Decimal:
+    """What `usage` costs where each kind of token has its price."""
+    cached = price.input if price.cached is None else price.cached
+    reasoning = price.output if price.reasoning is None else price.reasoning
+    cost = (usage.input_tokens - usage.cached_tokens) * price.input + usage.cached_tokens * cached
+    cost += (usage.output_tokens - usage.reasoning_tokens) * price.output + usage.reasoning_tokens * reasoning
     return cost / _MTOK

@@ -7,13 +7,14 @@ import hashlib
 from typing import Final
 
 from paracle_domain.envelope import Context
-from paracle_domain.errors import DeadlineExceeded
+from paracle_domain.errors import BudgetExceeded, DeadlineExceeded
 from paracle_domain.inference.request import AbortCall, Complete, ListModels
 from paracle_domain.inference.response import Completion, ModelList
+from paracle_provider_gateway.accounts import Accounts, MadeElsewhere
 from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.persistence import Found, Persistence
 from paracle_provider_gateway.plans import Catalog
-from paracle_provider_gateway.ports import Prices
+from paracle_provider_gateway.ports import Neighbours, Prices
 from paracle_provider_gateway.telemetry import Telemetry
 
 _NOT_THE_QUESTION: Final = {"call_id", "stream_to", "priority", "timeout_s", "labels"}
@@ -22,15 +23,26 @@ _NOT_THE_QUESTION: Final = {"call_id", "stream_to", "priority", "timeout_s", "la
 class Completions:
     """Answers `Complete` with the reply of a deployment: at most once for a call id, within its time, with its cost.
 
-    The way of a call: the table of calls (`complete`), its time (`_in_time`), what the model's name stands for, and
-    attempts till one answers (`_answer`).
+    The way of a call: the table of calls (`complete`), its time (`_in_time`), no other replica that has it (`_here`),
+    another model where a budget says so (`_affordable`), what the model's name stands for, and attempts till one
+    answers (`_answer`).
     """
 
     def __init__(
-        self, *, catalog: Catalog, persistence: Persistence, prices: Prices, calls: CallTable, telemetry: Telemetry
+        self,
+        *,
+        catalog: Catalog,
+        persistence: Persistence,
+        accounts: Accounts,
+        neighbours: Neighbours,
+        prices: Prices,
+        calls: CallTable,
+        telemetry: Telemetry,
     ) -> None:
         self._catalog = catalog
         self._persistence = persistence
+        self._accounts = accounts
+        self._neighbours = neighbours
         self._prices = prices
         self._calls = calls
         self._telemetry = telemetry
@@ -52,10 +64,34 @@ class Completions:
         started = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(request.timeout_s):
-                return await self._answer(request, context, started)
+                return await self._here(request, context, started)
         except TimeoutError as error:
             what = f"no answer of {request.model} within {request.timeout_s:g} s; allow more time with timeout_s"
             raise DeadlineExceeded(what) from error
+        finally:
+            self._accounts.done(context.tenant, request.call_id)
+
+    async def _here(self, request: Complete, context: Context, started: float) -> Completion:
+        while True:
+            try:
+                return await self._affordable(request, context, started)
+            except MadeElsewhere as found:
+                answer = await self._neighbours.answer(found.replica, context.tenant, request.call_id)
+                if answer is not None:
+                    return answer
+                await self._accounts.take_over(context.tenant, request.call_id, found.replica)
+
+    async def _affordable(self, request: Complete, context: Context, started: float) -> Completion:
+        asked = {request.model}
+        while True:
+            try:
+                return await self._answer(request, context, started)
+            except BudgetExceeded as error:
+                instead = error.details.get("model")
+                if instead is None or instead in asked:
+                    raise
+                asked.add(instead)
+                request = request.model_copy(update={"model": instead})
 
     async def _answer(self, request: Complete, context: Context, started: float) -> Completion:
         plan = await self._catalog.plan(context.tenant, request)
@@ -71,7 +107,7 @@ class Completions:
         return Completion(
             message=reply.message,
             finish_reason=reply.finish_reason,
-            usage=self._prices.priced(provider.name, model, reply.usage),
+            usage=reply.usage.model_copy(update={"cost_usd": self._prices.cost(deployment, model, reply.usage)}),
             provider=provider.name,
             model=model,
             deployment=deployment.name,

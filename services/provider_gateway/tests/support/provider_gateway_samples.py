@@ -17,6 +17,7 @@ from paracle_domain.envelope import Context
 from paracle_domain.inference.chat import ChatMessage, ToolDefinition
 from paracle_domain.inference.deltas import Delta
 from paracle_domain.inference.request import Complete
+from paracle_domain.inference.response import Completion
 from paracle_provider_gateway.accounts import GRANTED, Accounts, Attempt, Opening, Outcome
 from paracle_provider_gateway.adapters.config import ProviderConfig, Quirks, TransportName, fixed
 from paracle_provider_gateway.adapters.create import create_provider
@@ -63,16 +64,37 @@ class Outbox:
 class MemoryAccounts:
     """Keeps what was opened and how it ended; `answers` are given instead of grants, in turn."""
 
-    answers: list[Opening] = field(default_factory=list)
+    answers: list[Opening | Exception] = field(default_factory=list)
     opened: list[Attempt] = field(default_factory=list)
     settled: list[tuple[Attempt, Outcome]] = field(default_factory=list)
+    taken_over: list[tuple[str, str, str]] = field(default_factory=list)
+    ended: list[tuple[str, str]] = field(default_factory=list)
 
     async def open(self, attempt: Attempt) -> Opening:
         self.opened.append(attempt)
-        return self.answers.pop(0) if self.answers else GRANTED
+        answer = self.answers.pop(0) if self.answers else GRANTED
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
         self.settled.append((attempt, outcome))
+
+    async def take_over(self, tenant: str, call_id: str, replica: str) -> None:
+        self.taken_over.append((tenant, call_id, replica))
+
+    def done(self, tenant: str, call_id: str) -> None:
+        self.ended.append((tenant, call_id))
+
+
+@dataclass
+class Neighbourhood:
+    """Neighbours that say what they are told to, or nothing."""
+
+    answers: list[Completion] = field(default_factory=list)
+
+    async def answer(self, _replica: str, _tenant: str, _call_id: str) -> Completion | None:
+        return self.answers.pop() if self.answers else None
 
 
 @dataclass
@@ -86,6 +108,7 @@ class Gateway:
     accounts: MemoryAccounts
     health: Health
     waits: list[float]
+    neighbours: Neighbourhood
 
 
 def gateway(
@@ -98,7 +121,7 @@ def gateway(
     retry: RetryPolicy | None = None,
     timeouts: Timeouts | None = None,
 ) -> Gateway:
-    outbox, kept, calls = Outbox(), MemoryAccounts(), CallTable()
+    outbox, kept, calls, neighbours = Outbox(), MemoryAccounts(), CallTable(), Neighbourhood()
     waits: list[float] = []
     telemetry, prices = Telemetry(), ListPrices("sandbox")
 
@@ -113,11 +136,13 @@ def gateway(
     completions = Completions(
         catalog=catalog or environment,
         persistence=Persistence(Choice(health.latencies, prices), attempts, telemetry, sleep=wait, draw=lambda: 0.5),
+        accounts=accounts or kept,
+        neighbours=neighbours,
         prices=prices,
         calls=calls,
         telemetry=telemetry,
     )
-    return Gateway(completions, attempts, calls, outbox, kept, health, waits)
+    return Gateway(completions, attempts, calls, outbox, kept, health, waits, neighbours)
 
 
 def deployment(model: str, **more: Any) -> Deployment:

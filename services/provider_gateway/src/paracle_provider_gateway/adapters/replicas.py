@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Final, Self
+from contextlib import suppress
+from typing import Any, Final, Self
 
 import asyncpg
 
@@ -16,16 +17,24 @@ SEEN_EVERY_S: Final = 5.0
 
 
 class PostgresReplica:
-    """A resource: says again and again that replica `id` is alive (`seen`), and on leaving that it went."""
+    """A resource: says again and again that replica `id` is alive (`seen`), and on leaving that it went.
+
+    It keeps one connection: when that breaks, PostgreSQL may have died, and its last moments with it (`is_in_doubt`).
+    """
 
     def __init__(self, pool: asyncpg.Pool, queries: Queries, id: str) -> None:
         self._pool = pool
         self._sql = queries
+        self._connection: Any = None
         self.id = id
+        self.is_in_doubt = False
 
     async def seen(self) -> None:
-        """A round of a `Background`."""
-        await self._pool.execute(self._sql.seen, self.id)
+        """A sign of life."""
+        if self._connection is None:
+            self._connection = await self._pool.acquire()
+            self._connection.add_termination_listener(self._on_lost)
+        await self._connection.execute(self._sql.seen, self.id)
 
     async def __aenter__(self) -> Self:
         await self.seen()
@@ -38,3 +47,11 @@ class PostgresReplica:
             if not is_outage(error):
                 raise
             _log.warning("could not say that this replica goes: %s", error)
+        if (connection := self._connection) is not None:
+            with suppress(asyncpg.InterfaceError):  # it has just broken, and the pool took it back itself
+                connection.remove_termination_listener(self._on_lost)
+                await self._pool.release(connection)
+
+    def _on_lost(self, _connection: object) -> None:
+        self._connection = None
+        self.is_in_doubt = True

@@ -1,0 +1,78 @@
+"""Replicas of the gateway among themselves, over core NATS: whether one has a call, and what came of it.
+
+Each answers on a subject of its own. One that is gone answers nothing, and NATS says so at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Self
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+
+from paracle_chassis.nats_bus import NatsBus
+from paracle_domain import subjects
+from paracle_domain.errors import Unavailable
+from paracle_domain.inference.response import Completion
+from paracle_provider_gateway.calls import CallTable
+
+_SERVICE: Final = "provider_gateway_replica"
+_IN_AIR: Final = b"air"
+_UNKNOWN: Final = b"unknown"
+_PATIENCE_S: Final = 2.0
+_LOOK_S: Final = 0.25
+_LARGEST: Final = 512 * 1024
+
+
+class NatsNeighbours:
+    """A resource: answers others about the calls of this replica, and asks them about theirs."""
+
+    def __init__(self, bus: NatsBus, replica: str, calls: CallTable) -> None:
+        self._bus = bus
+        self._replica = replica
+        self._calls = calls
+        self._subscription: Subscription | None = None
+
+    async def answer(self, replica: str, tenant: str, call_id: str) -> Completion | None:
+        """See `Neighbours.answer`."""
+        subject = subjects.rpc(tenant, _SERVICE, replica)
+        while True:
+            try:
+                said = await self._bus.link.client.request(subject, call_id.encode(), timeout=_PATIENCE_S)
+            except NoRespondersError:
+                return None
+            except (NatsError, OSError, TimeoutError) as error:
+                what = (
+                    f"call {call_id!r} is at another replica of the provider gateway, which does not answer; ask again"
+                )
+                raise Unavailable(what) from error
+            if said.data == _UNKNOWN:
+                return None
+            if said.data != _IN_AIR:
+                return Completion.model_validate_json(said.data)
+            await asyncio.sleep(_LOOK_S)
+
+    async def __aenter__(self) -> Self:
+        subject = subjects.rpc(subjects.ANY, _SERVICE, self._replica)
+        self._subscription = await self._bus.link.client.subscribe(subject, cb=self._tell)
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        if self._subscription is not None and self._bus.link.client.is_connected:
+            await self._subscription.unsubscribe()
+
+    async def _tell(self, message: Msg) -> None:
+        key = (subjects.tenant_of(message.subject), message.data.decode())
+        await message.respond(self._word(key))
+
+    def _word(self, key: tuple[str, str]) -> bytes:
+        if self._calls.has(key):
+            return _IN_AIR
+        kept = self._calls.kept(key)
+        if kept is None:
+            return _UNKNOWN
+        body = kept.encode()
+        return body if len(body) <= _LARGEST else _UNKNOWN

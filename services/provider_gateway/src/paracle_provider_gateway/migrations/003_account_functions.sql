@@ -1,0 +1,391 @@
+-- Opening and settling attempts, a batch at a time.
+--
+-- Every function takes its locks in one order: rows of `loads` by key, rows of `counters` by id, then attempts. Commits
+-- are not waited for (`synchronous_commit` off), so that no lock is held while a disk writes; whoever asks keeps what it
+-- needs to ask again until it is safe.
+
+-- Room for a batch of attempts, in order. Returns a row for each that is not granted.
+--
+-- a_mode: 0 as usual; 1 even if another replica had the call; 2 it was granted before, and may have been forgotten.
+-- a_book, a_load: its place in b_*, l_* (0: none). a_counters: the ids of what it goes on, as an array's text. p_*: pairs
+-- of an attempt and its counter in c_*, by attempt; p_strict: whether that counter may hold it back.
+create function open_batch(
+    me text,
+    a_tenant text[], a_call text[], a_serial bigint[], a_number integer[], a_mode smallint[], a_book integer[], a_load integer[],
+    a_project text[], a_principal text[], a_agent text[], a_run text[], a_task text[], a_parent text[], a_step text[],
+    a_provider text[], a_model text[], a_usd numeric[], a_tokens bigint[], a_counters text[],
+    b_tenant text[], b_revision bigint[],
+    l_key text[], l_in_air integer[], l_requests bigint[], l_tokens bigint[],
+    c_id uuid[], c_tenant text[], c_budget text[], c_born bigint[], c_subject text[], c_period text[],
+    c_limit_usd numeric[], c_limit_tokens bigint[],
+    p_attempt integer[], p_counter integer[], p_strict boolean[]
+) returns table (
+    at integer, verdict text, by_index integer, after_s double precision, owner text,
+    spent_usd numeric, reserved_usd numeric, raised_usd numeric, spent_tokens bigint, reserved_tokens bigint, raised_tokens bigint
+) language plpgsql as $$
+#variable_conflict use_column
+declare
+    moment timestamptz := clock_timestamp();
+    minutes double precision := extract(epoch from moment) / 60;
+    this_minute bigint := floor(minutes);
+    passed double precision := minutes - floor(minutes);
+    attempts_n integer := cardinality(a_tenant);
+    pairs_n integer := cardinality(p_attempt);
+    loads_n integer := cardinality(l_key);
+    counters_n integer := cardinality(c_id);
+    stale boolean[];
+    owners text[];
+    known boolean[];
+    spent_u numeric[]; reserved_u numeric[]; raised_u numeric[]; add_u numeric[];
+    spent_t bigint[]; reserved_t bigint[]; raised_t bigint[]; add_t bigint[];
+    is_hit boolean[]; was_hit boolean[];
+    air integer[]; asked bigint[]; used bigint[]; asked_before bigint[]; used_before bigint[];
+    ok boolean[] := array_fill(false, array[attempts_n]);
+    pair integer := 1;
+    first_pair integer;
+    granted boolean := false;
+    c integer; l integer; why text; who integer; wait_s double precision;
+begin
+    perform set_config('synchronous_commit', 'off', true);
+
+    select array_agg(coalesce(b.revision, 0) <> x.revision order by x.n)
+      into stale
+      from unnest(b_tenant, b_revision) with ordinality x (tenant, revision, n)
+      left join books b on b.tenant = x.tenant;
+
+    select array_agg(coalesce(o.replica, e.replica) order by x.n)
+      into owners
+      from unnest(a_tenant, a_call, a_mode) with ordinality x (tenant, call_id, mode, n)
+      left join lateral (
+               select o.replica from open_attempts o
+                where o.tenant = x.tenant and o.call_id = x.call_id and o.replica <> me limit 1
+           ) o on x.mode = 0
+      left join lateral (
+               select e.replica from attempts e
+                where e.tenant = x.tenant and e.call_id = x.call_id and e.replica <> me and e.outcome = 'completed' limit 1
+           ) e on x.mode = 0 and o.replica is null;
+
+    if 2 = any (a_mode) then
+        select array_agg(exists (select from open_attempts o where (o.tenant, o.call_id, o.serial) = (x.tenant, x.call_id, x.serial))
+                      or exists (select from attempts e where (e.tenant, e.call_id, e.serial) = (x.tenant, x.call_id, x.serial))
+                      order by x.n)
+          into known
+          from unnest(a_tenant, a_call, a_serial) with ordinality x (tenant, call_id, serial, n);
+    end if;
+
+    if loads_n > 0 then
+        insert into loads (deployment) select k from unnest(l_key) k where not exists (select from loads where deployment = k)
+            order by 1 on conflict do nothing;
+        perform from loads where deployment = any (l_key) order by deployment for update;
+        select array_agg(in_air order by x.n),
+               array_agg(case this_minute - minute when 0 then requests else 0 end order by x.n),
+               array_agg(case this_minute - minute when 0 then tokens else 0 end order by x.n),
+               array_agg(case this_minute - minute when 0 then requests_before when 1 then requests else 0 end order by x.n),
+               array_agg(case this_minute - minute when 0 then tokens_before when 1 then tokens else 0 end order by x.n)
+          into air, asked, used, asked_before, used_before
+          from unnest(l_key) with ordinality x (key, n) join loads on deployment = x.key;
+    end if;
+
+    if counters_n > 0 then
+        if (select count(*) from counters where id = any (c_id)) < counters_n then
+            insert into counters (id, tenant, budget, born, subject, period)
+            select x.* from unnest(c_id, c_tenant, c_budget, c_born, c_subject, c_period) x (id, tenant, budget, born, subject, period)
+             order by x.id on conflict do nothing;
+        end if;
+        perform from counters where id = any (c_id) order by id for update;
+        select array_agg(spent_usd order by x.n), array_agg(reserved_usd order by x.n), array_agg(raised_usd order by x.n),
+               array_agg(spent_tokens order by x.n), array_agg(reserved_tokens order by x.n), array_agg(raised_tokens order by x.n),
+               array_agg(hit_at is not null order by x.n)
+          into spent_u, reserved_u, raised_u, spent_t, reserved_t, raised_t, was_hit
+          from unnest(c_id) with ordinality x (id, n) join counters using (id);
+        add_u := array_fill(0::numeric, array[counters_n]);
+        add_t := array_fill(0::bigint, array[counters_n]);
+        is_hit := array_fill(false, array[counters_n]);
+    end if;
+
+    for i in 1 .. attempts_n loop
+        first_pair := pair;
+        while pair <= pairs_n and p_attempt[pair] = i loop
+            pair := pair + 1;
+        end loop;
+        if a_mode[i] = 2 then
+            continue when known[i];
+        else
+            why := null;
+            who := 0;
+            wait_s := 0;
+            if stale[a_book[i]] then
+                why := 'stale';
+            elsif owners[i] is not null then
+                why := 'elsewhere';
+            else
+                l := a_load[i];
+                if l > 0 then
+                    if air[l] >= l_in_air[l] then
+                        why := 'concurrency'; who := l; wait_s := 0.1;
+                    elsif asked[l] + asked_before[l] * (1 - passed) + 1 > l_requests[l] then
+                        why := 'requests'; who := l;
+                        wait_s := minute_wait(asked[l] + 1, asked_before[l], l_requests[l], passed);
+                    elsif used[l] + used_before[l] * (1 - passed) > 0
+                          and used[l] + used_before[l] * (1 - passed) + a_tokens[i] > l_tokens[l] then
+                        why := 'tokens'; who := l;
+                        wait_s := minute_wait(used[l] + a_tokens[i], used_before[l], l_tokens[l], passed);
+                    end if;
+                end if;
+                for k in first_pair .. pair - 1 loop
+                    c := p_counter[k];
+                    continue when not p_strict[k];
+                    if spent_u[c] >= c_limit_usd[c] + raised_u[c] or spent_t[c] >= c_limit_tokens[c] + raised_t[c] then
+                        why := 'over'; who := c;
+                        is_hit[c] := true;
+                        exit;
+                    elsif spent_u[c] + reserved_u[c] >= c_limit_usd[c] + raised_u[c]
+                          or spent_t[c] + reserved_t[c] >= c_limit_tokens[c] + raised_t[c] then
+                        why := 'full'; who := c; wait_s := 0.1;
+                    end if;
+                end loop;
+            end if;
+            if why is not null then
+                at := i; verdict := why; by_index := who; after_s := wait_s; owner := owners[i];
+                if why = 'over' or why = 'full' then
+                    spent_usd := spent_u[who]; reserved_usd := reserved_u[who]; raised_usd := raised_u[who];
+                    spent_tokens := spent_t[who]; reserved_tokens := reserved_t[who]; raised_tokens := raised_t[who];
+                end if;
+                return next;
+                continue;
+            end if;
+        end if;
+        ok[i] := true;
+        granted := true;
+        l := a_load[i];
+        if l > 0 then
+            air[l] := air[l] + 1;
+            asked[l] := asked[l] + 1;
+            used[l] := used[l] + a_tokens[i];
+        end if;
+        for k in first_pair .. pair - 1 loop
+            c := p_counter[k];
+            add_u[c] := add_u[c] + coalesce(a_usd[i], 0);
+            add_t[c] := add_t[c] + a_tokens[i];
+            reserved_u[c] := reserved_u[c] + coalesce(a_usd[i], 0);
+            reserved_t[c] := reserved_t[c] + a_tokens[i];
+        end loop;
+    end loop;
+
+    if loads_n > 0 then
+        update loads set in_air = x.air, minute = this_minute, requests = x.asked, tokens = x.used,
+                         requests_before = x.asked_before, tokens_before = x.used_before
+          from unnest(l_key, air, asked, used, asked_before, used_before) x (key, air, asked, used, asked_before, used_before)
+         where deployment = x.key;
+    end if;
+    if counters_n > 0 then
+        update counters u set reserved_usd = u.reserved_usd + x.usd, reserved_tokens = u.reserved_tokens + x.tokens
+          from unnest(c_id, add_u, add_t) x (id, usd, tokens)
+         where u.id = x.id and x.tokens > 0;
+        for k in 1 .. counters_n loop
+            if is_hit[k] and not was_hit[k] then
+                update counters set hit_at = moment where id = c_id[k];
+                perform note_event(c_tenant[k], c_budget[k], 'budget.hit', '', jsonb_strip_nulls(jsonb_build_object(
+                    'subject', c_subject[k], 'period', c_period[k],
+                    'spent_usd', spent_u[k]::text, 'limit_usd', (c_limit_usd[k] + raised_u[k])::text,
+                    'spent_tokens', spent_t[k], 'limit_tokens', c_limit_tokens[k] + raised_t[k])));
+            end if;
+        end loop;
+    end if;
+    if granted then
+        insert into open_attempts
+            (tenant, call_id, serial, number, replica, project, principal, agent, run_id, task_id, parent_task_id, step,
+             provider, model, deployment, reserved_usd, reserved_tokens, counters, opened_at)
+        select x.tenant, x.call_id, x.serial, x.number, me, x.project, x.principal, x.agent, x.run, x.task, x.parent, x.step,
+               x.provider, x.model, case when x.load > 0 then l_key[x.load] end, x.usd, x.tokens,
+               x.counters::uuid[], moment
+          from unnest(a_tenant, a_call, a_serial, a_number, a_project, a_principal, a_agent, a_run, a_task, a_parent, a_step,
+                      a_provider, a_model, a_load, a_usd, a_tokens, a_counters, ok)
+               x (tenant, call_id, serial, number, project, principal, agent, run, task, parent, step,
+                  provider, model, load, usd, tokens, counters, ok)
+         where x.ok
+         order by x.tenant, x.call_id, x.serial;
+    end if;
+end $$;
+
+-- Seconds until `now_used` (of this minute, with what is wanted) fits below `most`, if nothing more is asked meanwhile.
+create function minute_wait(now_used double precision, before double precision, most double precision, passed double precision)
+returns double precision language sql immutable as $$
+    select case when now_used <= most and before > 0
+                then greatest(0.01, (1 - (most - now_used) / before - passed) * 60)
+                else greatest(0.01, (1 - passed) * 60) end
+$$;
+
+-- One more event of a budget, for the outbox.
+create function note_event(of_tenant text, of_budget text, of_type text, by_principal text, with_data jsonb)
+returns void language sql as $$
+    select from budgets where tenant = of_tenant and name = of_budget for update; -- numbers have no gaps and no doubles
+    insert into budget_events (tenant, budget, seq, type, principal, at, data)
+    select of_tenant, of_budget, coalesce(max(seq), 0) + 1, of_type, by_principal, clock_timestamp(), with_data
+      from budget_events where tenant = of_tenant and budget = of_budget
+$$;
+
+-- What a batch of open attempts came to. Returns the places of those that are not open (any more).
+--
+-- s_counted_*: what budgets are charged. c_id, l_key: every counter and deployment that they may hold.
+create function settle_batch(
+    me text, c_id uuid[], l_key text[],
+    s_tenant text[], s_call text[], s_serial bigint[], s_outcome text[], s_error text[], s_model text[],
+    s_input bigint[], s_output bigint[], s_cached bigint[], s_reasoning bigint[],
+    s_cost numeric[], s_counted_usd numeric[], s_counted_tokens bigint[],
+    s_latency double precision[], s_first_token double precision[]
+) returns setof integer language plpgsql as $$
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    if cardinality(l_key) > 0 then
+        perform from loads where deployment = any (l_key) order by deployment for update;
+    end if;
+    if cardinality(c_id) > 0 then
+        perform from counters where id = any (c_id) order by id for update;
+    end if;
+    return query
+    with given as (
+        select * from unnest(s_tenant, s_call, s_serial, s_outcome, s_error, s_model, s_input, s_output, s_cached, s_reasoning,
+                             s_cost, s_counted_usd, s_counted_tokens, s_latency, s_first_token)
+            with ordinality g (tenant, call_id, serial, outcome, error, model, input, output, cached, reasoning,
+                               cost, counted_usd, counted_tokens, latency, first_token, n)
+    ), closed as (
+        delete from open_attempts o using given g
+         where o.tenant = g.tenant and o.call_id = g.call_id and o.serial = g.serial and o.replica = me
+        returning o.tenant, o.call_id, o.serial, o.number, o.replica, o.project, o.principal, o.agent, o.run_id, o.task_id,
+                  o.parent_task_id, o.step, o.provider, coalesce(g.model, o.model) as model, o.deployment, o.reserved_usd,
+                  o.reserved_tokens, o.counters, o.opened_at, g.outcome, g.error, g.input, g.output, g.cached, g.reasoning,
+                  g.cost, g.counted_usd, g.counted_tokens, g.latency, g.first_token, g.n
+    ), kept as (
+        insert into attempts
+            (tenant, call_id, serial, number, replica, project, principal, agent, run_id, task_id, parent_task_id, step, provider, model,
+             outcome, error, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd, reserved_usd,
+             reserved_tokens, counted_usd, counted_tokens, opened_at, ended_at, latency_s, first_token_s)
+        select tenant, call_id, serial, number, replica, project, principal, agent, run_id, task_id, parent_task_id, step, provider, model,
+               outcome, error, input, output, cached, reasoning, cost, reserved_usd,
+               reserved_tokens, counted_usd, counted_tokens, opened_at, clock_timestamp(), latency, first_token
+          from closed
+    ), charged as (
+        select c.id, sum(coalesce(reserved_usd, 0)) as held_usd, sum(reserved_tokens) as held_tokens,
+               sum(counted_usd) as usd, sum(counted_tokens) as tokens, count(*) filter (where counted_tokens > 0) as calls,
+               count(*) filter (where counted_tokens > 0 and reserved_usd is null and cost is null) as unpriced
+          from closed, unnest(counters) c (id) group by c.id
+    ), counted as (
+        update counters u
+           set reserved_usd = u.reserved_usd - x.held_usd, reserved_tokens = u.reserved_tokens - x.held_tokens,
+               spent_usd = u.spent_usd + x.usd, spent_tokens = u.spent_tokens + x.tokens,
+               calls = u.calls + x.calls, unpriced_calls = u.unpriced_calls + x.unpriced
+          from charged x where u.id = x.id
+    ), freed as (
+        update loads u
+           set in_air = u.in_air - x.ended, tokens = greatest(0, u.tokens - x.unused)
+          from (select deployment, count(*) as ended, sum(reserved_tokens - counted_tokens) as unused
+                  from closed where deployment is not null group by deployment) x
+         where u.deployment = x.deployment
+    )
+    select g.n::integer from given g where not exists (select from closed where closed.n = g.n) order by 1;
+end $$;
+
+-- What became of attempts whose outcome was taken to be unknown, after all. Returns the places of those that nobody knows.
+create function correct_batch(
+    me text,
+    s_tenant text[], s_call text[], s_serial bigint[], s_outcome text[], s_error text[], s_model text[],
+    s_input bigint[], s_output bigint[], s_cached bigint[], s_reasoning bigint[],
+    s_cost numeric[], s_counted_usd numeric[], s_counted_tokens bigint[],
+    s_latency double precision[], s_first_token double precision[]
+) returns setof integer language plpgsql as $$
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    perform from counters
+      where id in (select unnest(a.counters) from attempts a
+                     join unnest(s_tenant, s_call, s_serial) g (tenant, call_id, serial) using (tenant, call_id, serial)
+                    where a.replica = me and a.outcome = 'unknown')
+      order by id for update;
+    return query
+    with given as (
+        select * from unnest(s_tenant, s_call, s_serial, s_outcome, s_error, s_model, s_input, s_output, s_cached, s_reasoning,
+                             s_cost, s_counted_usd, s_counted_tokens, s_latency, s_first_token)
+            with ordinality g (tenant, call_id, serial, outcome, error, model, input, output, cached, reasoning,
+                               cost, counted_usd, counted_tokens, latency, first_token, n)
+    ), before as (
+        select a.tenant, a.call_id, a.serial, a.counters, a.counted_usd, a.counted_tokens, a.reserved_usd, g.n
+          from attempts a join given g using (tenant, call_id, serial)
+         where a.replica = me and a.outcome = 'unknown'
+           for update of a
+    ), mended as (
+        update attempts a
+           set outcome = g.outcome, error = g.error, model = coalesce(g.model, a.model), input_tokens = g.input,
+               output_tokens = g.output, cached_tokens = g.cached, reasoning_tokens = g.reasoning, cost_usd = g.cost,
+               counted_usd = g.counted_usd, counted_tokens = g.counted_tokens, counters = null,
+               latency_s = g.latency, first_token_s = g.first_token
+          from given g join before b using (n)
+         where (a.tenant, a.call_id, a.serial) = (b.tenant, b.call_id, b.serial)
+    ), charged as (
+        select c.id, sum(g.counted_usd - b.counted_usd) as usd, sum(g.counted_tokens - b.counted_tokens) as tokens
+          from before b join given g using (n), unnest(b.counters) c (id) group by c.id
+    ), counted as (
+        update counters u set spent_usd = u.spent_usd + x.usd, spent_tokens = u.spent_tokens + x.tokens
+          from charged x where u.id = x.id
+    )
+    select g.n::integer from given g
+     where not exists (select from attempts a
+                        where (a.tenant, a.call_id, a.serial) = (g.tenant, g.call_id, g.serial))
+     order by 1;
+end $$;
+
+-- Closes attempts of replicas that are not there any more, at most so many, or the one of a call. Nobody knows what they
+-- came to, so what they had reserved counts as spent. Returns how many there were.
+create function close_orphans(most integer, of_tenant text default null, of_call text default null, of_replica text default null)
+returns integer language plpgsql as $$
+declare
+    lost record;
+    found_n integer;
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    select array_agg(tenant) as tenant, array_agg(call_id) as call_id, array_agg(serial) as serial,
+           array_agg(deployment) as deployment
+      into lost
+      from (select tenant, call_id, serial, deployment
+              from open_attempts o
+             where (of_tenant is null and not exists (select from replicas r where r.id = o.replica))
+                or (o.tenant = of_tenant and o.call_id = of_call and o.replica = of_replica)
+             limit most) o;
+    if lost.tenant is null then
+        return 0;
+    end if;
+    perform from loads where deployment = any (lost.deployment) order by deployment for update;
+    perform from counters
+      where id in (select unnest(o.counters) from open_attempts o
+                     join unnest(lost.tenant, lost.call_id, lost.serial) x (tenant, call_id, serial) using (tenant, call_id, serial))
+      order by id for update;
+    with closed as (
+        delete from open_attempts o using unnest(lost.tenant, lost.call_id, lost.serial) x (tenant, call_id, serial)
+         where o.tenant = x.tenant and o.call_id = x.call_id and o.serial = x.serial
+        returning o.*
+    ), kept as (
+        insert into attempts
+            (tenant, call_id, serial, number, replica, project, principal, agent, run_id, task_id, parent_task_id, step, provider, model,
+             outcome, reserved_usd, reserved_tokens, counted_usd, counted_tokens, counters, opened_at, ended_at)
+        select tenant, call_id, serial, number, replica, project, principal, agent, run_id, task_id, parent_task_id, step, provider, model,
+               'unknown', reserved_usd, reserved_tokens, coalesce(reserved_usd, 0), reserved_tokens, counters, opened_at,
+               clock_timestamp()
+          from closed
+        returning 1
+    ), charged as (
+        select c.id, sum(coalesce(reserved_usd, 0)) as usd, sum(reserved_tokens) as tokens, count(*) as calls,
+               count(*) filter (where reserved_usd is null) as unpriced
+          from closed, unnest(counters) c (id) group by c.id
+    ), counted as (
+        update counters u
+           set reserved_usd = u.reserved_usd - x.usd, reserved_tokens = u.reserved_tokens - x.tokens,
+               spent_usd = u.spent_usd + x.usd, spent_tokens = u.spent_tokens + x.tokens,
+               calls = u.calls + x.calls, unpriced_calls = u.unpriced_calls + x.unpriced
+          from charged x where u.id = x.id
+    ), freed as (
+        update loads u set in_air = u.in_air - x.ended
+          from (select deployment, count(*) as ended from closed where deployment is not null group by deployment) x
+         where u.deployment = x.deployment
+    )
+    select count(*) into found_n from kept;
+    return found_n;
+end $$;

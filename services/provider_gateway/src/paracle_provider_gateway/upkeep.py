@@ -1,0 +1,42 @@
+"""What a replica does now and then for the ledger: says that it lives, repeats what may be lost, closes orphans."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final, Protocol
+
+from paracle_provider_gateway.bookkeeping import Bookkeeper
+from paracle_provider_gateway.ledger import Ledger
+
+_log = logging.getLogger(__name__)
+
+BATCH: Final = 500
+
+
+class Presence(Protocol):
+    """This replica, as the others see it. `is_in_doubt`: the database may have lost its last moments."""
+
+    is_in_doubt: bool
+
+    async def seen(self) -> None:
+        """A sign of life."""
+
+
+class Upkeep:
+    """`round` is that of a `Background`."""
+
+    def __init__(self, presence: Presence, ledger: Ledger, bookkeeper: Bookkeeper) -> None:
+        self._presence = presence
+        self._ledger = ledger
+        self._bookkeeper = bookkeeper
+
+    async def round(self) -> None:
+        """See above."""
+        await self._presence.seen()
+        if self._presence.is_in_doubt:
+            await self._bookkeeper.tell_again()
+            self._presence.is_in_doubt = False
+        while closed := await self._ledger.close_orphans(BATCH):
+            _log.warning("closed %d attempts of replicas that are gone; what they had reserved counts as used", closed)
+            if closed < BATCH:
+                return
