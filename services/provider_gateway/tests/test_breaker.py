@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from provider_gateway_samples import deployment
 
 from paracle_domain.errors import InvalidInput, ProviderUnavailable, RateLimited
-from paracle_provider_gateway.breaker import Breaker, BreakerRules, BreakerState
+from paracle_domain.inference.response import BreakerState
+from paracle_provider_gateway.breaker import Breaker, BreakerRules
 from paracle_provider_gateway.faults import DeploymentFailed
 from paracle_provider_gateway.health import LEAVE, Health, Leave, Resting
 

@@ -11,6 +11,7 @@ from provider_gateway_samples import CONTEXT, TASK, Gateway, ask, gateway
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain.errors import (
+    Cancelled,
     ContentRefused,
     DeadlineExceeded,
     ParacleError,
@@ -20,8 +21,8 @@ from paracle_domain.errors import (
 )
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.deltas import EndDelta, TextDelta, assemble
-from paracle_domain.inference.request import Complete, ListModels
-from paracle_domain.inference.response import FinishReason, ModelList
+from paracle_domain.inference.request import AbortCall, Complete, ListModels
+from paracle_domain.inference.response import BreakerState, FinishReason, ModelList
 from paracle_domain.inference.usage import Usage
 from paracle_domain.provider.spec import Price, Strategy
 from paracle_provider_gateway.accounts import Full
@@ -35,17 +36,26 @@ DOWN = ProviderUnavailable("HTTP 503")
 SPENT = Usage(input_tokens=3, output_tokens=2, model_calls=1)
 
 
+HOLD = "hold"
+
+
 class Scripted:
-    """A provider that answers as it is told, in turn; then with its name. `None` hangs, also after words."""
+    """A provider that answers as it is told, in turn; then with its name.
+
+    `None` hangs (where it streams: after its name, unless it is `silent`), `HOLD` till it is let go.
+    """
 
     sandbox = False
-    listed_models = ()
+    listed_models: tuple[str, ...] = ()
 
-    def __init__(self, name: str, *turns: ParacleError | None) -> None:
+    def __init__(self, name: str, *turns: Exception | str | None, silent: bool = False) -> None:
         self.name = name
         self.turns = list(turns)
         self.asked = 0
         self.gone = 0
+        self.held = asyncio.Event()
+        self.error: Exception | None = None
+        self._silent = silent
 
     async def default_model(self) -> str:
         return "m"
@@ -55,7 +65,8 @@ class Scripted:
         return Reply(ChatMessage.assistant(self.name), FinishReason.STOP, SPENT, model)
 
     async def stream(self, model: str, request: Complete) -> AsyncGenerator[StreamItem]:
-        yield Piece(0, TextDelta(text=self.name))
+        if not self._silent:
+            yield Piece(0, TextDelta(text=self.name))
         await self._take_turn()
         yield Piece(0, EndDelta(finish_reason=FinishReason.STOP))
         yield Closing(FinishReason.STOP, SPENT, model)
@@ -66,13 +77,17 @@ class Scripted:
     async def _take_turn(self) -> None:
         self.asked += 1
         turn = self.turns.pop(0) if self.turns else ""
-        if isinstance(turn, ParacleError):
+        if isinstance(turn, Exception):
             raise turn
         if turn is None:
             try:
                 await asyncio.Event().wait()
             finally:
                 self.gone += 1
+        if turn == HOLD:
+            await self.held.wait()
+            if self.error is not None:
+                raise self.error
 
 
 class OnePlan:
@@ -194,6 +209,18 @@ class TestBreaker:
         assert caught.value.retry_after_s == pytest.approx(50, abs=20)
         assert only.asked == 5
 
+    async def test_the_list_of_models_shows_it(self):
+        only = Scripted("first", *[DOWN] * 5)
+        only.listed_models = ("m",)
+        over = gateway(only, rules=BreakerRules(failures=5, cooldown_s=50), retry=RetryPolicy(attempts=5))
+        (well,) = (await over.completions.list_models(ListModels(), CONTEXT)).models
+        assert (well.breaker, well.rests_s, well.trouble) == (BreakerState.CLOSED, 0, None)
+        with pytest.raises(ProviderUnavailable):
+            await over.completions.complete(ask(), CONTEXT)
+        (broken,) = (await over.completions.list_models(ListModels(), CONTEXT)).models
+        assert (broken.breaker, broken.trouble) == (BreakerState.OPEN, "HTTP 503")
+        assert 0 < broken.rests_s <= 50
+
     async def test_a_probe_that_is_aborted_leaves_the_way_free_for_the_next(self):
         only = Scripted("first", DOWN, None)
         over = routed(*at(only), rules=BreakerRules(failures=1, cooldown_s=1), retry=RetryPolicy(attempts=1))
@@ -205,6 +232,72 @@ class TestBreaker:
         with pytest.raises(DeadlineExceeded):
             await asking
         assert (await over.completions.complete(ask(), CONTEXT)).deployment == "first/m"
+
+
+class TestHedging:
+    @pytest.mark.parametrize("stream_to", [None, TASK])
+    async def test_a_silent_deployment_is_raced_and_the_loser_closed_and_settled(self, stream_to: str | None):
+        silent, quick = Scripted("silent", None, silent=True), Scripted("quick")
+        over = routed(*at(silent, quick), hedge_after_s=0.01)
+        answer = await over.completions.complete(ask(stream_to=stream_to), CONTEXT)
+        assert (answer.deployment, answer.attempts, silent.gone) == ("quick/m", 2, 1)
+        told = {attempt.deployment.name: outcome.error for attempt, outcome in over.accounts.settled}
+        assert told == {"silent/m": "cancelled", "quick/m": None}
+        assert {delta.attempt for delta in over.outbox.deltas} == ({2} if stream_to else set())
+
+    async def test_who_speaks_in_time_is_not_raced(self):
+        slow, other = Scripted("slow", None), Scripted("other")
+        over = routed(*at(slow, other), hedge_after_s=0.05)
+        asking = asyncio.create_task(over.completions.complete(ask(stream_to=TASK, timeout_s=0.2), CONTEXT))
+        with pytest.raises(DeadlineExceeded):
+            await asking
+        assert (slow.asked, other.asked, slow.gone) == (1, 0, 1), "its first word came at once"
+
+    async def test_the_first_may_still_win(self):
+        first, second = Scripted("first", HOLD), Scripted("second", None, silent=True)
+        over = routed(*at(first, second), hedge_after_s=0.01)
+        asking = asyncio.create_task(over.completions.complete(ask(), CONTEXT))
+        await eventually(lambda: second.asked == 1)
+        first.held.set()
+        answer = await asking
+        assert (answer.deployment, answer.attempts, second.gone) == ("first/m", 2, 1)
+
+    async def test_both_may_fail_and_the_walk_goes_on(self):
+        first, second = Scripted("first", HOLD, DOWN), Scripted("second", DOWN)
+        over = routed(*at(first, second), hedge_after_s=0.01)
+        asking = asyncio.create_task(over.completions.complete(ask(), CONTEXT))
+        await eventually(lambda: second.asked == 1)
+        second.held.set()
+        first.error = DOWN
+        first.held.set()
+        answer = await asking
+        assert answer.attempts == 4
+        assert len(over.accounts.settled) == 4
+
+    async def test_a_failure_before_its_time_goes_the_usual_way(self):
+        first, second = Scripted("first", DOWN), Scripted("second")
+        over = routed(*at(first, second), hedge_after_s=60)
+        answer = await over.completions.complete(ask(), CONTEXT)
+        assert (answer.deployment, answer.attempts) == ("second/m", 2)
+
+    async def test_an_abort_stops_both(self):
+        first, second = Scripted("first", None, silent=True), Scripted("second", None, silent=True)
+        over, request = routed(*at(first, second), hedge_after_s=0.01), ask()
+        asking = asyncio.create_task(over.completions.complete(request, CONTEXT))
+        await eventually(lambda: second.asked == 1)
+        await over.completions.abort("acme", AbortCall(call_id=request.call_id))
+        with pytest.raises(Cancelled):
+            await asking
+        assert (first.gone, second.gone) == (1, 1)
+        assert [outcome.error for _, outcome in over.accounts.settled] == ["cancelled"] * 2
+
+    async def test_a_bug_in_an_attempt_is_no_answer(self):
+        first, second = Scripted("first", None, silent=True), Scripted("second", ValueError("bug"))
+        over = routed(*at(first, second), hedge_after_s=0.01)
+        asking = asyncio.create_task(over.completions.complete(ask(timeout_s=0.5), CONTEXT))
+        with pytest.raises((ValueError, DeadlineExceeded)):
+            await asking
+        assert first.gone == 1
 
 
 async def test_what_is_full_sends_the_call_to_the_next_route():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -13,12 +14,16 @@ from paracle_provider_gateway.ports import Reply
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attempt:
-    """One request to one deployment; `number` counts the attempts of its call from 1."""
+    """One request to one deployment; `number` counts the attempts of its call from 1.
+
+    `first_word` is called before anything of its reply goes out, and may stop it.
+    """
 
     number: int
     deployment: Deployment
     request: Complete
     context: Context
+    first_word: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_domain.ids import new_id
 from paracle_domain.provider.presets import X_API_KEY
-from paracle_provider_gateway.accounts import Accounts
 from paracle_provider_gateway.adapters.config import (
     ANTHROPIC_URL,
     OPENAI_URL,
@@ -51,8 +50,8 @@ from paracle_provider_gateway.hosts import HostRules
 from paracle_provider_gateway.keys import KeyFile, KeyRing
 from paracle_provider_gateway.outflow import Outflow
 from paracle_provider_gateway.persistence import Persistence
-from paracle_provider_gateway.plans import Catalog, Timeouts
-from paracle_provider_gateway.ports import Neighbours, Outlet, Prices, Provider
+from paracle_provider_gateway.plans import Timeouts
+from paracle_provider_gateway.ports import Prices, Provider
 from paracle_provider_gateway.pricing import ListPrices
 from paracle_provider_gateway.retries import RetryPolicy
 from paracle_provider_gateway.service import Completions
@@ -77,16 +76,27 @@ def create_app(settings: GatewaySettings) -> Service:
     bookkeeper = Bookkeeper(ledger, prices, outflow)
     upkeep = Background("upkeep", Upkeep(replica, ledger, bookkeeper).round, every_s=SEEN_EVERY_S)
     calls = CallTable(keep_s=settings.answers_kept_s, limit=settings.answers_kept)
-    operator = create_catalog(settings, providers, prices)
+    telemetry = Telemetry()
+    health = Health(_breaker_rules(settings), telemetry.health)
+    operator = create_catalog(settings, providers, prices, health)
     workshop = create_workshop(settings, operator)
     following = Following(BusRegistry(bus), workshop.build, workshop.forget)
     bus.link.on_reconnect(following.doubt)
     checking = Background("providers", following.round, every_s=CHECK_EVERY_S)
     sweeping = Background("workshop", workshop.round, every_s=SWEEP_EVERY_S)
-    catalog = TenantCatalog(operator, following, prices)
+    catalog = TenantCatalog(operator, following, prices, health)
+    attempts = Attempts(
+        admission=Admission(settings.model_concurrency), health=health, accounts=bookkeeper, outlet=BusOutlet(bus)
+    )
     neighbours = NatsNeighbours(bus, replica.id, calls)
-    completions = create_completions(
-        settings, catalog, prices, calls, BusOutlet(bus), accounts=bookkeeper, neighbours=neighbours
+    completions = Completions(
+        catalog=catalog,
+        persistence=Persistence(Choice(health.latencies, prices), attempts, telemetry),
+        accounts=bookkeeper,
+        neighbours=neighbours,
+        prices=prices,
+        calls=calls,
+        telemetry=telemetry,
     )
     return Service(
         "provider_gateway",
@@ -175,38 +185,14 @@ def create_workshop(settings: GatewaySettings, operator: EnvironmentCatalog) -> 
     )
 
 
-def create_completions(
-    settings: GatewaySettings,
-    catalog: Catalog,
-    prices: Prices,
-    calls: CallTable,
-    outlet: Outlet,
-    *,
-    accounts: Accounts,
-    neighbours: Neighbours,
-) -> Completions:
-    """The use cases over what the catalog knows."""
-    telemetry = Telemetry()
-    health = Health(BreakerRules(), telemetry.health)
-    attempts = Attempts(
-        admission=Admission(settings.model_concurrency), health=health, accounts=accounts, outlet=outlet
-    )
-    return Completions(
-        catalog=catalog,
-        persistence=Persistence(Choice(health.latencies, prices), attempts, telemetry),
-        accounts=accounts,
-        neighbours=neighbours,
-        prices=prices,
-        calls=calls,
-        telemetry=telemetry,
-    )
-
-
-def create_catalog(settings: GatewaySettings, providers: Sequence[Provider], prices: Prices) -> EnvironmentCatalog:
+def create_catalog(
+    settings: GatewaySettings, providers: Sequence[Provider], prices: Prices, health: Health
+) -> EnvironmentCatalog:
     """What names stand for with these providers."""
     return EnvironmentCatalog(
         providers,
         prices,
+        health,
         settings.default_model,
         retry=_retry(settings),
         timeouts=_timeouts(settings),
@@ -215,6 +201,15 @@ def create_catalog(settings: GatewaySettings, providers: Sequence[Provider], pri
 
 def _retry(settings: GatewaySettings) -> RetryPolicy:
     return RetryPolicy(attempts=settings.model_attempts)
+
+
+def _breaker_rules(settings: GatewaySettings) -> BreakerRules:
+    return BreakerRules(
+        failures=settings.breaker_failures,
+        window_s=settings.breaker_window_s,
+        cooldown_s=settings.breaker_cooldown_s,
+        longest_s=max(settings.breaker_cooldown_s, BreakerRules().longest_s),
+    )
 
 
 def _timeouts(settings: GatewaySettings) -> Timeouts:

@@ -27,6 +27,10 @@ class Answered:
     first_piece_at: float | None
 
 
+type Made = Answered | Full | Resting
+"""A reply, or why nobody was asked for one."""
+
+
 class Attempts:
     """Makes attempts: whatever becomes of one that was granted, the accounts and the deployment's health hear of it."""
 
@@ -37,7 +41,7 @@ class Attempts:
         self._outlet = outlet
         self._gates = Gates()
 
-    async def make(self, attempt: Attempt, deadline: float, *, patient: bool) -> Answered | Full | Resting:
+    async def make(self, attempt: Attempt, deadline: float, *, patient: bool) -> Made:
         """The reply of the attempt's deployment, or why it was not asked.
 
         `patient`: wait for a limit that is full, unless that takes till the `deadline`.
@@ -46,7 +50,7 @@ class Attempts:
         full = await self._once(attempt) if gate is None else gate.full()
         return await self._in_turn(attempt, full, deadline) if patient and isinstance(full, Full) else full
 
-    async def _in_turn(self, attempt: Attempt, full: Full, deadline: float) -> Answered | Full | Resting:
+    async def _in_turn(self, attempt: Attempt, full: Full, deadline: float) -> Made:
         turn = self._gates.turn(attempt.deployment.key, full)
         await turn.enter(attempt.context.tenant, attempt.request.priority)
         try:
@@ -62,7 +66,7 @@ class Attempts:
         finally:
             turn.leave()
 
-    async def _once(self, attempt: Attempt, granted: Callable[[], None] | None = None) -> Answered | Full | Resting:
+    async def _once(self, attempt: Attempt, granted: Callable[[], None] | None = None) -> Made:
         await self._admission.enter(attempt.context.tenant, attempt.request.priority)
         try:
             leave = self._health.ask_leave(attempt.deployment)
@@ -121,6 +125,8 @@ class Attempts:
         first_piece_at: float | None = None
         if request.stream_to is None:
             reply = await provider.ask(deployment.model, request)
+            if attempt.first_word is not None:
+                attempt.first_word()
         else:
             reader = self._reader(attempt, request.stream_to)
             reply = await reader.read(provider.name, provider.stream(deployment.model, request))
@@ -133,7 +139,9 @@ class Attempts:
         async def send(delta: Delta) -> None:
             await self._outlet.publish(task_id, delta, attempt.context)
 
-        return StreamReader(attempt.request.call_id, attempt.number, send, attempt.deployment.timeouts)
+        return StreamReader(
+            attempt.request.call_id, attempt.number, send, attempt.deployment.timeouts, attempt.first_word
+        )
 
 
 def _now() -> float:

@@ -10,7 +10,8 @@ Source: Nygard, Release It!, 2nd edition, 2018 (Circuit Breaker).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
+
+from paracle_domain.inference.response import BreakerState
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +22,6 @@ class BreakerRules:
     window_s: float = 30.0
     cooldown_s: float = 5.0
     longest_s: float = 60.0
-
-
-class BreakerState(StrEnum):
-    """Whether calls go to a deployment."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from paracle_domain.inference.response import ModelInfo, ModelList
 from paracle_domain.provider.spec import DEFAULT
 from paracle_provider_gateway.capabilities import fitting, known_of
 from paracle_provider_gateway.following import Following
+from paracle_provider_gateway.health import Health
 from paracle_provider_gateway.plans import Deployment, Plan, Route, Tier, Timeouts
 from paracle_provider_gateway.ports import Prices, Provider
 from paracle_provider_gateway.retries import RetryPolicy
@@ -38,6 +39,7 @@ class EnvironmentCatalog:
         self,
         providers: Sequence[Provider],
         prices: Prices,
+        health: Health,
         default: str | None = None,
         *,
         retry: RetryPolicy,
@@ -46,6 +48,7 @@ class EnvironmentCatalog:
         self._providers = tuple(providers)
         self._by_name = {provider.name: provider for provider in providers}
         self._prices = prices
+        self._health = health
         self._default = default
         self._retry = retry
         self._timeouts = timeouts
@@ -69,7 +72,9 @@ class EnvironmentCatalog:
         return f"{first.name}/{await first.default_model()}"
 
     def _info(self, name: str, default: str) -> ModelInfo:
-        return info_of(self.deployment(name), self._prices).model_copy(update={"default": name == default})
+        return info_of(self.deployment(name), self._prices, self._health).model_copy(
+            update={"default": name == default}
+        )
 
     def _made(self, full: str) -> Plan:
         plan = Plan(full, (Tier((Route(self.deployment(full)),)),), self._retry)
@@ -112,10 +117,11 @@ class EnvironmentCatalog:
 class TenantCatalog:
     """What each tenant set up, over what the environment sets up for all: `Catalog`."""
 
-    def __init__(self, operator: EnvironmentCatalog, following: Following, prices: Prices) -> None:
+    def __init__(self, operator: EnvironmentCatalog, following: Following, prices: Prices, health: Health) -> None:
         self._operator = operator
         self._following = following
         self._prices = prices
+        self._health = health
 
     async def plan(self, tenant: str, request: Complete) -> Plan:
         setup = await self._following.setup(tenant)
@@ -132,7 +138,7 @@ class TenantCatalog:
             default = next(setup.plan(DEFAULT, default).deployments).name
         names = [f"{provider}/{model}" for provider, offer in setup.providers.items() for model in offer.shown]
         own = [self._alias(name, setup, operators.default) for name in sorted(setup.models)]
-        shown = [info_of(setup.deployment(name), self._prices) for name in names]
+        shown = [info_of(setup.deployment(name), self._prices, self._health) for name in names]
         others = [info for info in operators.models if info.provider not in setup.providers]
         every = [info.model_copy(update={"default": info.name == default}) for info in (*own, *shown, *others)]
         return ModelList(models=tuple(every), default=default)
@@ -141,11 +147,12 @@ class TenantCatalog:
         plan = setup.plan(name, default)
         first = next(plan.deployments)
         routes = tuple(dict.fromkeys(deployment.name for deployment in plan.deployments))
-        return info_of(first, self._prices).model_copy(update={"name": name, "routes": routes})
+        return info_of(first, self._prices, self._health).model_copy(update={"name": name, "routes": routes})
 
 
-def info_of(deployment: Deployment, prices: Prices) -> ModelInfo:
+def info_of(deployment: Deployment, prices: Prices, health: Health) -> ModelInfo:
     """What to show of a deployment."""
+    breaker, rests_s, trouble = health.state(deployment)
     provider, can = deployment.provider, deployment.capabilities
     rates = prices.rates(provider.name, deployment.model)
     return ModelInfo(
@@ -156,4 +163,7 @@ def info_of(deployment: Deployment, prices: Prices) -> ModelInfo:
         output_usd_per_mtok=None if rates is None else Decimal(str(rates.output)),
         context_tokens=can.context_tokens,
         capabilities=tuple(name for name, value in can if value is True),
+        breaker=breaker,
+        rests_s=rests_s,
+        trouble=None if trouble is None else trouble.message,
     )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from paracle_domain.errors import ParacleError, ProviderUnavailable, RateLimited
-from paracle_provider_gateway.breaker import Breaker, BreakerRules, BreakerState
+from paracle_domain.inference.response import BreakerState
+from paracle_provider_gateway.breaker import Breaker, BreakerRules
 from paracle_provider_gateway.faults import DeploymentFailed
 from paracle_provider_gateway.latencies import Latencies
 from paracle_provider_gateway.plans import Deployment, DeploymentKey

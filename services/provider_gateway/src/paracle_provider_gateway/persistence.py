@@ -12,9 +12,10 @@ from paracle_domain.envelope import Context
 from paracle_domain.errors import ParacleError, RateLimited
 from paracle_domain.inference.request import Complete
 from paracle_provider_gateway.accounts import Attempt, Full
-from paracle_provider_gateway.attempts import Answered, Attempts
+from paracle_provider_gateway.attempts import Answered, Attempts, Made
 from paracle_provider_gateway.choice import Choice
 from paracle_provider_gateway.health import Resting
+from paracle_provider_gateway.hedging import Race
 from paracle_provider_gateway.plans import Deployment, Plan
 from paracle_provider_gateway.telemetry import Telemetry
 from paracle_provider_gateway.walk import Ask, GiveUp, Step, Wait, Walk
@@ -59,8 +60,8 @@ class Persistence:
         while True:
             match way.step():
                 case Ask(deployment):
-                    if (found := await self._ask(way, deployment, deadline)) is not None:
-                        return found
+                    if (answered := await self._ask(way, deployment, deadline)) is not None:
+                        return Found(answered, way.sent)
                 case Wait(until) if until < deadline:
                     await self._sleep(way.wait(until))
                 case Wait(_, error) | GiveUp(error):
@@ -68,25 +69,34 @@ class Persistence:
                 case unreachable:
                     assert_never(unreachable)
 
-    async def _ask(self, way: _Way, deployment: Deployment, deadline: float) -> Found | None:
+    async def _ask(self, way: _Way, deployment: Deployment, deadline: float) -> Answered | None:
         if way.failure is not None:
             self._telemetry.again(*way.failure, deployment)
+        patient = way.besides(deployment) is None
+        if not patient and way.plan.hedge_after_s is not None and way.left > 1:
+            return await self._raced(way, deployment, deadline, way.plan.hedge_after_s)
         try:
-            attempt, patient = way.attempt(deployment), way.besides(deployment) is None
-            result = await self._attempts.make(attempt, deadline, patient=patient)
+            made = await self._attempts.make(way.attempt(deployment), deadline, patient=patient)
         except ParacleError as error:
-            way.failed(deployment, error)
-            return None
-        match result:
-            case Answered():
-                return Found(result, way.sent + 1)
-            case Full(what, after_s):
-                way.put_off(deployment, RateLimited(f"{deployment.name}: {what}", retry_after_s=after_s))
-            case Resting(reason):
-                way.put_off(deployment, reason, resting=True)
-            case unreachable:
-                assert_never(unreachable)
-        return None
+            return way.ended(deployment, error)
+        return way.ended(deployment, made)
+
+    async def _raced(self, way: _Way, deployment: Deployment, deadline: float, hedge_after_s: float) -> Answered | None:
+        """As `_ask`, with a second attempt besides if the first is silent for too long."""
+        race = Race[Made]()
+
+        def enter(one: Deployment) -> None:
+            race.enter(one, self._attempts.make(way.attempt(one, race.first_word), deadline, patient=False))
+
+        try:
+            enter(deployment)
+            if await race.open_for(hedge_after_s) and (other := way.besides(deployment)) is not None:
+                self._telemetry.hedged(deployment, other)
+                enter(other)
+            made = [way.ended(one, result) for one, result in await race.ended()]
+        finally:
+            await race.close()
+        return next((answered for answered in made if answered is not None), None)
 
 
 class _Way:
@@ -100,6 +110,7 @@ class _Way:
         order: Sequence[Deployment],
         draw: Callable[[], float],
     ) -> None:
+        self.plan = plan
         self.sent = 0
         self.failure: tuple[Deployment, ParacleError] | None = None
         self._walk = Walk(order, plan.retry)
@@ -116,27 +127,42 @@ class _Way:
         """Who else can be asked now."""
         return self._walk.besides(deployment, self._now)
 
+    @property
+    def left(self) -> int:
+        """How many requests may still be sent."""
+        return self._walk.left
+
     def wait(self, until: float) -> float:
         """Seconds till the time `until`, at which it goes on."""
         seconds, self._now = until - self._now, until
         return seconds
 
-    def attempt(self, deployment: Deployment) -> Attempt:
+    def attempt(self, deployment: Deployment, first_word: Callable[[], None] | None = None) -> Attempt:
         """The next attempt; numbers rise, since what a later one streams replaces what an earlier one did."""
         self._numbers += 1
-        return Attempt(self._numbers, deployment, self._request, self._context)
+        return Attempt(self._numbers, deployment, self._request, self._context, first_word)
 
-    def failed(self, deployment: Deployment, error: ParacleError) -> None:
-        self.sent += 1
-        self.failure = (deployment, error)
+    def ended(self, deployment: Deployment, result: Made | ParacleError | None) -> Answered | None:
+        """Note how an attempt ended; `None`: another one won."""
         self._now = max(self._now, _now())
-        self._walk.failed(deployment, error, self._now, self._draw())
-
-    def put_off(self, deployment: Deployment, error: ParacleError, *, resting: bool = False) -> None:
-        """Nothing was sent; note why."""
-        self._now = max(self._now, _now())
-        note = self._walk.resting if resting else self._walk.full
-        note(deployment, error, self._now, self._draw())
+        match result:
+            case Answered():
+                self.sent += 1
+                return result
+            case ParacleError():
+                self.sent += 1
+                self.failure = (deployment, result)
+                self._walk.failed(deployment, result, self._now, self._draw())
+            case Full(what, after_s):
+                error = RateLimited(f"{deployment.name}: {what}", retry_after_s=after_s)
+                self._walk.full(deployment, error, self._now, self._draw())
+            case Resting(error):
+                self._walk.resting(deployment, error, self._now, self._draw())
+            case None:
+                self.sent += 1
+            case unreachable:
+                assert_never(unreachable)
+        return None
 
 
 def _now() -> float:

@@ -121,6 +121,15 @@ class GatewaySettings(ServiceSettings):
     model_attempts: int = Field(
         4, ge=1, le=20, title="Attempts", description="Most requests that are sent to a provider for one call."
     )
+    breaker_failures: int = Field(
+        5, ge=1, le=1_000, title="Failures", description="So many of a deployment stop calls to it for a while."
+    )
+    breaker_window_s: float = Field(
+        30.0, gt=0, title="Window", description="Seconds within which failures count, if successes are not more."
+    )
+    breaker_cooldown_s: float = Field(
+        5.0, gt=0, title="Cooldown", description="Seconds until one call tries it; doubled each time that fails, to 60."
+    )
     first_token_timeout_s: float = Field(
         120.0, gt=0, title="First token", description="Seconds of silence before a stream's first piece."
     )

@@ -23,6 +23,8 @@ class StreamReader:
         What its deltas are labelled with.
     send
         Takes each delta as soon as it is there.
+    first_word
+        Called before the first delta is sent, and may stop the attempt.
     first_piece_at
         When the first piece came, in the event loop's time; `None` before that.
     """
@@ -31,6 +33,7 @@ class StreamReader:
     attempt: int
     send: Callable[[Delta], Awaitable[None]]
     timeouts: Timeouts
+    first_word: Callable[[], None] | None = None
     first_piece_at: float | None = None
     _changes: list[tuple[int, Change]] = field(default_factory=list)
 
@@ -63,6 +66,8 @@ class StreamReader:
 
     async def _take(self, piece: Piece) -> None:
         if self.first_piece_at is None:
+            if self.first_word is not None:
+                self.first_word()
             self.first_piece_at = asyncio.get_running_loop().time()
         seq = len(self._changes)
         self._changes.append((piece.index, piece.change))

@@ -10,6 +10,7 @@ Source: the OpenTelemetry semantic conventions for generative AI. No prompts or 
 | histogram | `gen_ai.client.operation.time_to_first_chunk` (s) | operation, provider, request model |
 | counter | `paracle.provider_gateway.retries` | provider, request model, error type |
 | counter | `paracle.provider_gateway.fallbacks` | as of those that failed |
+| counter | `paracle.provider_gateway.hedges` | provider, request model, of those that were silent |
 | gauge | `paracle.provider_gateway.breaker` (0 closed, 1 half open, 2 open) | provider, request model |
 
 Provider and model are those of the deployment that answered, or else of the plan's first.
@@ -30,8 +31,7 @@ from paracle_chassis import telemetry
 from paracle_chassis.telemetry import Counter, Gauge, Histogram
 from paracle_domain.errors import ParacleError
 from paracle_domain.inference.request import CallLabels, Complete
-from paracle_domain.inference.response import Completion
-from paracle_provider_gateway.breaker import BreakerState
+from paracle_domain.inference.response import BreakerState, Completion
 from paracle_provider_gateway.plans import Deployment, Plan
 
 SCOPE: Final = "paracle.provider_gateway"
@@ -60,6 +60,7 @@ TOKEN_USAGE: Final = "gen_ai.client.token.usage"  # noqa: S105  # not a password
 FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_first_chunk"
 RETRIES: Final = "paracle.provider_gateway.retries"
 FALLBACKS: Final = "paracle.provider_gateway.fallbacks"
+HEDGES: Final = "paracle.provider_gateway.hedges"
 BREAKER: Final = "paracle.provider_gateway.breaker"
 
 _duration: Final = Histogram(DURATION, "Time of a call, retries included.")
@@ -67,6 +68,7 @@ _tokens: Final = Histogram(TOKEN_USAGE, "Tokens of a call.", "{token}")
 _first_chunk: Final = Histogram(FIRST_CHUNK, "Time to the first piece of a reply.")
 _retries: Final = Counter(RETRIES, "Requests that were sent again to the same deployment.", "{retry}")
 _fallbacks: Final = Counter(FALLBACKS, "Requests that were sent to another deployment instead.", "{request}")
+_hedges: Final = Counter(HEDGES, "Requests that were sent besides one that was silent.", "{request}")
 _breaker: Final = Gauge(BREAKER, "Whether calls go to a deployment (0), only a probe does (1), or none (2).")
 _BREAKER: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
@@ -115,6 +117,11 @@ class Telemetry:
         else:
             _fallbacks.add(1, names)
         log.warning("model call failed, trying %s", next_one.name, extra=names | {"detail": error.message})
+
+    def hedged(self, silent: Deployment, next_one: Deployment) -> None:
+        """Count one request that is sent besides one which has not answered yet."""
+        _hedges.add(1, {PROVIDER: silent.provider.name, REQUEST_MODEL: silent.model})
+        log.info("model call is silent, asking %s besides", next_one.name)
 
     def health(self, deployment: Deployment, state: BreakerState, error: ParacleError) -> None:
         """Show that a deployment is left in peace, probed, or well again."""

@@ -100,6 +100,11 @@ class Walk:
         assert self._error is not None, "all are free at first"
         return Wait(min(place.free_at for place in self._places), self._error)
 
+    @property
+    def left(self) -> int:
+        """How many requests may still be sent."""
+        return self._left
+
     def besides(self, deployment: Deployment, now: float) -> Deployment | None:
         """Who else can be asked now."""
         return self._free(now, but=deployment)

@@ -131,7 +131,7 @@ def gateway(
     health = Health(rules or BreakerRules(), telemetry.health, lambda: time.monotonic() + sum(waits))
     attempts = Attempts(admission=Admission(slots), health=health, accounts=accounts or kept, outlet=outbox)
     environment = EnvironmentCatalog(
-        providers, prices, default, retry=retry or RetryPolicy(), timeouts=timeouts or Timeouts()
+        providers, prices, health, default, retry=retry or RetryPolicy(), timeouts=timeouts or Timeouts()
     )
     completions = Completions(
         catalog=catalog or environment,

@@ -11,13 +11,16 @@ from provider_gateway_samples import CANARY, CONTEXT, Gateway, ask, gateway
 from paracle_domain.inference.response import Completion
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.adapters.workshop import Workshop
+from paracle_provider_gateway.breaker import BreakerRules
 from paracle_provider_gateway.catalog import EnvironmentCatalog, TenantCatalog
 from paracle_provider_gateway.following import Following
+from paracle_provider_gateway.health import Health
 from paracle_provider_gateway.hosts import HostRules
 from paracle_provider_gateway.keys import KeyRing
 from paracle_provider_gateway.plans import Deployment, Timeouts
 from paracle_provider_gateway.pricing import ListPrices
 from paracle_provider_gateway.retries import RetryPolicy
+from paracle_provider_gateway.telemetry import Telemetry
 
 
 @dataclass
@@ -43,7 +46,8 @@ class Shop:
 def shop(keys: KeyRing | None = None, hosts: HostRules | None = None) -> Shop:
     prices, registry, clock = ListPrices("sandbox"), MemoryRegistry(), [0.0]
     retry, timeouts = RetryPolicy(attempts=2), Timeouts(first_token_s=5)
-    operator = EnvironmentCatalog([SandboxProvider()], prices, retry=retry, timeouts=timeouts)
+    health = Health(BreakerRules(), Telemetry().health)
+    operator = EnvironmentCatalog([SandboxProvider()], prices, health, retry=retry, timeouts=timeouts)
     rules = hosts or HostRules(["127.0.0.1"], {"MINE": ["127.0.0.1"]})
     made = Workshop(
         operator.deployment,
@@ -54,5 +58,5 @@ def shop(keys: KeyRing | None = None, hosts: HostRules | None = None) -> Shop:
         clock=lambda: clock[0],
     )
     following = Following(registry, made.build, made.forget)
-    catalog = TenantCatalog(operator, following, prices)
+    catalog = TenantCatalog(operator, following, prices, health)
     return Shop(made, registry, following, catalog, gateway(catalog=catalog), clock)

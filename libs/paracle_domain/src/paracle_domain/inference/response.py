@@ -43,11 +43,20 @@ class Completion(Message, type_name="inference.completion"):
     attempts: int = Field(default=1, ge=1)
 
 
+class BreakerState(StrEnum):
+    """Whether calls go to a deployment: `open`: none, since it failed too often; `half_open`: one, to see."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
 class ModelInfo(Value):
     """A model that can be asked. Prices are in USD per million tokens; absent: unknown, which is not zero.
 
     `routes`: what a model of the tenant's own leads to, as provider/model; the rest is told of the first of them.
-    `capabilities`: those that it is known to have.
+    `capabilities`: those that it is known to have. `breaker`, `rests_s` (how long it is left in peace) and `trouble`
+    (its latest failure, if there was one of late) are what the replica that answers knows.
     """
 
     name: str = Field(description="provider/model, or the name of a model of the tenant's own")
@@ -59,6 +68,9 @@ class ModelInfo(Value):
     routes: tuple[str, ...] = ()
     context_tokens: int | None = None
     capabilities: tuple[str, ...] = ()
+    breaker: BreakerState = BreakerState.CLOSED
+    rests_s: float = Field(default=0.0, ge=0)
+    trouble: str | None = None
 
 
 class ModelList(Message, type_name="inference.models"):
