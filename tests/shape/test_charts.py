@@ -193,6 +193,25 @@ def test_nobody_finds_the_pods_of_another_pool() -> None:
         assert len([pod for pod in templates if selector.items() <= pod["metadata"]["labels"].items()]) == 1
 
 
+def test_keys_of_providers_are_files_of_the_service_alone() -> None:
+    files = [{"secret": "shared"}, {"secret": "acme-keys", "tenant": "acme", "keys": ["groq"]}]
+    documents = render("provider-gateway", {"keyFiles": files})
+    [pod] = [one["spec"]["template"]["spec"] for one in documents if one["kind"] == "Deployment"]
+    [volume] = [one for one in pod["volumes"] if one["name"] == "keys"]
+    assert volume["projected"]["sources"] == [
+        {"secret": {"name": "shared"}},
+        {"secret": {"name": "acme-keys", "items": [{"key": "groq", "path": "acme/groq"}]}},
+    ]
+    [container] = pod["containers"]
+    assert {"name": "keys", "mountPath": "/keys", "readOnly": True} in container["volumeMounts"]
+    assert {"name": "PARACLE_PROVIDER_KEYS_DIR", "value": "/keys"} in container["env"]
+    [job] = [one["spec"]["template"]["spec"] for one in documents if one["kind"] == "Job"]
+    assert [one["name"] for one in job["volumes"]] == ["tmp"]
+    assert [one["name"] for one in job["containers"][0]["volumeMounts"]] == ["tmp"]
+    with pytest.raises(Exception, match="name the keys of the secret"):
+        render("provider-gateway", {"keyFiles": [{"secret": "s", "tenant": "acme"}]})
+
+
 def test_only_the_agent_runtime_has_pools() -> None:
     with pytest.raises(Exception, match="pools belong to agent-runtime"):
         render("registry", {"pools": {"gpu": {}}})

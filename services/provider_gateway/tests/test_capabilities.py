@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from provider_gateway_samples import ask
 
 from paracle_domain.errors import InvalidInput
 from paracle_domain.inference.chat import ChatMessage, ImagePart, OutputFormat, Sampling, ToolDefinition
+from paracle_domain.inference.request import Complete
 from paracle_domain.provider.spec import Capabilities
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.capabilities import fitting, known_of
@@ -102,3 +105,54 @@ def test_well_known_models_are_known(model: str, known: dict[str, Any]):
 def test_how_much_well_known_models_read_is_known():
     assert known_of("gpt-4o").context_tokens == 128_000
     assert known_of("claude-sonnet-4-5").context_tokens
+
+
+capabilities = st.builds(
+    Capabilities,
+    tools=st.none() | st.booleans(),
+    vision=st.none() | st.booleans(),
+    json_schema=st.none() | st.booleans(),
+    embeddings=st.none() | st.booleans(),
+    context_tokens=st.none() | st.integers(1, 50),
+    max_output_tokens=st.none() | st.integers(1, 20),
+)
+plans = st.lists(st.lists(capabilities, min_size=1, max_size=3), min_size=1, max_size=3)
+requests = st.builds(
+    lambda tools, image, schema, most, words: ask(
+        tools=(ToolDefinition(name="t"),) if tools else (),
+        messages=(SEEN if image else ChatMessage.user("w" * words),),
+        output=OutputFormat(json_schema={}) if schema else None,
+        sampling=Sampling(max_output_tokens=most),
+    ),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.none() | st.integers(1, 30),
+    st.integers(1, 300),
+)
+
+
+def able(can: Capabilities, request: Complete) -> bool:
+    most = request.sampling.max_output_tokens
+    return not (
+        can.embeddings
+        or (request.tools and can.tools is False)
+        or (request.output is not None and can.json_schema is False)
+        or (request.messages == (SEEN,) and can.vision is False)
+        or (most is not None and can.max_output_tokens is not None and most > can.max_output_tokens)
+    )
+
+
+@given(plans, requests)
+def test_whoever_is_left_can_do_it_and_keeps_his_place(made: list[list[Capabilities]], request: Complete):
+    tiers = [{f"{n}.{m}": can for m, can in enumerate(tier)} for n, tier in enumerate(made)]
+    before = plan(*tiers)
+    fit = [name for tier in tiers for name, can in tier.items() if able(can, request)]
+    if not fit:
+        with pytest.raises(InvalidInput):
+            fitting(before, request)
+        return
+    after = names(fitting(before, request))
+    assert after, "somebody is always left"
+    assert after == [name for name in fit if name in after], "in the order of the plan, and none that cannot"
+    assert fitting(fitting(before, request), request) == fitting(before, request)

@@ -51,7 +51,7 @@ def test_an_unknown_model_has_an_unknown_price(prices: ListPrices):
     for deployment in (at("openai", "no-such-model"), at("openai-compatible", "gpt-4o"), at("nobody", "x")):
         assert prices.cost(deployment, deployment.model, Usage(input_tokens=9)) is None
         assert prices.estimate(deployment, 9, 9) is None
-    assert prices.rates("anthropic", "no-such-model") is None
+        assert prices.rates(deployment) is None
 
 
 def test_list_prices_go_by_the_url_where_the_name_does_not_tell(prices: ListPrices):
@@ -63,13 +63,16 @@ def test_a_manifest_counts_more_than_the_list(prices: ListPrices):
     price = Price(input=Decimal(1), output=Decimal(2), cached=Decimal("0.5"), reasoning=Decimal(4))
     usage = Usage(input_tokens=10, cached_tokens=4, output_tokens=10, reasoning_tokens=5)
     assert prices.cost(at("openai", "gpt-4o", price=price), "gpt-4o", usage) == Decimal(38) / 1_000_000
+    rates = prices.rates(at("openai", "gpt-4o", price=price))
+    assert rates is not None
+    assert (rates.input, rates.output) == (1, 2)
     plain = Price(input=Decimal(1), output=Decimal(2))
     assert prices.cost(at("openai", "gpt-4o", price=plain), "gpt-4o", usage) == Decimal(30) / 1_000_000
 
 
 def test_the_sandbox_charges_its_made_up_price(prices: ListPrices):
     assert prices.estimate(at("sandbox", "rules"), 1_000_000, 1_000_000) == Decimal("0.5")
-    rates = prices.rates("sandbox", "rules")
+    rates = prices.rates(at("sandbox", "rules"))
     assert rates is not None
     assert (rates.input, rates.output) == (0.1, 0.4)
 

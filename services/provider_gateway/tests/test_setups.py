@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paracle_domain.errors import Forbidden, NotFound
 from paracle_domain.provider.spec import ModelSpec, Strategy
@@ -122,3 +124,36 @@ def test_plans_are_no_leak():
     for number in range(3_000):
         found.plan(f"mine/{number}")
     assert len(found._plans) <= 1_024
+
+
+names = st.sampled_from(["a", "b", "c", "d"])
+
+
+@given(st.dictionaries(names, st.lists(names | st.just("sandbox/rules"), max_size=4, unique=True), min_size=1))
+def test_however_fallbacks_are_tied_each_is_asked_once(tied: dict[str, list[str]]):
+    models = {name: routes(f"mine/{name}", fallbacks=[f for f in after if f != name]) for name, after in tied.items()}
+    found = setup(**models)
+    for name, model in models.items():
+        if any(after not in models and after != "sandbox/rules" for after in reached(models, name)):
+            continue  # the registry takes none that leads nowhere
+        first, *others = [tier[0] for tier in tiers(found.plan(name))]
+        assert first == f"mine/{name}"
+        assert len({first, *others}) == 1 + len(others)
+        assert {first, *others} == set(map(asked, {name, *reached(models, name)}))
+        if model["fallbacks"]:
+            assert others[0] == asked(model["fallbacks"][0])
+
+
+def asked(name: str) -> str:
+    return name if "/" in name else f"mine/{name}"
+
+
+def reached(models: dict[str, Any], name: str) -> set[str]:
+    found: set[str] = set()
+    ahead = list(models[name]["fallbacks"])
+    while ahead:
+        each = ahead.pop()
+        if each not in found:
+            found.add(each)
+            ahead += models.get(each, {"fallbacks": []})["fallbacks"]
+    return found - {name}

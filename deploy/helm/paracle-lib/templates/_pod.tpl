@@ -78,10 +78,11 @@ spec:
       # The service's own account does not exist yet when this runs.
       serviceAccountName: default
       restartPolicy: OnFailure
-      {{- include "paracle-lib.pod" . | nindent 6 }}
+      {{- $bare := set (omit . "Values") "Values" (omit .Values "keyFiles") }}
+      {{- include "paracle-lib.pod" $bare | nindent 6 }}
       containers:
         - name: provision
-          {{- include "paracle-lib.container" . | nindent 10 }}
+          {{- include "paracle-lib.container" $bare | nindent 10 }}
           command: [python, -m, paracle_chassis.provision]
           args:
             - --services={{ .Chart.Name | replace "-" "_" }}
@@ -117,6 +118,24 @@ affinity: {{- toYaml . | nindent 2 }}
 volumes:
   - name: tmp
     emptyDir: { sizeLimit: 256Mi }
+{{- with .Values.keyFiles }}
+  - name: keys
+    projected:
+      sources:
+        {{- range . }}
+        - secret:
+            name: {{ .secret }}
+            {{- if .keys }}
+            {{- $tenant := .tenant }}
+            items:
+              {{- range .keys }}
+              - { key: {{ . | quote }}, path: {{ ternary (printf "%s/%s" $tenant .) . (not (empty $tenant)) | quote }} }
+              {{- end }}
+            {{- else if .tenant }}
+            {{- fail (printf "%s: keyFiles of the tenant %s: name the keys of the secret" $.Chart.Name .tenant) }}
+            {{- end }}
+        {{- end }}
+{{- end }}
 {{- end }}
 
 {{/* … and on that of the container. */}}
@@ -130,6 +149,11 @@ securityContext:
 volumeMounts:
   - name: tmp
     mountPath: /tmp
+{{- if .Values.keyFiles }}
+  - name: keys
+    mountPath: /keys
+    readOnly: true
+{{- end }}
 {{- end }}
 
 {{- define "paracle-lib.nats-env" -}}
@@ -182,6 +206,10 @@ volumeMounts:
 {{- with .Values.memoryCeilingMb }}
 - name: PARACLE_MEMORY_CEILING_MB
   value: {{ . | quote }}
+{{- end }}
+{{- if .Values.keyFiles }}
+- name: PARACLE_PROVIDER_KEYS_DIR
+  value: /keys
 {{- end }}
 {{- range $name, $value := .Values.env }}
 - name: {{ $name }}

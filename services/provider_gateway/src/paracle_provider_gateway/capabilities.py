@@ -97,6 +97,8 @@ def fitting(plan: Plan, request: Complete) -> Plan:
     lacking = {found.key: lack for found in plan.deployments if (lack := asked.lack(found.capabilities)) is not None}
     if lacking:
         plan = _without(plan, lacking.keys()) or _refuse(lacking)
+    if plan.only is not None:
+        return plan
     long = {found.key for found in plan.deployments if asked.is_too_long(found.capabilities)}
     return (_without(plan, long) or plan) if long else plan
 

@@ -154,7 +154,7 @@ def info_of(deployment: Deployment, prices: Prices, health: Health) -> ModelInfo
     """What to show of a deployment."""
     breaker, rests_s, trouble = health.state(deployment)
     provider, can = deployment.provider, deployment.capabilities
-    rates = prices.rates(provider.name, deployment.model)
+    rates = prices.rates(deployment)
     return ModelInfo(
         name=deployment.name,
         provider=provider.name,

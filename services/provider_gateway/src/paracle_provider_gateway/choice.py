@@ -39,12 +39,9 @@ class Choice:
         return ordered(plan, latency=latency, cost=cost, draw=self._draw)
 
     def _cost(self, deployment: Deployment, request: Complete) -> float | None:
-        own = deployment.price
-        rates = self._prices.rates(deployment.provider.name, deployment.model) if own is None else own
-        if rates is None:
-            return None
         output = request.sampling.max_output_tokens or _TYPICAL_OUTPUT
-        return float(rates.input) * _input_tokens(request) + float(rates.output) * output
+        cost = self._prices.estimate(deployment, _input_tokens(request), output)
+        return None if cost is None else float(cost)
 
 
 def _input_tokens(request: Complete) -> int:

@@ -105,8 +105,8 @@ class Registry(Protocol):
 class Prices(Protocol):
     """Knows what tokens cost."""
 
-    def rates(self, provider: str, model: str) -> Rates | None:
-        """The list price of `model`; `None` if it is not known."""
+    def rates(self, deployment: Deployment) -> Rates | None:
+        """The price of `deployment`; `None` if it is not known."""
 
     def estimate(self, deployment: Deployment, input_tokens: int, output_tokens: int) -> Decimal | None:
         """What so many tokens of `deployment` may cost at most; `None` if its price is not known."""

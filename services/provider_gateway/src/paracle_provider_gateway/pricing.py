@@ -62,15 +62,12 @@ class ListPrices:
         self._clock = clock
         self._tariffs: dict[tuple[str, str, str | None], _Tariff | None] = {}
 
-    def rates(self, provider: str, model: str) -> Rates | None:
-        """The list price of `model`; `None` if it is not known."""
-        if provider == self._sandbox:
-            return Rates(float(SANDBOX_PRICE.input), float(SANDBOX_PRICE.output))
-        tariff = self._tariff(provider, model, None)
-        if tariff is None:
+    def rates(self, deployment: Deployment) -> Rates | None:
+        """The price of `deployment`; `None` if it is not known."""
+        inward, outward = self.estimate(deployment, _SAMPLE, 0), self.estimate(deployment, 0, _SAMPLE)
+        if inward is None or outward is None:
             return None
-        inward, outward = Usage(input_tokens=_SAMPLE), Usage(output_tokens=_SAMPLE)
-        return Rates(*(float(tariff.cost(usage) * _MTOK / _SAMPLE) for usage in (inward, outward)))
+        return Rates(float(inward * _MTOK / _SAMPLE), float(outward * _MTOK / _SAMPLE))
 
     def estimate(self, deployment: Deployment, input_tokens: int, output_tokens: int) -> Decimal | None:
         """What so many tokens of `deployment` may cost at most; `None` if its price is not known."""

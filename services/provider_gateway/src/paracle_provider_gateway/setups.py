@@ -60,7 +60,9 @@ class Setup:
 
     def leads_to_default(self, name: str) -> bool:
         """Whether it must be known what the operator's `default` is, to say what `name` stands for."""
-        return DEFAULT not in self.models and any(each == DEFAULT for each in self._line(name))
+        if name not in self.models:
+            return name == DEFAULT
+        return DEFAULT not in self.models and DEFAULT in self._line(name)
 
     def plan(self, name: str, default: str | None = None) -> Plan:
         """What `name` stands for; `default` is the operator's, if it leads there.

@@ -39,7 +39,7 @@ class RawPeer:
         self.connections = 0
         self.port = 0
         self._scripts: deque[tuple[Act, ...]] = deque()
-        self._open = set[asyncio.Task[None]]()
+        self._open = set[asyncio.StreamWriter]()
 
     @property
     def url(self) -> str:
@@ -53,9 +53,7 @@ class RawPeer:
         """One connection, of any number of requests."""
         self.connections += 1
         number = self.connections
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
+        self._open.add(writer)
         try:
             while (request := await _read(reader, number)) is not None:
                 self.requests.append(request)
@@ -65,14 +63,13 @@ class RawPeer:
         except ConnectionError:
             self.requests[-1].gone.set()
         finally:
-            self._open.discard(task)
+            self._open.discard(writer)
             writer.close()
 
-    async def hang_up(self) -> None:
+    def hang_up(self) -> None:
         """End all connections."""
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        for writer in self._open:
+            writer.transport.abort()
 
 
 @asynccontextmanager
@@ -85,7 +82,7 @@ async def raw_peer() -> AsyncIterator[RawPeer]:
         yield peer
     finally:
         server.close()
-        await peer.hang_up()
+        peer.hang_up()
         await server.wait_closed()
 
 

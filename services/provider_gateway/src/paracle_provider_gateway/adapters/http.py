@@ -1,6 +1,6 @@
 """The default transport: HTTP over aiohttp, whose parser is in C.
 
-A request costs a tenth of the CPU that the SDKs' clients take for it (docs/adr/0026-models-are-asked-over-aiohttp.md).
+A request costs a tenth of the CPU that the SDKs' clients take for it (docs/adr/0027-models-are-asked-over-aiohttp.md).
 """
 
 from __future__ import annotations
