@@ -81,6 +81,9 @@ class FakeApi:
             def do_DELETE(self) -> None:
                 api.answer(self)
 
+            def do_PUT(self) -> None:
+                api.answer(self)
+
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 

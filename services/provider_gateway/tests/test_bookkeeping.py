@@ -15,7 +15,7 @@ from provider_gateway_samples import CONTEXT, ask, deployment, gateway
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain.budget.matching import Amount, Tally
-from paracle_domain.budget.spec import Budget
+from paracle_domain.budget.spec import Budget, BudgetApproval
 from paracle_domain.errors import BudgetExceeded, Unavailable
 from paracle_domain.inference.chat import ChatMessage, Sampling
 from paracle_domain.inference.estimate import estimate_input
@@ -164,7 +164,8 @@ async def test_a_call_goes_on_what_its_labels_say(office: Office):
 
 
 async def test_a_spent_budget_refuses_and_says_all_about_it(office: Office):
-    with_budgets(office, budget("small", limit_usd=Decimal("0.0002"), on_hit="ask"))
+    asked = BudgetApproval(roles=("finance",))
+    with_budgets(office, budget("small", limit_usd=Decimal("0.0002"), on_hit="ask", approval=asked))
     one = attempt()
     await office.keeper.open(one)
     office.keeper.settle(one, Outcome(reply(Usage(output_tokens=20)), None, 1))
@@ -175,7 +176,7 @@ async def test_a_spent_budget_refuses_and_says_all_about_it(office: Office):
         await office.keeper.open(attempt())
     assert caught.value.details | {"estimate_usd": "", "estimate_tokens": ""} == {
         "budget": "small", "subject": "acme", "period": "total", "on_hit": "ask", "spent_usd": "0.0002",
-        "limit_usd": "0.0002", "estimate_usd": "", "estimate_tokens": "",
+        "limit_usd": "0.0002", "estimate_usd": "", "estimate_tokens": "", "approval": asked.model_dump_json(),
     }  # fmt: skip
 
 

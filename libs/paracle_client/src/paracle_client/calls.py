@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from functools import update_wrapper
 from typing import Any, Final, Literal
 from urllib.parse import quote
@@ -16,8 +17,11 @@ from urllib.parse import quote
 from pydantic import JsonValue
 
 from paracle_domain.audit import AuditPage, UsageReport
+from paracle_domain.budget.messages import BudgetList, BudgetView
+from paracle_domain.budget.spec import Budget, BudgetScope
 from paracle_domain.dead_letters import DeadLetterFilter, DeadLetterPage, DeadLettersSettled, DeadLetterView
 from paracle_domain.ids import new_id
+from paracle_domain.inference.ledger import UsageBy, UsageFilter, UsageRecords, UsageTable
 from paracle_domain.messages import Done, Message
 from paracle_domain.registry import Applied, Explanation, RevisionList, SpecList, SpecView
 from paracle_domain.run.commands import (
@@ -471,10 +475,57 @@ def fire_trigger(name: str, message: JsonValue = None, *, idempotency_key: str |
     return Call("POST", path, RunAccepted, headers=_keyed(idempotency_key), json={"message": message})
 
 
+# Money
+
+
+def query_usage(by: Sequence[UsageBy] = (), which: UsageFilter | None = None, *, limit: int = 500) -> Call[UsageTable]:
+    """What model calls (those that fit `which`) used, added up `by` any of its kinds; with the total."""
+    return Call("GET", "/v1/usage", UsageTable, {"by": list(by), **_chosen(which), "limit": limit})
+
+
+def attempts(which: UsageFilter | None = None, *, limit: int = 100, cursor: str | None = None) -> Call[UsageRecords]:
+    """Attempts of model calls one by one, newest first."""
+    return Call("GET", "/v1/attempts", UsageRecords, {**_chosen(which), "limit": limit, "cursor": cursor})
+
+
+def budgets(
+    *, name: str | None = None, scope: BudgetScope | None = None, subject: str | None = None, subjects: int = 20
+) -> Call[BudgetList]:
+    """Budgets, and what is spent, reserved and left of each."""
+    found = {"name": name, "scope": scope, "subject": subject, "subjects": subjects}
+    return Call("GET", "/v1/budgets", BudgetList, found)
+
+
+def set_budget(budget: Budget, *, reason: str | None = None) -> Call[BudgetView]:
+    """Set a budget, or change the one of that name."""
+    body = {**budget.model_dump(mode="json", exclude={"name"}, exclude_none=True), "reason": reason}
+    return Call("PUT", f"/v1/budgets/{_part(budget.name)}", BudgetView, json=body)
+
+
+def delete_budget(name: str, *, reason: str | None = None) -> Call[BudgetView]:
+    """Let a budget hold nothing back any more; answered with how it stood."""
+    return Call("DELETE", f"/v1/budgets/{_part(name)}", BudgetView, {"reason": reason})
+
+
+def raise_budget(
+    name: str,
+    subject: str,
+    *,
+    usd: Decimal | None = None,
+    tokens: int | None = None,
+    reason: str | None = None,
+    idempotency_key: str | None = None,
+) -> Call[BudgetView]:
+    """Add to the limit of one subject of a budget, until its window ends."""
+    body = {"subject": subject, "usd": None if usd is None else str(usd), "tokens": tokens, "reason": reason}
+    path = f"/v1/budgets/{_part(name)}/raise"
+    return Call("POST", path, BudgetView, headers=_keyed(idempotency_key), json=body)
+
+
 # How it is said
 
 
-def _chosen(which: DeadLetterFilter | EffectFilter | None) -> dict[str, Any]:
+def _chosen(which: DeadLetterFilter | EffectFilter | UsageFilter | None) -> dict[str, Any]:
     return {} if which is None else which.model_dump(mode="json", exclude_none=True)
 
 

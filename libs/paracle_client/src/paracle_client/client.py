@@ -109,6 +109,15 @@ class Client:
     drain_pool = _asks(calls.drain_pool)
     resume_pool = _asks(calls.resume_pool)
 
+    # Money
+
+    query_usage = _asks(calls.query_usage)
+    attempts = _asks(calls.attempts)
+    budgets = _asks(calls.budgets)
+    set_budget = _asks(calls.set_budget)
+    delete_budget = _asks(calls.delete_budget)
+    raise_budget = _asks(calls.raise_budget)
+
     # Dead letters and triggers
 
     dead_letters = _asks(calls.dead_letters)

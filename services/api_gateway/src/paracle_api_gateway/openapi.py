@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from paracle_api_gateway.problems import Problem
 from paracle_api_gateway.routes import dead_letters
 from paracle_api_gateway.routes.approvals import DecisionRequest
+from paracle_api_gateway.routes.budgets import BudgetRequest, RaiseRequest
 from paracle_api_gateway.routes.effects import ResolutionRequest
 from paracle_api_gateway.routes.many_runs import CancelManyRequest, ResumeManyRequest
 from paracle_api_gateway.routes.pools import DrainRequest
@@ -33,6 +34,8 @@ _TAGS: Final = (
     ("approvals", "What people are asked before runs go on, and what they decide."),
     ("effects", "What tools have done to the world, and what is in doubt."),
     ("pools", "Where tasks wait for workers: who serves them, and stopping one without losing any."),
+    ("budgets", "What model calls may use, in money and tokens: for whom, until when, and what happens then."),
+    ("usage", "What model calls used, by any of model, agent, user, project, run and time."),
     ("dead letters", "Messages that could not be handled: why, and what is to become of them."),
     ("health", "For whoever supervises the process."),
 )
@@ -48,6 +51,8 @@ _BODIES: Final = (
     PauseRequest,
     FireRequest,
     DrainRequest,
+    BudgetRequest,
+    RaiseRequest,
     *dead_letters.BODIES,
     CancelManyRequest,
     ResumeManyRequest,

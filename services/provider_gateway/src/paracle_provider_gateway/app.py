@@ -35,6 +35,7 @@ from paracle_provider_gateway.adapters.registry import BusRegistry, RegistryNews
 from paracle_provider_gateway.adapters.replicas import SEEN_EVERY_S, PostgresReplica
 from paracle_provider_gateway.adapters.sandbox import NAME as SANDBOX
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
+from paracle_provider_gateway.adapters.usage import PostgresUsage
 from paracle_provider_gateway.adapters.workshop import SWEEP_EVERY_S, Workshop
 from paracle_provider_gateway.admission import Admission
 from paracle_provider_gateway.attempts import Attempts
@@ -58,6 +59,7 @@ from paracle_provider_gateway.service import Completions
 from paracle_provider_gateway.settings import GatewaySettings
 from paracle_provider_gateway.telemetry import Telemetry
 from paracle_provider_gateway.upkeep import Upkeep
+from paracle_provider_gateway.usage import UsageDesk
 
 COMPATIBLE: Final = "openai-compatible"
 _TALKATIVE: Final = ("openai", "anthropic", "httpx2", "httpcore2")
@@ -102,7 +104,7 @@ def create_app(settings: GatewaySettings) -> Service:
         "provider_gateway",
         settings,
         bus=bus,
-        routes=routes(completions),
+        routes=routes(completions, UsageDesk(PostgresUsage(database.pool, queries))),
         resources=[
             database,
             replica,

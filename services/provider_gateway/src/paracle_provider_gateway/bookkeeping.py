@@ -16,7 +16,7 @@ from uuid import UUID
 
 from paracle_chassis.outages import is_outage
 from paracle_domain.budget.matching import Book, Charge, Spender, Tally, holds_back
-from paracle_domain.budget.spec import Budget, Unpriced
+from paracle_domain.budget.spec import Budget, OnHit, Unpriced
 from paracle_domain.errors import (
     BudgetExceeded,
     Cancelled,
@@ -287,6 +287,8 @@ def _details(counted: Count, order: Order) -> dict[str, str]:
         found["estimate_usd"] = str(order.usd)
     if budget.model is not None:
         found["model"] = budget.model
+    if budget.on_hit is OnHit.ASK:
+        found["approval"] = budget.approval.model_dump_json()
     return found
 
 

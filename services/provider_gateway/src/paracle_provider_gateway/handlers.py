@@ -5,11 +5,13 @@ from __future__ import annotations
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
+from paracle_domain.inference.ledger import ListAttempts, QueryUsage
 from paracle_domain.inference.request import AbortCall, Complete, ListModels, abort_subject
 from paracle_provider_gateway.service import Completions
+from paracle_provider_gateway.usage import UsageDesk
 
 
-def routes(completions: Completions) -> Routes:
+def routes(completions: Completions, usage: UsageDesk) -> Routes:
     """The routing table."""
 
     async def abort(delivery: Delivery) -> None:
@@ -18,5 +20,7 @@ def routes(completions: Completions) -> Routes:
     table = Routes("provider_gateway")
     table.rpc(Complete, completions.complete, long=True)
     table.rpc(ListModels, completions.list_models)
+    table.rpc(QueryUsage, usage.query_usage)
+    table.rpc(ListAttempts, usage.list_attempts)
     table.listen(abort_subject(subjects.ANY), abort)
     return table

@@ -30,3 +30,55 @@ delete from replicas
 
 -- name: close_orphans
 select close_orphans($1);
+
+-- name: usage
+-- What attempts used: first the total, then the rows. The adapter fills in what is in capitals, out of its own fragments.
+-- Means are those of the sums, so that the total is not a mean of means.
+with known as (
+    select ended_at as at, * from attempts),
+underway as (
+    select opened_at as at, * from open_attempts),
+spent as (
+    select /*KEYS*/ outcome, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd,
+           0::numeric as reserved_usd, latency_s, first_token_s
+      from known where /*WANTED*/
+     union all
+    select /*KEYS*/ outcome, 0, 0, 0, 0, null, reserved_usd, null, null
+      from (select *, 'open' as outcome from underway) as o where /*WANTED*/),
+grouped as materialized (
+    select /*NAMES*/ count(*) as n, count(*) filter (where outcome = 'failed') as failed,
+           count(*) filter (where outcome = 'open') as open,
+           coalesce(sum(input_tokens), 0)::bigint as input_tokens, coalesce(sum(output_tokens), 0)::bigint as output_tokens,
+           coalesce(sum(cached_tokens), 0)::bigint as cached_tokens,
+           coalesce(sum(reasoning_tokens), 0)::bigint as reasoning_tokens, coalesce(sum(cost_usd), 0) as cost_usd,
+           count(*) filter (where cost_usd is null and (input_tokens + output_tokens > 0 or outcome = 'unknown')) as unpriced,
+           coalesce(sum(reserved_usd), 0) as reserved_usd, sum(latency_s) as took, count(latency_s) as timed,
+           sum(first_token_s) as waited, count(first_token_s) as streamed
+      from spent group by /*GROUPS*/)
+(select /*NOTHING*/ coalesce(sum(n), 0)::bigint as n, coalesce(sum(failed), 0)::bigint as failed,
+       coalesce(sum(open), 0)::bigint as open, coalesce(sum(input_tokens), 0)::bigint as input_tokens,
+       coalesce(sum(output_tokens), 0)::bigint as output_tokens, coalesce(sum(cached_tokens), 0)::bigint as cached_tokens,
+       coalesce(sum(reasoning_tokens), 0)::bigint as reasoning_tokens, coalesce(sum(cost_usd), 0) as cost_usd,
+       coalesce(sum(unpriced), 0)::bigint as unpriced, coalesce(sum(reserved_usd), 0) as reserved_usd,
+       sum(took) / nullif(sum(timed), 0) as latency_s, sum(waited) / nullif(sum(streamed), 0) as first_token_s
+  from grouped)
+union all
+(select /*NAMES*/ n, failed, open, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd, unpriced,
+        reserved_usd, took / nullif(timed, 0), waited / nullif(streamed, 0)
+   from grouped order by /*ORDER*/ cost_usd desc, n desc/*REST*/ limit /*LIMIT*/);
+
+-- name: attempts
+-- Attempts, newest first; those in the air are among them.
+with known as (select ended_at as at, * from attempts),
+underway as (select opened_at as at, 'open' as outcome, * from open_attempts)
+(select at, call_id, serial, number, provider, model, outcome, error, agent, principal, project, run_id, task_id,
+        parent_task_id, step, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd, reserved_usd,
+        latency_s, first_token_s
+   from known where /*WANTED*/ and (at, call_id, serial) < (/*BEFORE*/)
+  order by at desc, call_id desc, serial desc limit /*LIMIT*/)
+union all
+(select at, call_id, serial, number, provider, model, outcome, null, agent, principal, project, run_id, task_id,
+        parent_task_id, step, 0, 0, 0, 0, null, reserved_usd, null, null
+   from underway where /*WANTED*/ and (at, call_id, serial) < (/*BEFORE*/)
+  order by at desc, call_id desc, serial desc limit /*LIMIT*/)
+ order by at desc, call_id desc, serial desc limit /*LIMIT*/;

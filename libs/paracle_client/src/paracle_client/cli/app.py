@@ -42,6 +42,10 @@ SECTIONS: Final = {
         "chat": "chat",
         "sessions": "sessions_commands",
     },
+    "Money": {
+        "usage": "usage_commands",
+        "budget": "budget_commands",
+    },
     "What waits for people": {
         "approvals": "approvals_commands",
         "effects": "effects_commands",

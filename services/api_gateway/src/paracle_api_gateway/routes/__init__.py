@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from paracle_api_gateway.routes import (
     approvals,
+    budgets,
     dead_letters,
     docs,
     effects,
@@ -20,6 +21,7 @@ from paracle_api_gateway.routes import (
     sessions,
     specs,
     triggers,
+    usage,
 )
 
 
@@ -38,6 +40,8 @@ def install(app: FastAPI) -> None:
         output,
         sessions,
         pools,
+        budgets,
+        usage,
         dead_letters,
         health,
         docs,
