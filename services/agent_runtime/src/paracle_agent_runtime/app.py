@@ -15,7 +15,7 @@ from paracle_agent_runtime.adapters.effects import PostgresEffects
 from paracle_agent_runtime.adapters.outlet import BusOutlet
 from paracle_agent_runtime.adapters.pools import NatsTaskQueue, PostgresPoolBook
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresAttempts, PostgresLeases, PostgresTaskShelf
-from paracle_agent_runtime.adapters.rpc import RpcBudgets, RpcModels, RpcPeople, RpcPlans
+from paracle_agent_runtime.adapters.rpc import RpcBudgets, RpcModels, RpcPeople, RpcPlans, RpcUsage
 from paracle_agent_runtime.adapters.sessions import PostgresSessionBook, PostgresSessionShelf
 from paracle_agent_runtime.adapters.workers import NatsWorkers
 from paracle_agent_runtime.decisions import Decisions
@@ -110,6 +110,7 @@ def create_runtime(
         mcp=mcp,
         workers=WorkerTools(NatsWorkers(bus.link), utc_now),
         commands=commands,
+        usage=RpcUsage(bus),
         files_root=settings.files_root,
         environment=os.environ,
         log_bug=log_bug,

@@ -47,6 +47,7 @@ from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import NotFound, ParacleError, ToolUnavailable, Unavailable
 from paracle_domain.ids import derive_id, new_id
 from paracle_domain.inference.chat import ChatMessage, ToolCallPart
+from paracle_domain.inference.ledger import QueryUsage, Spend, UsageTable
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion, FinishReason
 from paracle_domain.inference.usage import Usage
@@ -376,6 +377,15 @@ class NoWorkers:
         raise ToolUnavailable(f"no worker answers {call.subject}")
 
 
+class NoUsage:
+    """A ledger in which nothing is."""
+
+    async def table(self, request: QueryUsage, context: Context) -> UsageTable:
+        assert request.run_id is not None
+        assert context.tenant
+        return UsageTable(rows=(), total=Spend())
+
+
 class CountingToolbox(Toolbox):
     """A toolbox that remembers its calls."""
 
@@ -386,6 +396,7 @@ class CountingToolbox(Toolbox):
             mcp=McpTools({}, {}),
             workers=WorkerTools(NoWorkers(), lambda: datetime.now(UTC)),
             commands=Commands(Bubblewrap()),
+            usage=NoUsage(),
             files_root=Path(),
             environment={},
             log_bug=lambda *_: None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiohttp.abc import AbstractResolver
-from runtime_world import NoWorkers
+from runtime_world import NoUsage, NoWorkers
 
 from paracle_agent_runtime.ports import Workers
 from paracle_agent_runtime.schemas import Schemas
@@ -74,6 +74,7 @@ class Bench:
             mcp=mcp or McpTools({}, {}),
             workers=WorkerTools(workers or NoWorkers(), lambda: NOW),
             commands=Commands(Bubblewrap(bubblewrap), unsandboxed=unsandboxed),
+            usage=NoUsage(),
             files_root=root,
             environment={"PARACLE_SECRET_KEY": SECRET} if environment is None else environment,
             log_bug=lambda name, _: self.bugs.append(name),

@@ -8,6 +8,7 @@ from paracle_agent_runtime.telemetry import SOURCE
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_domain.budget.messages import RaiseBudget
 from paracle_domain.envelope import Context, Envelope
+from paracle_domain.inference.ledger import QueryUsage, UsageTable
 from paracle_domain.inference.request import AbortCall, Complete, abort_subject
 from paracle_domain.inference.response import Completion
 from paracle_domain.plan import Plan
@@ -52,6 +53,17 @@ class RpcBudgets:
     async def raise_by(self, order: RaiseBudget, context: Context) -> None:
         """See `Budgets.raise_by`."""
         await self._bus.call(order, context, timeout_s=_ANSWER_S)
+
+
+class RpcUsage:
+    """`UsageSource`: the provider gateway."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def table(self, request: QueryUsage, context: Context) -> UsageTable:
+        """See `UsageSource.table`."""
+        return await self._bus.call(request, context, timeout_s=_ANSWER_S)
 
 
 class RpcModels:

@@ -14,6 +14,7 @@ from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.tools.builtin import BUILTINS
 from paracle_agent_runtime.tools.builtin.acting import Call
 from paracle_agent_runtime.tools.builtin.execution import Execution
+from paracle_agent_runtime.tools.builtin.spending import Spending, UsageSource
 from paracle_agent_runtime.tools.builtin.web import Web
 from paracle_agent_runtime.tools.http import HttpTools
 from paracle_agent_runtime.tools.mcp.backend import McpTools
@@ -68,6 +69,7 @@ class Toolbox:
         workers: WorkerTools,
         mcp: McpTools,
         commands: Commands,
+        usage: UsageSource,
         files_root: Path,
         environment: Mapping[str, str],
         log_bug: Callable[[str, Exception], None],
@@ -79,7 +81,11 @@ class Toolbox:
         self._files_root = files_root
         self._environment = environment
         self._log_bug = log_bug
-        self._acting = {**Web(http).functions, **Execution(commands, environment).functions}
+        self._acting = {
+            **Web(http).functions,
+            **Execution(commands, environment).functions,
+            **Spending(usage).functions,
+        }
 
     async def call(
         self, tool: PlannedTool, arguments: JsonObject, caller: Caller, *, key: str | None = None
@@ -150,6 +156,6 @@ class Toolbox:
                 if name in BUILTINS:
                     return await BUILTINS[name]({**arguments, **options}, grants)
                 if name in self._acting:
-                    return await self._acting[name](Call(arguments, options, grants, key, tool.spec.timeout_s))
+                    return await self._acting[name](Call(arguments, options, grants, key, tool.spec.timeout_s, caller))
                 known = ", ".join(sorted({*BUILTINS, *self._acting}))
                 raise Forbidden(f"tool {tool.name!r}: there is no builtin {name!r}; there are {known}")

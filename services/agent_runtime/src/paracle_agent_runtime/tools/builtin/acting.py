@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from paracle_agent_runtime.tools.permissions import Grants
+from paracle_agent_runtime.tools.workers import Caller
 from paracle_domain.messages import JsonObject
 
 
@@ -21,6 +22,7 @@ class Call:
     key: str | None
     """The idempotency key; `None` if the tool says that it has no effect."""
     timeout_s: float
+    caller: Caller
 
     @property
     def arguments(self) -> JsonObject:
