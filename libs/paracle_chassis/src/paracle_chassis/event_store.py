@@ -16,7 +16,6 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import chain
 from typing import Any, Final, Protocol
 
 import asyncpg
@@ -257,30 +256,29 @@ class PostgresEventStore:
 def _append_sql(tables: ActorTables) -> str:
     """One statement: move on the actors that are as expected, make the new ones, and write the pages of both."""
     names = "".join(f", {name}" for name in tables.facts)
-    values = "".join(f", g.{name}::{kind}" for name, kind in tables.facts.items())
-    arrays = "".join(f", ${number}::{_sent_as(kind)}[]" for number, kind in enumerate(tables.facts.values(), start=14))
+    values = "".join(f", n.{name}::{kind}" for name, kind in tables.facts.items())
+    arrays = "".join(f", ${number}::{_sent_as(kind)}[]" for number, kind in enumerate(tables.facts.values(), start=20))
     return f"""
-    with given as (
-        select * from unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::text[], $6::timestamptz[],
-                             $7::timestamptz[], $8::timestamptz[]{arrays})
-            as g(id, tenant, expected, version, status, wake_at, finished_at, created_at{names})
-    ), moved as (
+    with moved as (
         update {tables.actors} a
            set version = g.version, status = g.status, wake_at = g.wake_at, finished_at = g.finished_at
-          from given g
-         where a.id = g.id and a.tenant = g.tenant and a.version = g.expected and g.expected > 0
+          from unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::int[])
+               as g(id, tenant, version, status, wake_at, finished_at, expected)
+         where a.id = g.id and a.tenant = g.tenant and a.version = g.expected
         returning a.id
     ), made as (
         insert into {tables.actors} (id, tenant, version, status, wake_at, finished_at, created_at{names})
-        select g.id, g.tenant, g.version, g.status, g.wake_at, g.finished_at, g.created_at{values}
-          from given g where g.expected = 0
+        select n.id, n.tenant, n.version, n.status, n.wake_at, n.finished_at, n.created_at{values}
+          from unnest($13::text[], $14::text[], $15::int[], $16::text[], $17::timestamptz[], $18::timestamptz[],
+                      $19::timestamptz[]{arrays})
+               as n(id, tenant, version, status, wake_at, finished_at, created_at{names})
         on conflict (id) do nothing
         returning id
     ), kept as (select id from moved union all select id from made
     ), written as (
         insert into {tables.history} (id, seq, cause, at, events)
         select p.id, p.seq, p.cause, p.at, p.events::json
-          from unnest($9::text[], $10::int[], $11::text[], $12::timestamptz[], $13::text[])
+          from unnest($8::text[], $9::int[], $10::text[], $11::timestamptz[], $12::text[])
                as p(id, seq, cause, at, events)
           join kept using (id)
     )
@@ -297,22 +295,32 @@ def _as_text(name: str, kind: str) -> str:
 
 
 def _columns(appends: Sequence[Append], facts: Sequence[str]) -> list[list[Any]]:
-    pages = list(chain.from_iterable(((item.id, page) for page in item.pages) for item in appends))
+    """Of the actors that are there, of all pages, and of new actors. Most only move on, and send no facts."""
+    pages = [(item.id, page) for item in appends for page in item.pages]
+    new = [item for item in appends if not item.expected]
+    there = [item for item in appends if item.expected] if new else appends
     return [
-        [item.id for item in appends],
-        [item.tenant for item in appends],
-        [item.expected for item in appends],
-        [item.version for item in appends],
-        [item.status for item in appends],
-        [item.wake_at for item in appends],
-        [item.finished_at for item in appends],
-        [item.pages[0].at if item.pages else None for item in appends],
+        *_actors(there),
+        [item.expected for item in there],
         [name for name, _ in pages],
         [page.first_seq for _, page in pages],
         [page.cause for _, page in pages],
         [page.at for _, page in pages],
         [_join(page.events) for _, page in pages],
-        *([item.facts[name] if item.facts else None for item in appends] for name in facts),
+        *_actors(new),
+        [item.pages[0].at if item.pages else None for item in new],
+        *([item.facts[name] if item.facts else None for item in new] for name in facts),
+    ]
+
+
+def _actors(appends: Sequence[Append]) -> list[list[Any]]:
+    return [
+        [item.id for item in appends],
+        [item.tenant for item in appends],
+        [item.version for item in appends],
+        [item.status for item in appends],
+        [item.wake_at for item in appends],
+        [item.finished_at for item in appends],
     ]
 
 
