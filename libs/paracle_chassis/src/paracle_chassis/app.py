@@ -38,7 +38,7 @@ from paracle_domain.errors import ParacleError
 _log = logging.getLogger(__name__)
 
 EXIT_FAILED: Final = 1
-_GC_THRESHOLDS: Final = (50_000, 20, 100)
+_GC_THRESHOLDS: Final = (250_000, 4, 100)
 
 
 class Service:
@@ -134,7 +134,8 @@ def _settle_garbage() -> None:
     """Let the collector look at what the service makes, not at what it is made of, and not every 700 objects.
 
     A batch makes thousands of objects that live as long as it does; with Python's thresholds, the collector went
-    through all states in memory again and again and took 40 % of the orchestrator's time.
+    through all states in memory again and again and took 40 % of the orchestrator's time. A full batch has tens of
+    thousands in hand: the first threshold is above that, or what is gone a moment later is looked at while in use.
     """
     gc.collect()
     gc.freeze()
