@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -23,11 +24,8 @@ from paracle_domain.inference.deltas import Delta, assemble
 from paracle_domain.run.commands import RunStatus, RunView, StepStatus
 
 ANSWER = {"type": "object", "required": ["answer"], "properties": {"answer": {"type": "integer"}}}
-MODELS = {
-    "openai": "openai-compatible/fake-model",
-    "responses": "openai/fake-model",
-    "anthropic": "anthropic/claude-sonnet-5",
-}
+PROVIDERS = {"openai": "openai-compatible", "responses": "openai", "anthropic": "anthropic"}
+numbers = itertools.count(1)
 
 
 @pytest.fixture(params=["openai", "responses", "anthropic"])
@@ -39,11 +37,12 @@ def wire(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def provider(system: System, wire: str) -> AsyncIterator[WireServer]:
     """What answers at the other end; the agents that ask it are in."""
+    model = f"{PROVIDERS[wire]}/model-{next(numbers)}"  # of its own, or the breaker would remember the test before
     agents = [
-        agent(f"plain-{wire}", wire),
-        agent(f"worker-{wire}", wire, tools=["count"]),
-        agent(f"shaped-{wire}", wire, output=ANSWER),
-        agent(f"hasty-{wire}", wire, limits={"wall_time_s": 3}),
+        agent(f"plain-{wire}", model),
+        agent(f"worker-{wire}", model, tools=["count"]),
+        agent(f"shaped-{wire}", model, output=ANSWER),
+        agent(f"hasty-{wire}", model, limits={"wall_time_s": 3}),
     ]
     text = manifests(system.effects.port) + "\n---\n" + yaml.safe_dump_all(agents)
     await asyncio.to_thread(system.apply, text)
@@ -54,12 +53,12 @@ async def provider(system: System, wire: str) -> AsyncIterator[WireServer]:
         yield fake
 
 
-def agent(name: str, wire: str, **spec: Any) -> dict[str, Any]:
+def agent(name: str, model: str, **spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "paracle/v1",
         "kind": "Agent",
         "metadata": {"name": name},
-        "spec": {"model": {"name": MODELS[wire]}, "instructions": "Do as you are told.", **spec},
+        "spec": {"model": {"name": model}, "instructions": "Do as you are told.", **spec},
     }
 
 
@@ -86,7 +85,7 @@ async def test_tool_calls_go_out_and_their_results_go_back(system: System, provi
 
 async def test_a_reply_is_streamed_while_it_comes(system: System, provider: WireServer, wire: str) -> None:
     words = "Every word of this reply comes in a piece of its own, and all of them add up to it."
-    provider.script(say(words))
+    provider.script(say(words, drip_s=0.01))
     async with await nats.connect(system.stack.nats_url) as watcher:
         pieces = await watcher.subscribe("paracle.v1.default.out.*")
         ended = await system.invoke(f"plain-{wire}", "Speak.")

@@ -33,10 +33,22 @@ class _Call:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.answer: asyncio.Future[Incoming] = loop.create_future()
+        self._turn: asyncio.Future[None] | None = None
+        self.answer: Incoming | None = None
         self.asked_at = self.last_heard = loop.time()
         self.times = 0
         self.hang_up = ""
+
+    async def wait_until(self, moment: float) -> None:
+        """Wait for the answer, at most till `moment` (of the loop's time)."""
+        if self.answer is not None:
+            return
+        self._turn = self._loop.create_future()
+        timer = self._loop.call_at(moment, self._wake)
+        try:
+            await self._turn
+        finally:
+            timer.cancel()
 
     def on_message(self, _more: str, message: Incoming) -> None:
         if self.times > 1 and status_of(message) == NO_RESPONDERS:
@@ -44,8 +56,13 @@ class _Call:
         self.last_heard = self._loop.time()
         if message.headers and message.headers.get(codec.PROGRESS_HEADER) == codec.WORKING:
             self.hang_up = message.reply
-        elif not self.answer.done():
-            self.answer.set_result(message)
+        elif self.answer is None:
+            self.answer = message
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
 
 
 class RpcClient:
@@ -86,7 +103,7 @@ class RpcClient:
             raise Unavailable(f"cannot ask {request.service}: NATS is not connected; trying again may help") from error
         finally:
             self._link.inbox.forget(reply)
-            if call.hang_up and not call.answer.done():
+            if call.hang_up and call.answer is None:
                 await self._hang_up(call)
 
     async def _await(
@@ -98,9 +115,9 @@ class RpcClient:
         again = loop.time() + again_s
         while True:
             until = deadline if idle_s is None else min(deadline, call.last_heard + idle_s)
-            await asyncio.wait((call.answer,), timeout=min(until, again) - loop.time())
-            if call.answer.done():
-                return call.answer.result()
+            await call.wait_until(min(until, again))
+            if call.answer is not None:
+                return call.answer
             if again <= loop.time() < deadline:
                 return None
             if loop.time() >= deadline:
@@ -120,7 +137,6 @@ class RpcClient:
         return call.last_heard == heard
 
     async def _hang_up(self, call: _Call) -> None:
-        call.answer.cancel()
         with suppress(NatsError, OSError):
             await self._link.voice.say(call.hang_up, b"")
 

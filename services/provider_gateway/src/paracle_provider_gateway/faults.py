@@ -33,6 +33,7 @@ from paracle_domain.errors import (
 
 _PASSING: Final = frozenset({408, 409, 425})
 _KEY_SHAPE: Final = re.compile(r"\b(?:sk|pk|key)-[A-Za-z0-9_*.-]{6,}")
+_STATUS: Final = re.compile(r"[45]\d\d")
 _FILTERED: Final = re.compile(r"content_filter|content_policy|policy_violation|^bio_policy$")
 _WRONG: Final = re.compile(r"invalid_|image_|empty_image|unsupported_|failed_to_download")
 """Codes of errors within a stream that are about the request: whoever else is asked would say the same."""
@@ -116,8 +117,10 @@ class Origin:
                 return ProviderFailed(f"{self.provider}: {what}")
 
     def from_event(self, body: object) -> ParacleError:
-        """The error that an error event within a stream stands for."""
+        """The error that an error event within a stream stands for; some have a status as their code."""
         code, detail = _explain(body)
+        if _STATUS.fullmatch(code):
+            return self.from_status(int(code), body, {})
         what = f"error while streaming: {code} {detail}".strip()
         if code in {"rate_limit_error", "rate_limit_exceeded"}:
             return RateLimited(f"{self.provider}: {self.scrub(what)}")

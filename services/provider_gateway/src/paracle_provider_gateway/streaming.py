@@ -46,13 +46,20 @@ class StreamReader:
             If the stream ends without saying that it is over, or is silent for too long.
         """
         closing: Closing | None = None
-        async with aclosing(self._patiently(provider, items)) as timely:
-            async for item in timely:
-                match item:
-                    case Piece():
-                        await self._take(item)
-                    case Closing():
-                        closing = item
+        limit, clock = self.timeouts.first_token_s, asyncio.get_running_loop().time
+        async with aclosing(items):
+            try:
+                async with asyncio.timeout(limit) as patience:
+                    async for item in items:
+                        match item:
+                            case Piece():
+                                await self._take(item)
+                            case Closing():
+                                closing = item
+                        limit = self.timeouts.between_tokens_s
+                        patience.reschedule(clock() + limit)
+            except TimeoutError as error:
+                raise ProviderUnavailable(f"{provider}: the stream was silent for {limit:g} s") from error
         if closing is None:
             raise ProviderUnavailable(f"{provider}: the reply broke off before its end")
         return Reply(build_message(self._changes), closing.finish_reason, closing.usage, closing.model)
@@ -67,17 +74,3 @@ class StreamReader:
         await self.send(
             Delta(call_id=self.call_id, attempt=self.attempt, seq=seq, index=piece.index, change=piece.change)
         )
-
-    async def _patiently(self, provider: str, items: AsyncGenerator[StreamItem]) -> AsyncGenerator[StreamItem]:
-        async with aclosing(items) as open_items:
-            while True:
-                limit = self.timeouts.first_token_s if self.first_piece_at is None else self.timeouts.between_tokens_s
-                try:
-                    async with asyncio.timeout(limit):
-                        item = await anext(open_items)
-                except StopAsyncIteration:
-                    return
-                except TimeoutError as error:
-                    what = f"{provider}: the stream was silent for {limit:g} s"
-                    raise ProviderUnavailable(what) from error
-                yield item

@@ -39,7 +39,7 @@ class RawPeer:
         self.connections = 0
         self.port = 0
         self._scripts: deque[tuple[Act, ...]] = deque()
-        self._open = set[asyncio.StreamWriter]()
+        self._open = set[asyncio.Task[None]]()
 
     @property
     def url(self) -> str:
@@ -53,7 +53,9 @@ class RawPeer:
         """One connection, of any number of requests."""
         self.connections += 1
         number = self.connections
-        self._open.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
         try:
             while (request := await _read(reader, number)) is not None:
                 self.requests.append(request)
@@ -63,13 +65,14 @@ class RawPeer:
         except ConnectionError:
             self.requests[-1].gone.set()
         finally:
-            self._open.discard(writer)
+            self._open.discard(task)
             writer.close()
 
-    def hang_up(self) -> None:
+    async def hang_up(self) -> None:
         """End all connections."""
-        for writer in self._open:
-            writer.transport.abort()
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -82,7 +85,7 @@ async def raw_peer() -> AsyncIterator[RawPeer]:
         yield peer
     finally:
         server.close()
-        peer.hang_up()
+        await peer.hang_up()
         await server.wait_closed()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,9 @@ class CallLabels(Value):
     parent_task_id: TaskId | None = None
 
 
+_PLAIN: Final = Sampling()  # frozen, so one is enough: as a default, pydantic would copy it for every request
+
+
 class Complete(Request[Completion], service="provider_gateway", method="complete", answer=Completion):
     """Ask a model for the next message of a conversation.
 
@@ -54,7 +57,9 @@ class Complete(Request[Completion], service="provider_gateway", method="complete
     tools: tuple[ToolDefinition, ...] = ()
     tool_choice: ToolChoice = "auto"
     output: OutputFormat | None = None
-    sampling: Sampling = Sampling()
+    sampling: Sampling = Field(
+        default_factory=lambda: _PLAIN, json_schema_extra={"default": _PLAIN.model_dump(mode="json")}
+    )
     stream_to: TaskId | None = None
     priority: Priority = "normal"
     timeout_s: float = Field(default=300.0, gt=0, le=3_600)

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from paracle_domain.errors import InvalidInput
+from paracle_domain.errors import InvalidInput, ParacleError
 from paracle_domain.inference.chat import FilePart, ImagePart, ToolCallPart
 from paracle_domain.inference.deltas import TextDelta
 from paracle_domain.messages import JsonObject
@@ -67,7 +67,16 @@ async def read_json[M: BaseModel](response: Body, kind: type[M], origin: Origin)
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        raise origin.malformed(error) from error
+        raise _told(body, origin) or origin.malformed(error) from error
+
+
+def _told(body: bytes, origin: Origin) -> ParacleError | None:
+    """The error that a body tells of: some servers send one with status 200."""
+    try:
+        found = from_json(body)
+    except ValueError:
+        return None
+    return origin.from_event(found) if isinstance(found, dict) and found.get("error") else None
 
 
 def require_type(response: Body, media_type: str, origin: Origin) -> None:
