@@ -43,6 +43,7 @@ def names(found: Plan) -> list[str]:
             "sampling.max_output_tokens",
             "can write 100 tokens at most, not 101",
         ),
+        ({"thinking": False}, {"sampling": Sampling(thinking="low")}, "sampling.thinking", "cannot think"),
         (
             {"thinking": False},
             {"sampling": Sampling(params={"reasoning_effort": "low"})},

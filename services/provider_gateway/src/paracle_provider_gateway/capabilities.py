@@ -134,6 +134,8 @@ class _Asked:
         most, wanted = can.max_output_tokens, request.sampling.max_output_tokens
         if most is not None and wanted is not None and wanted > most:
             return "sampling.max_output_tokens", f"can write {most} tokens at most, not {wanted}"
+        if can.thinking is False and request.sampling.thinking not in {None, "off"}:
+            return "sampling.thinking", "cannot think"
         if can.thinking is False and (params := [name for name in _THINKING if name in request.sampling.params]):
             return f"sampling.params.{params[0]}", "cannot think"
         return None

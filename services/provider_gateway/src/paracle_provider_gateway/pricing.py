@@ -38,7 +38,10 @@ class _Tariff:
         if self.plain is not None:
             return cost_by_kind(self.plain, usage)
         tokens = genai_prices.Usage(
-            input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cache_read_tokens=usage.cached_tokens
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=usage.cached_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
         )
         return self.full.calc_price(tokens)["total_price"]
 
@@ -127,6 +130,8 @@ def cost_by_kind(price: Price, usage: Usage) -> Decimal:
     """What `usage` costs where each kind of token has its price."""
     cached = price.input if price.cached is None else price.cached
     reasoning = price.output if price.reasoning is None else price.reasoning
-    cost = (usage.input_tokens - usage.cached_tokens) * price.input + usage.cached_tokens * cached
+    written = price.input if price.cache_write is None else price.cache_write
+    fresh = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
+    cost = fresh * price.input + usage.cached_tokens * cached + usage.cache_write_tokens * written
     cost += (usage.output_tokens - usage.reasoning_tokens) * price.output + usage.reasoning_tokens * reasoning
     return cost / _MTOK

@@ -26,6 +26,7 @@ from paracle_domain.agent.spec import (
     ToolCalls,
     Turns,
 )
+from paracle_domain.inference.chat import PromptCache, Thinking
 from paracle_domain.inference.request import Priority
 from paracle_domain.messages import JsonObject
 from paracle_domain.names import suggest
@@ -40,6 +41,8 @@ class ModelEdit(Spec):
     temperature: Temperature | None = None
     max_output_tokens: OutputTokens | None = None
     priority: Priority | None = None
+    thinking: Thinking | None = None
+    prompt_cache: PromptCache | None = None
     params: dict[str, JsonValue] | None = None
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, JsonValue, StringConstraints
 
+from paracle_domain.inference.chat import PromptCache, Thinking
 from paracle_domain.inference.request import Priority
 from paracle_domain.messages import JsonObject
 from paracle_domain.tool.spec import Money, ToolApproval
@@ -32,6 +33,10 @@ class ModelChoice(Spec):
     temperature: Temperature | None = None
     max_output_tokens: OutputTokens | None = None
     priority: Priority = Field(default="normal", description="which of a tenant's calls go first where they wait")
+    thinking: Thinking | None = Field(default=None, description="how much it thinks; as it does by itself if absent")
+    prompt_cache: PromptCache = Field(
+        default="auto", description="whether the provider is told what to keep of prompts that may come again"
+    )
     params: dict[str, JsonValue] = Field(default={}, description="handed to the provider as they are")
 
 

@@ -205,12 +205,22 @@ class OutputFormat(Value):
     strict: bool = False
 
 
+type PromptCache = Literal["auto", "off"]
+type Thinking = Literal["off", "low", "medium", "high"]
+
+
 class Sampling(Value):
-    """How the answer is drawn. `params` go to the provider as they are, under its own names."""
+    """How the answer is drawn. `params` go to the provider as they are, under its own names.
+
+    `thinking`: how much the model thinks before it answers; absent: as it does by itself. `prompt_cache`: whether the
+    provider is told what to keep of a prompt that may come again, where it wants to be told (Anthropic).
+    """
 
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     max_output_tokens: int | None = Field(default=None, ge=1)
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    thinking: Thinking | None = None
+    prompt_cache: PromptCache = "auto"
     params: dict[str, JsonValue] = {}

@@ -15,13 +15,15 @@ from paracle_domain.messages import Value
 class Usage(Value):
     """Tokens by kind, calls, and cost in USD.
 
-    `input_tokens` counts all input, cached reads included; `output_tokens` all output, reasoning included.
+    `input_tokens` counts all input, what was read from the provider's cache (`cached_tokens`) and what was written to
+    it (`cache_write_tokens`) included; `output_tokens` all output, reasoning included.
     `cost_usd` is `None` where any part of it has no known price: unknown, which is not zero.
     """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     model_calls: int = 0
     tool_calls: int = 0
@@ -50,6 +52,7 @@ class Usage(Value):
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             model_calls=self.model_calls + other.model_calls,
             tool_calls=self.tool_calls + other.tool_calls,

@@ -113,6 +113,8 @@ def model_request(state: TaskState) -> Complete:
         sampling=Sampling(
             temperature=spec.model.temperature,
             max_output_tokens=spec.model.max_output_tokens,
+            thinking=spec.model.thinking,
+            prompt_cache=spec.model.prompt_cache,
             params=spec.model.params,
         ),
         stream_to=task.task_id,
@@ -137,7 +139,7 @@ def _labels(task: Task, agent: PlannedAgent) -> CallLabels:
 def _summary_request(state: TaskState, agent: PlannedAgent, upto: int) -> Complete:
     """Asked like the agent's own model, unless another one sums up; nobody watches a summary while it is written."""
     spec = agent.spec
-    own = Sampling(temperature=spec.model.temperature, params=spec.model.params)
+    own = Sampling(temperature=spec.model.temperature, thinking=spec.model.thinking, params=spec.model.params)
     return Complete(
         call_id=state.model_call_id,
         model=spec.compaction.model or spec.model.name,

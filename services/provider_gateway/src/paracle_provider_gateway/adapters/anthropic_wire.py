@@ -31,6 +31,7 @@ from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
 from paracle_domain.messages import JsonObject
+from paracle_provider_gateway.adapters.anthropic_hints import thinking_of, with_cache_hints
 from paracle_provider_gateway.adapters.wire import check, check_image, check_pdf, parse_event, replayed, without_none
 from paracle_provider_gateway.faults import Origin
 from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
@@ -70,11 +71,12 @@ class WireUsage(BaseModel):
         return WireUsage.model_validate(self.model_dump() | later.model_dump(exclude_none=True))
 
     def to_usage(self) -> Usage:
-        cached = self.cache_read_input_tokens or 0
+        cached, written = self.cache_read_input_tokens or 0, self.cache_creation_input_tokens or 0
         return Usage(
-            input_tokens=(self.input_tokens or 0) + cached + (self.cache_creation_input_tokens or 0),
+            input_tokens=(self.input_tokens or 0) + cached + written,
             output_tokens=self.output_tokens or 0,
             cached_tokens=cached,
+            cache_write_tokens=written,
             model_calls=1,
         )
 
@@ -127,21 +129,30 @@ def request_body(
     sampling = request.sampling
     if sampling.seed is not None:
         raise InvalidInput("Anthropic's Messages API takes no seed; leave it out", path="sampling.seed")
-    return without_none(
+    thinking = thinking_of(model, sampling.thinking, sampling.max_output_tokens or max_output_tokens)
+    config = without_none(
+        {
+            "format": schema_format and {"type": "json_schema", "schema": schema_format},
+            "effort": thinking.effort,
+        }
+    )
+    body = without_none(
         {
             "model": model,
-            "max_tokens": sampling.max_output_tokens or max_output_tokens,
+            "max_tokens": thinking.max_tokens,
             "system": _system(request, asked_in_words=schema_format is None) or None,
             "messages": _messages(request, provider),
             "tools": [_tool(tool) for tool in request.tools] or None,
             "tool_choice": _tool_choice(request.tool_choice) if request.tools else None,
-            "output_config": schema_format and {"format": {"type": "json_schema", "schema": schema_format}},
+            "thinking": thinking.setting,
+            "output_config": config or None,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "stop_sequences": list(sampling.stop) or None,
             "stream": True if stream else None,
         }
     )
+    return body if sampling.prompt_cache == "off" else with_cache_hints(body)
 
 
 def read_reply(wire: WireReply, origin: Origin) -> Reply:

@@ -57,7 +57,7 @@ class OpenAIProvider:
         await self._transport.close()
 
     def _body(self, model: str, request: Complete, *, stream: bool) -> dict[str, Any]:
-        body = wire.request_body(model, request, quirks=self._config.quirks, stream=stream)
+        body = wire.request_body(model, request, provider=self.name, quirks=self._config.quirks, stream=stream)
         return with_params(body, request.sampling.params)
 
     async def _first_listed(self) -> str:

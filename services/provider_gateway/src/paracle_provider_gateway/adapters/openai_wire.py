@@ -28,15 +28,17 @@ from paracle_domain.inference.deltas import EndDelta, ReasoningDelta, TextDelta,
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
+from paracle_domain.messages import JsonObject
+from paracle_provider_gateway.adapters.chat_calls import assistant, sent_back
 from paracle_provider_gateway.adapters.config import Quirks
 from paracle_provider_gateway.adapters.wire import (
     check,
     check_image,
     check_pdf,
     data_url,
+    effort,
     named_text,
     parse_event,
-    replayed,
     without_none,
 )
 from paracle_provider_gateway.faults import Origin
@@ -63,6 +65,7 @@ class WireToolCall(BaseModel):
     index: int = 0
     id: str | None = None
     function: WireFunction = WireFunction()
+    extra_content: JsonObject | None = None
 
 
 class WireMessage(BaseModel):
@@ -77,6 +80,13 @@ class WireMessage(BaseModel):
     @property
     def thoughts(self) -> str:
         return self.reasoning_content or self.reasoning or ""
+
+    @property
+    def thoughts_field(self) -> str | None:
+        """Where the thoughts stand, if there are any."""
+        if self.reasoning_content:
+            return "reasoning_content"
+        return "reasoning" if self.reasoning else None
 
 
 class WireChoice(BaseModel):
@@ -118,8 +128,8 @@ class WireReply(BaseModel):
     usage: WireUsage | None = None
 
 
-def request_body(model: str, request: Complete, *, quirks: Quirks, stream: bool) -> dict[str, Any]:
-    """The body of `POST /chat/completions`.
+def request_body(model: str, request: Complete, *, provider: str, quirks: Quirks, stream: bool) -> dict[str, Any]:
+    """The body of `POST /chat/completions`. `provider`: whose thoughts go back.
 
     Raises
     ------
@@ -127,7 +137,7 @@ def request_body(model: str, request: Complete, *, quirks: Quirks, stream: bool)
         If it holds what the server does not take.
     """
     sampling = request.sampling
-    messages = [wire for message in request.messages for wire in _messages(message)]
+    messages = [wire for message in request.messages for wire in _messages(message, provider)]
     if request.output is not None and quirks.output == "json_object":
         messages = [_told_schema(request.output), *messages]
     return without_none(
@@ -139,6 +149,7 @@ def request_body(model: str, request: Complete, *, quirks: Quirks, stream: bool)
             "response_format": request.output and _response_format(request.output, quirks),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
+            "reasoning_effort": effort(sampling.thinking),
             quirks.output_limit: sampling.max_output_tokens,
             "stop": list(sampling.stop) or None,
             quirks.seed: sampling.seed,
@@ -160,14 +171,14 @@ def read_reply(wire: WireReply, request: Complete, origin: Origin) -> Reply:
         raise origin.unavailable("the reply has no choices")
     choice = wire.choices[0]
     calls = tuple(_call(call, index, request) for index, call in enumerate(choice.message.tool_calls or ()))
-    thoughts = (ReasoningPart(text=choice.message.thoughts),) if choice.message.thoughts else ()
+    thoughts = _thoughts(choice.message, calls, origin.provider)
     words = choice.message.content or choice.message.refusal
     text = (TextPart(text=words),) if words else ()
     if choice.finish_reason is None and not text and not calls:
         raise origin.unavailable("the reply's choice is empty")
     return Reply(
         message=ChatMessage(role=Role.ASSISTANT, parts=(*thoughts, *text, *calls)),
-        finish_reason=_finish(choice.finish_reason, calls=bool(calls), refused=choice.message.refusal is not None),
+        finish_reason=_finish(choice.finish_reason, calls=bool(calls), refused=bool(choice.message.refusal)),
         usage=wire.usage.to_usage() if wire.usage else Usage(model_calls=1),
         model=wire.model,
     )
@@ -183,7 +194,9 @@ class ChunkReader:
         self._usage = Usage(model_calls=1)
         self._finish: str | None = None
         self._refused = False
-        self._named: set[int] = set()
+        self._named: dict[int, str] = {}
+        self._thoughts_field: str | None = None
+        self._extra: dict[str, JsonObject] = {}
         self.finished = False
 
     def read(self, data: bytes) -> list[StreamItem]:
@@ -202,7 +215,10 @@ class ChunkReader:
         if self._finish is None:
             return []
         reason = _finish(self._finish, calls=bool(self._named), refused=self._refused)
-        return [Piece(0, EndDelta(finish_reason=reason)), Closing(reason, self._usage, self._model)]
+        data = sent_back(self._thoughts_field, self._extra) if self._named else None
+        thought = ReasoningDelta(provider=self._origin.provider, data=data)
+        told: list[StreamItem] = [Piece(_REASONING, thought)] if data else []
+        return [*told, Piece(0, EndDelta(finish_reason=reason)), Closing(reason, self._usage, self._model)]
 
     def _read(self, found: dict[str, Any]) -> list[StreamItem]:
         if (failure := found.get("error")) is not None:
@@ -220,23 +236,34 @@ class ChunkReader:
     def _pieces(self, delta: WireMessage) -> list[StreamItem]:
         found: list[StreamItem] = []
         if delta.thoughts:
+            self._thoughts_field = delta.thoughts_field
             found.append(Piece(_REASONING, ReasoningDelta(text=delta.thoughts)))
         if words := (delta.content or delta.refusal):
-            self._refused |= delta.refusal is not None
+            self._refused |= bool(delta.refusal)
             found.append(Piece(_TEXT, TextDelta(text=words)))
         found.extend(self._call_piece(call) for call in delta.tool_calls or ())
         return found
 
     def _call_piece(self, call: WireToolCall) -> Piece:
         first = call.index not in self._named
-        self._named.add(call.index)
-        identity = call.id or (f"{self._request.call_id}.{call.index}" if first else None)
+        identity = self._named.setdefault(call.index, call.id or f"{self._request.call_id}.{call.index}")
+        if call.extra_content is not None:
+            self._extra[identity] = call.extra_content
         change = ToolCallDelta(
             id=identity if first else None,
             name=call.function.name if first else None,
             arguments=call.function.arguments or "",
         )
         return Piece(_FIRST_TOOL + call.index, change)
+
+
+def _thoughts(message: WireMessage, calls: tuple[ToolCallPart, ...], provider: str) -> tuple[ReasoningPart, ...]:
+    """What the model thought; before it calls tools, with what the server wants to have back."""
+    made = zip(calls, message.tool_calls or (), strict=True)
+    extra = {call.id: wire.extra_content for call, wire in made if wire.extra_content is not None}
+    if calls and (data := sent_back(message.thoughts_field, extra)):
+        return (ReasoningPart(text=message.thoughts, provider=provider, data=data),)
+    return (ReasoningPart(text=message.thoughts),) if message.thoughts else ()
 
 
 def _words_alone(chunk: dict[str, Any]) -> str | None:
@@ -249,14 +276,14 @@ def _words_alone(chunk: dict[str, Any]) -> str | None:
             return None
 
 
-def _messages(message: ChatMessage) -> list[dict[str, Any]]:
+def _messages(message: ChatMessage, provider: str) -> list[dict[str, Any]]:
     match message.role:
         case Role.SYSTEM:
             return [{"role": "system", "content": message.text}]
         case Role.USER:
             return [{"role": "user", "content": _user_content(message)}]
         case Role.ASSISTANT:
-            return [_assistant(message)]
+            return [assistant(message, provider)]
         case Role.TOOL:
             return [
                 {"role": "tool", "tool_call_id": result.call_id, "content": result.content}
@@ -290,19 +317,6 @@ def _file(file: FilePart) -> dict[str, Any]:
         raise InvalidInput(f"this provider takes files as data, not by url (file {file.name!r})", path="input.parts")
     check_pdf(file)
     return {"type": "file", "file": {"filename": file.name, "file_data": data_url(file)}}
-
-
-def _assistant(message: ChatMessage) -> dict[str, Any]:
-    calls = [
-        {
-            "id": call.id,
-            "type": "function",
-            "function": {"name": call.name, "arguments": json.dumps(replayed(call), ensure_ascii=False)},
-        }
-        for call in message.tool_calls
-    ]
-    content = {"role": "assistant", "content": message.text or (None if calls else "")}
-    return content | ({"tool_calls": calls} if calls else {})
 
 
 def _tool(tool: ToolDefinition) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from paracle_domain.errors import InvalidInput, ParacleError
-from paracle_domain.inference.chat import FilePart, ImagePart, ToolCallPart
+from paracle_domain.inference.chat import FilePart, ImagePart, Thinking, ToolCallPart
 from paracle_domain.inference.deltas import TextDelta
 from paracle_domain.messages import JsonObject
 from paracle_provider_gateway.adapters.transport import Body
@@ -201,6 +201,11 @@ async def _bounded(response: Body, origin: Origin) -> AsyncGenerator[bytes]:
         if size > MAX_REPLY_BYTES:
             raise origin.failed(f"the reply is larger than {MAX_REPLY_BYTES:,} bytes")
         yield chunk
+
+
+def effort(thinking: Thinking | None) -> str | None:
+    """How much a model thinks, in OpenAI's words."""
+    return "none" if thinking == "off" else thinking
 
 
 def without_none(body: dict[str, Any]) -> dict[str, Any]:
