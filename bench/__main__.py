@@ -17,9 +17,10 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any, override
 from urllib import request
 
@@ -28,13 +29,12 @@ import journal
 import psutil
 import purge
 import queries
+import routing
 import uvloop
 from workloads import HERE, ON_DEMAND, WORKLOADS, Figures, manifests, measure
 
 from paracle_client.stack import SERVICES, Stack
 
-# These need no services; the first two have a PostgreSQL of their own.
-ALONE = {"queries": queries.run, "purge": purge.run, "journal": journal.run}
 TOGETHER = {"agents": ("agents1000", "agents5000")}
 ROOT = HERE.parent / ".paracle" / "bench"
 COLUMNS = (
@@ -76,6 +76,7 @@ def main() -> int:
     for name in names:
         if name in ALONE:
             figures |= ALONE[name]()
+    routing.show(figures)
     (HERE / "results.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     return int(any(key.endswith(".flat") and not value for key, value in figures.items()))
 
@@ -92,13 +93,17 @@ async def _on_demand(up: Stack, name: str, repeat: int) -> Figures:
 
 
 @contextmanager
-def stack(provider_url: str) -> Iterator[Stack]:
-    """An embedded stack of the benchmark's own, on fresh data, with the benchmark's manifests and provider."""
+def stack(provider_url: str, gateway: Mapping[str, str] = MappingProxyType({})) -> Iterator[Stack]:
+    """An embedded stack of the benchmark's own, on fresh data, with the benchmark's manifests and provider.
+
+    `gateway`: what else the provider gateway is told.
+    """
     shutil.rmtree(ROOT, ignore_errors=True)
     with collector() as endpoint:
         told = {service.name: {"PARACLE_OTLP_ENDPOINT": endpoint} for service in SERVICES}
         told["provider_gateway"]["PARACLE_MODEL_CONCURRENCY"] = "10000"  # the sandbox has no limit to be kept
         told["provider_gateway"]["PARACLE_OPENAI_BASE_URL"] = provider_url
+        told["provider_gateway"] |= gateway
         up = Stack(ROOT, port=0, report=lambda line: print(line, file=sys.stderr), extra_env=told)
         try:
             up.up()
@@ -109,6 +114,16 @@ def stack(provider_url: str) -> Iterator[Stack]:
             yield up
         finally:
             up.down()
+
+
+# These need no services, or have a stack of their own; the first two have a PostgreSQL of their own.
+ALONE: dict[str, Callable[[], Figures]] = {
+    "queries": queries.run,
+    "purge": purge.run,
+    "journal": journal.run,
+    "failover": lambda: routing.failover(stack),
+    "noisy": lambda: routing.noisy(stack),
+}
 
 
 class _Taken(BaseHTTPRequestHandler):

@@ -143,7 +143,7 @@ class Timeouts(Spec):
 class Retries(Spec):
     """How often a call asks again, and how long it waits before: up to `base_s`, doubled each time, at most `cap_s`."""
 
-    attempts: int = Field(default=4, ge=1, le=20, description="requests in all, over all routes")
+    attempts: int = Field(default=4, ge=1, le=20, description="requests in all; but each route is asked once")
     base_s: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 0.5
     cap_s: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 20
 
