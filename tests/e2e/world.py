@@ -96,6 +96,7 @@ class System:
             "PARACLE_FIRST_TOKEN_TIMEOUT_S": "4",
             "PARACLE_BETWEEN_TOKENS_TIMEOUT_S": "4",
             "PARACLE_MODEL_ATTEMPTS": "3",
+            "PARACLE_BREAKER_FAILURES": "1000",  # the fake providers fail as each test likes; a breaker would mix tests
             "PARACLE_PROVIDER_KEYS_DIR": str(self.keys),
             "PARACLE_PROVIDER_KEY_HOSTS": json.dumps({"mine": ["127.0.0.1"]}),
         }
