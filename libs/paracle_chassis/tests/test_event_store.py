@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import asyncpg
 import pytest
 
-from paracle_chassis.event_store import ActorTables, EventStore, PostgresEventStore
+from paracle_chassis.event_store import ActorTables, Append, EventStore, Page, PostgresEventStore
+from paracle_chassis.postgres import create_pool
+from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.contracts.event_store import DDL, EventStoreContract
 from paracle_chassis.testing.memory_store import MemoryEventStore
+
+THINGS = ActorTables("things", "thing_history", {"colour": "text"})
 
 
 class TestMemoryEventStore(EventStoreContract):
@@ -22,4 +28,25 @@ class TestPostgresEventStore(EventStoreContract):
     async def store(self, postgres_dsn: str):
         async with asyncpg.create_pool(postgres_dsn, min_size=1, max_size=6) as pool:
             await pool.execute(DDL)
-            yield PostgresEventStore(pool, ActorTables("things", "thing_history", {"colour": "text"}))
+            yield PostgresEventStore(pool, THINGS)
+
+
+@pytest.mark.connected
+async def test_what_was_planned_for_an_empty_table_does_not_read_a_full_one(postgres_dsn: str):
+    async with create_pool(ServiceSettings(postgres_dsn=postgres_dsn, postgres_pool_size=1)) as pool:
+        await pool.execute(DDL)
+        store = PostgresEventStore(pool, THINGS)
+
+        async def append(expected: int) -> None:
+            page = Page(expected + 1, f"cause{expected}", datetime.now(UTC), (b'{"type":"x"}',))
+            new = Append("thing", "acme", expected, (page,), "running", facts={"colour": "red"})
+            assert await store.append([new]) == set()
+
+        async def whole_reads() -> int:
+            await pool.execute("select pg_stat_force_next_flush()")
+            return await pool.fetchval("select seq_scan from pg_stat_user_tables where relname = 'things'")
+
+        before = await whole_reads()
+        for expected in range(10):  # from the sixth time on, a plan is kept
+            await append(expected)
+        assert await whole_reads() == before

@@ -29,6 +29,15 @@ _AWAY: Final = (
 )
 
 
+_SESSION: Final = {
+    "application_name": "paracle",
+    "idle_in_transaction_session_timeout": "10000",
+    # A prepared statement is planned once. Planned while a table is new and empty, it would read the whole table each
+    # time, also when that has grown, until PostgreSQL happens to analyse it. What services ask often has its index.
+    "enable_seqscan": "off",
+}
+
+
 async def _leave_as_it_is(_connection: Any) -> None:
     """Instead of asyncpg's reset query, a round trip after every statement: services keep nothing in a session.
 
@@ -56,7 +65,7 @@ def create_pool(settings: ServiceSettings, *, min_size: int = 1) -> asyncpg.Pool
         command_timeout=COMMAND_TIMEOUT_S,
         timeout=_CONNECT_TIMEOUT_S,
         max_inactive_connection_lifetime=300,
-        server_settings={"application_name": "paracle", "idle_in_transaction_session_timeout": "10000"},
+        server_settings=_SESSION,
     )
 
 
