@@ -17,6 +17,7 @@ from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_domain.ids import new_id
 from paracle_domain.provider.presets import X_API_KEY
+from paracle_provider_gateway.adapters.budgets import OUTBOX_EVERY_S, BudgetOutbox, PostgresBudgets
 from paracle_provider_gateway.adapters.config import (
     ANTHROPIC_URL,
     OPENAI_URL,
@@ -41,6 +42,7 @@ from paracle_provider_gateway.admission import Admission
 from paracle_provider_gateway.attempts import Attempts
 from paracle_provider_gateway.bookkeeping import Bookkeeper
 from paracle_provider_gateway.breaker import BreakerRules
+from paracle_provider_gateway.budgets import BudgetDesk
 from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.catalog import EnvironmentCatalog, TenantCatalog
 from paracle_provider_gateway.choice import Choice
@@ -100,23 +102,38 @@ def create_app(settings: GatewaySettings) -> Service:
         calls=calls,
         telemetry=telemetry,
     )
+    outbox = BudgetOutbox(database.pool, queries, bus)
+    telling = Background("outbox", outbox.drain, every_s=OUTBOX_EVERY_S)
+
+    def tell_again() -> None:
+        outbox.doubt()
+        telling.wake()
+
+    bus.link.on_reconnect(tell_again)
+    budgets = BudgetDesk(PostgresBudgets(database.pool, queries), telling.wake)
     return Service(
         "provider_gateway",
         settings,
         bus=bus,
-        routes=routes(completions, UsageDesk(PostgresUsage(database.pool, queries))),
+        routes=routes(completions, budgets, UsageDesk(PostgresUsage(database.pool, queries))),
         resources=[
             database,
             replica,
             upkeep,
             outflow,
+            telling,
             neighbours,
             _closing(calls, providers, workshop),
             RegistryNews(bus.link, following.hear),
             checking,
             sweeping,
         ],
-        checks={"postgres": database.check, "upkeep": upkeep.check, "providers": checking.check},
+        checks={
+            "postgres": database.check,
+            "upkeep": upkeep.check,
+            "outbox": telling.check,
+            "providers": checking.check,
+        },
     )
 
 

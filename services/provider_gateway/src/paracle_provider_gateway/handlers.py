@@ -5,13 +5,15 @@ from __future__ import annotations
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
+from paracle_domain.budget.messages import DeleteBudget, ListBudgets, RaiseBudget, SetBudget
 from paracle_domain.inference.ledger import ListAttempts, QueryUsage
 from paracle_domain.inference.request import AbortCall, Complete, ListModels, abort_subject
+from paracle_provider_gateway.budgets import BudgetDesk
 from paracle_provider_gateway.service import Completions
 from paracle_provider_gateway.usage import UsageDesk
 
 
-def routes(completions: Completions, usage: UsageDesk) -> Routes:
+def routes(completions: Completions, budgets: BudgetDesk, usage: UsageDesk) -> Routes:
     """The routing table."""
 
     async def abort(delivery: Delivery) -> None:
@@ -22,5 +24,9 @@ def routes(completions: Completions, usage: UsageDesk) -> Routes:
     table.rpc(ListModels, completions.list_models)
     table.rpc(QueryUsage, usage.query_usage)
     table.rpc(ListAttempts, usage.list_attempts)
+    table.rpc(SetBudget, budgets.set_budget)
+    table.rpc(DeleteBudget, budgets.delete_budget)
+    table.rpc(RaiseBudget, budgets.raise_budget)
+    table.rpc(ListBudgets, budgets.list_budgets)
     table.listen(abort_subject(subjects.ANY), abort)
     return table

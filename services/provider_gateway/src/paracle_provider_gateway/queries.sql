@@ -82,3 +82,71 @@ union all
    from underway where /*WANTED*/ and (at, call_id, serial) < (/*BEFORE*/)
   order by at desc, call_id desc, serial desc limit /*LIMIT*/)
  order by at desc, call_id desc, serial desc limit /*LIMIT*/;
+
+-- name: put_budget
+with book as (
+    insert into books as b (tenant, revision) values ($1, 1)
+        on conflict (tenant) do update set revision = b.revision + 1
+    returning revision
+)
+insert into budgets as b (tenant, name, spec, born, revision, set_by, set_at)
+select $1, $2, $3::jsonb, book.revision, 1, $4, now() from book
+    on conflict (tenant, name) do update
+   set spec = excluded.spec, revision = b.revision + 1, set_by = excluded.set_by, set_at = excluded.set_at;
+
+-- name: lock_counters
+-- In the order in which calls lock them.
+select from counters where tenant = $1 and budget = $2 order by id for update;
+
+-- name: remove_counters
+delete from counters where tenant = $1 and budget = $2;
+
+-- name: remove_budget
+with gone as (delete from budgets where tenant = $1 and name = $2 returning tenant),
+     forgotten as (delete from raises where tenant = $1 and budget = $2)
+update books set revision = revision + 1 where tenant in (select tenant from gone);
+
+-- name: note_raise
+insert into raises (tenant, budget, key, at) values ($1, $2, $3, now()) on conflict do nothing returning 1;
+
+-- name: raise_counter
+-- It may be hit again, which is told again.
+insert into counters as c (id, tenant, budget, born, subject, period, raised_usd, raised_tokens)
+values ($1, $2, $3, $4, $5, $6, $7, $8)
+    on conflict (id) do update
+   set raised_usd = c.raised_usd + excluded.raised_usd, raised_tokens = c.raised_tokens + excluded.raised_tokens, hit_at = null;
+
+-- name: find_budgets
+select spec::text, born, revision, set_by, set_at
+  from budgets
+ where tenant = $1 and ($2::text is null or name = $2) and ($3::text is null or spec ->> 'scope' = $3)
+ order by name;
+
+-- name: budget_uses
+select c.budget, c.subject, c.period, c.hit_at, c.spent_usd, c.reserved_usd, c.raised_usd, c.spent_tokens, c.reserved_tokens,
+       c.raised_tokens, c.calls, c.unpriced_calls
+  from unnest($2::text[], $3::text[]) w (name, period)
+  join budgets b on b.tenant = $1 and b.name = w.name
+  join lateral (
+           select * from counters c
+            where c.tenant = $1 and c.budget = w.name and c.period = w.period and c.born = b.born
+              and ($4::text is null or c.subject = $4)
+            order by c.spent_usd desc, c.spent_tokens desc, c.subject
+            limit $5
+       ) c on true
+ order by c.budget, c.spent_usd desc, c.spent_tokens desc, c.subject;
+
+-- name: note_event
+select note_event($1, $2, $3, $4, $5::jsonb);
+
+-- name: untold_events
+select tenant, budget, seq, type, principal, at, data::text from budget_events where not published order by at, seq limit $1;
+
+-- name: mark_events_told
+update budget_events e
+   set published = true
+  from unnest($1::text[], $2::text[], $3::bigint[]) as told (tenant, budget, seq)
+ where (e.tenant, e.budget, e.seq) = (told.tenant, told.budget, told.seq);
+
+-- name: mark_events_untold
+update budget_events set published = false where published and at >= now() - $1::interval;
