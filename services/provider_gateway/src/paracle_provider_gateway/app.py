@@ -17,6 +17,7 @@ from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_domain.ids import new_id
 from paracle_domain.provider.presets import X_API_KEY
+from paracle_provider_gateway.adapters.archive import PostgresArchive
 from paracle_provider_gateway.adapters.budgets import OUTBOX_EVERY_S, BudgetOutbox, PostgresBudgets
 from paracle_provider_gateway.adapters.config import (
     ANTHROPIC_URL,
@@ -56,6 +57,8 @@ from paracle_provider_gateway.persistence import Persistence
 from paracle_provider_gateway.plans import Timeouts
 from paracle_provider_gateway.ports import Prices, Provider
 from paracle_provider_gateway.pricing import ListPrices
+from paracle_provider_gateway.retention import EVERY_S as RETENTION_EVERY_S
+from paracle_provider_gateway.retention import Retention
 from paracle_provider_gateway.retries import RetryPolicy
 from paracle_provider_gateway.service import Completions
 from paracle_provider_gateway.settings import GatewaySettings
@@ -110,6 +113,8 @@ def create_app(settings: GatewaySettings) -> Service:
         telling.wake()
 
     bus.link.on_reconnect(tell_again)
+    retention = Retention(PostgresArchive(database.pool, queries), settings.usage_keep_s)
+    dropping = Background("retention", retention.round, every_s=RETENTION_EVERY_S)
     budgets = BudgetDesk(PostgresBudgets(database.pool, queries), telling.wake)
     return Service(
         "provider_gateway",
@@ -122,6 +127,7 @@ def create_app(settings: GatewaySettings) -> Service:
             upkeep,
             outflow,
             telling,
+            dropping,
             neighbours,
             _closing(calls, providers, workshop),
             RegistryNews(bus.link, following.hear),

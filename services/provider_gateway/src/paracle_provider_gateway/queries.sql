@@ -150,3 +150,18 @@ update budget_events e
 
 -- name: mark_events_untold
 update budget_events set published = false where published and at >= now() - $1::interval;
+
+-- name: drop_attempts
+with old as (
+    select tenant, call_id, serial from attempts where ended_at < now() - make_interval(secs => $1) limit $2
+), gone as (
+    delete from attempts a using old
+     where a.tenant = old.tenant and a.call_id = old.call_id and a.serial = old.serial
+    returning 1
+)
+select count(*)::integer from gone;
+
+-- name: drop_counters
+-- Days and months that are over for two months; names of periods are in the order of time.
+delete from counters
+ where period <> 'total' and period < to_char(now() - interval '62 days', 'YYYY-MM-DD') and reserved_tokens = 0;

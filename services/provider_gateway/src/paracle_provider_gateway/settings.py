@@ -139,4 +139,10 @@ class GatewaySettings(ServiceSettings):
     answers_kept_s: float = Field(
         300.0, gt=0, title="Answers kept", description="Seconds for which a repeated call id gets the same answer."
     )
+    usage_keep_s: float | None = Field(
+        None,
+        gt=0,
+        title="Usage kept",
+        description="Seconds that attempts are kept in the ledger; for ever, if not set.",
+    )
     answers_kept: int = Field(2048, ge=1, title="Most answers kept", description="The oldest go first.")

@@ -114,7 +114,7 @@ create table attempts (
     ended_at         timestamptz not null,
     latency_s        double precision,
     first_token_s    double precision,
-    primary key (tenant, call_id, serial)
+    primary key (call_id, tenant, serial)
 );
 
 create index attempts_by_time on attempts (tenant, ended_at);

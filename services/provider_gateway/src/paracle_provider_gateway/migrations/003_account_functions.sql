@@ -61,13 +61,13 @@ begin
                 where o.tenant = x.tenant and o.call_id = x.call_id and o.replica <> me limit 1
            ) o on x.mode = 0
       left join lateral (
-               select e.replica from attempts e
-                where e.tenant = x.tenant and e.call_id = x.call_id and e.replica <> me and e.outcome = 'completed' limit 1
+               select e.replica from attempts e -- by its call alone: the plan is made while there are no statistics
+                where e.call_id = x.call_id and e.tenant || '' = x.tenant and e.replica <> me and e.outcome = 'completed' limit 1
            ) e on x.mode = 0 and o.replica is null;
 
     if 2 = any (a_mode) then
         select array_agg(exists (select from open_attempts o where (o.tenant, o.call_id, o.serial) = (x.tenant, x.call_id, x.serial))
-                      or exists (select from attempts e where (e.tenant, e.call_id, e.serial) = (x.tenant, x.call_id, x.serial))
+                      or exists (select from attempts e where e.call_id = x.call_id and e.tenant || '' = x.tenant and e.serial = x.serial)
                       order by x.n)
           into known
           from unnest(a_tenant, a_call, a_serial) with ordinality x (tenant, call_id, serial, n);
@@ -283,7 +283,7 @@ begin
                   from closed where deployment is not null group by deployment) x
          where u.deployment = x.deployment
     )
-    select g.n::integer from given g where not exists (select from closed where closed.n = g.n) order by 1;
+    select g.n::integer from given g where g.n not in (select n from closed) order by 1;
 end $$;
 
 -- What became of attempts whose outcome was taken to be unknown, after all. Returns the places of those that nobody knows.
@@ -329,7 +329,7 @@ begin
     )
     select g.n::integer from given g
      where not exists (select from attempts a
-                        where (a.tenant, a.call_id, a.serial) = (g.tenant, g.call_id, g.serial))
+                        where a.call_id = g.call_id and a.tenant || '' = g.tenant and a.serial = g.serial)
      order by 1;
 end $$;
 
@@ -388,4 +388,20 @@ begin
     )
     select count(*) into found_n from kept;
     return found_n;
+end $$;
+
+-- Functions keep the plans that they make while the tables are empty, which would read whole tables later. What they look
+-- for is always a few rows by their keys.
+do $$
+declare
+    name text;
+begin
+    for name in select p.oid::regprocedure::text from pg_proc p
+                 where p.pronamespace = current_schema()::regnamespace
+                   and p.proname in ('open_batch', 'settle_batch', 'correct_batch', 'note_event')
+    loop
+        execute format('alter function %s set enable_seqscan = off', name);
+        execute format('alter function %s set enable_hashjoin = off', name);
+        execute format('alter function %s set enable_mergejoin = off', name);
+    end loop;
 end $$;
