@@ -141,6 +141,16 @@ async def test_a_raise_holds_for_the_window_and_counts_once(counter: Counter):
     assert [what for _, _, what in await counter.events()] == ["budget.set", "budget.hit", "budget.raised"]
 
 
+async def test_a_raise_for_a_window_that_is_over_changes_nothing(counter: Counter):
+    await counter.set(window="day", limit_usd=Decimal("0.2"))
+    lift = RaiseBudget(name="b", subject="acme", key="apr_1", usd=Decimal("0.5"), period="2026-11-25")
+    (use,) = (await counter.desk.raise_budget(lift, CALL)).uses
+    assert (use.period, use.raised_usd) == ("2026-11-26", Decimal(0))
+    assert [what for _, _, what in await counter.events()] == ["budget.set"]
+    (use,) = (await counter.desk.raise_budget(lift.model_copy(update={"period": "2026-11-26"}), CALL)).uses
+    assert use.raised_usd == Decimal("0.5")
+
+
 async def _refusal(counter: Counter) -> object:
     page = await counter.ledger.page("acme")
     (verdict,) = await counter.ledger.open([order(await counter.count(), revision=page.revision)])

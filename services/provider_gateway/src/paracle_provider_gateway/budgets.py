@@ -111,10 +111,11 @@ class BudgetDesk:
             request.tokens is not None and budget.limit_tokens is None
         ):
             raise InvalidInput(f"budget {budget.name!r} has no limit of that kind to be raised", path="usd")
-        charge = Charge(budget, request.subject, budget.window.period(self._clock()))
-        count = count_of(context.tenant, known.born, charge)
-        await self._store.lift(count, request, Word(context.principal, request.reason))
-        self._told()
+        now = budget.window.period(self._clock())
+        if request.period in {None, now}:
+            count = count_of(context.tenant, known.born, Charge(budget, request.subject, now))
+            await self._store.lift(count, request, Word(context.principal, request.reason))
+            self._told()
         return await self._view(context.tenant, request.name, request.subject)
 
     async def list_budgets(self, request: ListBudgets, context: Context) -> BudgetList:
