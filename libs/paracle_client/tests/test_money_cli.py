@@ -18,6 +18,7 @@ from paracle_client.cli.usage_commands import _kinds, money, parse_by
 from paracle_domain.budget.messages import BudgetList, BudgetUse, BudgetView
 from paracle_domain.budget.spec import Budget, BudgetScope
 from paracle_domain.errors import InvalidInput
+from paracle_domain.inference.deployments import DeploymentList, DeploymentUse, DeploymentView
 from paracle_domain.inference.ledger import (
     Outcome,
     Spend,
@@ -28,6 +29,8 @@ from paracle_domain.inference.ledger import (
     UsageRow,
     UsageTable,
 )
+from paracle_domain.inference.response import BreakerState
+from paracle_domain.provider.spec import DeploymentLimits
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SOME = Spend(attempts=1200, failed=3, input_tokens=45_000, output_tokens=900, cost_usd=Decimal("12.5"))
@@ -211,3 +214,36 @@ def test_a_budget_is_set_raised_and_taken_away(paracle: Callable[..., Any], api:
 def test_what_is_no_budget_is_refused_here(paracle: Callable[..., Any], api: Any, options: Any, says: str) -> None:
     assert says in paracle("budget", "set", "team", *options).err
     assert api.asked == []
+
+
+def test_deployments_are_shown_with_limits_and_breakers(paracle: Callable[..., Any], api: Any) -> None:
+    limits = DeploymentLimits(concurrency=4, tokens_per_minute=10_000)
+    use = DeploymentUse(in_air=2, requests=20, tokens=1_200)
+    shown = (
+        DeploymentView(name="mine/a", own=True, limits=limits, use=use),
+        DeploymentView(name="mine/b", own=True, breaker=BreakerState.OPEN, rests_s=4.6, trouble="HTTP 503"),
+        DeploymentView(name="openai/c", breaker=BreakerState.HALF_OPEN),
+        DeploymentView(name="openai/d", rests_s=12, trouble="too many requests"),
+        DeploymentView(name="gone/e", refused="there is none"),
+        DeploymentView(name="sandbox/rules", sandbox=True),
+    )
+    answer = DeploymentList(deployments=shown, replica="rep_1")
+    api.on("GET /v1/deployments", answer)
+    assert lines(paracle("deployments").out) == [
+        "DEPLOYMENT OF CALLS UNDER WAY REQUESTS/MIN TOKENS/MIN LATEST TROUBLE",
+        "mine/a tenant go 2 of 4 1,200 of 10,000",
+        "mine/b tenant rest for 5 s HTTP 503",
+        "openai/c operator one, to see",
+        "openai/d operator rest for 12 s too many requests",
+        "gone/e refused there is none",
+        "sandbox/rules sandbox go",
+        "calls go or rest as replica rep_1 has it; limits are of all",
+    ]
+    assert json.loads(paracle("deployments", "mine/a", "--json").out)["replica"] == "rep_1"
+    assert api.asked[-1].query["name"] == "mine/a"
+
+    async def ask() -> None:
+        async with AsyncClient(api.url) as client:
+            assert await client.deployments() == answer
+
+    asyncio.run(ask())

@@ -18,6 +18,7 @@ from paracle_domain.budget.messages import (
 from paracle_domain.budget.spec import Budget, BudgetApproval, BudgetScope, BudgetWindow, OnHit
 from paracle_domain.errors import BudgetExceeded, NotFound
 from paracle_domain.ids import is_id
+from paracle_domain.inference.deployments import DeploymentList, DeploymentUse, DeploymentView, ListDeployments
 from paracle_domain.inference.ledger import (
     ListAttempts,
     Outcome,
@@ -152,3 +153,15 @@ async def test_a_budget_that_is_used_up_says_which_and_how_far(client, world):
     assert response.status_code == 402
     problem = response.json()
     assert (problem["code"], problem["details"]) == ("budget_exceeded", details)
+
+
+async def test_deployments_are_listed_or_one_is_shown(client, world):
+    view = DeploymentView(name="mine/a", own=True, use=DeploymentUse(in_air=1, requests=2, tokens=3))
+    world.bus.answers[ListDeployments] = DeploymentList(deployments=(view,), replica="rep_1")
+    response = await client.get("/v1/deployments")
+    assert DeploymentList.model_validate(response.json()).deployments == (view,)
+    assert world.bus.asked[-1][0] == ListDeployments()
+    await client.get("/v1/deployments?name=mine/a")
+    assert world.bus.asked[-1][0] == ListDeployments(name="mine/a")
+    refused = await client.get("/v1/deployments?name=a")
+    assert (refused.status_code, refused.json()["path"]) == (422, "query.name")

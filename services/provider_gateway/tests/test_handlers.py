@@ -21,6 +21,7 @@ from paracle_domain import subjects
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Cancelled, NotFound
 from paracle_domain.inference.deltas import Delta, assemble
+from paracle_domain.inference.deployments import ListDeployments
 from paracle_domain.inference.request import AbortCall, ListModels, abort_subject
 from paracle_domain.registry import SpecsChanged, changed_subject
 from paracle_provider_gateway.app import create_app
@@ -123,3 +124,23 @@ async def test_what_a_tenant_applied_is_asked_from_its_next_call_on(
     await tell()
     with pytest.raises(NotFound, match="provider 'mine' is unknown"):
         await bus.call(ask(model="mine/a"), CONTEXT)
+
+
+async def test_deployments_are_listed_with_what_is_under_way(
+    bus: NatsBus, provider: FakeOpenAI, registry: MemoryRegistry
+):
+    registry.provider("mine", base_url=provider.url, limits={"concurrency": 2}, models={"a": {}})
+    await bus.broadcast(outgoing(changed_subject("acme"), SpecsChanged(), CONTEXT, source="test"))
+    provider.script(Turn(text="Slowly.", hang_after=0))
+    request = ask(model="mine/a")
+    asking = asyncio.create_task(bus.call(request, CONTEXT, timeout_s=20))
+    await eventually(lambda: len(provider.journal) == 1)
+    found = await bus.call(ListDeployments(name="mine/a"), CONTEXT)
+    (one,) = found.deployments
+    assert found.replica.startswith("rep_")
+    assert (one.limits.concurrency, one.use and one.use.in_air) == (2, 1)
+    order = AbortCall(call_id=request.call_id)
+    await bus.broadcast(outgoing(abort_subject("acme"), order, CONTEXT, source="test"))
+    with pytest.raises(Cancelled):
+        await asking
+    assert "sandbox/rules" in {one.name for one in (await bus.call(ListDeployments(), CONTEXT)).deployments}

@@ -21,6 +21,7 @@ from paracle_domain.budget.messages import BudgetList, BudgetView
 from paracle_domain.budget.spec import Budget, BudgetScope
 from paracle_domain.dead_letters import DeadLetterFilter, DeadLetterPage, DeadLettersSettled, DeadLetterView
 from paracle_domain.ids import new_id
+from paracle_domain.inference.deployments import DeploymentList
 from paracle_domain.inference.ledger import UsageBy, UsageFilter, UsageRecords, UsageTable
 from paracle_domain.messages import Done, Message
 from paracle_domain.registry import Applied, Explanation, RevisionList, SpecList, SpecView
@@ -486,6 +487,11 @@ def query_usage(by: Sequence[UsageBy] = (), which: UsageFilter | None = None, *,
 def attempts(which: UsageFilter | None = None, *, limit: int = 100, cursor: str | None = None) -> Call[UsageRecords]:
     """Attempts of model calls one by one, newest first."""
     return Call("GET", "/v1/attempts", UsageRecords, {**_chosen(which), "limit": limit, "cursor": cursor})
+
+
+def deployments(name: str | None = None) -> Call[DeploymentList]:
+    """Deployments: their limits with what is in use of them, and the breakers of the replica that answers."""
+    return Call("GET", "/v1/deployments", DeploymentList, {"name": name})
 
 
 def budgets(

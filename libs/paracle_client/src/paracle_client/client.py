@@ -113,6 +113,7 @@ class Client:
 
     query_usage = _asks(calls.query_usage)
     attempts = _asks(calls.attempts)
+    deployments = _asks(calls.deployments)
     budgets = _asks(calls.budgets)
     set_budget = _asks(calls.set_budget)
     delete_budget = _asks(calls.delete_budget)

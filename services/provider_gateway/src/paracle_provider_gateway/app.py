@@ -31,6 +31,7 @@ from paracle_provider_gateway.adapters.config import (
 )
 from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.adapters.ledger import PostgresLedger
+from paracle_provider_gateway.adapters.loads import PostgresLoads
 from paracle_provider_gateway.adapters.neighbours import NatsNeighbours
 from paracle_provider_gateway.adapters.outlet import BusOutlet
 from paracle_provider_gateway.adapters.registry import BusRegistry, RegistryNews
@@ -47,6 +48,7 @@ from paracle_provider_gateway.budgets import BudgetDesk
 from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.catalog import EnvironmentCatalog, TenantCatalog
 from paracle_provider_gateway.choice import Choice
+from paracle_provider_gateway.deployments import DeploymentDesk
 from paracle_provider_gateway.following import CHECK_EVERY_S, Following
 from paracle_provider_gateway.handlers import routes
 from paracle_provider_gateway.health import Health
@@ -115,12 +117,13 @@ def create_app(settings: GatewaySettings) -> Service:
     bus.link.on_reconnect(tell_again)
     retention = Retention(PostgresArchive(database.pool, queries), settings.usage_keep_s)
     dropping = Background("retention", retention.round, every_s=RETENTION_EVERY_S)
+    deployments = DeploymentDesk(catalog, PostgresLoads(database.pool, queries), health, replica.id)
     budgets = BudgetDesk(PostgresBudgets(database.pool, queries), telling.wake)
     return Service(
         "provider_gateway",
         settings,
         bus=bus,
-        routes=routes(completions, budgets, UsageDesk(PostgresUsage(database.pool, queries))),
+        routes=routes(completions, deployments, budgets, UsageDesk(PostgresUsage(database.pool, queries))),
         resources=[
             database,
             replica,

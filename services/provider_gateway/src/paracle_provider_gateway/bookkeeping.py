@@ -174,8 +174,6 @@ class Bookkeeper:
         counts = tuple(
             (counted, holds_back(counted.budget, request.model)) for counted in shelf.counts(spender, self._clock())
         )
-        limits = deployment.limits
-        limited = not (limits.concurrency is limits.requests_per_minute is limits.tokens_per_minute is None)
         return Order(
             tenant=context.tenant,
             call_id=request.call_id,
@@ -188,8 +186,8 @@ class Bookkeeper:
             model=deployment.model,
             usd=usd,
             tokens=given + most,
-            load=" ".join(deployment.key) if limited else None,
-            limits=limits,
+            load=deployment.load,
+            limits=deployment.limits,
             counts=counts,
             revision=shelf.revision,
             mode=Mode.ANYWAY if (context.tenant, request.call_id) in self._mine else Mode.USUAL,

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
-from paracle_domain.errors import InvalidInput, NotFound, quote
+from paracle_domain.errors import InvalidInput, NotFound, ParacleError, quote
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import ModelInfo, ModelList
 from paracle_domain.provider.spec import DEFAULT
 from paracle_provider_gateway.capabilities import fitting, known_of
+from paracle_provider_gateway.deployments import Found
 from paracle_provider_gateway.following import Following
 from paracle_provider_gateway.health import Health
 from paracle_provider_gateway.plans import Deployment, Plan, Route, Tier, Timeouts
@@ -60,9 +61,13 @@ class EnvironmentCatalog:
 
     async def models(self, _tenant: str) -> ModelList:
         default = await self.default_name()
+        return ModelList(models=tuple(self._info(name, default) for name in await self.names()), default=default)
+
+    async def names(self) -> list[str]:
+        """Of the deployments that providers show, and the default one."""
+        default = await self.default_name()
         names = [f"{provider.name}/{model}" for provider in self._providers for model in provider.listed_models]
-        shown = names if default in names else [default, *names]
-        return ModelList(models=tuple(self._info(name, default) for name in shown), default=default)
+        return names if default in names else [default, *names]
 
     async def default_name(self) -> str:
         """The full name that `default` stands for."""
@@ -143,11 +148,28 @@ class TenantCatalog:
         every = [info.model_copy(update={"default": info.name == default}) for info in (*own, *shown, *others)]
         return ModelList(models=tuple(every), default=default)
 
+    async def deployments(self, tenant: str) -> dict[str, Found]:
+        """Those that models of the tenant lead to, and that its providers and the operator's show."""
+        setup = await self._following.setup(tenant)
+        names = dict.fromkeys((*setup.named, *await self._operator.names()))
+        return {name: _found(setup, name) for name in names}
+
+    async def deployment(self, tenant: str, name: str) -> Deployment:
+        """The one that is called `provider/model`, whether somebody shows it or not."""
+        return (await self._following.setup(tenant)).deployment(name)
+
     def _alias(self, name: str, setup: Setup, default: str) -> ModelInfo:
         plan = setup.plan(name, default)
         first = next(plan.deployments)
         routes = tuple(dict.fromkeys(deployment.name for deployment in plan.deployments))
         return info_of(first, self._prices, self._health).model_copy(update={"name": name, "routes": routes})
+
+
+def _found(setup: Setup, name: str) -> Found:
+    try:
+        return setup.deployment(name)
+    except ParacleError as problem:
+        return problem
 
 
 def info_of(deployment: Deployment, prices: Prices, health: Health) -> ModelInfo:

@@ -6,14 +6,16 @@ from paracle_chassis.delivery import Delivery
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
 from paracle_domain.budget.messages import DeleteBudget, ListBudgets, RaiseBudget, SetBudget
+from paracle_domain.inference.deployments import ListDeployments
 from paracle_domain.inference.ledger import ListAttempts, QueryUsage
 from paracle_domain.inference.request import AbortCall, Complete, ListModels, abort_subject
 from paracle_provider_gateway.budgets import BudgetDesk
+from paracle_provider_gateway.deployments import DeploymentDesk
 from paracle_provider_gateway.service import Completions
 from paracle_provider_gateway.usage import UsageDesk
 
 
-def routes(completions: Completions, budgets: BudgetDesk, usage: UsageDesk) -> Routes:
+def routes(completions: Completions, deployments: DeploymentDesk, budgets: BudgetDesk, usage: UsageDesk) -> Routes:
     """The routing table."""
 
     async def abort(delivery: Delivery) -> None:
@@ -22,6 +24,7 @@ def routes(completions: Completions, budgets: BudgetDesk, usage: UsageDesk) -> R
     table = Routes("provider_gateway")
     table.rpc(Complete, completions.complete, long=True)
     table.rpc(ListModels, completions.list_models)
+    table.rpc(ListDeployments, deployments.list_deployments)
     table.rpc(QueryUsage, usage.query_usage)
     table.rpc(ListAttempts, usage.list_attempts)
     table.rpc(SetBudget, budgets.set_budget)

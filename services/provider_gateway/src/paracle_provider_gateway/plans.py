@@ -69,6 +69,14 @@ class Deployment:
         """What tells it from all others (breakers, latencies, shared limits): its tenant, or nothing, and its name."""
         return self.tenant or "", self.name
 
+    @property
+    def load(self) -> str | None:
+        """Key of what all replicas together ask of it; none if nothing of that is limited."""
+        limits = self.limits
+        if limits.concurrency is limits.requests_per_minute is limits.tokens_per_minute is None:
+            return None
+        return " ".join(self.key)
+
 
 @dataclass(frozen=True, slots=True)
 class Route:

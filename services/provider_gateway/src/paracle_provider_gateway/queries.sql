@@ -165,3 +165,16 @@ select count(*)::integer from gone;
 -- Days and months that are over for two months; names of periods are in the order of time.
 delete from counters
  where period <> 'total' and period < to_char(now() - interval '62 days', 'YYYY-MM-DD') and reserved_tokens = 0;
+
+-- name: loads_now
+-- Of the last minute, as `open_batch` counts it: what was asked in the calendar minute before is taken to be even.
+with clock as (select extract(epoch from clock_timestamp()) / 60 as minutes),
+     lately as (
+         select l.deployment, l.in_air, 1 - (minutes - floor(minutes)) as share, floor(minutes)::bigint - l.minute as age,
+                l.requests, l.tokens, l.requests_before, l.tokens_before
+           from loads l, clock where l.deployment = any ($1::text[])
+     )
+select deployment, in_air,
+       round(case age when 0 then requests + requests_before * share when 1 then requests * share else 0 end)::bigint as requests,
+       round(case age when 0 then tokens + tokens_before * share when 1 then tokens * share else 0 end)::bigint as tokens
+  from lately;

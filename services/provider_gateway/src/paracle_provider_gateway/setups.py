@@ -6,7 +6,7 @@ Names are looked up from the tenant outwards: a model of its own, then a provide
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -80,6 +80,14 @@ class Setup:
             self._plans.clear()
         self._plans[key] = made
         return made
+
+    @property
+    def named(self) -> Iterator[str]:
+        """Of the deployments that manifests name; they may be named again and again."""
+        for model in self.models.values():
+            yield from filter(is_deployment, (*(route.model for route in model.routes), *model.fallbacks))
+        for provider, offer in self.providers.items():
+            yield from (f"{provider}/{model}" for model in offer.shown)
 
     def deployment(self, full: str) -> Deployment:
         """The deployment that is called `provider/model`."""

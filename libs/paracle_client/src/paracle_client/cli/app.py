@@ -42,7 +42,8 @@ SECTIONS: Final = {
         "chat": "chat",
         "sessions": "sessions_commands",
     },
-    "Money": {
+    "Models and money": {
+        "deployments": "deployments_commands",
         "usage": "usage_commands",
         "budget": "budget_commands",
     },
