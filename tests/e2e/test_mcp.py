@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import yaml
-from tests.e2e.test_providers import agent, assert_completed
+from tests.e2e.test_providers import PROVIDERS, agent, assert_completed
 from tests.e2e.world import EVERYTHING, MCP_HOME, System, paracle
 
 from paracle_chassis.testing.eventually import eventually
@@ -42,7 +42,7 @@ async def test_an_agent_goes_on_with_a_server_that_was_killed(system: System, op
     assert made.returncode == 0, made.stderr
     assert "13 tools" in made.stderr
     tools = ["everything-echo", "everything-trigger-long-running-operation"]
-    bot = yaml.safe_dump(agent("mcp-bot", "openai", tools=tools))
+    bot = yaml.safe_dump(agent("mcp-bot", f"{PROVIDERS['openai']}/model-mcp", tools=tools))
     await asyncio.to_thread(system.apply, f"{made.stdout}\n---\n{bot}")
     openai.script(
         call("everything-echo", {"message": "before"}, id="call_1"),

@@ -286,7 +286,7 @@ class TestMessages:
     def test_all_that_only_asks_may_be_asked_again(self) -> None:
         """A replica that hangs leaves questions unanswered; whoever adds one says whether it changes something."""
         requests = [kind for kind in complete_catalog().values() if issubclass(kind, Request)]
-        asking = ("get_", "list_", "explain_", "resolve_", "find_", "diff_")
+        asking = ("get_", "list_", "explain_", "resolve_", "find_", "diff_", "query_")
         assert [kind.__name__ for kind in requests if kind.query is not kind.method.startswith(asking)] == []
 
     def test_one_name_one_message(self) -> None:
