@@ -25,7 +25,8 @@ def deployments(name: NameArgument = None, output: OutputOption = Output.TABLE, 
         return
     columns = ["DEPLOYMENT", "OF", "CALLS", "UNDER WAY", "REQUESTS/MIN", "TOKENS/MIN", "LATEST TROUBLE"]
     print_table(columns, (_row(one) for one in found.deployments), empty="no deployments")
-    console().print(f"calls go or rest as replica {found.replica} has it; limits are of all", style="dim", markup=False)
+    told = f"calls go or rest as replica {found.replica} has it; limits are of all"
+    console().print(told, style="dim", markup=False, soft_wrap=True)
 
 
 def _row(one: DeploymentView) -> tuple[object, ...]:
