@@ -302,3 +302,23 @@ async def test_a_sender_outlives_what_it_calls(caplog):
     sender.stop(10)
     assert calls.acquire(blocking=False)
     assert "cannot send telemetry" in caplog.text
+
+
+async def test_a_sender_that_is_stopped_at_work_sends_the_rest():
+    at_work, go_on = threading.Event(), threading.Event()
+    sent: list[list[str]] = []
+    waiting = ["first"]
+
+    def work() -> None:
+        due, waiting[:] = waiting[:], []
+        at_work.set()
+        assert go_on.wait(10)
+        sent.append(due)
+
+    sender = Sender("testing", 600, work)
+    sender.wake()
+    await eventually(at_work.is_set)
+    waiting.append("measured meanwhile")
+    sender.stop(0)
+    go_on.set()
+    await eventually(lambda: sent == [["first"], ["measured meanwhile"]])

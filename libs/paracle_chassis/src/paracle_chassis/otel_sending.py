@@ -53,9 +53,11 @@ class Sender:
         self._thread.join(within_s)
 
     def _run(self) -> None:
-        while not self._over:
+        over = False
+        while not over:
             self._woken.wait(self._every_s)
             self._woken.clear()
+            over = self._over  # read before the work: what is told to stop while at work has more to send
             try:
                 self._work()
             except Exception:  # noqa: BLE001  # the thread has to live on, whatever an exporter raises
