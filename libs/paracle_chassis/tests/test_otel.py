@@ -28,7 +28,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags
 
 from paracle_chassis import otel_metrics
-from paracle_chassis.otel_encoding import SCOPE, encoded, heading
+from paracle_chassis.otel_encoding import SCOPE, heading, requests
 from paracle_chassis.otel_metrics import Metrics, deltas_of
 from paracle_chassis.otel_sending import Batches, Sender, in_turns
 from paracle_chassis.otel_spans import LeanSpan, Spans, link_to
@@ -83,8 +83,36 @@ def test_spans_are_encoded_as_the_official_encoder_does(name, kind, parent, attr
             span.add_event(f"event {number}", one)
         if failure is not None:
             span.fail(failure)
-    ours = ExportTraceServiceRequest.FromString(encoded(ended * 2, heading(RESOURCE)))
-    assert ours == encode_spans([official(span)] * 2)
+    [request] = requests(ended * 2, heading(RESOURCE))
+    assert ExportTraceServiceRequest.FromString(request) == encode_spans([official(span)] * 2)
+
+
+def names(request: bytes) -> list[str]:
+    [group] = ExportTraceServiceRequest.FromString(request).resource_spans
+    return [span.name for span in group.scope_spans[0].spans]
+
+
+@given(sizes=st.lists(st.integers(1, 500), max_size=20), most=st.integers(1, 2_000))
+def test_spans_go_in_requests_of_a_bounded_size(sizes, most):
+    ended: list[LeanSpan] = []
+    for size in sizes:
+        with Spans(ALWAYS_ON, ended.append).make("x" * size, "internal", None, None):
+            pass
+    found = list(requests(ended, heading(RESOURCE), most))
+    alone = len(next(requests(ended[:1], heading(RESOURCE), most))) if ended else 0
+    assert [len(name) for request in found for name in names(request)] == sizes
+    assert all(len(names(request)) == 1 or len(request) <= most + alone for request in found)
+
+
+def test_what_is_no_text_takes_no_other_span_along():
+    ended: list[LeanSpan] = []
+    spans = Spans(ALWAYS_ON, ended.append)
+    with pytest.raises(OSError, match="no such file"), spans.make("\ud800", "internal", None, {"\udc00": "\udcff"}):
+        raise OSError("no such file: \udcff")
+    with spans.make("fine", "internal", None, None):
+        pass
+    [request] = requests(ended, heading(RESOURCE))
+    assert names(request) == ["?", "fine"]
 
 
 def test_a_span_is_told_what_was_raised_within_it_except_for_a_cancellation():

@@ -22,7 +22,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from paracle_chassis.otel_encoding import SCOPE, encoded, heading
+from paracle_chassis.otel_encoding import SCOPE, heading, requests
 from paracle_chassis.otel_metrics import Metrics, deltas_of
 from paracle_chassis.otel_sending import Batches, Sender, in_turns
 from paracle_chassis.otel_spans import LeanSpan, Spans, current, link_to
@@ -84,7 +84,8 @@ class Otel:
         self._logs.shutdown()
 
     def _send_spans(self, batch: list[LeanSpan]) -> None:
-        self._span_exporter.send(encoded(in_turns(batch), self._heading))
+        for request in requests(in_turns(batch), self._heading):
+            self._span_exporter.send(request)
 
     def _send_metrics(self) -> None:
         if found := self.metrics.collect():

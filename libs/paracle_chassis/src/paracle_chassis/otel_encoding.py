@@ -8,7 +8,7 @@ Source: opentelemetry-proto 1.x, trace/v1/trace.proto and common/v1/common.proto
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, Final
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SCOPE: Final = "paracle"
 """OpenTelemetry's word for who made spans and measurements."""
+MOST_BYTES: Final = 4 * 1024 * 1024
+"""Of a request; what servers take by default is 4 MiB (gRPC) to 20 MiB (HTTP)."""
 
 _BYTE: Final = 0x80
 _UINT64: Final = (1 << 64) - 1
@@ -31,10 +33,27 @@ _flags: Final = Struct("<BBI").pack
 _KIND, _STARTED, _ENDED, _FLAGS, _LINK_FLAGS, _EVENT_TIME = 0x30, 0x39, 0x41, 0x85, 0x35, 0x09
 
 
-def encoded(spans: Iterable[LeanSpan], head: bytes) -> bytes:
-    """A request that exports `spans`; `head` is `heading` of who made them."""
-    body = b"".join([_field(0x12, _span(span)) for span in spans])
-    return _field(0x0A, head + _field(0x12, _SCOPE + body))
+def requests(spans: Iterable[LeanSpan], head: bytes, most: int = MOST_BYTES) -> Iterator[bytes]:
+    """Requests that export `spans`; `head` is `heading` of who made them.
+
+    Spans that tell of errors carry stack traces. What has more than `most` bytes goes alone, and takes no others along
+    when a collector refuses it.
+    """
+    parts: list[bytes] = []
+    size = 0
+    for span in spans:
+        part = _field(0x12, _span(span))
+        if parts and size + len(part) > most:
+            yield _request(parts, head)
+            parts, size = [], 0
+        parts.append(part)
+        size += len(part)
+    if parts:
+        yield _request(parts, head)
+
+
+def _request(spans: Iterable[bytes], head: bytes) -> bytes:
+    return _field(0x0A, head + _field(0x12, _SCOPE + b"".join(spans)))
 
 
 def heading(resource: Resource) -> bytes:
@@ -43,7 +62,7 @@ def heading(resource: Resource) -> bytes:
 
 
 def _span(span: LeanSpan) -> bytes:
-    name, (status, said) = span.name.encode(), span.status
+    name, (status, said) = _text(span.name), span.status
     parts = [
         b"\x0a\x10",
         bytes.fromhex(span.trace_id),
@@ -57,14 +76,14 @@ def _span(span: LeanSpan) -> bytes:
     ]
     parts += [_field(0x5A, _event(*event)) for event in span.events]
     parts += [_field(0x6A, _link(*link)) for link in span.links]
-    told = _field(0x12, said.encode()) if said else b""
+    told = _field(0x12, _text(said)) if said else b""
     parts.append(_field(0x7A, told + (bytes((0x18, status.value)) if status.value else b"")))
     parts.append(_flags(_FLAGS, 0x01, _HAS_REMOTE | (_IS_REMOTE if span.parent_is_remote else 0)))
     return b"".join(parts)
 
 
 def _event(time: int, name: str, attributes: Mapping[str, object]) -> bytes:
-    return _event_time(_EVENT_TIME, time) + _field(0x12, name.encode()) + _pairs(0x1A, attributes)
+    return _event_time(_EVENT_TIME, time) + _field(0x12, _text(name)) + _pairs(0x1A, attributes)
 
 
 def _link(trace_id: str, span_id: str) -> bytes:
@@ -82,13 +101,13 @@ def _pairs(tag: int, attributes: Mapping[str, object]) -> bytes:
 
 @lru_cache(maxsize=512)
 def _key(key: str) -> bytes:
-    return _field(0x0A, key.encode())
+    return _field(0x0A, _text(key))
 
 
 def _value(value: object) -> bytes:
     match value:
         case str():
-            return _field(0x0A, value.encode("utf-8", "replace"))
+            return _field(0x0A, _text(value))
         case bool():
             return b"\x10\x01" if value else b"\x10\x00"
         case int():
@@ -98,7 +117,12 @@ def _value(value: object) -> bytes:
         case Sequence():
             return _field(0x2A, b"".join([_field(0x0A, _value(one)) for one in value]))
         case _:
-            return _field(0x0A, str(value).encode("utf-8", "replace"))
+            return _field(0x0A, _text(str(value)))
+
+
+def _text(text: str) -> bytes:
+    """What an error quotes need not be text that can be encoded, and many others are in the same request."""
+    return text.encode("utf-8", "replace")
 
 
 def _field(tag: int, body: bytes) -> bytes:
