@@ -30,7 +30,7 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlag
 from paracle_chassis import otel_metrics
 from paracle_chassis.otel_encoding import SCOPE, heading, requests
 from paracle_chassis.otel_metrics import Metrics, deltas_of
-from paracle_chassis.otel_sending import Batches, Sender, in_turns
+from paracle_chassis.otel_sending import Batches, Sender, in_turns, within
 from paracle_chassis.otel_spans import LeanSpan, Spans, link_to
 from paracle_chassis.telemetry import Counter, Gauge, Histogram
 from paracle_chassis.testing.eventually import eventually
@@ -297,7 +297,7 @@ async def test_batches_are_sent_when_they_are_full_and_the_rest_at_the_end(monke
         batches.put(number)
     await eventually(lambda: sent == [[0, 1, 2]])
     batches.put(3)
-    batches.stop(10)
+    batches.stop()
     assert sent == [[0, 1, 2], [3]]
 
 
@@ -312,7 +312,7 @@ async def test_what_comes_too_fast_pushes_out_the_oldest(monkeypatch, caplog):
     batches: Batches[int] = Batches("testing", 2, sent.append)
     for number in range(5):
         batches.put(number)
-    batches.stop(10)
+    batches.stop()
     assert sent == [[3, 4]]
     assert "oldest 3 spans" in caplog.text
 
@@ -327,7 +327,7 @@ async def test_a_sender_outlives_what_it_calls(caplog):
     sender = Sender("testing", 600, work)
     sender.wake()
     await eventually(lambda: calls.acquire(blocking=False))
-    sender.stop(10)
+    sender.stop()
     assert calls.acquire(blocking=False)
     assert "cannot send telemetry" in caplog.text
 
@@ -347,6 +347,6 @@ async def test_a_sender_that_is_stopped_at_work_sends_the_rest():
     sender.wake()
     await eventually(at_work.is_set)
     waiting.append("measured meanwhile")
-    sender.stop(0)
+    within(0, sender.stop)
     go_on.set()
     await eventually(lambda: sent == [["first"], ["measured meanwhile"]])

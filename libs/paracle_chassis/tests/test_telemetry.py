@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from contextlib import ExitStack
+import socket
+import threading
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -19,6 +21,24 @@ from paracle_domain.errors import Conflict
 def receiver():
     with OtlpReceiver() as found:
         yield found
+
+
+@pytest.fixture
+def silent():
+    """A collector that takes connections and never answers; what has come."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        came: list[socket.socket] = []
+
+        def take() -> None:
+            with suppress(OSError):  # it is closed
+                while True:
+                    came.append(listening.accept()[0])
+
+        threading.Thread(target=take, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", came
+        listening.shutdown(socket.SHUT_RDWR)
+        for connection in came:
+            connection.close()
 
 
 @pytest.fixture
@@ -131,4 +151,15 @@ def test_a_collector_that_is_away_does_not_hold_up_the_end(record):
     with telemetry.span("lost"):
         pass
     stop()
+    assert not telemetry.enabled()
+
+
+def test_a_collector_that_never_answers_does_not_hold_up_the_end(silent, record):
+    """Each request waits for it until its time is over: there is none for more than the first few."""
+    endpoint, came = silent
+    stop = record(endpoint)
+    for number in range(20 * 512):  # what the SDK sends of logs at once
+        logging.getLogger("test").warning("line %d", number)
+    stop()
+    assert 1 <= len(came) <= 8
     assert not telemetry.enabled()

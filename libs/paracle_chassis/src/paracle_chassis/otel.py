@@ -24,7 +24,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from paracle_chassis.otel_encoding import SCOPE, heading, requests
 from paracle_chassis.otel_metrics import Metrics, deltas_of
-from paracle_chassis.otel_sending import Batches, Sender, in_turns
+from paracle_chassis.otel_sending import Batches, Sender, in_turns, within
 from paracle_chassis.otel_spans import LeanSpan, Spans, current, link_to
 
 if TYPE_CHECKING:
@@ -77,11 +77,9 @@ class Otel:
         """Send what is left; a collector that is away costs a few seconds, not more."""
         logging.getLogger().removeHandler(self._handler)
         del self._handler  # or Python flushes it at its exit, in a thread that cannot begin any more
-        self._ended.stop(EXPORT_TIMEOUT_S)
-        self._measured.stop(EXPORT_TIMEOUT_S)
+        within(EXPORT_TIMEOUT_S, self._ended.stop, self._measured.stop, self._logs.shutdown)
         self._span_exporter.shutdown()  # type: ignore[no-untyped-call]  # the SDK leaves it untyped
         self._metric_exporter.shutdown()
-        self._logs.shutdown()
 
     def _send_spans(self, batch: list[LeanSpan]) -> None:
         for request in requests(in_turns(batch), self._heading):

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import batched
 from threading import Event, Thread
-from time import sleep
+from time import monotonic, sleep
 from typing import Final
 
 _log = logging.getLogger(__name__)
@@ -29,6 +29,16 @@ def in_turns[T](items: Sequence[T]) -> Iterator[T]:
         sleep(_PAUSE_S)
 
 
+def within(seconds: float, *ends: Callable[[], object]) -> None:
+    """Call `ends`, all at once, and wait for them for so many seconds; what takes longer is left to itself."""
+    threads = [Thread(target=end, daemon=True) for end in ends]
+    for thread in threads:
+        thread.start()
+    until = monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, until - monotonic()))
+
+
 class Sender:
     """Calls `work` every `every_s` seconds, when it is woken, and once more at the end.
 
@@ -46,11 +56,11 @@ class Sender:
     def wake(self) -> None:
         self._woken.set()
 
-    def stop(self, within_s: float) -> None:
-        """Send the rest, and wait `within_s` seconds at most for that."""
+    def stop(self) -> None:
+        """Send the rest."""
         self._over = True
         self._woken.set()
-        self._thread.join(within_s)
+        self._thread.join()
 
     def _run(self) -> None:
         over = False
@@ -86,10 +96,10 @@ class Batches[T]:
         if len(waiting) == self._size:
             self._sender.wake()
 
-    def stop(self, within_s: float) -> None:
-        """Send the rest, and wait `within_s` seconds at most for that."""
+    def stop(self) -> None:
+        """Send the rest."""
         self._over = True
-        self._sender.stop(within_s)
+        self._sender.stop()
 
     def _flush(self) -> None:
         """Send a batch, and then whole ones only: what is left is the beginning of the next."""
