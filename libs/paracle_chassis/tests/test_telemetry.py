@@ -14,6 +14,7 @@ from paracle_chassis.testing.contracts.bus import CONTEXT, mailbox, note
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.otlp import OtlpReceiver
 from paracle_chassis.testing.sample import Echo, Echoed
+from paracle_domain.envelope import Envelope
 from paracle_domain.errors import Conflict
 
 
@@ -118,6 +119,18 @@ async def test_a_batch_of_several_is_linked_to_each_of_its_messages(serve, recei
     spans = {span.name: span for span in receiver.spans()}
     assert sizes == [2]
     assert set(spans["process TASKS"].links) == {spans["first"].span_id, spans["second"].span_id}
+
+
+def test_how_long_a_request_took_has_its_own_span_for_an_example(receiver, record):
+    stop = record(receiver.endpoint)
+    with telemetry.span("around"), telemetry.client_span("testing", "echo", {}):
+        pass
+    with telemetry.server_span("testing", "echo", Envelope.wrap("echo", "test", CONTEXT)):
+        pass
+    stop()
+    spans = {(span.name, span.kind): span.span_id for span in receiver.spans()}
+    assert receiver.examples(telemetry.RPC_CLIENT_DURATION) == {spans["testing/echo", 3]}
+    assert receiver.examples(telemetry.RPC_SERVER_DURATION) == {spans["testing/echo", 2]}
 
 
 def test_a_counter_sums_up_by_attributes_whatever_their_order(receiver, record):

@@ -156,9 +156,9 @@ class _Measured:
             self.fail(str(getattr(error, "code", type(error).__name__)))
         if self._error is not None:
             self._span.fail(self._error)
-        self._span.__exit__(kind, error, trace_back)
         outcome = {} if self._error is None else {"error.type": self._error}
-        self._histogram.record(seconds, {**self._attributes, **outcome})
+        self._histogram.record(seconds, {**self._attributes, **outcome})  # with this span for an example
+        self._span.__exit__(kind, error, trace_back)
 
 
 def server_span(service: str, method: str, envelope: Envelope) -> AbstractContextManager[None]:

@@ -109,6 +109,19 @@ class OtlpReceiver:
         ][-1]
         return [(_values(point.attributes), point.as_double or point.as_int) for point in last.data_points]
 
+    def examples(self, name: str) -> set[str]:
+        """The spans, in hex, that the histogram `name` had for examples so far."""
+        return {
+            example.span_id.hex()
+            for request in list(self._kept.metrics)
+            for group in request.resource_metrics
+            for scope in group.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.histogram.data_points
+            for example in point.exemplars
+        }
+
     def metric_services(self) -> set[str]:
         """The services that sent metrics so far."""
         groups = (group for request in list(self._kept.metrics) for group in request.resource_metrics)
