@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import asyncpg
@@ -121,7 +121,8 @@ async def watched(up: Stack, pids: Sequence[int] = ()) -> AsyncIterator[Peak]:
         yield peak
     finally:
         looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+        with suppress(asyncio.CancelledError):  # whatever else ended it makes the figure none
+            await looking
 
 
 async def settled(pids: Sequence[int]) -> None:

@@ -124,6 +124,8 @@ async def _noisy(stack: MakeStack) -> Figures:
                 noise = [asyncio.create_task(_for_ever(client, "noisy")) for _ in range(_NOISE * _QUIET)]
                 await _quiet(client, tenants, 20)
                 beside = await _quiet(client, tenants, _ROUNDS)
+                if silent := sum(task.done() for task in noise):
+                    raise WrongResult(f"{silent} of {len(noise)} callers of the noisy tenant gave up")
                 for task in noise:
                     task.cancel()
                 await asyncio.gather(*noise, return_exceptions=True)

@@ -17,12 +17,13 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from math import ceil
 from statistics import linear_regression, median
 from time import perf_counter
 
-from load import Job, Load
+from load import Job, Load, WrongResult
 from measure import Stored, percentile, private_bytes
 
 from paracle_client.stack import SERVICES, Stack
@@ -41,8 +42,9 @@ class Sizes:
 
     def look(self, up: Stack, second: float) -> None:
         for name in ("nats", "postgres", *(service.name for service in SERVICES)):
-            if pid := up.pid(name):
-                self.of.setdefault(name, []).append((second, private_bytes(pid, children=name == "postgres") / 2**20))
+            if not (pid := up.pid(name)):
+                raise WrongResult(f"{name} is gone after {second:.0f} s")
+            self.of.setdefault(name, []).append((second, private_bytes(pid, children=name == "postgres") / 2**20))
 
     def figures(self, seconds: float) -> tuple[dict[str, float], list[str]]:
         """What is reported, and which processes grow."""
@@ -98,20 +100,20 @@ async def soak(up: Stack, _repeat: int, job: Job, steps: int) -> dict[str, float
 
 
 async def _minutes(load: Load, job: Job, rate: float, seconds: float) -> list[Minute]:
+    """At least three, of which a short soak has shorter ones: the last is held against the first."""
     found: list[Minute] = []
-    left = seconds
-    while left > 0:
-        await load.steady(job, rate, min(_MINUTE_S, left))
+    number = max(3, ceil(seconds / _MINUTE_S))
+    for _ in range(number):
+        await load.steady(job, rate, seconds / number)
         latencies = load.check(job, len(load.started))
         load.reset()
         found.append(Minute(len(latencies), percentile(latencies, 0.50), percentile(latencies, 0.99)))
         print(f"soak {len(found)}: p50 {found[-1].p50_ms:.1f} ms, p99 {found[-1].p99_ms:.1f} ms", file=sys.stderr)
-        left -= _MINUTE_S
     return found
 
 
 def _latencies(minutes: Sequence[Minute]) -> tuple[dict[str, float], list[str]]:
-    third = max(1, len(minutes) // 3)
+    third = len(minutes) // 3
     found: dict[str, float] = {}
     slower = []
     for name in ("p50_ms", "p99_ms"):
@@ -139,4 +141,5 @@ async def looking(up: Stack) -> AsyncIterator[Sizes]:
         yield sizes
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        with suppress(asyncio.CancelledError):  # whatever else ended it makes "flat" mean nothing
+            await task
