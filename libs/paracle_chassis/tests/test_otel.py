@@ -34,6 +34,7 @@ from paracle_chassis.otel_sending import Batches, Sender, in_turns, within
 from paracle_chassis.otel_spans import LeanSpan, Spans, link_to
 from paracle_chassis.telemetry import Counter, Gauge, Histogram
 from paracle_chassis.testing.eventually import eventually
+from paracle_domain.errors import InvalidInput
 
 RESOURCE = Resource.create({"service.name": "paracle-testing", "number": 7})
 TRACE, SPAN = "ab" * 16, "cd" * 8
@@ -299,6 +300,25 @@ async def test_batches_are_sent_when_they_are_full_and_the_rest_at_the_end(monke
     batches.put(3)
     batches.stop()
     assert sent == [[0, 1, 2], [3]]
+
+
+async def test_a_batch_is_never_larger_than_what_there_is_room_for(monkeypatch):
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
+    sent: list[list[int]] = []
+    batches: Batches[int] = Batches("testing", 2, sent.append)
+    batches.put(0)
+    batches.put(1)
+    await eventually(lambda: sent == [[0, 1]])
+    batches.stop()
+
+
+@pytest.mark.parametrize("name", ["OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "OTEL_BSP_SCHEDULE_DELAY"])
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon"])
+def test_a_setting_that_would_keep_a_thread_busy_is_refused(name, text, monkeypatch):
+    monkeypatch.setenv(name, text)
+    with pytest.raises(InvalidInput, match=f"{name} is '{text}'"):
+        Batches("testing", 100, lambda _: None)
 
 
 def test_taking_turns_leaves_nothing_out():

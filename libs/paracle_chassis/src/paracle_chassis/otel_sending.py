@@ -11,6 +11,8 @@ from threading import Event, Thread
 from time import monotonic, sleep
 from typing import Final
 
+from paracle_domain.errors import InvalidInput
+
 _log = logging.getLogger(__name__)
 
 
@@ -82,11 +84,11 @@ class Batches[T]:
 
     def __init__(self, name: str, room: int, send: Callable[[list[T]], object]) -> None:
         self._waiting: deque[T] = deque(maxlen=room)
-        self._size = int(os.environ.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH))
+        self._size = min(room, int(_setting("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH)))
         self._send = send
         self._dropped = 0
         self._over = False
-        self._sender = Sender(name, float(os.environ.get("OTEL_BSP_SCHEDULE_DELAY", _EVERY_MS)) / 1_000, self._flush)
+        self._sender = Sender(name, _setting("OTEL_BSP_SCHEDULE_DELAY", _EVERY_MS) / 1_000, self._flush)
 
     def put(self, item: T) -> None:
         waiting = self._waiting
@@ -112,5 +114,24 @@ class Batches[T]:
             _log.warning("dropped the oldest %d spans: they come faster than they can be sent", dropped)
 
 
+def _setting(name: str, default: int) -> float:
+    """A number from the environment.
+
+    Raises
+    ------
+    InvalidInput
+        If it is none from 1 on: a thread would send nothing again and again without a pause.
+    """
+    text = os.environ.get(name, "").strip() or str(default)
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0
+    if not 1 <= found <= _MOST:
+        raise InvalidInput(f"{name} is {text!r}; say a number from 1 to {_MOST:,}, or leave it out", path=name)
+    return found
+
+
 _BATCH: Final = 2_048
 _EVERY_MS: Final = 5_000
+_MOST: Final = 1_000_000_000
