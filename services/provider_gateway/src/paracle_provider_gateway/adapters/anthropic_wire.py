@@ -32,7 +32,17 @@ from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
 from paracle_domain.messages import JsonObject
 from paracle_provider_gateway.adapters.anthropic_hints import thinking_of, with_cache_hints
-from paracle_provider_gateway.adapters.wire import check, check_image, check_pdf, parse_event, replayed, without_none
+from paracle_provider_gateway.adapters.wire import (
+    ModelName,
+    Place,
+    check,
+    check_image,
+    check_pdf,
+    parse_event,
+    replayed,
+    used,
+    without_none,
+)
 from paracle_provider_gateway.faults import Origin
 from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
 
@@ -71,20 +81,17 @@ class WireUsage(BaseModel):
         return WireUsage.model_validate(self.model_dump() | later.model_dump(exclude_none=True))
 
     def to_usage(self) -> Usage:
+        """The API counts what went through its cache apart from what else was read."""
         cached, written = self.cache_read_input_tokens or 0, self.cache_creation_input_tokens or 0
-        return Usage(
-            input_tokens=(self.input_tokens or 0) + cached + written,
-            output_tokens=self.output_tokens or 0,
-            cached_tokens=cached,
-            cache_write_tokens=written,
-            model_calls=1,
+        return used(
+            read=(self.input_tokens or 0) + cached + written, said=self.output_tokens, cached=cached, written=written
         )
 
 
 class WireReply(BaseModel):
     """A message; `message_start` has one without content."""
 
-    model: str = ""
+    model: ModelName = ""
     content: list[WireBlock]
     stop_reason: str | None = None
     usage: WireUsage = WireUsage()
@@ -105,7 +112,7 @@ class WireEvent(BaseModel):
     """A stream event of any type."""
 
     type: str
-    index: int = 0
+    index: Place = 0
     message: WireReply | None = None
     content_block: WireBlock | None = None
     delta: WireDelta | None = None
@@ -192,7 +199,7 @@ class MessageReader:
                 "type": "content_block_delta",
                 "index": int(index),
                 "delta": {"type": "text_delta", "text": str(words)},
-            }:
+            } if index >= 0:
                 return [Piece(index, TextDelta(text=words))]
             case {"type": "error", **about}:
                 raise self._origin.from_event({"error": about.get("error")})

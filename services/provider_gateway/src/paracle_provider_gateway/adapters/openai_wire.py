@@ -32,6 +32,8 @@ from paracle_domain.messages import JsonObject
 from paracle_provider_gateway.adapters.chat_calls import assistant, sent_back
 from paracle_provider_gateway.adapters.config import Quirks
 from paracle_provider_gateway.adapters.wire import (
+    ModelName,
+    Place,
     check,
     check_image,
     check_pdf,
@@ -39,6 +41,7 @@ from paracle_provider_gateway.adapters.wire import (
     effort,
     named_text,
     parse_event,
+    used,
     without_none,
 )
 from paracle_provider_gateway.faults import Origin
@@ -62,7 +65,7 @@ class WireFunction(BaseModel):
 
 
 class WireToolCall(BaseModel):
-    index: int = 0
+    index: Place = 0
     id: str | None = None
     function: WireFunction = WireFunction()
     extra_content: JsonObject | None = None
@@ -111,19 +114,18 @@ class WireUsage(BaseModel):
 
     def to_usage(self) -> Usage:
         inputs, outputs = self.prompt_tokens_details, self.completion_tokens_details
-        return Usage(
-            input_tokens=self.prompt_tokens,
-            output_tokens=self.completion_tokens,
-            cached_tokens=(inputs and inputs.cached_tokens) or 0,
-            reasoning_tokens=(outputs and outputs.reasoning_tokens) or 0,
-            model_calls=1,
+        return used(
+            read=self.prompt_tokens,
+            said=self.completion_tokens,
+            cached=inputs.cached_tokens if inputs else 0,
+            thought=outputs.reasoning_tokens if outputs else 0,
         )
 
 
 class WireReply(BaseModel):
     """A completion, or a chunk of one."""
 
-    model: str = ""
+    model: ModelName = ""
     choices: list[WireChoice]
     usage: WireUsage | None = None
 

@@ -13,7 +13,7 @@ from paracle_domain.inference.deltas import Change, EndDelta, ReasoningDelta, Te
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import FinishReason
 from paracle_provider_gateway.adapters.responses_wire import BETWEEN, WireItem, WireState, thought_data
-from paracle_provider_gateway.adapters.wire import check, parse_event
+from paracle_provider_gateway.adapters.wire import Place, check, parse_event
 from paracle_provider_gateway.faults import Origin
 from paracle_provider_gateway.ports import Closing, Piece, StreamItem
 
@@ -26,7 +26,7 @@ class WireEvent(BaseModel):
     """A stream event of any type."""
 
     type: str
-    output_index: int = 0
+    output_index: Place = 0
     summary_index: int = 0
     content_index: int = 0
     delta: str = ""
@@ -50,7 +50,7 @@ class ResponseReader:
     def read(self, data: bytes) -> list[StreamItem]:
         """What an event adds; most hold words alone, which are read without looking at the rest."""
         match parse_event(data, self._origin):
-            case {"type": "response.output_text.delta", "output_index": int(index), "delta": str(words)}:
+            case {"type": "response.output_text.delta", "output_index": int(index), "delta": str(words)} if index >= 0:
                 self._told.add(index)
                 return [Piece(index, TextDelta(text=words))]
             case {"type": "error", **about}:
