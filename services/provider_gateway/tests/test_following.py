@@ -9,6 +9,7 @@ import pytest
 from memory_registry import MemoryRegistry
 
 from paracle_domain.errors import DeadlineExceeded, Unavailable
+from paracle_domain.registry import ProviderChanges
 from paracle_provider_gateway import following as module
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.following import Following, Specs
@@ -142,3 +143,21 @@ async def test_the_oldest_of_too_many_tenants_is_forgotten(world: World, monkeyp
     for tenant in ("a", "b", "c"):
         await world.following.setup(tenant)
     assert world.forgotten == ["a"]
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_callers_at_the_same_time_wait_once_for_a_registry_that_is_silent(world: World, known: bool):
+    if known:
+        await world.following.setup("acme")
+        world.following.doubt()
+    before = world.registry.asked
+
+    async def silent(tenant: str, after: int) -> ProviderChanges:
+        world.registry.asked += 1
+        await asyncio.sleep(0)
+        raise DeadlineExceeded("no answer within 5 s")
+
+    world.registry.changes = silent  # type: ignore[method-assign]
+    found = await asyncio.gather(*(world.following.setup("acme") for _ in range(5)), return_exceptions=True)
+    assert world.registry.asked == before + 1
+    assert all(isinstance(one, Setup if known else Unavailable) for one in found)

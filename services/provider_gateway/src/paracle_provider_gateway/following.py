@@ -35,7 +35,8 @@ type Build = Callable[[str, Specs], Setup]
 class _Tenant:
     """What is known of a tenant. `news` counts what was heard of changes, `read` how much of that was looked after.
 
-    `stale`: `specs` are newer than `setup`.
+    `stale`: `specs` are newer than `setup`. `unanswered` counts the questions without an answer, of which `trouble` was
+    the last one's.
     """
 
     setup: Setup | None = None
@@ -45,6 +46,8 @@ class _Tenant:
     news: int = 1
     read: int = 0
     ask_again_at: float = 0.0
+    unanswered: int = 0
+    trouble: str = ""
     used: bool = True
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -119,13 +122,20 @@ class Following:
             return known.setup
 
     async def _read(self, tenant: str, known: _Tenant) -> Setup:
-        """The setup as the registry has it now; callers at the same time ask once."""
-        wanted = known.news
+        """The setup as the registry has it now; callers at the same time ask once, answered or not."""
+        wanted, unanswered = known.news, known.unanswered
         async with known.lock:
             if known.setup is not None and known.read >= wanted:
                 return known.setup
+            if known.unanswered > unanswered:
+                raise Unavailable(known.trouble)
             heard = known.news
-            await self._take_in(tenant, known)
+            try:
+                await self._take_in(tenant, known)
+            except Unavailable as error:
+                known.unanswered += 1
+                known.trouble = error.message
+                raise
             if known.stale or known.setup is None:
                 known.setup, known.stale = self._build(tenant, known.specs), False
             known.read = heard
