@@ -65,7 +65,14 @@ def test_more_is_never_less(one: str, other: str):
 
 @pytest.mark.parametrize(
     ("asked", "most", "expected"),
-    [(None, None, TYPICAL_OUTPUT), (None, 100, 100), (50, None, 50), (50, 100, 50), (500, 100, 100)],
+    [
+        (None, None, TYPICAL_OUTPUT),
+        (None, 100, 100),
+        (50, None, 50),
+        (50, 100, 50),
+        (500, 100, 100),
+        (10**30, None, 10**9),
+    ],
 )
 def test_output_is_bounded_by_the_request_and_by_the_model(asked: int | None, most: int | None, expected: int):
     assert estimate_output(ask(sampling=Sampling(max_output_tokens=asked)), most) == expected

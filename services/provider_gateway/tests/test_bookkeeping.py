@@ -35,7 +35,7 @@ DEAR = Price(input=Decimal(1), output=Decimal(10))
 
 
 class Flaky(MemoryLedger):
-    """A ledger whose next calls fail with these, and that can be made to wait."""
+    """A ledger whose next calls fail with these, and that can be made to wait; as PostgreSQL, it takes no zero byte."""
 
     def __init__(self, world: World, replica: str = "a") -> None:
         super().__init__(world, replica)
@@ -49,6 +49,8 @@ class Flaky(MemoryLedger):
         self.batches.append(len(orders))
         await self.gate.wait()
         self._fail()
+        if any("\0" in order.model for order in orders):
+            raise ValueError('invalid byte sequence for encoding "UTF8": 0x00')
         return await super().open(orders)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
@@ -360,3 +362,17 @@ class TestAnotherModel:
         assert caught.value.details["model"] == "cheap"
         assert await office.keeper.open(attempt(model="cheap")) is GRANTED
         assert office.tally.reserved_usd > 0
+
+
+async def test_an_attempt_that_cannot_be_kept_takes_no_others_along(office: Office):
+    office.ledger.gate.clear()
+    first = asyncio.create_task(office.keeper.open(attempt()))
+    await eventually(lambda: office.ledger.batches == [1])
+    models = ["good", "b\0d", "fine"]
+    others = [asyncio.create_task(office.keeper.open(attempt(deployment(each)))) for each in models]
+    await asyncio.sleep(0)
+    office.ledger.gate.set()
+    good, bad, fine = await asyncio.gather(*others, return_exceptions=True)
+    assert (await first, good, fine) == (GRANTED, GRANTED, GRANTED)
+    assert isinstance(bad, ValueError)
+    assert office.ledger.batches == [1, 3, 1, 1, 1]

@@ -12,18 +12,21 @@ from collections.abc import Awaitable, Callable, Sequence
 class Batches[T, R]:
     """Calls `work` with what has come, one batch at a time; each item gets its result, or what the batch raised.
 
-    Whoever gives up waiting takes nothing back: `abandoned` is told of its item and its result.
+    Whoever gives up waiting takes nothing back: `abandoned` is told of its item and its result. `alone` says of what a
+    batch raised whether each of its items is to be tried by itself: one that cannot be done is nobody else's trouble.
     """
 
     def __init__(
         self,
         work: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
         abandoned: Callable[[T, R | Exception], None],
+        alone: Callable[[Exception], bool],
         *,
         most: int = 256,
     ) -> None:
         self._work = work
         self._abandoned = abandoned
+        self._alone = alone
         self._most = most
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._task: asyncio.Task[None] | None = None
@@ -53,6 +56,10 @@ class Batches[T, R]:
         try:
             results = await self._work([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001  # whoever waits gets it
+            if len(batch) > 1 and self._alone(error):
+                for one in batch:
+                    await self._do([one])
+                return
             for item, future in batch:
                 if future.cancelled():
                     self._abandoned(item, error)

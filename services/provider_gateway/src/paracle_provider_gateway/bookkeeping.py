@@ -80,7 +80,9 @@ class Bookkeeper:
         self._outflow = outflow
         self._clock = clock
         self._books: dict[str, _Shelf] = {}
-        self._openings: Batches[Order, Verdict] = Batches(ledger.open, self._given_up)
+        self._openings: Batches[Order, Verdict] = Batches(
+            ledger.open, self._given_up, lambda error: not _is_away(error)
+        )
         self._live: dict[Attempt, Order] = {}
         self._mine: set[tuple[str, str]] = set()
         self._reading = asyncio.Lock()

@@ -24,6 +24,8 @@ FILE_TOKENS: Final = 8_000
 """Of a file that is named by its URL."""
 TYPICAL_OUTPUT: Final = 8_192
 """The output of a call for which neither the request nor the model has a limit."""
+_MOST_OUTPUT: Final = 1_000_000_000
+"""No model says so much: a request may ask for any number, which has to be kept."""
 _CHARACTERS: Final = 3
 """To a token: prose has four, JSON and code have less."""
 _PER_PART: Final = 8
@@ -44,7 +46,7 @@ def estimate_output(request: Complete, most: int | None = None) -> int:
     asked = request.sampling.max_output_tokens
     if asked is None:
         return most or TYPICAL_OUTPUT
-    return asked if most is None else min(asked, most)
+    return min(asked, most or _MOST_OUTPUT)
 
 
 def _part(part: Part) -> int:
