@@ -142,6 +142,8 @@ async def test_a_name_of_this_machine_is_no_way_around(mine: Shop, fake: FakeOpe
     with pytest.raises(Forbidden, match="may not be at localhost"):
         await mine.ask("p/a")
     assert fake.journal == []
+    mine.registry.model("m", "p/a", "sandbox/rules")
+    assert (await mine.ask("m")).provider == "sandbox", "its other routes are asked"
 
 
 async def test_redirects_are_not_followed(mine: Shop, fake: FakeOpenAI):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import assert_never
 
-from paracle_domain.errors import ContentRefused, ContextExceeded, InvalidInput, NotFound, ParacleError
+from paracle_domain.errors import ContentRefused, ContextExceeded, Forbidden, InvalidInput, NotFound, ParacleError
 from paracle_provider_gateway.faults import DeploymentFailed
 from paracle_provider_gateway.plans import Deployment
 from paracle_provider_gateway.retries import RetryPolicy
@@ -39,7 +39,8 @@ def verdict(error: ParacleError) -> Verdict:
             return Verdict.LONGER
         case ContentRefused():
             return Verdict.END
-        case DeploymentFailed() | NotFound() | InvalidInput():  # the last: what an adapter cannot say in its API
+        case DeploymentFailed() | Forbidden() | NotFound() | InvalidInput():
+            # it may not be connected to, there is no key or model, or its adapter cannot say such a thing in its API
             return Verdict.ELSEWHERE
         case _ if error.retryable:
             return Verdict.AGAIN
