@@ -105,9 +105,10 @@ async def test_a_key_that_no_header_takes_is_refused_and_not_shown(
     raw: RawPeer, transport: TransportName, key: str, caplog: pytest.LogCaptureFixture
 ):
     async with asked(raw.url, transport, key=key) as provider:
-        with pytest.raises(ProviderFailed, match="holds characters") as caught:
-            await provider.ask("m", ask())
-    assert "canary" not in str(caught.value) + caplog.text
+        for _ in range(2):
+            with pytest.raises(ProviderFailed, match="holds characters") as caught:
+                await provider.ask("m", ask())
+            assert "canary" not in str(caught.value) + caplog.text
     assert raw.requests == []
 
 

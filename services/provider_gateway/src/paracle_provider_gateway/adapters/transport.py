@@ -11,9 +11,8 @@ from urllib.parse import quote
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import from_json
 
-from paracle_domain.errors import ProviderFailed
 from paracle_provider_gateway.adapters.config import Api, ProviderConfig
-from paracle_provider_gateway.faults import Origin
+from paracle_provider_gateway.faults import DeploymentFailed, Origin
 
 ENDPOINTS: Final[Mapping[Api, str]] = {
     "openai-chat": "/chat/completions",
@@ -69,8 +68,8 @@ class Credentials:
         if key is None:
             return self._always
         if not self._keys or self._keys[-1] != key:
-            self._keys.append(key)
             self._headers = self._always | {self._shown.name: self._shown.prefix + _sendable(key)}
+            self._keys.append(key)
         return self._headers
 
 
@@ -79,7 +78,7 @@ def _sendable(key: SecretStr) -> str:
     value = key.get_secret_value()
     if not value.isascii() or not value.isprintable():
         message = "the key holds characters that no key has (a line break, an umlaut); is it the right file?"
-        raise ProviderFailed(message)
+        raise DeploymentFailed(message)
     return value
 
 
