@@ -344,7 +344,7 @@ class TestConfig:
             await peer.complete(peer.ask())
         assert len(peer.server.journal) == 1
 
-    @pytest.mark.parametrize("name", ["model", "stream", "n"])
+    @pytest.mark.parametrize("name", ["model", "stream", "n", "max_tokens", "max_completion_tokens"])
     async def test_what_is_accounted_for_is_no_parameter(self, peer: Peer, name: str):
         with pytest.raises(InvalidInput, match=f"{name} cannot be a parameter"):
             await peer.complete(peer.ask(sampling=Sampling(params={name: 3})))

@@ -22,8 +22,11 @@ from paracle_provider_gateway.faults import Origin
 from paracle_provider_gateway.ports import Piece, StreamItem
 
 MAX_REPLY_BYTES: Final = 32 * 1024 * 1024
-_OURS: Final = frozenset({"model", "messages", "input", "n", "stream", "stream_options", "background"})
-"""Parameters that no request may pass on."""
+_OURS: Final = frozenset(
+    {"model", "messages", "input", "n", "stream", "stream_options", "background"}
+    | {"max_tokens", "max_completion_tokens", "max_output_tokens"}
+)
+"""Parameters that no request may pass on; budgets reserve what `sampling.max_output_tokens` says."""
 
 _IMAGES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _PDF: Final = "application/pdf"
