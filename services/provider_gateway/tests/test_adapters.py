@@ -193,12 +193,14 @@ class TestFailures:
         with pytest.raises(ProviderUnavailable):
             await peer.complete(peer.ask(stream=stream))
         assert len(peer.server.journal) == RetryPolicy().attempts
+        assert all(outcome.lost for _, outcome in peer.gateway.accounts.settled), "it may have to be paid"
 
     async def test_after_a_break_the_stream_starts_anew(self, peer: Peer):
         peer.server.script(reset(after=4), say("Whole at last."))
         answer = await peer.complete(peer.ask(stream=True))
         assert {delta.attempt for delta in peer.gateway.outbox.deltas} == {1, 2}
         assert assemble(peer.gateway.outbox.deltas) == answer.message == ChatMessage.assistant("Whole at last.")
+        assert [outcome.first_token_s is None for _, outcome in peer.gateway.accounts.settled] == [False, False]
 
     @both_ways
     async def test_a_filtered_reply_is_refused(self, peer: Peer, stream: bool):
@@ -233,6 +235,7 @@ class TestFailures:
         with pytest.raises(ProviderUnavailable, match="connection failed"):
             await over.completions.complete(ask(), CONTEXT)
         assert len(over.waits) == RetryPolicy().attempts - 1
+        assert not any(outcome.lost for _, outcome in over.accounts.settled), "nobody can ask for money"
         await provider.close()
 
 

@@ -134,6 +134,7 @@ async def test_what_it_may_use_is_reserved_and_what_it_used_is_spent(office: Off
         (Outcome(None, "rate_limited", 1), Ending.FAILED, False),
         (Outcome(None, "provider_unavailable", 1), Ending.FAILED, False),
         (Outcome(None, "provider_unavailable", 1, 0.5), Ending.FAILED, True),
+        (Outcome(None, "provider_unavailable", 1, lost=True), Ending.FAILED, True),
         (Outcome(None, "deadline_exceeded", 1), Ending.FAILED, True),
         (Outcome(None, "cancelled", 1), Ending.CANCELLED, True),
     ],
@@ -150,6 +151,18 @@ async def test_what_may_have_cost_something_counts_as_if_it_had(
     assert office.tally == (Tally().spend(reserved) if counts else Tally())
     ((record),) = office.world.ended.values()
     assert (record.ending, record.usage.cost_usd) == (ending, None if counts else 0)
+
+
+async def test_a_reply_without_counts_counts_as_what_it_might_have_used(office: Office):
+    with_budgets(office, budget())
+    one = attempt()
+    await office.keeper.open(one)
+    reserved = Amount(office.tally.reserved_usd, office.tally.reserved_tokens)
+    office.keeper.settle(one, Outcome(reply(Usage(model_calls=1)), None, 1))
+    await office.settled()
+    assert office.tally == Tally().spend(reserved)
+    ((record),) = office.world.ended.values()
+    assert (record.ending, record.usage.cost_usd) == (Ending.COMPLETED, None)
 
 
 async def test_a_call_goes_on_what_its_labels_say(office: Office):

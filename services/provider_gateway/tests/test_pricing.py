@@ -7,7 +7,7 @@ from typing import Any
 
 import genai_prices
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from paracle_domain.inference.usage import Usage
@@ -41,6 +41,7 @@ counts = st.integers(0, 400_000)
 def test_a_known_model_costs_what_the_list_says(
     prices: ListPrices, named: tuple[str, str], given: int, said: int, cached: int
 ):
+    assume(given + said > 0)
     usage = Usage(input_tokens=given, output_tokens=said, cached_tokens=min(given, cached))
     tokens = genai_prices.Usage(input_tokens=given, output_tokens=said, cache_read_tokens=usage.cached_tokens)
     expected = genai_prices.calc_price(tokens, named[1], provider_id=named[0]).total_price

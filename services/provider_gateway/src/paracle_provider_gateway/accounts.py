@@ -28,12 +28,16 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended: with a reply, or with an error's code. Times are in seconds since it was granted."""
+    """How an attempt ended: with a reply, or with an error's code. Times are in seconds since it was granted.
+
+    `lost`: the provider has the request, and may have answered it, but its reply did not come whole.
+    """
 
     reply: Reply | None
     error: str | None
     latency_s: float
     first_token_s: float | None = None
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

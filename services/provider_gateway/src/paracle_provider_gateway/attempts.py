@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from paracle_domain.errors import Cancelled, ContentRefused, InternalError, ParacleError, ProviderUnavailable
+from paracle_domain.errors import Cancelled, ContentRefused, InternalError, ParacleError
 from paracle_domain.inference.deltas import Delta
 from paracle_domain.inference.response import FinishReason
 from paracle_provider_gateway.accounts import Accounts, Attempt, Full, Outcome
 from paracle_provider_gateway.admission import Admission
+from paracle_provider_gateway.counting import credible
+from paracle_provider_gateway.faults import ReplyLost
 from paracle_provider_gateway.gates import Gates
 from paracle_provider_gateway.health import Health, Leave, Resting
 from paracle_provider_gateway.plans import Deployment
@@ -92,13 +94,17 @@ class Attempts:
     async def _settled(self, attempt: Attempt) -> Answered:
         clock = asyncio.get_running_loop().time
         started = clock()
+        stream_to = attempt.request.stream_to
+        reader = None if stream_to is None else self._reader(attempt, stream_to)
         try:
-            answered = await self._in_time(attempt)
+            answered = await self._in_time(attempt, reader)
         except BaseException as error:
-            self._settle(attempt, Outcome(None, _code(error), clock() - started))
+            first_token_s = None if reader is None else _since(started, reader.first_piece_at)
+            lost = isinstance(error, ReplyLost)
+            self._settle(attempt, Outcome(None, _code(error), clock() - started, first_token_s, lost=lost))
             raise
         now, first = clock(), answered.first_piece_at
-        first_token_s = None if first is None else first - started
+        first_token_s = _since(started, first)
         self._settle(attempt, Outcome(answered.reply, None, now - started, first_token_s))
         took = now - started if first_token_s is None else first_token_s
         self._health.latencies.observe(attempt.deployment.key, took, now, streamed=first is not None)
@@ -108,32 +114,28 @@ class Attempts:
         self._accounts.settle(attempt, outcome)
         self._gates.freed(attempt.deployment.key, attempt.context.tenant)
 
-    async def _in_time(self, attempt: Attempt) -> Answered:
+    async def _in_time(self, attempt: Attempt, reader: StreamReader | None) -> Answered:
         limit = attempt.deployment.timeouts.total_s
         if limit is None or limit >= attempt.request.timeout_s:
-            return await self._sent(attempt)
+            return await self._sent(attempt, reader)
         try:
             async with asyncio.timeout(limit):
-                return await self._sent(attempt)
+                return await self._sent(attempt, reader)
         except TimeoutError as error:
-            what = f"{attempt.deployment.name}: no whole answer within {limit:g} s"
-            raise ProviderUnavailable(what) from error
+            raise ReplyLost(f"{attempt.deployment.name}: no whole answer within {limit:g} s") from error
 
-    async def _sent(self, attempt: Attempt) -> Answered:
+    async def _sent(self, attempt: Attempt, reader: StreamReader | None) -> Answered:
         deployment, request = attempt.deployment, attempt.request
         provider = deployment.provider
-        first_piece_at: float | None = None
-        if request.stream_to is None:
+        if reader is None:
             reply = await provider.ask(deployment.model, request)
             if attempt.first_word is not None:
                 attempt.first_word()
         else:
-            reader = self._reader(attempt, request.stream_to)
             reply = await reader.read(provider.name, provider.stream(deployment.model, request))
-            first_piece_at = reader.first_piece_at
         if reply.finish_reason is FinishReason.CONTENT_FILTER:
             raise ContentRefused(f"{deployment.name}: the provider's content filter stopped the reply")
-        return Answered(reply, deployment, first_piece_at)
+        return Answered(credible(reply), deployment, None if reader is None else reader.first_piece_at)
 
     def _reader(self, attempt: Attempt, task_id: str) -> StreamReader:
         async def send(delta: Delta) -> None:
@@ -142,6 +144,10 @@ class Attempts:
         return StreamReader(
             attempt.request.call_id, attempt.number, send, attempt.deployment.timeouts, attempt.first_word
         )
+
+
+def _since(started: float, moment: float | None) -> float | None:
+    return None if moment is None else moment - started
 
 
 def _now() -> float:

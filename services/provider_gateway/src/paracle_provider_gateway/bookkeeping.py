@@ -203,8 +203,9 @@ class Bookkeeper:
             cost = self._prices.cost(attempt.deployment, model, outcome.reply.usage)
             usage = outcome.reply.usage.model_copy(update={"cost_usd": cost})
             counted_usd, counted_tokens = cost or _ZERO, usage.total_tokens
-        elif outcome.error in _MAY_HAVE_COST or outcome.first_token_s is not None:
+        elif outcome.lost or outcome.error in _MAY_HAVE_COST or outcome.first_token_s is not None:
             usage = Usage(cost_usd=None)
+        if usage.total_tokens == 0 and usage.cost_usd is None:  # nobody knows what it used: at most what it might
             counted_usd, counted_tokens = order.usd or _ZERO, order.tokens
         return Settlement(
             order,

@@ -57,6 +57,13 @@ class DeploymentFailed(ProviderFailed):
     """
 
 
+class ReplyLost(ProviderUnavailable):
+    """The provider has the request, and its reply did not come whole: it may have to be paid for all the same.
+
+    To callers it is a `ProviderUnavailable` like any other.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Which provider an error is about: its name, where its key is set, and what must not be shown.
@@ -78,17 +85,20 @@ class Origin:
     def unavailable(self, what: str, *, retry_after_s: float | None = None) -> ProviderUnavailable:
         return ProviderUnavailable(f"{self.provider}: {self.scrub(what)}", retry_after_s=retry_after_s)
 
+    def lost(self, what: str) -> ReplyLost:
+        return ReplyLost(f"{self.provider}: {self.scrub(what)}")
+
     def failed(self, what: str) -> DeploymentFailed:
         return DeploymentFailed(f"{self.provider}: {self.scrub(what)}")
 
-    def broke_off(self) -> ProviderUnavailable:
-        return self.unavailable("the reply broke off before its end")
+    def broke_off(self) -> ReplyLost:
+        return self.lost("the reply broke off before its end")
 
     def malformed(self, error: ValidationError) -> ProviderFailed:
         """What a reply that does not validate means: cut off in transit (may be retried), or not the protocol."""
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "json_invalid":
-            return self.unavailable(f"the reply is no complete JSON: {first['msg']}")
+            return self.lost(f"the reply is no complete JSON: {first['msg']}")
         where = field_path(first["loc"])
         return self.failed(f"the reply does not follow the protocol at {where}: {first['msg']}")
 

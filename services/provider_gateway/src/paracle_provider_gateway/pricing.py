@@ -77,7 +77,12 @@ class ListPrices:
         return self.cost(deployment, deployment.model, Usage(input_tokens=input_tokens, output_tokens=output_tokens))
 
     def cost(self, deployment: Deployment, model: str, usage: Usage) -> Decimal | None:
-        """What `usage` of `deployment` costs, for which its provider says `model`; `None` if that is not known."""
+        """What `usage` of `deployment` costs, for which its provider says `model`; `None` if that is not known.
+
+        No answer is made of no tokens: a provider that says so does not count them.
+        """
+        if not usage.total_tokens:
+            return None
         if deployment.price is not None:
             return cost_by_kind(deployment.price, usage)
         if deployment.provider.name == self._sandbox:

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from paracle_domain.errors import ProviderUnavailable
 from paracle_domain.inference.deltas import Change, Delta, build_message
+from paracle_provider_gateway.faults import ReplyLost
 from paracle_provider_gateway.plans import Timeouts
 from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
 
@@ -42,7 +42,7 @@ class StreamReader:
 
         Raises
         ------
-        ProviderUnavailable
+        ReplyLost
             If the stream ends without saying that it is over, or is silent for too long.
         """
         closing: Closing | None = None
@@ -59,9 +59,9 @@ class StreamReader:
                         limit = self.timeouts.between_tokens_s
                         patience.reschedule(clock() + limit)
             except TimeoutError as error:
-                raise ProviderUnavailable(f"{provider}: the stream was silent for {limit:g} s") from error
+                raise ReplyLost(f"{provider}: the stream was silent for {limit:g} s") from error
         if closing is None:
-            raise ProviderUnavailable(f"{provider}: the reply broke off before its end")
+            raise ReplyLost(f"{provider}: the reply broke off before its end")
         return Reply(build_message(self._changes), closing.finish_reason, closing.usage, closing.model)
 
     async def _take(self, piece: Piece) -> None:

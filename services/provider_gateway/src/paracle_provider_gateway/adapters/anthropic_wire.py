@@ -171,7 +171,7 @@ def read_reply(wire: WireReply, origin: Origin) -> Reply:
         If it does not say why it ended.
     """
     if wire.stop_reason is None:
-        raise origin.unavailable("the reply has no stop reason")
+        raise origin.lost("the reply has no stop reason")
     parts = tuple(part for block in wire.content if (part := _part(block, origin.provider)) is not None)
     return Reply(
         message=ChatMessage(role=Role.ASSISTANT, parts=parts),

@@ -181,8 +181,10 @@ def _translated(origin: Origin, connect_s: float) -> Iterator[None]:
         yield
     except aiohttp.ServerTimeoutError as error:
         raise origin.unavailable(f"no connection within {connect_s:g} s") from error
-    except (aiohttp.ClientError, OSError) as error:
+    except aiohttp.ClientConnectorError as error:
         raise origin.unavailable(f"connection failed: {type(error).__name__}: {error}") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise origin.lost(f"connection failed: {type(error).__name__}: {error}") from error
 
 
 def proxy_of(url: str) -> dict[str, Any]:

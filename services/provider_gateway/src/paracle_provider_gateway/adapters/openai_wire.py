@@ -170,14 +170,14 @@ def read_reply(wire: WireReply, request: Complete, origin: Origin) -> Reply:
         If it holds none.
     """
     if not wire.choices:
-        raise origin.unavailable("the reply has no choices")
+        raise origin.lost("the reply has no choices")
     choice = wire.choices[0]
     calls = tuple(_call(call, index, request) for index, call in enumerate(choice.message.tool_calls or ()))
     thoughts = _thoughts(choice.message, calls, origin.provider)
     words = choice.message.content or choice.message.refusal
     text = (TextPart(text=words),) if words else ()
     if choice.finish_reason is None and not text and not calls:
-        raise origin.unavailable("the reply's choice is empty")
+        raise origin.lost("the reply's choice is empty")
     return Reply(
         message=ChatMessage(role=Role.ASSISTANT, parts=(*thoughts, *text, *calls)),
         finish_reason=_finish(choice.finish_reason, calls=bool(calls), refused=bool(choice.message.refusal)),

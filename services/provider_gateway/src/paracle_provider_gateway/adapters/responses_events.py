@@ -67,7 +67,7 @@ class ResponseReader:
             return []
         reason = self._end.finish(self._origin, called=self._called, refused=self._refused)
         if reason is FinishReason.STOP and not self._told:
-            raise self._origin.unavailable("the reply has no output")
+            raise self._origin.lost("the reply has no output")
         return [Piece(0, EndDelta(finish_reason=reason)), Closing(reason, self._end.used(), self._end.model)]
 
     def _read(self, event: WireEvent) -> list[Change]:

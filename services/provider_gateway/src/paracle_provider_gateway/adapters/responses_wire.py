@@ -138,7 +138,7 @@ class WireState(BaseModel):
             case "failed":
                 raise origin.from_event({"error": self.error})
             case _:
-                raise origin.unavailable(f"the reply has not ended: its status is {self.status}")
+                raise origin.lost(f"the reply has not ended: its status is {self.status}")
 
     def used(self) -> Usage:
         return self.usage.to_usage() if self.usage else Usage(model_calls=1)
@@ -186,7 +186,7 @@ def read_reply(wire: WireReply, request: Complete, origin: Origin) -> Reply:
     called = any(item.type == "function_call" for item in wire.output)
     reason = wire.finish(origin, called=called, refused=any(item.refused for item in wire.output))
     if not wire.output and reason is FinishReason.STOP:
-        raise origin.unavailable("the reply has no output")
+        raise origin.lost("the reply has no output")
     parts = tuple(
         part
         for index, item in enumerate(wire.output)

@@ -145,12 +145,13 @@ def _translated(sdk: ModuleType, origin: Origin, connect_s: float) -> Iterator[N
     except (sdk.APITimeoutError, httpx2.TimeoutException) as error:
         if isinstance(error.__cause__, httpx2.ConnectTimeout):
             raise origin.unavailable(f"no connection within {connect_s:g} s") from error
-        raise origin.unavailable("no answer in time") from error
+        raise origin.lost("no answer in time") from error
     except sdk.APIStatusError as error:
         raise origin.from_status(error.status_code, error.body, error.response.headers) from error
     except (sdk.APIConnectionError, httpx2.TransportError) as error:
         cause = error.__cause__ or error
-        raise origin.unavailable(f"connection failed: {type(cause).__name__}: {cause}") from error
+        what = f"connection failed: {type(cause).__name__}: {cause}"
+        raise (origin.unavailable(what) if isinstance(cause, httpx2.ConnectError) else origin.lost(what)) from error
     except sdk.APIError as error:
         raise origin.failed(str(error)) from error
 

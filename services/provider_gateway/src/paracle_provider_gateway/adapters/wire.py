@@ -218,7 +218,7 @@ def parse_event(data: bytes, origin: Origin) -> dict[str, Any]:
     try:
         found = from_json(data)
     except ValueError as error:
-        raise origin.unavailable(f"an event is no complete JSON: {error}") from error
+        raise origin.lost(f"an event is no complete JSON: {error}") from error
     if not isinstance(found, dict):
         raise origin.failed("an event does not follow the protocol: it is no object")
     return found
