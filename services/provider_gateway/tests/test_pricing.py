@@ -16,7 +16,10 @@ from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.plans import Deployment
 from paracle_provider_gateway.pricing import ListPrices
 
-MODELS = [("openai", "gpt-4o"), ("openai", "gpt-5"), ("anthropic", "claude-sonnet-4-5"), ("google", "gemini-2.5-pro")]
+MODELS = [
+    ("openai", "gpt-4o"), ("openai", "gpt-5"), ("anthropic", "claude-sonnet-4-5"), ("google", "gemini-2.5-pro"),
+    ("google", "gemini-2.5-flash"), ("openai", "gpt-4.1"),
+]  # fmt: skip
 
 
 class Named(SandboxProvider):

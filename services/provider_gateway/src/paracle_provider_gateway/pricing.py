@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
 import genai_prices
-from genai_prices.types import ModelPrice
+from genai_prices.types import ModelPrice, TieredPrices
 
 from paracle_domain.inference.usage import Usage
 from paracle_domain.provider.spec import Price
@@ -23,20 +23,21 @@ _MTOK: Final = 1_000_000
 _SAMPLE: Final = 1_000  # small, since some models cost more above a length of input
 _FRESH_S: Final = 60.0  # some prices go by the time of day
 _KEPT: Final = 2_048
-_PLAIN: Final = frozenset({"input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok"})
+_PER_REQUEST: Final = "requests_kcount"
 
 
 @dataclass(frozen=True, slots=True)
 class _Tariff:
-    """A list price: `plain` if it goes by kinds of tokens alone, else what `full` says."""
+    """A list price: that of the first of `steps` whose length the input has passed; without any, what `full` says."""
 
     full: ModelPrice
-    plain: Price | None
+    steps: tuple[tuple[int, Price], ...]
     until: float
 
     def cost(self, usage: Usage) -> Decimal:
-        if self.plain is not None:
-            return cost_by_kind(self.plain, usage)
+        for passed, price in self.steps:
+            if usage.input_tokens > passed:
+                return cost_by_kind(price, usage)
         tokens = genai_prices.Usage(
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
@@ -113,22 +114,30 @@ class ListPrices:
                 full = genai_prices.calc_price(tokens, model, provider_api_url=url).model_price
         except LookupError:
             return None
-        return _Tariff(full, _plain(full), self._clock() + _FRESH_S)
+        return _Tariff(full, tuple(_steps(full)), self._clock() + _FRESH_S)
 
 
-def _plain(full: ModelPrice) -> Price | None:
-    """The same price by kinds of tokens, if that is all that it goes by."""
-    prices = {name: value for name, value in vars(full).items() if value is not None and not name.startswith("_")}
-    if not {"input_mtok", "output_mtok"} <= prices.keys() <= _PLAIN:
-        return None
-    if not all(isinstance(value, Decimal) for value in prices.values()):
-        return None
-    return Price(
-        input=prices["input_mtok"],
-        output=prices["output_mtok"],
-        cached=prices.get("cache_read_mtok"),
-        cache_write=prices.get("cache_write_mtok"),
-    )
+def _steps(full: ModelPrice) -> Iterator[tuple[int, Price]]:
+    """The same price by kinds of tokens, for the longest input first; nothing, if a request costs something by itself.
+
+    What else has a price (searches, pages, hours of sound) is nothing that is told of a reply here. Asking `full` would
+    take thirty times as long, several times a call.
+    """
+    if full.input_mtok is None or full.output_mtok is None or getattr(full, _PER_REQUEST) is not None:
+        return
+    kinds = (full.input_mtok, full.output_mtok, full.cache_read_mtok, full.cache_write_mtok)
+    lengths = {tier.start for kind in kinds if isinstance(kind, TieredPrices) for tier in kind.tiers}
+    for passed in sorted(lengths | {-1}, reverse=True):
+        given, said, cached, written = (_at(kind, passed) for kind in kinds)
+        if given is not None and said is not None:
+            yield passed, Price(input=given, output=said, cached=cached, cache_write=written)
+
+
+def _at(price: Decimal | TieredPrices | None, passed: int) -> Decimal | None:
+    """A price of an input that is longer than `passed`."""
+    if not isinstance(price, TieredPrices):
+        return price
+    return next((tier.price for tier in reversed(price.tiers) if passed >= tier.start), price.base)
 
 
 def cost_by_kind(price: Price, usage: Usage) -> Decimal:
