@@ -144,6 +144,8 @@ def test_a_span_is_opentelemetrys_while_it_lasts():
         with spans.make("inner", "client", None, None) as inner:
             inner.set_status(Status(StatusCode.OK))
     outer.end()
+    outer.set_attribute("late", 1)
+    outer.set_attributes({"later": 2})
     assert [(span.name, span.trace_id, span.parent_id, span.parent_is_remote) for span in ended] == [
         ("inner", TRACE, outer.span_id, False),
         ("better", TRACE, SPAN, True),

@@ -11,7 +11,7 @@ import pytest
 from paracle_chassis import provision, provisioning, topology
 from paracle_chassis.provision import Plan, service_dsn
 from paracle_chassis.testing.infra import connected
-from paracle_chassis.topology import ConsumerSpec
+from paracle_chassis.topology import ConsumerSpec, Durability
 from paracle_domain import subjects
 from paracle_domain.errors import Conflict, InvalidInput, NotFound, Unavailable
 
@@ -111,6 +111,36 @@ async def test_events_of_many_runs_are_one_subject_to_the_server(nats_client):
     kept = await provisioning.sizes(nats_client, subjects.EVENTS, "paracle.v1.acme.evt.>")
     assert kept == {subjects.evt("acme", "run", subjects.UNNAMED, "run_started"): 10}
     assert (await heard.next_msg()).subject == subjects.evt("acme", "run", "run_7", "run_started")
+
+
+@pytest.mark.parametrize("relaxed", [True, False])
+async def test_an_older_stream_of_events_keeps_what_it_has_and_who_reads_it(relaxed, nats_client):
+    durability, reader = Durability(1, relaxed), ConsumerSpec(subjects.EVENTS, "observability", "paracle.v1.*.evt.>")
+    spec = topology.stream_of_subject(subjects.evt("acme", "run", "run_1", "run_started"))
+    assert spec is not None
+    older = replace(spec, kept_as=None, max_msgs=0, duplicate_window_s=120)
+    await provisioning.ensure_stream(nats_client, older, durability)
+    await provisioning.ensure_consumer(nats_client, reader)
+    stream = nats_client.jetstream()
+    await stream.publish(
+        subjects.evt("acme", "run", "run_1", "run_started"), b"old", headers={"Nats-Msg-Id": "run_1.1"}
+    )
+    changed = await provisioning.ensure_stream(nats_client, spec, durability)
+    assert changed.did == "updated duplicate_window, max_msgs, subject_transform"
+    assert (await provisioning.ensure_consumer(nats_client, reader)).did == "as it should be"
+    again = await stream.publish(
+        subjects.evt("acme", "run", "run_1", "run_started"), b"old", headers={"Nats-Msg-Id": "run_1.1"}
+    )
+    assert again.duplicate
+    await stream.publish(subjects.evt("acme", "run", "run_2", "run_started"), b"new")
+    await stream.publish("paracle.v1.acme.evt.of.five.other.words", b"odd")
+    reading = await stream.pull_subscribe_bind("observability", subjects.EVENTS)
+    found = [message for _ in range(3) for message in await reading.fetch(1)]
+    assert [(message.subject, message.data) for message in found] == [
+        (subjects.evt("acme", "run", "run_1", "run_started"), b"old"),
+        (subjects.evt("acme", "run", subjects.UNNAMED, "run_started"), b"new"),
+        ("paracle.v1.acme.evt.of.five.other.words", b"odd"),
+    ]
 
 
 async def test_a_consumer_takes_new_limits(nats_client):

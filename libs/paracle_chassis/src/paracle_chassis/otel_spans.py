@@ -120,11 +120,13 @@ class LeanSpan(Span):
 
     @override
     def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
-        self.attributes.update(attributes)
+        if not self.ended_at:  # another thread encodes it from then on
+            self.attributes.update(attributes)
 
     @override
     def set_attribute(self, key: str, value: AnyValue) -> None:
-        self.attributes[key] = value
+        if not self.ended_at:
+            self.attributes[key] = value
 
     @override
     def add_event(
