@@ -339,3 +339,27 @@ async def test_a_drain_that_runs_out_of_time_tells_the_caller(serve):
     await server.drain(0.05)
     with pytest.raises(Unavailable, match="shutting down"):
         await asking
+
+
+async def test_a_drain_that_runs_out_of_time_tells_callers_whose_turn_never_came(serve, monkeypatch):
+    monkeypatch.setattr(rpc_server, "MOST_IN_FLIGHT", 1)
+    begun = asyncio.Semaphore(0)
+
+    async def stuck(_request: Echo, _call: Context) -> Echoed:
+        begun.release()
+        await asyncio.Event().wait()
+        raise AssertionError("never")
+
+    table = Routes("testing")
+    table.rpc(Echo, stuck)
+    server = await serve(table)
+    bus = await serve()
+    asking = [asyncio.create_task(bus.call(Echo(text="x"), CONTEXT, timeout_s=600)) for _ in range(5)]
+    await begun.acquire()
+    await eventually(lambda: len(bus.link.inbox) == 5)
+    await flushed(bus.client)
+    await server.link.check()
+    await server.drain(0.05)
+    for answer in await asyncio.gather(*asking, return_exceptions=True):
+        assert isinstance(answer, Unavailable)
+        assert "shutting down" in answer.message
