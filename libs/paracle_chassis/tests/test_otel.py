@@ -323,6 +323,11 @@ def test_a_setting_that_would_keep_a_thread_busy_is_refused(name, text, monkeypa
         Batches("testing", 100, lambda _: None)
 
 
+def test_all_ends_are_waited_for_together():
+    both = threading.Barrier(2, timeout=10)
+    assert within(10, both.wait, both.wait)
+
+
 def test_taking_turns_leaves_nothing_out():
     assert list(in_turns(range(200))) == list(range(200))
     assert list(in_turns([])) == []
@@ -369,6 +374,6 @@ async def test_a_sender_that_is_stopped_at_work_sends_the_rest():
     sender.wake()
     await eventually(at_work.is_set)
     waiting.append("measured meanwhile")
-    within(0, sender.stop)
+    assert not within(0, sender.stop)
     go_on.set()
     await eventually(lambda: sent == [["first"], ["measured meanwhile"]])

@@ -51,8 +51,8 @@ class Otel:
         self.metrics = Metrics(deltas_of(wanted, counter=Counter, histogram=Histogram))
         self._measured = Sender("telemetry-metrics", METRIC_INTERVAL_S, self._send_metrics)
         self._logs = LoggerProvider(resource=self._resource, shutdown_on_exit=False)
-        records = OTLPLogExporter(endpoint=f"{base}/v1/logs", timeout=EXPORT_TIMEOUT_S)
-        self._logs.add_log_record_processor(BatchLogRecordProcessor(records, max_queue_size=QUEUE_SIZE))
+        self._log_exporter = OTLPLogExporter(endpoint=f"{base}/v1/logs", timeout=EXPORT_TIMEOUT_S)
+        self._logs.add_log_record_processor(BatchLogRecordProcessor(self._log_exporter, max_queue_size=QUEUE_SIZE))
         self._handler = LoggingHandler(logger_provider=self._logs)
         logging.getLogger().addHandler(self._handler)
 
@@ -77,8 +77,10 @@ class Otel:
         """Send what is left; a collector that is away costs a few seconds, not more."""
         logging.getLogger().removeHandler(self._handler)
         del self._handler  # or Python flushes it at its exit, in a thread that cannot begin any more
-        within(EXPORT_TIMEOUT_S, self._ended.stop, self._measured.stop, self._logs.shutdown)
-        self._span_exporter.shutdown()  # type: ignore[no-untyped-call]  # the SDK leaves it untyped
+        if not within(EXPORT_TIMEOUT_S, self._ended.stop, self._measured.stop, self._logs.shutdown):
+            # What is left is not sent any more, in whatever thread.
+            self._log_exporter.shutdown()  # type: ignore[no-untyped-call]  # the SDK leaves it untyped
+        self._span_exporter.shutdown()  # type: ignore[no-untyped-call]  # see above
         self._metric_exporter.shutdown()
 
     def _send_spans(self, batch: list[LeanSpan]) -> None:

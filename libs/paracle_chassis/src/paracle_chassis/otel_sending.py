@@ -31,14 +31,15 @@ def in_turns[T](items: Sequence[T]) -> Iterator[T]:
         sleep(_PAUSE_S)
 
 
-def within(seconds: float, *ends: Callable[[], object]) -> None:
-    """Call `ends`, all at once, and wait for them for so many seconds; what takes longer is left to itself."""
+def within(seconds: float, *ends: Callable[[], object]) -> bool:
+    """Call `ends`, all at once, and wait for them for so many seconds; whether all came to an end."""
     threads = [Thread(target=end, daemon=True) for end in ends]
     for thread in threads:
         thread.start()
     until = monotonic() + seconds
     for thread in threads:
         thread.join(max(0.0, until - monotonic()))
+    return not any(thread.is_alive() for thread in threads)
 
 
 class Sender:
