@@ -208,6 +208,16 @@ async def test_models_are_listed_over_the_operators(mine: Shop):
     assert [model.name for model in (await mine.catalog.models("globex")).models] == ["sandbox/rules", "sandbox/slow"]
 
 
+async def test_a_model_that_leads_nowhere_is_listed_with_the_reason(mine: Shop):
+    mine.registry.model("default", "openai/gpt-5", "nobody/a")
+    mine.registry.model("fast", "sandbox/rules")
+    found = await mine.catalog.models("acme")
+    lost, fast, *_ = found.models
+    assert (lost.name, lost.provider, lost.routes) == ("default", "openai", ("openai/gpt-5", "nobody/a"))
+    assert "set OPENAI_API_KEY" in (lost.trouble or "")
+    assert (fast.name, fast.trouble, found.default) == ("fast", None, "openai/gpt-5")
+
+
 async def test_default_is_the_tenants_before_the_operators(mine: Shop):
     assert (await mine.ask("default")).provider == "sandbox"
     mine.registry.provider("p", base_url="http://127.0.0.1:9/v1")

@@ -9,7 +9,7 @@ from typing import Final
 from paracle_domain.errors import InvalidInput, NotFound, ParacleError, quote
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import ModelInfo, ModelList
-from paracle_domain.provider.spec import DEFAULT
+from paracle_domain.provider.spec import DEFAULT, provider_of
 from paracle_provider_gateway.capabilities import fitting, known_of
 from paracle_provider_gateway.deployments import Found
 from paracle_provider_gateway.following import Following
@@ -140,7 +140,7 @@ class TenantCatalog:
         operators = await self._operator.models(tenant)
         default = operators.default
         if DEFAULT in setup.models:
-            default = next(setup.plan(DEFAULT, default).deployments).name
+            default = self._alias(DEFAULT, setup, default).routes[0]
         names = [f"{provider}/{model}" for provider, offer in setup.providers.items() for model in offer.shown]
         own = [self._alias(name, setup, operators.default) for name in sorted(setup.models)]
         shown = [info_of(setup.deployment(name), self._prices, self._health) for name in names]
@@ -159,7 +159,12 @@ class TenantCatalog:
         return (await self._following.setup(tenant)).deployment(name)
 
     def _alias(self, name: str, setup: Setup, default: str) -> ModelInfo:
-        plan = setup.plan(name, default)
+        """A model of the tenant's; of one that leads nowhere just now: why."""
+        try:
+            plan = setup.plan(name, default)
+        except ParacleError as problem:
+            written = tuple(route.model for route in setup.models[name].routes)
+            return ModelInfo(name=name, provider=provider_of(written[0]), routes=written, trouble=problem.message)
         first = next(plan.deployments)
         routes = tuple(dict.fromkeys(deployment.name for deployment in plan.deployments))
         return info_of(first, self._prices, self._health).model_copy(update={"name": name, "routes": routes})
