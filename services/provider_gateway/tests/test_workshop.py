@@ -114,6 +114,19 @@ async def test_what_the_operator_did_not_allow_is_refused_with_the_way_out(mine:
     assert (await mine.ask("m")).provider == "sandbox", "a route that is open is used"
 
 
+async def test_a_manifest_that_cannot_be_read_is_no_other_ones_trouble(mine: Shop, fake: FakeOpenAI):
+    mine.registry.provider("good", base_url=fake.url)
+    mine.registry.provider("newer", base_url=fake.url, of_tomorrow=True)
+    mine.registry.provider("unknown", preset="of-tomorrow")
+    mine.registry.model("strange", "good/a", of_tomorrow=True)
+    assert (await mine.ask("good/a")).provider == "good"
+    for name in ("newer", "unknown"):
+        with pytest.raises(NotFound, match=f"manifest of '{name}' says what this provider gateway does not know"):
+            await mine.ask(f"{name}/a")
+    with pytest.raises(NotFound, match="no model"):
+        await mine.ask("strange")
+
+
 class Rebound(AbstractResolver):
     """A name server that has thought better of it."""
 

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Final, NoReturn
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from paracle_domain.errors import Forbidden, ParacleError
+from paracle_domain.errors import Forbidden, NotFound, ParacleError
 from paracle_domain.provider.presets import Endpoint, endpoint_of
 from paracle_domain.provider.spec import Api, KnownModel, ModelSpec, ProviderSpec
 from paracle_domain.provider.spec import Timeouts as TimeoutsSpec
@@ -90,7 +90,7 @@ class Workshop:
         made = {change.name: self._of(tenant, change, old.get(change.name)) for change in changes}
         self._retire(each for name, each in old.items() if made.get(name) is not each)
         self._made[tenant] = made
-        models = {c.name: _read(ModelSpec, c) for c in specs.values() if c.kind == "Model"}
+        models = {change.name: model for change in specs.values() if (model := _model(tenant, change)) is not None}
         return Setup(self._operators, self._retry, {name: each.offer for name, each in made.items()}, models)
 
     def forget(self, tenant: str) -> None:
@@ -118,9 +118,9 @@ class Workshop:
     def _of(self, tenant: str, change: ProviderChange, old: _Made | None) -> _Made:
         if old is not None and old.revision == change.revision:
             return old
-        spec = _read(ProviderSpec, change)
-        endpoint = endpoint_of(spec)
         try:
+            spec = _read(ProviderSpec, change)
+            endpoint = endpoint_of(spec)
             config = self._config(tenant, change.name, spec, endpoint)
             provider = create_provider(config, CheckedResolver(change.name, self._hosts))
         except ParacleError as problem:
@@ -134,7 +134,8 @@ class Workshop:
     def _config(self, tenant: str, name: str, spec: ProviderSpec, endpoint: Endpoint) -> ProviderConfig:
         """What its adapter is told; raises why it may not be asked."""
         url = endpoint.base_url
-        assert url is not None, "the registry takes no provider without one"
+        if url is None:
+            raise _unreadable(name)
         self._hosts.check_url(name, url)
         if endpoint.key is not None:
             self._hosts.check_key(name, endpoint.key.name, url)
@@ -179,8 +180,25 @@ def _refuse(problem: ParacleError, _model: str) -> NoReturn:
     raise problem
 
 
+def _model(tenant: str, change: ProviderChange) -> ModelSpec | None:
+    try:
+        return _read(ModelSpec, change) if change.kind == "Model" else None
+    except ParacleError as problem:
+        log.warning("a model cannot be asked", extra={"tenant": tenant, "error": problem.message})
+        return None
+
+
 def _read[S: BaseModel](kind: type[S], change: ProviderChange) -> S:
-    return kind.model_validate_json(json.dumps(change.spec), strict=True)
+    """What a manifest says, of which a registry that is newer than this gateway may have taken more."""
+    try:
+        return kind.model_validate_json(json.dumps(change.spec), strict=True)
+    except ValidationError as error:
+        raise _unreadable(change.name) from error
+
+
+def _unreadable(name: str) -> NotFound:
+    what = f"{name!r} says what this provider gateway does not know; is the gateway older than the registry?"
+    return NotFound(f"the manifest of {what}", path="model")
 
 
 def _key_header(endpoint: Endpoint) -> KeyHeader:
