@@ -16,9 +16,12 @@ from raw_peer import RawPeer, chunk, head, raw_peer, response, stream_head
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain.errors import InvalidInput, ProviderFailed, ProviderUnavailable
 from paracle_provider_gateway.adapters.config import ProviderConfig, TransportName
+from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.adapters.http import AiohttpTransport
 from paracle_provider_gateway.adapters.openai import OpenAIProvider
+from paracle_provider_gateway.adapters.resolver import CheckedResolver
 from paracle_provider_gateway.adapters.transport import Credentials, origin_of
+from paracle_provider_gateway.hosts import HostRules
 from paracle_provider_gateway.ports import Provider
 
 SAID = json.dumps({"model": "m", "choices": [{"message": {"content": "Hello."}, "finish_reason": "stop"}]}).encode()
@@ -123,6 +126,16 @@ async def test_the_proxy_of_the_environment_is_asked(
     [request] = raw.requests
     assert request.line == "POST http://models.example/v1/chat/completions HTTP/1.1"
     assert request.headers["proxy-authorization"] == "Basic dXNlcjpwQHNz"
+
+
+async def test_the_proxy_may_be_where_no_provider_of_a_tenant_may(raw: RawPeer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("http_proxy", f"http://localhost:{raw.port}")
+    raw.script(response(SAID))
+    config = ProviderConfig("mine", "openai-chat", "http://models.example/v1")
+    provider = create_provider(config, CheckedResolver("mine", HostRules()))
+    await provider.ask("m", ask())
+    await provider.close()
+    assert raw.requests[0].line == "POST http://models.example/v1/chat/completions HTTP/1.1"
 
 
 async def test_some_hosts_are_asked_without_the_proxy(

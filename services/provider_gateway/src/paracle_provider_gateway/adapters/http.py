@@ -121,14 +121,15 @@ class AiohttpTransport:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
+            self._proxy = proxy_of(self._config.base_url)
+            resolver = None if self._proxy else self._resolver  # whose rules are for the provider, not for the proxy
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    limit=0, keepalive_timeout=_IDLE_S, resolver=self._resolver, use_dns_cache=self._resolver is None
+                    limit=0, keepalive_timeout=_IDLE_S, resolver=resolver, use_dns_cache=resolver is None
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._config.connect_s),
             )
-            self._proxy = proxy_of(self._config.base_url)
         return self._session
 
     def _url(self, model: str) -> URL:
