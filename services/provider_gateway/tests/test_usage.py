@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -181,7 +182,8 @@ async def test_pages_of_attempts_show_each_once_newest_first(bank: PostgresBank,
     assert len({one.call_id for one in seen}) == len(seen) == 9
     assert [one.at for one in seen] == sorted((one.at for one in seen), reverse=True)
     assert seen[-1].latency_s == 1.5
-    for wrong in ("x", "eA==", "MQ=="):
+    beyond = [f"2026-11-26T12:00:00+00:00 {place}".encode() for place in (f"c {2**63}", "c -1", "c\0 1")]
+    for wrong in ("x", "eA==", "MQ==", *(base64.urlsafe_b64encode(place).decode() for place in beyond)):
         with pytest.raises(InvalidInput, match="is no cursor"):
             await desk.list_attempts(ListAttempts(cursor=wrong), ACME)
 

@@ -105,10 +105,16 @@ class Place:
         """
         try:
             time, call_id, serial = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
-            return cls(datetime.fromisoformat(time).astimezone(UTC), call_id, int(serial))
+            found = cls(datetime.fromisoformat(time).astimezone(UTC), call_id, int(serial))
         except (binascii.Error, ValueError, OverflowError) as error:
-            message = f"{quote(cursor)} is no cursor; take the next_cursor of a page as it is"
-            raise InvalidInput(message, path="cursor") from error
+            raise cls._none(cursor) from error
+        if "\x00" in call_id or not 0 <= found.serial < 2**63:  # PostgreSQL has no such text or number
+            raise cls._none(cursor)
+        return found
+
+    @staticmethod
+    def _none(cursor: str) -> InvalidInput:
+        return InvalidInput(f"{quote(cursor)} is no cursor; take the next_cursor of a page as it is", path="cursor")
 
 
 class PostgresUsage:
