@@ -158,16 +158,17 @@ async def _refusal(counter: Counter) -> object:
 
 
 @pytest.mark.parametrize(
-    "lift",
+    ("lift", "field"),
     [
-        {"subject": "other", "usd": Decimal(1)},
-        {"subject": "acme", "tokens": 5},
+        ({"subject": "other", "usd": Decimal(1)}, "subject"),
+        ({"subject": "acme", "tokens": 5}, "tokens"),
     ],
 )
-async def test_what_cannot_be_raised_is_refused(counter: Counter, lift: dict[str, Any]):
+async def test_what_cannot_be_raised_is_refused(counter: Counter, lift: dict[str, Any], field: str):
     await counter.set()
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput) as caught:
         await counter.desk.raise_budget(RaiseBudget(name="b", key="k", **lift), CALL)
+    assert caught.value.path == field
 
 
 async def test_a_hit_is_told_once_and_again_after_a_raise(counter: Counter):

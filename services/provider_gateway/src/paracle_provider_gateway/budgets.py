@@ -107,10 +107,11 @@ class BudgetDesk:
         subject = context.tenant if budget.scope is BudgetScope.TENANT else budget.of
         if subject not in {EACH, request.subject}:
             raise InvalidInput(f"budget {budget.name!r} is for {subject!r} alone", path="subject")
-        if (request.usd is not None and budget.limit_usd is None) or (
-            request.tokens is not None and budget.limit_tokens is None
-        ):
-            raise InvalidInput(f"budget {budget.name!r} has no limit of that kind to be raised", path="usd")
+        limits = {"usd": (request.usd, budget.limit_usd), "tokens": (request.tokens, budget.limit_tokens)}
+        for field, (more, limit) in limits.items():
+            if more is not None and limit is None:
+                what = f"budget {budget.name!r} has no limit of that kind; leave {field} out, or set limit_{field}"
+                raise InvalidInput(what, path=field)
         now = budget.window.period(self._clock())
         if request.period in {None, now}:
             count = count_of(context.tenant, known.born, Charge(budget, request.subject, now))
