@@ -16,6 +16,7 @@ from provider_gateway_samples import CONTEXT, ask, deployment, gateway
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain.budget.matching import Amount, Tally
 from paracle_domain.budget.spec import Budget, BudgetApproval
+from paracle_domain.envelope import Context
 from paracle_domain.errors import BudgetExceeded, Unavailable
 from paracle_domain.inference.chat import ChatMessage, Sampling
 from paracle_domain.inference.estimate import estimate_input
@@ -25,8 +26,8 @@ from paracle_domain.inference.usage import Usage
 from paracle_domain.provider.spec import DeploymentLimits, Price
 from paracle_provider_gateway.accounts import GRANTED, Attempt, Full, MadeElsewhere, Outcome
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
-from paracle_provider_gateway.bookkeeping import Bookkeeper
-from paracle_provider_gateway.ledger import Ending, KnownBudget, Order, Settlement, Verdict
+from paracle_provider_gateway.bookkeeping import BOOKS_KEPT, Bookkeeper
+from paracle_provider_gateway.ledger import Ending, KnownBudget, Order, Page, Settlement, Verdict
 from paracle_provider_gateway.outflow import IN_DOUBT_S, Outflow
 from paracle_provider_gateway.ports import Reply
 from paracle_provider_gateway.pricing import ListPrices
@@ -44,6 +45,11 @@ class Flaky(MemoryLedger):
         self.gate.set()
         self.batches: list[int] = []
         self.settles: list[int] = []
+        self.pages = 0
+
+    async def page(self, tenant: str) -> Page:
+        self.pages += 1
+        return await super().page(tenant)
 
     async def open(self, orders: Sequence[Order]) -> Sequence[Verdict]:
         self.batches.append(len(orders))
@@ -270,6 +276,21 @@ async def test_without_the_ledger_nobody_is_asked(office: Office):
     office.ledger.failures = [ValueError("a bug")]
     with pytest.raises(ValueError, match="a bug"):
         await office.keeper.open(attempt())
+
+
+async def test_books_of_tenants_are_not_kept_without_end(office: Office):
+    async def call_of(tenant: int) -> None:
+        one = Attempt(1, deployment("big", price=DEAR), ask(), Context(f"t{tenant}"))
+        await office.keeper.open(one)
+        office.keeper.settle(one, Outcome(None, "rate_limited", 1))
+
+    for tenant in range(BOOKS_KEPT):
+        await call_of(tenant)
+    await call_of(1)
+    assert office.ledger.pages == BOOKS_KEPT, "each was read once"
+    await call_of(BOOKS_KEPT)
+    await call_of(0)
+    assert office.ledger.pages == BOOKS_KEPT + 2, "and again, once it had to make room"
 
 
 async def test_what_ended_while_the_ledger_was_away_is_told_later(office: Office):

@@ -49,6 +49,8 @@ from paracle_provider_gateway.ports import Prices
 _log = logging.getLogger(__name__)
 
 _ZERO: Final = Decimal(0)
+BOOKS_KEPT: Final = 2_048
+_COUNTS_KEPT: Final = 512
 _MAY_HAVE_COST: Final = frozenset({Cancelled.code, DeadlineExceeded.code, InternalError.code, ContentRefused.code})
 """Errors that come of asking a provider which goes on, and charges, all the same."""
 _AWAY: Final = "the provider gateway cannot reach PostgreSQL, where budgets and the usage ledger are; ask again"
@@ -154,6 +156,8 @@ class Bookkeeper:
             if not _is_away(error):
                 raise
             raise Unavailable(_AWAY) from error
+        if len(self._books) >= BOOKS_KEPT:  # tenants come and go; who is still there is read anew
+            del self._books[next(iter(self._books))]
         found = self._books[tenant] = _Shelf(tenant, page)
         return found
 
@@ -234,7 +238,7 @@ class _Shelf:
         self.tenant = tenant
         self._born = {known.budget.name: known.born for known in page.budgets}
         self._book = Book(known.budget for known in page.budgets)
-        self._count = lru_cache(maxsize=4096)(self._made)
+        self._count = lru_cache(maxsize=_COUNTS_KEPT)(self._made)
 
     def counts(self, spender: Spender, at: datetime) -> list[Count]:
         """What a call goes on."""
