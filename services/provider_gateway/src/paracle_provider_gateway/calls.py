@@ -68,11 +68,7 @@ class CallTable:
         if key in self._aborted:
             raise Cancelled(self._aborted[key][1])
         flight = self._landed.get(key) or self._in_air.get(key) or self._take_off(key, fingerprint, work)
-        if flight.fingerprint != fingerprint:
-            raise Conflict(
-                f"call {key[1]!r} was made before with another request; give every call its own id", path="call_id"
-            )
-        return await self._land(flight)
+        return await self._land(_same(flight, fingerprint, key))
 
     def abort(self, key: CallKey, reason: str) -> bool:
         """Stop the call `key`, or refuse it if it arrives later. Whether it was in the air here."""
@@ -84,14 +80,15 @@ class CallTable:
         flight.abort_reason = reason
         return flight.task.cancel()
 
-    def has(self, key: CallKey) -> bool:
-        """Whether the call is in the air here."""
-        return key in self._in_air
+    def has(self, key: CallKey, fingerprint: bytes) -> bool:
+        """Whether the call is in the air here; raises `Conflict` as `once` does."""
+        flight = self._in_air.get(key)
+        return flight is not None and _same(flight, fingerprint, key) is flight
 
-    def kept(self, key: CallKey) -> Completion | None:
-        """The answer of the call, if it is kept."""
+    def kept(self, key: CallKey, fingerprint: bytes) -> Completion | None:
+        """The answer of the call, if it is kept; raises `Conflict` as `once` does."""
         flight = self._landed.get(key)
-        return None if flight is None else flight.task.result()
+        return None if flight is None else _same(flight, fingerprint, key).task.result()
 
     @property
     def in_air(self) -> int:
@@ -139,3 +136,17 @@ class CallTable:
     def _trim(self, kept: OrderedDict[CallKey, Any]) -> None:
         while len(kept) > self._limit:
             kept.popitem(last=False)
+
+
+def _same(flight: _Flight, fingerprint: bytes, key: CallKey) -> _Flight:
+    """`flight`, if it is for a request of this `fingerprint`."""
+    if flight.fingerprint != fingerprint:
+        raise made_before(key[1])
+    return flight
+
+
+def made_before(call_id: str) -> Conflict:
+    """The error of a call whose id is that of another request."""
+    return Conflict(
+        f"call {call_id!r} was made before with another request; give every call its own id", path="call_id"
+    )

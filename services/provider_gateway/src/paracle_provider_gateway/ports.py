@@ -118,8 +118,14 @@ class Prices(Protocol):
 class Neighbours(Protocol):
     """The other replicas of the gateway."""
 
-    async def answer(self, replica: str, tenant: str, call_id: str) -> Completion | None:
-        """What the call of `replica` came to, once it has; `None` if nobody can say any more."""
+    async def answer(self, replica: str, tenant: str, call_id: str, fingerprint: bytes) -> Completion | None:
+        """What the call of `replica` came to, once it has; `None` if nobody can say any more.
+
+        Raises
+        ------
+        Conflict
+            If it has that call with a request of another `fingerprint`.
+        """
 
 
 class Outlet(Protocol):

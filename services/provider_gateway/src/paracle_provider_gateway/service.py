@@ -76,7 +76,8 @@ class Completions:
             try:
                 return await self._affordable(request, context, started)
             except MadeElsewhere as found:
-                answer = await self._neighbours.answer(found.replica, context.tenant, request.call_id)
+                asked = (found.replica, context.tenant, request.call_id, fingerprint(request))
+                answer = await self._neighbours.answer(*asked)
                 if answer is not None:
                     return answer
                 await self._accounts.take_over(context.tenant, request.call_id, found.replica)

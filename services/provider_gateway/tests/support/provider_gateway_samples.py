@@ -93,7 +93,7 @@ class Neighbourhood:
 
     answers: list[Completion] = field(default_factory=list)
 
-    async def answer(self, _replica: str, _tenant: str, _call_id: str) -> Completion | None:
+    async def answer(self, _replica: str, _tenant: str, _call_id: str, _fingerprint: bytes) -> Completion | None:
         return self.answers.pop() if self.answers else None
 
 

@@ -15,13 +15,14 @@ from nats.errors import NoRespondersError
 
 from paracle_chassis.nats_bus import NatsBus
 from paracle_domain import subjects
-from paracle_domain.errors import Unavailable
+from paracle_domain.errors import Conflict, Unavailable
 from paracle_domain.inference.response import Completion
-from paracle_provider_gateway.calls import CallTable
+from paracle_provider_gateway.calls import CallKey, CallTable, made_before
 
 _SERVICE: Final = "provider_gateway_replica"
 _IN_AIR: Final = b"air"
 _UNKNOWN: Final = b"unknown"
+_OTHER: Final = b"other"
 _PATIENCE_S: Final = 2.0
 _LOOK_S: Final = 0.25
 _LARGEST: Final = 512 * 1024
@@ -36,12 +37,13 @@ class NatsNeighbours:
         self._calls = calls
         self._subscription: Subscription | None = None
 
-    async def answer(self, replica: str, tenant: str, call_id: str) -> Completion | None:
+    async def answer(self, replica: str, tenant: str, call_id: str, fingerprint: bytes) -> Completion | None:
         """See `Neighbours.answer`."""
+        question = f"{call_id} {fingerprint.hex()}".encode()
         subject = subjects.rpc(tenant, _SERVICE, replica)
         while True:
             try:
-                said = await self._bus.link.client.request(subject, call_id.encode(), timeout=_PATIENCE_S)
+                said = await self._bus.link.client.request(subject, question, timeout=_PATIENCE_S)
             except NoRespondersError:
                 return None
             except (NatsError, OSError, TimeoutError) as error:
@@ -51,6 +53,8 @@ class NatsNeighbours:
                 raise Unavailable(what) from error
             if said.data == _UNKNOWN:
                 return None
+            if said.data == _OTHER:
+                raise made_before(call_id)
             if said.data != _IN_AIR:
                 return Completion.model_validate_json(said.data)
             await asyncio.sleep(_LOOK_S)
@@ -65,13 +69,18 @@ class NatsNeighbours:
             await self._subscription.unsubscribe()
 
     async def _tell(self, message: Msg) -> None:
-        key = (subjects.tenant_of(message.subject), message.data.decode())
-        await message.respond(self._word(key))
+        call_id, _, fingerprint = message.data.decode().partition(" ")
+        key = (subjects.tenant_of(message.subject), call_id)
+        try:
+            word = self._word(key, bytes.fromhex(fingerprint))
+        except Conflict:
+            word = _OTHER
+        await message.respond(word)
 
-    def _word(self, key: tuple[str, str]) -> bytes:
-        if self._calls.has(key):
+    def _word(self, key: CallKey, fingerprint: bytes) -> bytes:
+        if self._calls.has(key, fingerprint):
             return _IN_AIR
-        kept = self._calls.kept(key)
+        kept = self._calls.kept(key, fingerprint)
         if kept is None:
             return _UNKNOWN
         body = kept.encode()
