@@ -145,6 +145,17 @@ async def test_the_oldest_of_too_many_tenants_is_forgotten(world: World, monkeyp
     assert world.forgotten == ["a"]
 
 
+async def test_one_that_is_in_use_is_not_forgotten_before_others(world: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_TENANTS_KEPT", 2)
+    for tenant in ("a", "b"):
+        await world.following.setup(tenant)
+    await world.following.round()
+    await world.following.setup("a")
+    await world.following.round()
+    await world.following.setup("c")
+    assert world.forgotten == ["b"]
+
+
 @pytest.mark.parametrize("known", [False, True])
 async def test_callers_at_the_same_time_wait_once_for_a_registry_that_is_silent(world: World, known: bool):
     if known:

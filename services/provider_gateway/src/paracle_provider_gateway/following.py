@@ -104,8 +104,9 @@ class Following:
         """
         for tenant, known in list(self._tenants.items()):
             known.news += 1
-            if known.used:
+            if known.used and self._tenants.get(tenant) is known:  # others may have taken its place meanwhile
                 known.used = False
+                self._tenants[tenant] = self._tenants.pop(tenant)  # whoever stands first is forgotten first
                 await self._read(tenant, known)
 
     async def _asked(self, tenant: str, known: _Tenant) -> Setup:
