@@ -95,6 +95,17 @@ async def test_who_takes_no_connections_is_given_up_on(transport: TransportName)
                     await provider.ask("m", ask())
 
 
+async def test_what_the_environment_says_of_an_account_is_not_shown(
+    raw: RawPeer, transport: TransportName, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY", "ANTHROPIC_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "canary")
+    raw.script(response(SAID))
+    async with asked(raw.url, transport) as provider:
+        await provider.ask("m", ask())
+    assert "canary" not in str(raw.requests[0].headers)
+
+
 async def test_cookies_are_forgotten(raw: RawPeer, transport: TransportName):
     raw.script(response(SAID, headers=("Set-Cookie: who=tenant-a; Path=/",)))
     async with asked(raw.url, transport) as provider:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import httpx2
 
 _NAMED: Final = frozenset({"model", "messages", "input", "max_tokens", "stream"})
+_OF_ENVIRONMENT: Final = ("Authorization", "OpenAI-Organization", "OpenAI-Project")
+"""Headers that SDKs fill with variables which were meant for nobody's provider in particular."""
 _MODULES: Final[Mapping[Api, str]] = {"openai-chat": "openai", "openai-responses": "openai", "anthropic": "anthropic"}
 
 
@@ -103,10 +105,10 @@ class SdkTransport:
                 return client.messages.with_streaming_response.create
 
     def _headers(self, sdk: ModuleType) -> dict[str, Any]:
-        """Those of the key as it is now, instead of the SDK's own."""
+        """Those of the key as it is now, instead of the SDK's own and of what it finds in the environment."""
         headers = self._credentials.headers()
-        own = any(name.lower() == "authorization" for name in headers)
-        return dict(headers) if own else {"Authorization": sdk.omit} | headers
+        said = {name.lower() for name in headers}
+        return {name: sdk.omit for name in _OF_ENVIRONMENT if name.lower() not in said} | headers
 
 
 async def _cap_refusal(response: httpx2.Response) -> None:
