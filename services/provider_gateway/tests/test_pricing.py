@@ -74,6 +74,28 @@ def test_a_manifest_counts_more_than_the_list(prices: ListPrices):
     assert prices.cost(at("openai", "gpt-4o", price=plain), "gpt-4o", usage) == Decimal(30) / 1_000_000
 
 
+@given(st.sampled_from(MODELS), st.integers(1, 400_000), counts, st.data())
+def test_nothing_costs_more_than_was_estimated(
+    prices: ListPrices, named: tuple[str, str], given: int, said: int, data: st.DataObject
+):
+    kinds = st.decimals(0, 100, places=2)
+    own = st.builds(Price, input=kinds, output=kinds, cached=kinds, cache_write=kinds, reasoning=kinds)
+    deployment = at(*named, price=data.draw(st.none() | own))
+    cached = data.draw(st.integers(0, given))
+    written, thought = data.draw(st.integers(0, given - cached)), data.draw(st.integers(0, said))
+    usage = Usage(
+        input_tokens=given,
+        output_tokens=said,
+        cached_tokens=cached,
+        cache_write_tokens=written,
+        reasoning_tokens=thought,
+    )
+    cost, most = prices.cost(deployment, named[1], usage), prices.estimate(deployment, given, said)
+    assert cost is not None
+    assert most is not None
+    assert cost <= most
+
+
 def test_the_sandbox_charges_its_made_up_price(prices: ListPrices):
     assert prices.estimate(at("sandbox", "rules"), 1_000_000, 1_000_000) == Decimal("0.5")
     rates = prices.rates(at("sandbox", "rules"))

@@ -20,6 +20,7 @@ SANDBOX_PRICE: Final = Price(input=Decimal("0.10"), output=Decimal("0.40"))
 """Not real money: the sandbox charges it so that budgets and cost views can be exercised."""
 
 _MTOK: Final = 1_000_000
+_FREE: Final = Decimal(0)
 _SAMPLE: Final = 1_000  # small, since some models cost more above a length of input
 _FRESH_S: Final = 60.0  # some prices go by the time of day
 _KEPT: Final = 2_048
@@ -34,10 +35,13 @@ class _Tariff:
     steps: tuple[tuple[int, Price], ...]
     until: float
 
+    def at(self, input_tokens: int) -> Price | None:
+        """The step of an input of that length."""
+        return next((price for passed, price in self.steps if input_tokens > passed), None)
+
     def cost(self, usage: Usage) -> Decimal:
-        for passed, price in self.steps:
-            if usage.input_tokens > passed:
-                return cost_by_kind(price, usage)
+        if (price := self.at(usage.input_tokens)) is not None:
+            return cost_by_kind(price, usage)
         tokens = genai_prices.Usage(
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
@@ -68,14 +72,23 @@ class ListPrices:
 
     def rates(self, deployment: Deployment) -> Rates | None:
         """The price of `deployment`; `None` if it is not known."""
-        inward, outward = self.estimate(deployment, _SAMPLE, 0), self.estimate(deployment, 0, _SAMPLE)
+        inward = self.cost(deployment, deployment.model, Usage(input_tokens=_SAMPLE))
+        outward = self.cost(deployment, deployment.model, Usage(output_tokens=_SAMPLE))
         if inward is None or outward is None:
             return None
         return Rates(float(inward * _MTOK / _SAMPLE), float(outward * _MTOK / _SAMPLE))
 
     def estimate(self, deployment: Deployment, input_tokens: int, output_tokens: int) -> Decimal | None:
         """What so many tokens of `deployment` may cost at most; `None` if its price is not known."""
-        return self.cost(deployment, deployment.model, Usage(input_tokens=input_tokens, output_tokens=output_tokens))
+        price = self._set(deployment)
+        if price is None:
+            tariff = self._tariff(deployment.provider.name, deployment.model, deployment.price_url)
+            if tariff is None:
+                return None
+            price = tariff.at(input_tokens)
+            if price is None:
+                return tariff.cost(Usage(input_tokens=input_tokens, output_tokens=output_tokens))
+        return most_by_kind(price, input_tokens, output_tokens)
 
     def cost(self, deployment: Deployment, model: str, usage: Usage) -> Decimal | None:
         """What `usage` of `deployment` costs, for which its provider says `model`; `None` if that is not known.
@@ -84,12 +97,16 @@ class ListPrices:
         """
         if not usage.total_tokens:
             return None
-        if deployment.price is not None:
-            return cost_by_kind(deployment.price, usage)
-        if deployment.provider.name == self._sandbox:
-            return cost_by_kind(SANDBOX_PRICE, usage)
+        price = self._set(deployment)
+        if price is not None:
+            return cost_by_kind(price, usage)
         tariff = self._tariff(deployment.provider.name, model, deployment.price_url)
         return None if tariff is None else tariff.cost(usage)
+
+    def _set(self, deployment: Deployment) -> Price | None:
+        """The price that somebody set, if it is no list price."""
+        made_up = SANDBOX_PRICE if deployment.provider.name == self._sandbox else None
+        return made_up if deployment.price is None else deployment.price
 
     def _tariff(self, provider: str, model: str, url: str | None) -> _Tariff | None:
         key = (provider, model, url)
@@ -149,3 +166,9 @@ def cost_by_kind(price: Price, usage: Usage) -> Decimal:
     cost = fresh * price.input + usage.cached_tokens * cached + usage.cache_write_tokens * written
     cost += (usage.output_tokens - usage.reasoning_tokens) * price.output + usage.reasoning_tokens * reasoning
     return cost / _MTOK
+
+
+def most_by_kind(price: Price, input_tokens: int, output_tokens: int) -> Decimal:
+    """What so many tokens cost if all are of the dearest kind: input may all be written to a cache, output thought."""
+    given = max(price.input, price.cached or _FREE, price.cache_write or _FREE)
+    return (input_tokens * given + output_tokens * max(price.output, price.reasoning or _FREE)) / _MTOK
