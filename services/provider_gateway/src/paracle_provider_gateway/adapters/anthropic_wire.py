@@ -33,14 +33,12 @@ from paracle_domain.inference.usage import Usage
 from paracle_domain.messages import JsonObject
 from paracle_provider_gateway.adapters.anthropic_hints import thinking_of, with_cache_hints
 from paracle_provider_gateway.adapters.wire import (
-    ModelName,
     Place,
     check,
     check_image,
     check_pdf,
     parse_event,
     replayed,
-    used,
     without_none,
 )
 from paracle_provider_gateway.faults import Origin
@@ -83,15 +81,19 @@ class WireUsage(BaseModel):
     def to_usage(self) -> Usage:
         """The API counts what went through its cache apart from what else was read."""
         cached, written = self.cache_read_input_tokens or 0, self.cache_creation_input_tokens or 0
-        return used(
-            read=(self.input_tokens or 0) + cached + written, said=self.output_tokens, cached=cached, written=written
+        return Usage(
+            input_tokens=(self.input_tokens or 0) + cached + written,
+            output_tokens=self.output_tokens or 0,
+            cached_tokens=cached,
+            cache_write_tokens=written,
+            model_calls=1,
         )
 
 
 class WireReply(BaseModel):
     """A message; `message_start` has one without content."""
 
-    model: ModelName = ""
+    model: str = ""
     content: list[WireBlock]
     stop_reason: str | None = None
     usage: WireUsage = WireUsage()

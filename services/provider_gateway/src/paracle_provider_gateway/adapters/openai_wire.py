@@ -32,7 +32,6 @@ from paracle_domain.messages import JsonObject
 from paracle_provider_gateway.adapters.chat_calls import assistant, sent_back
 from paracle_provider_gateway.adapters.config import Quirks
 from paracle_provider_gateway.adapters.wire import (
-    ModelName,
     Place,
     check,
     check_image,
@@ -41,7 +40,6 @@ from paracle_provider_gateway.adapters.wire import (
     effort,
     named_text,
     parse_event,
-    used,
     without_none,
 )
 from paracle_provider_gateway.faults import Origin
@@ -114,18 +112,19 @@ class WireUsage(BaseModel):
 
     def to_usage(self) -> Usage:
         inputs, outputs = self.prompt_tokens_details, self.completion_tokens_details
-        return used(
-            read=self.prompt_tokens,
-            said=self.completion_tokens,
-            cached=inputs.cached_tokens if inputs else 0,
-            thought=outputs.reasoning_tokens if outputs else 0,
+        return Usage(
+            input_tokens=self.prompt_tokens,
+            output_tokens=self.completion_tokens,
+            cached_tokens=(inputs and inputs.cached_tokens) or 0,
+            reasoning_tokens=(outputs and outputs.reasoning_tokens) or 0,
+            model_calls=1,
         )
 
 
 class WireReply(BaseModel):
     """A completion, or a chunk of one."""
 
-    model: ModelName = ""
+    model: str = ""
     choices: list[WireChoice]
     usage: WireUsage | None = None
 

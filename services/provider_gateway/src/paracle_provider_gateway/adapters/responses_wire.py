@@ -34,14 +34,12 @@ from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
 from paracle_domain.messages import JsonObject
 from paracle_provider_gateway.adapters.wire import (
-    ModelName,
     check_image,
     check_pdf,
     data_url,
     effort,
     named_text,
     replayed,
-    used,
     without_none,
 )
 from paracle_provider_gateway.faults import Origin
@@ -104,11 +102,12 @@ class WireUsage(BaseModel):
 
     def to_usage(self) -> Usage:
         inputs, outputs = self.input_tokens_details, self.output_tokens_details
-        return used(
-            read=self.input_tokens,
-            said=self.output_tokens,
-            cached=inputs.cached_tokens if inputs else 0,
-            thought=outputs.reasoning_tokens if outputs else 0,
+        return Usage(
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cached_tokens=(inputs and inputs.cached_tokens) or 0,
+            reasoning_tokens=(outputs and outputs.reasoning_tokens) or 0,
+            model_calls=1,
         )
 
 
@@ -119,7 +118,7 @@ class WireIncomplete(BaseModel):
 class WireState(BaseModel):
     """How far a response is."""
 
-    model: ModelName = ""
+    model: str = ""
     status: str | None = None
     usage: WireUsage | None = None
     error: JsonObject | None = None

@@ -9,13 +9,12 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from typing import Annotated, Any, Final, Protocol
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json
 
 from paracle_domain.errors import InvalidInput, ParacleError
 from paracle_domain.inference.chat import FilePart, ImagePart, Thinking, ToolCallPart
 from paracle_domain.inference.deltas import TextDelta
-from paracle_domain.inference.usage import Usage
 from paracle_domain.messages import JsonObject
 from paracle_provider_gateway.adapters.transport import Body
 from paracle_provider_gateway.faults import Origin
@@ -30,41 +29,9 @@ _OURS: Final = frozenset(
 
 _IMAGES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _PDF: Final = "application/pdf"
-_MOST_TOKENS: Final = 1_000_000_000
-"""More than any reply uses; a provider may write any number."""
-_LONGEST_NAME: Final = 200
 
-
-def _shown(name: str) -> str:
-    return "".join(filter(str.isprintable, name[:_LONGEST_NAME]))
-
-
-ModelName = Annotated[str, AfterValidator(_shown)]
-"""A model as its provider calls it, as something that can be kept and shown."""
 Place = Annotated[int, Field(ge=0)]
 """Where something stands in a list."""
-
-
-def used(
-    *, read: int | None, said: int | None, cached: int | None = 0, written: int | None = 0, thought: int | None = 0
-) -> Usage:
-    """What a reply used, as its provider counts it: of all that was read and said, so much was of a kind of its own.
-
-    A part is never more than its whole, nor anything less than nothing: budgets would be given money back.
-    """
-    from_cache, to_cache, reasoning = _count(cached), _count(written), _count(thought)
-    return Usage(
-        input_tokens=max(_count(read), from_cache + to_cache),
-        output_tokens=max(_count(said), reasoning),
-        cached_tokens=from_cache,
-        cache_write_tokens=to_cache,
-        reasoning_tokens=reasoning,
-        model_calls=1,
-    )
-
-
-def _count(told: int | None) -> int:
-    return min(max(told or 0, 0), _MOST_TOKENS)
 
 
 def check_image(image: ImagePart) -> None:
