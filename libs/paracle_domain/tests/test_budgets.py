@@ -39,6 +39,7 @@ class TestSpec:
             ({"limit_tokens": -1}, "greater than 0"),
             ({"name": "a.b"}, "pattern"),
             ({"of": ""}, "at least 1"),
+            ({"on_hit": "model", "model": "a/b\0"}, "cannot be looked for or kept"),
         ],
     )
     def test_nonsense_is_refused(self, fields: dict[str, Any], said: str):

@@ -314,3 +314,8 @@ async def test_a_delta_that_nats_does_not_take_stops_no_reply():
 
     delta = Delta(call_id="call_a", seq=0, change=TextDelta(text="Hi"))
     await BusOutlet(Away()).publish(new_id("task"), delta, Context(tenant="default"))
+
+
+def test_a_model_whose_name_no_ledger_can_keep_is_refused_at_the_edge():
+    with pytest.raises(ValidationError, match=r"U\+0000"):
+        ask(model="openai/big\0")

@@ -107,7 +107,7 @@ class Budget(Value):
     limit_usd: Usd | None = None
     limit_tokens: Tokens | None = None
     on_hit: OnHit = OnHit.STOP
-    model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    model: Annotated[Plain, Field(min_length=1, max_length=200)] | None = None
     unpriced: Unpriced = Unpriced.REFUSE
     approval: BudgetApproval = BudgetApproval()
 

@@ -10,7 +10,7 @@ from paracle_domain import subjects
 from paracle_domain.ids import RunId, TaskId
 from paracle_domain.inference.chat import ChatMessage, OutputFormat, Sampling, ToolChoice, ToolDefinition
 from paracle_domain.inference.response import Completion, ModelList
-from paracle_domain.messages import Message, Request, Value
+from paracle_domain.messages import Message, Plain, Request, Value
 
 CallId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")]
 
@@ -52,7 +52,7 @@ class Complete(Request[Completion], service="provider_gateway", method="complete
     """
 
     call_id: CallId
-    model: str = Field(default="default", min_length=1, max_length=200)
+    model: Plain = Field(default="default", min_length=1, max_length=200)
     messages: tuple[ChatMessage, ...] = Field(min_length=1)
     tools: tuple[ToolDefinition, ...] = ()
     tool_choice: ToolChoice = "auto"
