@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from paracle_chassis.bundles import ALONE, Bundles, together
 from paracle_chassis.bus import Outgoing
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.inlet import Incoming
+from paracle_chassis.receipts import WORKING, JetStreamReceipt, Place
 from paracle_chassis.routes import Routes
 from paracle_chassis.testing.contracts.bus import mailbox, note
 from paracle_chassis.testing.eventually import eventually
@@ -21,7 +23,7 @@ from paracle_chassis.testing.sample import Note
 from paracle_chassis.wires import Wire
 from paracle_domain import dead_letters, subjects
 from paracle_domain.envelope import CE_ID, MSG_ID
-from paracle_domain.errors import Conflict, Unavailable
+from paracle_domain.errors import Conflict, ParacleError, Unavailable
 
 TASKS = subjects.task("acme", "agents")
 REPLY = "$JS.ACK.TASKS.testing.1.17.18.1700000000000000000.5"
@@ -47,6 +49,25 @@ class Shelf:
         if self.away:
             raise Unavailable("NATS is away")
         self.published.extend(messages)
+
+
+class Said:
+    """What receipts have said, by ack subject. Nothing is fetched, answered or buried here."""
+
+    claims: Any = None
+    replies: Any = None
+
+    def __init__(self) -> None:
+        self.words: list[tuple[tuple[str, ...], bytes]] = []
+
+    async def settle(self, replies: Sequence[str], word: bytes) -> None:
+        self.words.append((tuple(replies), word))
+
+    async def bury(self, delivery: Delivery, place: Place, error: ParacleError) -> None:
+        raise AssertionError
+
+    async def end(self, reply: str) -> None:
+        raise AssertionError
 
 
 @pytest.fixture
@@ -240,3 +261,16 @@ async def test_a_bundle_that_is_given_back_by_a_drain_goes_on_elsewhere(serve) -
         await delivery.nak()
     await eventually(lambda: len(seen) == 5)
     assert sorted(seen) == [5, 6, 7, 8, 9]
+
+
+async def test_that_many_are_being_worked_on_is_said_at_once_and_not_of_what_is_done(hand: Bundles) -> None:
+    said = Said()
+    (packed,) = together([wire(number) for number in range(3)])
+    parts = hand.unpack(delivered(packed))
+    first, *rest = [JetStreamReceipt.deliver(part, said) for part in parts]
+    await first.ack()
+    await Delivery.all_in_progress([first, *rest])
+    asked = [part.reply for part in parts]
+    assert said.words == [((asked[0],), b""), (tuple(asked[1:]), WORKING)]
+    await Delivery.all_in_progress([first])
+    assert len(said.words) == 2

@@ -112,8 +112,9 @@ class Receipt:
     async def term(self, error: ParacleError) -> None:
         self.parked.append(error)
 
-    async def in_progress(self) -> None:
-        self.beats += 1
+    async def in_progress(self, others: Sequence[Receipt] = ()) -> None:
+        for receipt in (self, *others):
+            receipt.beats += 1
 
     async def reply(self, answer: Any) -> None:
         self.answers.append(answer)

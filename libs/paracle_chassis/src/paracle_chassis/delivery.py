@@ -23,7 +23,7 @@ class Receipt(Protocol):
     async def ack_with(self, others: Sequence[Self]) -> None: ...
     async def nak(self, delay_s: float) -> None: ...
     async def term(self, error: ParacleError) -> None: ...
-    async def in_progress(self) -> None: ...
+    async def in_progress(self, others: Sequence[Self] = ()) -> None: ...
     async def reply(self, answer: Message | JsonObject | ParacleError) -> None: ...
 
 
@@ -190,6 +190,13 @@ class Delivery:
         """Still working on it: starts its ack wait anew."""
         if not self.settled:
             await self.receipt.in_progress()
+
+    @staticmethod
+    async def all_in_progress(deliveries: Iterable[Delivery]) -> None:
+        """Still working on all of them, which came to one service: what came in one bundle is said of it once."""
+        receipts = [delivery.receipt for delivery in deliveries if not delivery.settled]
+        if receipts:
+            await receipts[0].in_progress(receipts[1:])
 
     async def reply(self, answer: Message | JsonObject | ParacleError) -> None:
         """Answer whoever sent it as a command, if they wait for an answer; otherwise nothing happens."""

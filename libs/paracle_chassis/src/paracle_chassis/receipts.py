@@ -208,8 +208,8 @@ class JetStreamReceipt:
         else:
             await self._settler.end(self.ack_subject)
 
-    async def in_progress(self) -> None:
-        await self._settler.settle((self.ack_subject,), WORKING)
+    async def in_progress(self, others: Sequence[Self] = ()) -> None:
+        await self._settler.settle([self.ack_subject, *(other.ack_subject for other in others)], WORKING)
 
     async def reply(self, answer: Message | JsonObject | ParacleError) -> None:
         assert self._delivery is not None
@@ -237,7 +237,7 @@ class NoReceipt(Receipt):
         return None
 
     @override
-    async def in_progress(self) -> None:
+    async def in_progress(self, others: Sequence[Self] = ()) -> None:
         return None
 
     @override

@@ -370,10 +370,8 @@ class Runtime:
     async def _heartbeat(self) -> None:
         """Keep JetStream from delivering again what is being worked on."""
         before = time.monotonic() - HEARTBEAT_S / 2
-        for entry in list(self._entries.values()):
-            if entry.started < before:
-                for delivery in entry.deliveries:
-                    await delivery.in_progress()
+        old = [entry for entry in self._entries.values() if entry.started < before]
+        await Delivery.all_in_progress(delivery for entry in old for delivery in entry.deliveries)
 
     async def _drain(self) -> None:
         """Let effects that are under way finish; everything else goes on elsewhere, from its journal."""
