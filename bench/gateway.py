@@ -2,6 +2,7 @@
 
 The provider (`provider.py`) answers at once, so what is measured is the way to it. Directly is `aiohttp` from this
 process; through the gateway is NATS from this process. Both read the whole answer; streams are read piece by piece.
+A budget of the tenant, with room for all of them, counts every call; that it did is looked at in the end.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +30,8 @@ from paracle_chassis import frames
 from paracle_chassis.inlet import Incoming, Inlet
 from paracle_client.stack import Stack
 from paracle_domain import subjects
+from paracle_domain.budget.messages import BudgetList, BudgetView, ListBudgets, SetBudget
+from paracle_domain.budget.spec import Budget, Unpriced
 from paracle_domain.ids import new_id
 from paracle_domain.inference.request import Complete
 
@@ -37,6 +41,7 @@ _STREAMS: Final = {1: 150, 16: 400, 64: 800, 256: 800}
 _PROMPT: Final = "Say what you were made to say. " * 16
 _COMPLETE: Final = subjects.rpc(subjects.DEFAULT_TENANT, Complete.service, Complete.method)
 _TIMEOUT_S: Final = 60
+_BUDGET: Final = Budget(name="bench", limit_usd=Decimal(1_000_000), limit_tokens=10**12, unpriced=Unpriced.ALLOW)
 
 type Figures = dict[str, float]
 
@@ -114,6 +119,7 @@ class Through:
     """Asks the gateway, over a bare NATS client."""
 
     def __init__(self, client: Client) -> None:
+        self.asked = 0
         self._client = client
         self._inbox = client.new_inbox()
         self._answers: dict[str, asyncio.Future[bytes]] = {}
@@ -146,6 +152,7 @@ class Through:
 
     async def _ask(self, more: str) -> float:
         call_id = new_id("call")
+        self.asked += 1
         answer = self._answers[call_id] = asyncio.get_running_loop().create_future()
         began = time.perf_counter()
         body = f'{{"call_id":"{call_id}",{more}{self._rest}'.encode()
@@ -190,8 +197,15 @@ async def _many(ask: Ask, calls: int, at_once: int) -> tuple[float, Took]:
 
 
 async def run(up: Stack, repeat: int, url: str) -> Figures:
-    """All figures: the median of `repeat` measurements each."""
+    """All figures: the median of `repeat` measurements each.
+
+    Raises
+    ------
+    WrongResult
+        If an answer is not the provider's, or the budget did not count every call.
+    """
     through = await Through.connect(up.nats_url)
+    await _set_budget(up)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         direct = Direct(url, session)
         for ask in (through.ask, through.stream, direct.ask, direct.stream):
@@ -200,8 +214,29 @@ async def run(up: Stack, repeat: int, url: str) -> Figures:
         for number in range(repeat):
             rows.append(await _once(up, direct, through))
             print(f"gateway {number + 1}: {rows[-1]['rps_c64']:,.0f} requests/s", file=sys.stderr)
+    await settled(pids_of(up))
+    await _check_budget(up, through.asked)
     await through.close()
     return {key: percentile([row[key] for row in rows], 0.5) for key in rows[0]}
+
+
+async def _set_budget(up: Stack) -> None:
+    """Let a budget count all calls from now on."""
+    BudgetView.model_validate_json(await _told(up, SetBudget(budget=_BUDGET)))
+
+
+async def _check_budget(up: Stack, calls: int) -> None:
+    (view,) = BudgetList.model_validate_json(await _told(up, ListBudgets(name=_BUDGET.name))).budgets
+    counted = sum(use.calls for use in view.uses)
+    if counted != calls:
+        raise WrongResult(f"the budget counted {counted} of {calls} calls")
+
+
+async def _told(up: Stack, asked: SetBudget | ListBudgets) -> bytes:
+    """What the gateway answers; `nats` by itself, since the load's inbox takes no answers of others."""
+    subject = subjects.rpc(subjects.DEFAULT_TENANT, asked.service, asked.method)
+    async with await nats.connect(up.nats_url) as client:
+        return (await client.request(subject, asked.model_dump_json().encode(), timeout=_TIMEOUT_S)).data
 
 
 async def _once(up: Stack, direct: Direct, through: Through) -> Figures:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import floor
 import nats
+import psutil
 import soaking
 from floor import Shape
 from load import Job, Load
@@ -198,17 +199,26 @@ def agents(number: int) -> Callable[[Stack, int], Awaitable[Figures]]:
 async def _agents_once(up: Stack, load: Load, number: int, runtime: list[int]) -> Figures:
     load.reset()
     await settled(pids_of(up))
-    before = Snapshot.of(pids_of(up)).cpu_s
+    before, idle = Snapshot.of(pids_of(up)).cpu_s, psutil.cpu_times().idle
     async with watched(up, runtime) as peak:
         wall = await load.many(THINK, number, None)
+    idle = psutil.cpu_times().idle - idle
     latencies = load.check(THINK, number)
-    print(f"{number:,} agents: {wall:.2f} s, {wall / THINK_S:.2f} times the model's", file=sys.stderr)
+    cpu = Snapshot.of(pids_of(up)).cpu_s - before
+    cores = psutil.cpu_count() or 1
+    print(
+        f"{number:,} agents: {wall:.2f} s, {wall / THINK_S:.2f} times the model's; "
+        f"of {cores * wall:.1f} s of the cores {cpu:.1f} for the stack, {idle:.1f} idle",
+        file=sys.stderr,
+    )
     return {
         "wall_s": wall,
         "times_ideal": wall / THINK_S,
         "p50_ms": percentile(latencies, 0.50),
         "p99_ms": percentile(latencies, 0.99),
-        "cpu_ms_per_agent": (Snapshot.of(pids_of(up)).cpu_s - before) * 1_000 / number,
+        "cpu_ms_per_agent": cpu * 1_000 / number,
+        "stack_share": cpu / cores / wall,
+        "idle_share": idle / cores / wall,  # the rest is what others of the machine took, and the load
         "kb_per_agent": (peak.rss - _AT_REST[up.nats_url]) / 1_024 / number,
         "runtime_rss_mb": peak.rss / 2**20,
     }
