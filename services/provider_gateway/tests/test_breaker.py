@@ -128,9 +128,22 @@ class TestHealth:
         rests = over.health.ask_leave(A)
         assert isinstance(rests, Resting)
         assert (rests.error.code, rests.error.retry_after_s) == ("provider_unavailable", 4)
-        assert "HTTP 503" in rests.error.message
         assert over.health.ask_leave(B) is LEAVE
-        assert over.health.state(A) == (BreakerState.OPEN, 4.0, DOWN)
+        assert over.health.state(A)[:2] == (BreakerState.OPEN, 4.0)
+
+    @pytest.mark.parametrize(("owner", "said"), [("acme", "HTTP 503"), (None, "sandbox/a: provider_unavailable")])
+    def test_what_the_provider_said_is_told_to_none_but_the_tenant_whose_it_is(self, owner: str | None, said: str):
+        """The operator's deployments answer everybody, and an error may quote what one of them asked."""
+        over = Watched()
+        mine = deployment("a", tenant=owner)
+        for _ in range(3):
+            over.health.failed(mine, LEAVE, DOWN)
+        rests = over.health.ask_leave(mine)
+        trouble = over.health.state(mine)[2]
+        assert isinstance(rests, Resting)
+        assert rests.error.message.endswith(f"the last failure: {said}")
+        assert trouble is not None
+        assert (trouble.message, trouble.code) == (said, "provider_unavailable")
 
     def test_one_probe_finds_it_again(self):
         over = Watched()

@@ -218,7 +218,7 @@ class TestBreaker:
         with pytest.raises(ProviderUnavailable):
             await over.completions.complete(ask(), CONTEXT)
         (broken,) = (await over.completions.list_models(ListModels(), CONTEXT)).models
-        assert (broken.breaker, broken.trouble) == (BreakerState.OPEN, "HTTP 503")
+        assert (broken.breaker, broken.trouble) == (BreakerState.OPEN, "first/m: provider_unavailable")
         assert 0 < broken.rests_s <= 50
 
     async def test_a_probe_that_is_aborted_leaves_the_way_free_for_the_next(self):

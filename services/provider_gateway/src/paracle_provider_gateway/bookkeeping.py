@@ -307,7 +307,7 @@ def _exceeded(counted: Count, tally: Tally, order: Order) -> BudgetExceeded:
         details |= {"spent_tokens": str(tally.spent_tokens), "limit_tokens": str(tokens)}
         said.append(f"{tally.spent_tokens:,} of {tokens:,} tokens")
     until = "" if counted.period == "total" else ", or wait for its next window"
-    what = f"{_shown(counted)} is used up: {' and '.join(said)}; raise it with `paracle budget set`{until}"
+    what = f"{_shown(counted)} is used up: {' and '.join(said)}; raise it with `paracle budget raise`{until}"
     return BudgetExceeded(what, details=details)
 
 

@@ -129,7 +129,7 @@ class Health:
         if trouble is None:
             self._forget()
             trouble = self._troubles[deployment.key] = _Trouble(deployment, Breaker(self._rules), error)
-        trouble.error = error
+        trouble.error = _told(deployment, error)
         return trouble
 
     def _forget(self) -> None:
@@ -141,6 +141,13 @@ class Health:
 
     def _is_over(self, trouble: _Trouble, now: float) -> bool:
         return trouble.asked_till <= now and trouble.breaker.is_idle(now)
+
+
+def _told(deployment: Deployment, error: ParacleError) -> ParacleError:
+    """The error as others may hear of it: all tenants ask the operator's deployments, and it may quote a prompt."""
+    if deployment.tenant is not None:
+        return error
+    return type(error)(f"{deployment.name}: {error.code}", retry_after_s=error.retry_after_s)
 
 
 def _broken(trouble: _Trouble, now: float) -> ParacleError:
