@@ -222,6 +222,16 @@ def test_one_that_may_help_is_tried_again():
     assert [(d.sums_up, d.not_before) for d in play.directives] == [(False, None)]
 
 
+def test_one_that_nobody_answered_is_asked_again_under_its_id():
+    play = session(talk(5), above_tokens=2_000)
+    first = play.state.model_call_id
+    fails(play, "unavailable", retryable=True)
+    [directive] = play.directives
+    assert (directive.call_id, directive.sums_up) == (first, True)
+    fails(play, "provider_unavailable", retryable=True)
+    assert play.state.model_call_id != first
+
+
 def test_none_is_tried_again_after_the_end_of_the_task():
     play = Play({"compaction": {"above_tokens": 2_000}}, deadline_at=AT + timedelta(seconds=0.1))
     play.state = replace(play.state, job=replace(play.state.job, past=remembered(6, talk(5), None)))

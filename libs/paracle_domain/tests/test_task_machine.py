@@ -371,6 +371,23 @@ def test_model_failures_are_seen_and_retried_within_bounds():
     assert play.error.startswith("provider_unavailable")
 
 
+def test_a_model_call_that_nobody_answered_is_asked_again_under_its_id():
+    """The gateway may have made it, and knows it by its id; what it said itself asks for another one."""
+    play = Play().accept()
+    first = play.state.model_call_id
+    silent = ErrorInfo(code="unavailable", message="silent", retryable=True)
+    for n in range(MODEL_RETRIES - 1):
+        assert play.tell(told.ModelFailed(AT + timedelta(seconds=30 * n), first, silent)) == ["task.model_call_failed"]
+        [call] = play.directives
+        assert (call.call_id, call.not_before > AT + timedelta(seconds=30 * n)) == (first, True)
+        assert prompt.model_request(play.state).attempts_before == 1_000 * (n + 1), "deltas replace those of before"
+    said = ErrorInfo(code="provider_unavailable", message="503", retryable=True)
+    play.tell(told.ModelFailed(AT, first, said))
+    second = play.state.model_call_id
+    assert second != first
+    assert play.tell(told.ModelFailed(AT, second, silent)) == ["task.model_call_failed", "task.failed"]
+
+
 def test_model_failures_that_cannot_be_mended_end_the_task():
     play = Play().accept()
     error = ErrorInfo(code="provider_failed", message="400")

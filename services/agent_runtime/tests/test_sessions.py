@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -55,6 +56,29 @@ async def test_turns_go_one_at_a_time_in_order(stage: Stage):
     results = await stage.do(turn("1"), turn("2"), turn("3"))
     assert [result.output for result in results] == ["one", "two", "three"]
     assert asked(stage.gateway, 2) == ["1", "one", "2", "two", "3"]
+
+
+@script(says("elsewhere"), says("one"), says("three"))
+async def test_turns_are_numbered_as_they_came_however_long_that_takes(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    """The first is held up on its way into the session, as by a slow connection; those behind it wait, or go."""
+    first, second, third, other = turn("1"), turn("2"), turn("3"), turn("x", new_id("ses"))
+    gate, enter, came = asyncio.Event(), stage.book.enter, list[str]()
+
+    async def slow(tenant: str, session: str, job: Task) -> int:
+        came.append(job.task_id)
+        if job.task_id != other.task_id:
+            await gate.wait()
+        return await enter(tenant, session, job)
+
+    monkeypatch.setattr(stage.book, "enter", slow)
+    await stage.bus.publish([sent(one) for one in (first, second, third, other)])
+    await eventually(lambda: other.task_id in stage.results())
+    await stage.bus.publish([order(second)])
+    await eventually(lambda: second.task_id in stage.results())
+    assert len(came) == 2
+    gate.set()
+    await eventually(lambda: third.task_id in stage.results())
+    assert stage.book.turns[CONTEXT.tenant, SESSION] == [first.task_id, third.task_id]
 
 
 @script(None)

@@ -160,6 +160,12 @@ async def test_a_stream_that_broke_off_is_replaced_by_the_next_routes():
     assert assemble(over.outbox.deltas) == answer.message == ChatMessage.assistant("second")
 
 
+async def test_what_is_streamed_for_a_call_that_was_asked_before_replaces_what_was_streamed_then():
+    over = routed(*at(Scripted("only")))
+    await over.completions.complete(ask(stream_to=TASK, attempts_before=1_000), CONTEXT)
+    assert {delta.attempt for delta in over.outbox.deltas} == {1_001}
+
+
 @pytest.mark.parametrize("stream_to", [None, TASK])
 async def test_a_deployment_that_hangs_is_left_after_its_own_time(stream_to: str | None):
     first, second = Scripted("first", None), Scripted("second")

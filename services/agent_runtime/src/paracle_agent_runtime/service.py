@@ -23,6 +23,7 @@ from paracle_agent_runtime.plans import PlanCache
 from paracle_agent_runtime.pools import Pool, Pools
 from paracle_agent_runtime.ports import Leases
 from paracle_agent_runtime.results import failed, result_message
+from paracle_agent_runtime.sessions import Place
 from paracle_agent_runtime.workshop import Workshop
 from paracle_chassis import outages
 from paracle_chassis.delivery import Delivery
@@ -64,6 +65,7 @@ class Entry:
     cause: str
     deliveries: list[Delivery]
     pool: Pool
+    place: Place | None = None
     started: float = field(default_factory=time.monotonic)
     work: asyncio.Task[None] | None = None
     actor: TaskActor | None = None
@@ -209,7 +211,8 @@ class Runtime:
     def _begin(self, task: Task, delivery: Delivery, pool: Pool) -> None:
         delivery.keep()
         context = delivery.envelope.context.caused_by(delivery.envelope.id, task.run_id)
-        entry = Entry(task, context, delivery.envelope.id, [delivery], pool)
+        place = self._shop.sessions.line_up(task, context.tenant)
+        entry = Entry(task, context, delivery.envelope.id, [delivery], pool, place)
         self._entries[task.task_id] = entry
         pool.enter(context.tenant)
         # Eager: a task that waits for nothing is done before this returns, without a turn of the event loop.
@@ -228,6 +231,9 @@ class Runtime:
             await self._broke(entry, error)
         else:
             self._finish(entry, result)
+        finally:
+            if entry.place is not None:
+                self._shop.sessions.step_out(entry.place)
 
     async def _outlast(self, entry: Entry) -> TaskResult:
         """Outages are waited out here, not by giving the task back: that would use up its deliveries."""
@@ -258,7 +264,7 @@ class Runtime:
                 raise asyncio.CancelledError
             return await done_plainly(self._shop, job, job.target, entry.context)
         tenant = entry.context.tenant
-        result = await self._journaled(entry, await self._shop.sessions.join(job, tenant))
+        result = await self._journaled(entry, await self._shop.sessions.join(job, tenant, entry.place))
         if entry.actor is not None and entry.actor.state.status.terminal:
             await self._shop.sessions.leave(entry.actor.state, tenant)
         return result

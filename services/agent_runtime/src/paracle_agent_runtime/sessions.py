@@ -8,7 +8,7 @@ finds the task ended and keeps them then, and nobody else begins before.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from paracle_agent_runtime.ports import Ending, SessionBook
@@ -19,6 +19,14 @@ from paracle_domain.task.state import Job, TaskState
 LOOK_S: Final = 0.5
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """A task's place in the line of those of its tenant's session that came here and have not entered it yet."""
+
+    line: tuple[str, str]
+    first: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class Sessions:
     """Who is next in each session. Turns that end here are heard of at once, those elsewhere at the next look."""
 
@@ -26,13 +34,36 @@ class Sessions:
         self._book = book
         self._look_s = look_s
         self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
+        self._lines: dict[tuple[str, str], dict[Place, None]] = {}
 
-    async def join(self, job: Job, tenant: str) -> Job:
+    def line_up(self, task: Task, tenant: str) -> Place | None:
+        """`task` came: it enters its session behind those that came here before it, unless those `step_out`.
+
+        Side by side, each over a connection of its own, they would enter in any order.
+        """
+        session = session_of(task)
+        if session is None:
+            return None
+        place = Place((tenant, session))
+        self._lines.setdefault(place.line, {})[place] = None
+        return place
+
+    def step_out(self, place: Place) -> None:
+        """Whoever has `place` has entered, or does not here: those behind need not wait for that."""
+        line = self._lines.get(place.line, {})
+        if place in line:
+            del line[place]
+            if line:
+                next(iter(line)).first.set()
+            else:
+                del self._lines[place.line]
+
+    async def join(self, job: Job, tenant: str, place: Place | None = None) -> Job:
         """`job` with what was said before it, once all earlier turns of its session have ended."""
         session = session_of(job.task)
         if session is None:
             return job
-        turn = await self._book.enter(tenant, session, job.task)
+        turn = await self._enter(tenant, session, job.task, place)
         await self._outwait(tenant, session, turn)
         return replace(job, past=await self._book.past(tenant, session, turn))
 
@@ -68,6 +99,16 @@ class Sessions:
         await self._book.end(tenant, task.task_id, ending)
         for waiting in self._waiting.get((tenant, session), ()):
             waiting.set()
+
+    async def _enter(self, tenant: str, session: str, task: Task, place: Place | None) -> int:
+        if place is None:
+            return await self._book.enter(tenant, session, task)
+        line = self._lines.get(place.line, {})
+        if place in line and place is not next(iter(line)):
+            await place.first.wait()
+        turn = await self._book.enter(tenant, session, task)
+        self.step_out(place)
+        return turn
 
     async def _outwait(self, tenant: str, session: str, turn: int) -> None:
         ended = asyncio.Event()

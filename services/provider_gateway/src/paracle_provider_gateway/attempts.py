@@ -141,9 +141,9 @@ class Attempts:
         async def send(delta: Delta) -> None:
             await self._outlet.publish(task_id, delta, attempt.context)
 
-        return StreamReader(
-            attempt.request.call_id, attempt.number, send, attempt.deployment.timeouts, attempt.first_word
-        )
+        request = attempt.request
+        number = request.attempts_before + attempt.number
+        return StreamReader(request.call_id, number, send, attempt.deployment.timeouts, attempt.first_word)
 
 
 def _since(started: float, moment: float | None) -> float | None:

@@ -17,7 +17,7 @@ from paracle_provider_gateway.plans import Catalog
 from paracle_provider_gateway.ports import Neighbours, Prices
 from paracle_provider_gateway.telemetry import Telemetry
 
-_NOT_THE_QUESTION: Final = {"call_id", "stream_to", "priority", "timeout_s", "labels"}
+_NOT_THE_QUESTION: Final = {"call_id", "stream_to", "attempts_before", "priority", "timeout_s", "labels"}
 
 
 class Completions:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TOOL_TEXT_LIMIT: Final = 100_000
 _FUEL: Final = 200_000
 _CALL_TIMEOUT_MAX_S: Final = 3_600.0
+_ATTEMPTS_MAX: Final = 1_000  # more than the gateway makes for one question
 
 
 @lru_cache(maxsize=1)
@@ -118,6 +119,7 @@ def model_request(state: TaskState) -> Complete:
             params=spec.model.params,
         ),
         stream_to=task.task_id,
+        attempts_before=state.unheard * _ATTEMPTS_MAX,
         priority=spec.model.priority,
         timeout_s=min(spec.limits.wall_time_s, _CALL_TIMEOUT_MAX_S),
         labels=_labels(task, agent),

@@ -10,7 +10,7 @@ from typing import assert_never
 from pydantic import JsonValue
 
 from paracle_domain.agent.spec import Limits
-from paracle_domain.errors import ContextExceeded, ErrorInfo, NotFound
+from paracle_domain.errors import ContextExceeded, ErrorInfo, NotFound, Unavailable
 from paracle_domain.ids import derive_id
 from paracle_domain.inference.chat import ChatMessage, ToolCallPart, ToolResultPart
 from paracle_domain.inference.usage import Usage
@@ -126,7 +126,8 @@ class TaskState:
     `asked` is the place of its question among them. `summed` says how many of them the model is told as a summary;
     `counted`, after how many of them (those summed up included) the provider counted how many tokens; `overflowed`,
     that they are too many for it; `unsummed`, in which turn summing up failed for good.
-    `answer` is a final answer that has yet to be checked; `tried` counts the failures of the present model call.
+    `answer` is a final answer that has yet to be checked; `tried` counts the failures of the present model call, and
+    `unheard` those of them after which it may have been made all the same.
     `held` is there while people decide whether a budget is raised for the next model call.
     `usage` is what this task used, `delegated` what its delegates did. `waited_s` are seconds of waiting for people, in
     which wall time stands still; `turn_waited_s` those of this turn, whose waits overlap.
@@ -144,6 +145,7 @@ class TaskState:
     unsummed: int = -1
     turn: int = 0
     tried: int = 0
+    unheard: int = 0
     retry_at: datetime | None = None
     held: ev.BudgetHeld | None = None
     calls: tuple[MadeCall, ...] = ()
@@ -182,12 +184,15 @@ class TaskState:
 
     @property
     def model_call_id(self) -> str:
-        """The id of the model call that is due: the same wherever and whenever it is asked for."""
-        task_id, upto = self.job.task.task_id, compaction.due(self)
+        """The id of the model call that is due: the same wherever and whenever it is asked for.
+
+        What nobody answered is asked again under the same id, by which the gateway knows a call that it has made.
+        """
+        task_id, upto, failed = self.job.task.task_id, compaction.due(self), self.tried - self.unheard
         if upto is not None:
-            return derive_id("call", task_id, "summary", self.turn, upto, self.tried)
+            return derive_id("call", task_id, "summary", self.turn, upto, failed)
         summed = () if self.summed is None else (self.summed.upto,)
-        return derive_id("call", task_id, "model", self.turn + 1, self.tried, *summed)
+        return derive_id("call", task_id, "model", self.turn + 1, failed, *summed)
 
     @property
     def spent(self) -> Usage:
@@ -296,7 +301,7 @@ def _model_called(state: TaskState, event: _ModelEvent) -> TaskState:
             return _replied(state, event)
         case ev.ModelCallFailed():
             overflowed = event.error.code == ContextExceeded.code
-            return replace(state, tried=state.tried + 1, retry_at=event.retry_at, overflowed=overflowed)
+            return replace(_failed(state, event.error), retry_at=event.retry_at, overflowed=overflowed)
         case ev.TaskCompacted() | ev.CompactionFailed():
             return _compacted(state, event)
         case _:
@@ -376,12 +381,19 @@ def _compacted(state: TaskState, event: ev.TaskCompacted | ev.CompactionFailed) 
             counted=(len(state.messages), event.tokens_after),
             overflowed=False,
             tried=0,
+            unheard=0,
             retry_at=None,
             usage=used,
         )
     if event.retry_at is not None:
-        return replace(state, tried=state.tried + 1, retry_at=event.retry_at, usage=used)
-    return replace(state, tried=0, retry_at=None, unsummed=state.turn, usage=used)
+        return replace(_failed(state, event.error), retry_at=event.retry_at, usage=used)
+    return replace(state, tried=0, unheard=0, retry_at=None, unsummed=state.turn, usage=used)
+
+
+def _failed(state: TaskState, error: ErrorInfo) -> TaskState:
+    """The model call that is due failed. Where Paracle itself was away, an answer of the model may be on its way."""
+    unheard = state.unheard + (error.code == Unavailable.code)
+    return replace(state, tried=state.tried + 1, unheard=unheard)
 
 
 def _replied(state: TaskState, event: ev.ModelReplied) -> TaskState:
@@ -393,6 +405,7 @@ def _replied(state: TaskState, event: ev.ModelReplied) -> TaskState:
         counted=(len(state.messages) + 1, event.usage.total_tokens) if event.usage.input_tokens else None,
         turn=event.turn,
         tried=0,
+        unheard=0,
         retry_at=None,
         turn_waited_s=0.0,
         calls=state.calls + made,

@@ -172,7 +172,9 @@ class Story:
 
 def _name(wish: TaskDirective) -> str:
     match wish:
-        case CallModel() | InvokeTool() | AskAgent():
+        case CallModel():
+            return f"{wish.call_id}@{wish.not_before}"  # one that nobody answered keeps its id
+        case InvokeTool() | AskAgent():
             return wish.call_id
         case AskPeople():
             return f"ask.{wish.call_id}"
