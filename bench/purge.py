@@ -128,6 +128,7 @@ _FACTS: dict[str, Any] = {
     "forked_from": None,
     "keep_s": None,
     "max_runs": None,
+    "session": None,
     "waits": False,
 }
 

@@ -81,6 +81,21 @@ async def test_turns_are_numbered_as_they_came_however_long_that_takes(stage: St
     assert stage.book.turns[CONTEXT.tenant, SESSION] == [first.task_id, third.task_id]
 
 
+@script(says("one"), says("two"))
+async def test_a_turn_waits_for_one_that_was_accepted_before_and_has_not_come(stage: Stage):
+    """Its task went to another replica, or was lost with nats-server and is handed out again."""
+    first, second, never = (turn(text, run_id=new_id("run")) for text in ("1", "2", "never"))
+    stage.orchestrator.accepted = [never.run_id, first.run_id, second.run_id]
+    await stage.bus.publish([sent(second)])
+    await eventually(lambda: stage.runtime.running == 1)
+    await stage.bus.publish([sent(first)])
+    await eventually(lambda: stage.runtime.running == 2)
+    assert stage.book.turns == {}
+    stage.orchestrator.accepted.remove(never.run_id)  # it has ended: nobody waits for it any more
+    await eventually(lambda: second.task_id in stage.results())
+    assert stage.book.turns[CONTEXT.tenant, SESSION] == [first.task_id, second.task_id]
+
+
 @script(None)
 async def test_a_waiting_turn_goes_on_when_the_one_before_is_cancelled(stage: Stage):
     first, second = turn("1"), turn("2")
@@ -185,6 +200,11 @@ async def test_turns_are_numbered_once_and_wait_for_each_other(book: SessionBook
     tasks = [turn(str(number)) for number in range(3)]
     assert [await book.enter("default", SESSION, one) for one in (*tasks, *tasks)] == [1, 2, 3, 1, 2, 3]
     assert await book.enter("acme", SESSION, turn("foreign")) == 1
+    runs = [one.run_id for one in tasks]
+    assert not await book.lacks("default", SESSION, runs)
+    assert await book.lacks("default", SESSION, [*runs, new_id("run")])
+    assert await book.lacks("acme", SESSION, runs)
+    assert await book.lacks("default", new_id("ses"), runs)
     assert [await book.waits("default", SESSION, number) for number in (1, 2, 3)] == [False, True, True]
     said = (ChatMessage.user("é\x00"), ChatMessage.assistant("yes"))
     await book.end("acme", tasks[0].task_id, Ending())

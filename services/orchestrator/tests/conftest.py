@@ -47,10 +47,10 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 def plan_of(*steps: dict[str, Any], **spec: Any) -> Plan:
     """A plan of `steps`, which call a tool if they do not say what they do; `children` are its child workflows."""
-    children = spec.pop("children", {})
+    children, revision = spec.pop("children", {}), spec.pop("revision", 1)
     full = [step if set(KINDS) & set(step) else {"tool": "t", **step} for step in steps]
     parsed = WorkflowSpec.model_validate({"steps": full, **spec})
-    return Plan.pin(PlannedWorkflow(name="w", revision=1, spec=parsed), {}, {}, children)
+    return Plan.pin(PlannedWorkflow(name="w", revision=revision, spec=parsed), {}, {}, children)
 
 
 class FakeBus(Bus):
@@ -67,7 +67,7 @@ class FakeBus(Bus):
     ) -> Any:
         assert isinstance(request, ResolvePlan)
         self.asked.append(request)
-        plan = self.plans.get(request.workflow or "")
+        plan = self.plans.get(request.workflow or request.agent or "")
         if plan is None:
             raise NotFound(f"no workflow {request.workflow!r}", path="workflow")
         return PlanAnswer(digest=plan.digest, plan=None if plan.digest == request.known_digest else plan)

@@ -17,6 +17,7 @@ from paracle_domain.errors import (
     Unavailable,
 )
 from paracle_domain.ids import new_id
+from paracle_domain.messages import JsonObject
 from paracle_domain.run.commands import (
     ApprovalStatus,
     ApprovalView,
@@ -33,6 +34,7 @@ from paracle_domain.run.commands import (
     StartRun,
     StepStatus,
 )
+from paracle_domain.task.sessions import ListTurnsBefore
 from paracle_orchestrator.orders import MAX_INPUT_BYTES
 
 CALL = Context("acme", "bob", roles=("finance",))
@@ -337,6 +339,24 @@ async def test_a_run_of_an_agent_has_no_revisions_to_fork_with(desk: Any, tools:
     (error,) = (await desk.order(ForkRun(run_id=run_id, from_step="b", revision=1), key="1")).answers
     assert (type(error), error.path) == (InvalidInput, "revision")
     assert (await desk.order(ForkRun(run_id=run_id, from_step="b"), key="2")).answers[0].created
+
+
+async def test_runs_of_agents_are_turns_of_the_session_that_their_input_names(desk: Any, tools: Any) -> None:
+    desk.knows("agent", tools.plan_of({"id": "invoke"}, revision=0))
+    value: JsonObject = {"text": "Hi", "session": new_id("ses")}
+    starts = [
+        StartRun(agent="agent", input=value),
+        StartRun(workflow="w", input=value),
+        StartRun(agent="agent", input={}),
+    ]
+    runs = [(await desk.order(start, key=f"start-{n}")).answers[0].run_id for n, start in enumerate(starts)]
+    fork = ForkRun(run_id=runs[0], from_step="invoke")
+    forked = (await desk.order(fork, key="fork")).answers[0].run_id
+    found = [
+        (await desk.service.list_turns_before(ListTurnsBefore(run_id=run_id), Context("acme"))).run_ids
+        for run_id in (*runs, forked)
+    ]
+    assert found == [(), (), (), (runs[0],)]
 
 
 async def test_only_a_start_says_that_it_created_a_run(desk: Any, tools: Any) -> None:

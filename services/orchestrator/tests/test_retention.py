@@ -160,7 +160,8 @@ def kept(pool: Any) -> PostgresRetention:
 async def put(pool: Any, finished_s: float | None, *, tenant: str = "acme", events: int = 2, **facts: Any) -> str:
     """A run that ended so many seconds before `NOW`; `None`: it has not."""
     known = {"workflow": "w", "revision": 1, "plan": "p", "principal": "ada", "request": "r", "labels": '{"a":"b"}'}
-    known |= {"priority": 0, "parent": None, "forked_from": None, "keep_s": None, "max_runs": None, "waits": False}
+    known |= {"priority": 0, "parent": None, "forked_from": None, "keep_s": None, "max_runs": None, "session": None}
+    known |= {"waits": False}
     run_id = new_id("run")
     begun = Page(1, "c", NOW - timedelta(days=1), tuple(b'{"type":"x"}' for _ in range(events - 1)))
     store = PostgresEventStore(pool, RUN_TABLES)

@@ -66,6 +66,7 @@ def begun(number: int, *, tenant: str = "acme", status: str = "running", **facts
         "forked_from": None,
         "keep_s": None,
         "max_runs": None,
+        "session": None,
         "waits": False,
     }
     page = Page(1, "c", AT + timedelta(seconds=number), (b'{"type":"x"}',))
@@ -102,6 +103,21 @@ async def test_runs_are_listed_newest_first_page_by_page(shelf: Shelf) -> None:
         found = await every_page(shelf.index, wanted, limit=2)
         assert [run.run_id for run in found] == ids[::-1]
     assert (found[-1].labels, found[-1].priority, found[-1].forked_from) == ({"a": "b"}, 3, PARENT)
+
+
+async def test_turns_of_a_session_are_in_the_order_in_which_they_were_accepted(shelf: Shelf) -> None:
+    """Whatever the clocks of those who accepted them say."""
+    one, two = new_id("ses"), new_id("ses")
+    turns = [begun(9 - n, session=one) for n in range(4)]
+    others = [begun(0, session=two), begun(0), begun(0, session=one, tenant="evil")]
+    for run in (*others, *turns):
+        await put(shelf.store, [run])
+    ids = [run.id for run in turns]
+    assert [await shelf.index.turns_before("acme", run_id) for run_id in ids] == [ids[:n] for n in range(4)]
+    assert not await shelf.store.append([ended(turns[1], "completed")])
+    assert await shelf.index.turns_before("acme", ids[3]) == [ids[0], ids[2]]
+    assert await shelf.index.turns_before("evil", ids[3]) == []
+    assert [await shelf.index.turns_before("acme", run.id) for run in others[:2]] == [[], []]
 
 
 async def test_any_filter_finds_what_a_look_at_every_run_finds(shelf: Shelf) -> None:

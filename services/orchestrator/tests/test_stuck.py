@@ -47,6 +47,7 @@ FACTS = {
     "forked_from": None,
     "keep_s": None,
     "max_runs": None,
+    "session": None,
     "waits": False,
 }
 _letters = iter(range(1_000_000))

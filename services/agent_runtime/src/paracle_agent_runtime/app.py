@@ -15,7 +15,7 @@ from paracle_agent_runtime.adapters.effects import PostgresEffects
 from paracle_agent_runtime.adapters.outlet import BusOutlet
 from paracle_agent_runtime.adapters.pools import NatsTaskQueue, PostgresPoolBook
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresAttempts, PostgresLeases, PostgresTaskShelf
-from paracle_agent_runtime.adapters.rpc import RpcBudgets, RpcModels, RpcPeople, RpcPlans, RpcUsage
+from paracle_agent_runtime.adapters.rpc import RpcBudgets, RpcModels, RpcPeople, RpcPlans, RpcStarts, RpcUsage
 from paracle_agent_runtime.adapters.sessions import PostgresSessionBook, PostgresSessionShelf
 from paracle_agent_runtime.adapters.workers import NatsWorkers
 from paracle_agent_runtime.decisions import Decisions
@@ -122,7 +122,7 @@ def create_runtime(
         ledger=Ledger(PostgresEffects(pool, queries), PostgresAttempts(pool, queries), journal),
         outbox=Outbox(bus),
         outlet=BusOutlet(bus),
-        sessions=Sessions(PostgresSessionBook(pool, queries)),
+        sessions=Sessions(PostgresSessionBook(pool, queries), RpcStarts(bus)),
         models=RpcModels(bus),
         decisions=Decisions(RpcPeople(bus), RpcBudgets(bus), utc_now),
         toolbox=toolbox,

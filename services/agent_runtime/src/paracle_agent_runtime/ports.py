@@ -223,11 +223,23 @@ class Ending:
     recap: Recap | None = None
 
 
+class Starts(Protocol):
+    """What was accepted to be done, and in which order."""
+
+    async def before(self, tenant: str, run_id: str) -> Sequence[str]:
+        """The runs of the same session that were accepted before this one and have not ended."""
+        ...
+
+
 class SessionBook(Protocol):
     """Conversations, turn by turn. All replicas share it."""
 
     async def enter(self, tenant: str, session: str, task: Task) -> int:
         """The number of the turn that `task` is: the next one when it asks first, later the same."""
+        ...
+
+    async def lacks(self, tenant: str, session: str, run_ids: Sequence[str]) -> bool:
+        """Whether one of these runs has no turn in the session yet."""
         ...
 
     async def waits(self, tenant: str, session: str, turn: int) -> bool:

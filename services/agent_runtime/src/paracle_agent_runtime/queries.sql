@@ -122,6 +122,14 @@ select $3, $1, $2, turns, $4 from session
 on conflict (task_id) do nothing
 returning turn
 
+-- name: session_lacks
+select exists (
+    select from unnest($3::text[]) as one(run_id)
+     where not exists (
+        select from session_turns t where t.tenant = $1 and t.session_id = $2 and t.run_id = one.run_id
+     )
+)
+
 -- name: turn_waits
 -- A task that completed has ended its turn once its messages are kept; one that ended otherwise adds none.
 select exists (

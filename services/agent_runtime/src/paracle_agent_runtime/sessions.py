@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from paracle_agent_runtime.ports import Ending, SessionBook
+from paracle_agent_runtime.ports import Ending, SessionBook, Starts
 from paracle_domain.task.conversation import added, session_of
 from paracle_domain.task.messages import Task, TaskStatus
 from paracle_domain.task.state import Job, TaskState
@@ -30,8 +30,9 @@ class Place:
 class Sessions:
     """Who is next in each session. Turns that end here are heard of at once, those elsewhere at the next look."""
 
-    def __init__(self, book: SessionBook, *, look_s: float = LOOK_S) -> None:
+    def __init__(self, book: SessionBook, starts: Starts, *, look_s: float = LOOK_S) -> None:
         self._book = book
+        self._starts = starts
         self._look_s = look_s
         self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
         self._lines: dict[tuple[str, str], dict[Place, None]] = {}
@@ -45,7 +46,7 @@ class Sessions:
         if session is None:
             return None
         place = Place((tenant, session))
-        self._lines.setdefault(place.line, {})[place] = None
+        self._stand(place)
         return place
 
     def step_out(self, place: Place) -> None:
@@ -103,12 +104,27 @@ class Sessions:
     async def _enter(self, tenant: str, session: str, task: Task, place: Place | None) -> int:
         if place is None:
             return await self._book.enter(tenant, session, task)
-        line = self._lines.get(place.line, {})
-        if place in line and place is not next(iter(line)):
-            await place.first.wait()
+        while True:
+            await self._be_first(place)
+            earlier = await self._starts.before(tenant, task.run_id)
+            if not earlier or not await self._book.lacks(tenant, session, earlier):
+                break
+            self.step_out(place)  # they may be on their way to another replica, lost with nats-server, or right behind
+            await asyncio.sleep(self._look_s)
+            self._stand(place)
         turn = await self._book.enter(tenant, session, task)
         self.step_out(place)
         return turn
+
+    def _stand(self, place: Place) -> None:
+        """Stand at the end of the line."""
+        place.first.clear()
+        self._lines.setdefault(place.line, {})[place] = None
+
+    async def _be_first(self, place: Place) -> None:
+        line = self._lines.get(place.line, {})
+        if place in line and place is not next(iter(line)):
+            await place.first.wait()
 
     async def _outwait(self, tenant: str, session: str, turn: int) -> None:
         ended = asyncio.Event()

@@ -13,7 +13,7 @@ from typing import Any
 from pool_world import MemoryPoolBook, MemoryTaskQueue
 
 from paracle_agent_runtime.adapters.outlet import BusOutlet
-from paracle_agent_runtime.adapters.rpc import RpcBudgets, RpcModels, RpcPeople, RpcPlans
+from paracle_agent_runtime.adapters.rpc import RpcBudgets, RpcModels, RpcPeople, RpcPlans, RpcStarts
 from paracle_agent_runtime.decisions import Decisions
 from paracle_agent_runtime.effects import EffectDesk, Ledger
 from paracle_agent_runtime.handlers import routes
@@ -59,7 +59,7 @@ from paracle_domain.task.effects import EffectPage, EffectState, EffectView, Lis
 from paracle_domain.task.ledger import Entry
 from paracle_domain.task.messages import CancelTask, Task
 from paracle_domain.task.past import KeptTurn, Past, Recap, remembered
-from paracle_domain.task.sessions import SessionSummary, SessionTurn
+from paracle_domain.task.sessions import ListTurnsBefore, SessionSummary, SessionTurn, TurnsBefore
 from paracle_domain.tool.calls import ToolCall
 from paracle_domain.tool.spec import ToolSpec
 from paracle_domain.workflow.spec import WorkflowSpec
@@ -233,6 +233,7 @@ class Orchestrator:
         self.approvals: dict[str, ApprovalView] = {}
         self.withdrawn: list[str] = []
         self.away = 0
+        self.accepted: list[str] = []
 
     async def ask(self, request: AskForCall, _: Context) -> ApprovalView:
         if self.away:
@@ -252,6 +253,12 @@ class Orchestrator:
             if view.status is ApprovalStatus.OPEN:
                 self.approvals[name] = view.model_copy(update={"status": status})
 
+    async def list_turns_before(self, request: ListTurnsBefore, _: Context) -> TurnsBefore:
+        """What tests say was accepted before, and has not ended."""
+        known = self.accepted
+        before = known[: known.index(request.run_id)] if request.run_id in known else []
+        return TurnsBefore(run_ids=tuple(before))
+
     async def get_plan(self, request: GetPlan, _: Context) -> Plan:
         self.asked += 1
         if request.digest != PLAN.digest:
@@ -261,6 +268,7 @@ class Orchestrator:
     def routes(self) -> Routes:
         table = Routes("orchestrator")
         table.rpc(GetPlan, self.get_plan)
+        table.rpc(ListTurnsBefore, self.list_turns_before)
         table.rpc(AskForCall, self.ask)
         table.rpc(WithdrawCall, self.withdraw)
         return table
@@ -416,14 +424,19 @@ class MemorySessionBook:
     def __init__(self, store: EventStore | None = None) -> None:
         self._actors: dict[str, Loaded] = getattr(store, "actors", {})
         self.turns: dict[tuple[str, str], list[str]] = {}
+        self.runs: set[tuple[str, str, str]] = set()
         self.ended: dict[str, Ending] = {}
         self.recaps: dict[str, Recap] = {}
 
     async def enter(self, tenant: str, session: str, task: Task) -> int:
         turns = self.turns.setdefault((tenant, session), [])
+        self.runs.add((tenant, session, task.run_id))
         if task.task_id not in turns:
             turns.append(task.task_id)
         return turns.index(task.task_id) + 1
+
+    async def lacks(self, tenant: str, session: str, run_ids: Sequence[str]) -> bool:
+        return any((tenant, session, run_id) not in self.runs for run_id in run_ids)
 
     async def waits(self, tenant: str, session: str, turn: int) -> bool:
         before = self.turns[tenant, session][: turn - 1]
@@ -513,7 +526,7 @@ class World:
             journal=journal,
             outbox=Outbox(bus),
             outlet=BusOutlet(bus),
-            sessions=Sessions(self.book, look_s=0.05),
+            sessions=Sessions(self.book, RpcStarts(bus), look_s=0.05),
             ledger=Ledger(self.effects, attempts or MemoryAttempts(store), journal),
             models=RpcModels(bus),
             decisions=Decisions(RpcPeople(bus), RpcBudgets(bus), lambda: datetime.now(UTC), look_s=0.05),

@@ -18,9 +18,13 @@ def facts_of(
     priority: int = 0,
     parent: str | None = None,
     forked_from: str | None = None,
+    session: str | None = None,
     waits: bool = False,
 ) -> Mapping[str, Any]:
-    """The facts of a run of `plan`; `request` is the digest of what asked for it, `waits` that it begins queued."""
+    """The facts of a run of `plan`; `request` is the digest of what asked for it.
+
+    `session` is what it is a turn of; `waits`: it begins queued.
+    """
     workflow = plan.workflow
     retention = workflow.spec.retention
     return {
@@ -35,5 +39,6 @@ def facts_of(
         "forked_from": forked_from,
         "keep_s": None if retention is None else retention.keep_s,
         "max_runs": workflow.spec.max_runs,
+        "session": session,
         "waits": waits,
     }

@@ -33,6 +33,7 @@ from paracle_domain.run.commands import (
 )
 from paracle_domain.run.forking import kept_steps
 from paracle_domain.run.inbox import Begin, Cancel, Decide, Pause, Resume, RunMessage, Signal
+from paracle_domain.task.conversation import session_in
 from paracle_orchestrator.admission import Limits
 from paracle_orchestrator.call_approvals import CallApprovals
 from paracle_orchestrator.facts import facts_of
@@ -113,6 +114,7 @@ class Orders:
             request=request_digest(command),
             labels=command.labels,
             priority=command.priority,
+            session=session_in(command.input) if command.agent is not None else None,
             waits=queued,
         )
         return mail_of(delivery, run_id, begin, pinned=pinned, facts=facts)
@@ -144,6 +146,7 @@ class Orders:
             labels=start.labels,
             priority=start.priority,
             forked_from=old.id,
+            session=session_in(start.input) if old.facts["revision"] == 0 else None,
             waits=queued,
         )
         return mail_of(delivery, run_id, begin, pinned=pinned, facts=facts)

@@ -54,6 +54,10 @@ class RunIndex(Protocol):
         """
         ...
 
+    async def turns_before(self, tenant: str, run_id: str) -> list[str]:
+        """Runs of the same session that were accepted before this one and have not ended, in order."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:

@@ -31,6 +31,7 @@ from paracle_domain.run.commands import (
     ShownStep,
 )
 from paracle_domain.run.diff import DiffRuns, RunsDiff, differences
+from paracle_domain.task.sessions import ListTurnsBefore, TurnsBefore
 from paracle_orchestrator.admitting import Admitter
 from paracle_orchestrator.bulk import BulkOrders, is_bulk
 from paracle_orchestrator.call_approvals import CallApprovals
@@ -169,6 +170,9 @@ class Orchestrator:
 
     async def list_runs_begun(self, request: ListRunsBegun, call: Context) -> Beginnings:
         return await list_begun(self._store, request, call)
+
+    async def list_turns_before(self, request: ListTurnsBefore, call: Context) -> TurnsBefore:
+        return TurnsBefore(run_ids=tuple(await self._index.turns_before(call.tenant, request.run_id)))
 
     async def get_plan(self, request: GetPlan, call: Context) -> Plan:
         return (await self._plans.get(call.tenant, request.digest)).plan

@@ -112,6 +112,9 @@ class NoIndex:
     async def page(self, tenant: str, wanted: RunFilter, limit: int, cursor: str | None = None) -> RunPage:
         return RunPage(runs=())
 
+    async def turns_before(self, tenant: str, run_id: str) -> list[str]:
+        return []
+
 
 class RunsOf(Mapping[str, RunStatus]):
     """How the runs of an event store are: the trigger store's look at the table of runs."""

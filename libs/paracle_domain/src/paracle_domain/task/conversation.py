@@ -26,14 +26,14 @@ def messages(value: JsonValue) -> tuple[ChatMessage, ...]:
     earlier = _earlier(value)
     if isinstance(value, dict):
         known = {FIELD} if earlier else set[str]()
-        known |= {SESSION} if _session(value) else set()
+        known |= {SESSION} if session_in(value) else set()
         value = {name: part for name, part in value.items() if name not in known}
     return (*earlier, attached.question(value))
 
 
 def session_of(task: Task) -> str | None:
     """The session that an agent's task is a turn of."""
-    return _session(task.input) if task.target_kind == "agent" and task.parent is None else None
+    return session_in(task.input) if task.target_kind == "agent" and task.parent is None else None
 
 
 def added(own: Sequence[ChatMessage], output: JsonValue) -> tuple[ChatMessage, ...]:
@@ -47,7 +47,8 @@ def added(own: Sequence[ChatMessage], output: JsonValue) -> tuple[ChatMessage, .
     return (own[0], ChatMessage.assistant(prompt.as_text(output) or "(nothing)"))
 
 
-def _session(value: JsonValue) -> str | None:
+def session_in(value: JsonValue) -> str | None:
+    """The session that an agent's input names."""
     found = value.get(SESSION) if isinstance(value, dict) else None
     return found if isinstance(found, str) and is_id(found, "ses") else None
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from paracle_domain.ids import RunId
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.messages import HIGHEST, Done, Message, Request, Value
 from paracle_domain.task.past import Recap
@@ -75,3 +76,20 @@ class DeleteSession(Request[Done], service="agent_runtime", method="delete_sessi
     """Forget a session with all that was said in it. Errors: `NotFound`; `Conflict` while a turn is open."""
 
     session_id: SessionId
+
+
+class TurnsBefore(Message, type_name="session.turns_before"):
+    """Runs that are turns of a session, in order."""
+
+    run_ids: tuple[RunId, ...]
+
+
+class ListTurnsBefore(
+    Request[TurnsBefore], service="orchestrator", method="list_turns_before", answer=TurnsBefore, query=True
+):
+    """Runs of the session of run `run_id` that were accepted before it and have not ended; for the agent runtime.
+
+    Only runs of single agents are turns of sessions as a whole. Of any other run, there are none.
+    """
+
+    run_id: RunId

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from paracle_agent_runtime.telemetry import SOURCE
@@ -13,6 +14,7 @@ from paracle_domain.inference.request import AbortCall, Complete, abort_subject
 from paracle_domain.inference.response import Completion
 from paracle_domain.plan import Plan
 from paracle_domain.run.commands import ApprovalView, AskForCall, GetPlan, WithdrawCall
+from paracle_domain.task.sessions import ListTurnsBefore
 
 _ANSWER_S: Final = 10.0
 _GRACE_S: Final = 5.0
@@ -27,6 +29,18 @@ class RpcPlans:
     async def get(self, digest: str, context: Context) -> Plan:
         """See `PlanSource.get`."""
         return await self._bus.call(GetPlan(digest=digest), context, timeout_s=_ANSWER_S)
+
+
+class RpcStarts:
+    """`Starts`: the orchestrator."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def before(self, tenant: str, run_id: str) -> Sequence[str]:
+        """See `Starts.before`."""
+        asked = ListTurnsBefore(run_id=run_id)
+        return (await self._bus.call(asked, Context(tenant, correlation_id=run_id), timeout_s=_ANSWER_S)).run_ids
 
 
 class RpcPeople:

@@ -36,6 +36,10 @@ class PostgresSessionBook:
             if known is not None:
                 return int(known)
 
+    async def lacks(self, tenant: str, session: str, run_ids: Sequence[str]) -> bool:
+        """See `SessionBook.lacks`."""
+        return bool(await self._pool.fetchval(self._queries.session_lacks, tenant, session, list(run_ids)))
+
     async def waits(self, tenant: str, session: str, turn: int) -> bool:
         """See `SessionBook.waits`."""
         return bool(await self._pool.fetchval(self._queries.turn_waits, tenant, session, turn))

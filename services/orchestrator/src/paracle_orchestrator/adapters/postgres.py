@@ -25,6 +25,7 @@ RUN_TABLES: Final = ActorTables(
         "forked_from": "text",
         "keep_s": "float8",
         "max_runs": "int",
+        "session": "text",
         "waits": "boolean",
     },
 )
