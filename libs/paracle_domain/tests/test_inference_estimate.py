@@ -18,6 +18,7 @@ from paracle_domain.inference.chat import (
     Role,
     Sampling,
     TextPart,
+    Thinking,
     ToolCallPart,
     ToolDefinition,
     ToolResultPart,
@@ -76,3 +77,17 @@ def test_more_is_never_less(one: str, other: str):
 )
 def test_output_is_bounded_by_the_request_and_by_the_model(asked: int | None, most: int | None, expected: int):
     assert estimate_output(ask(sampling=Sampling(max_output_tokens=asked)), most) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "thinking", "most", "expected"),
+    [
+        (100, "off", None, 100),
+        (100, "low", None, 2_148),
+        (100, "high", 8_000, 8_000),
+        (None, "medium", None, TYPICAL_OUTPUT + 8_192),
+        (None, "medium", 32_000, 32_000),
+    ],
+)
+def test_thoughts_have_room_of_their_own(asked: int | None, thinking: Thinking, most: int | None, expected: int):
+    assert estimate_output(ask(sampling=Sampling(max_output_tokens=asked, thinking=thinking)), most) == expected

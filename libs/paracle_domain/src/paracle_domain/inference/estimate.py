@@ -24,6 +24,8 @@ FILE_TOKENS: Final = 8_000
 """Of a file that is named by its URL."""
 TYPICAL_OUTPUT: Final = 8_192
 """The output of a call for which neither the request nor the model has a limit."""
+THOUGHTS: Final = {"low": 2_048, "medium": 8_192, "high": 24_576}
+"""Room for thoughts, where a provider wants it in tokens, and besides the room for what is said."""
 _MOST_OUTPUT: Final = 1_000_000_000
 """No model says so much: a request may ask for any number, which has to be kept."""
 _CHARACTERS: Final = 3
@@ -42,11 +44,11 @@ def estimate_input(request: Complete) -> int:
 
 
 def estimate_output(request: Complete, most: int | None = None) -> int:
-    """The most tokens that the model may say; `most` is what it can say at all, where that is known."""
-    asked = request.sampling.max_output_tokens
+    """The most tokens that the model may say and think; `most` is what it can at all, where that is known."""
+    asked, thoughts = request.sampling.max_output_tokens, THOUGHTS.get(request.sampling.thinking or "off", 0)
     if asked is None:
-        return most or TYPICAL_OUTPUT
-    return min(asked, most or _MOST_OUTPUT)
+        return most or TYPICAL_OUTPUT + thoughts
+    return min(asked + thoughts, most or _MOST_OUTPUT)
 
 
 def _part(part: Part) -> int:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from paracle_domain.inference.chat import Thinking
+from paracle_domain.inference.estimate import THOUGHTS
 
 _BY_BUDGET: Final = re.compile(r"claude-(?:3|(?:opus|sonnet|haiku)-4(?:-[0-5])?(?:-20\d{6}|-latest|@.*)?$)")
 """Models that are told in tokens how much to think; later ones are told an effort, and choose themselves."""
-_BUDGETS: Final = {"low": 2_048, "medium": 8_192, "high": 24_576}
 _WORTH_KEEPING: Final = 4_096
 """Characters, about 1024 tokens: the API keeps no shorter beginning of a prompt."""
 _KEEP: Final = {"type": "ephemeral"}
@@ -36,7 +36,7 @@ def thinking_of(model: str, thinking: Thinking | None, max_tokens: int) -> Think
     if thinking == "off":
         return ThinkingFields(max_tokens, {"type": "disabled"})
     if _BY_BUDGET.match(model):
-        budget = _BUDGETS[thinking]
+        budget = THOUGHTS[thinking]
         return ThinkingFields(max_tokens + budget, {"type": "enabled", "budget_tokens": budget})
     return ThinkingFields(max_tokens, {"type": "adaptive"}, thinking)
 
