@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -129,6 +130,29 @@ async def test_a_kill_in_a_conversation_costs_nothing(
             for view in views:
                 await assert_sound(at, view.run.run_id)
     assert_once(openai.journal)
+
+
+async def test_turns_keep_the_order_in_which_their_starts_were_answered_over_replicas(
+    system: System, talkers: AsyncClient, openai: FakeOpenAI
+) -> None:
+    """Tasks of a session go to whichever replica fetches first."""
+    system.scale(agent_runtime=2, orchestrator=2)
+    openai.otherwise = lambda body: replace(reply(body), delay_s=0.0)
+    sessions = {f"s{number}": new_id("ses") for number in range(SESSIONS * 4)}
+    runs: dict[str, list[str]] = {name: [] for name in sessions}
+
+    async def ask(name: str) -> None:
+        for number in range(TURNS):
+            value: JsonObject = {"text": f"q{number} of {name}", "session": sessions[name]}
+            runs[name].append((await talkers.invoke("talker", value)).run_id)
+
+    await asyncio.gather(*map(ask, sessions))
+    async with desk(system.stack.nats_url) as at:
+        for name, session in sessions.items():
+            for run_id in runs[name]:
+                assert (await eventually(partial(ended, at, run_id), within_s=60)).run.status is RunStatus.COMPLETED
+            shown = await eventually(partial(talkers.get_session, session))
+            assert [turn.run_id for turn in shown.turns] == runs[name]
 
 
 def assert_order(journal: list[Seen], asked: list[str]) -> None:
