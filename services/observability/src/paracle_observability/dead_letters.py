@@ -13,7 +13,6 @@ Who asks again for what was done already, since the answer was lost, gets the sa
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -22,6 +21,7 @@ from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.dead_letters import Letter
 from paracle_chassis.delivery import Delivery
 from paracle_domain import subjects
+from paracle_domain.cursors import read_cursor, write_cursor
 from paracle_domain.dead_letters import (
     SHOWN_BYTES,
     DeadLetter,
@@ -38,7 +38,7 @@ from paracle_domain.dead_letters import (
     Refusal,
 )
 from paracle_domain.envelope import Context, Envelope
-from paracle_domain.errors import InvalidInput, NotFound, ParacleError, quote
+from paracle_domain.errors import NotFound, ParacleError, quote
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Encoded
 from paracle_observability import telemetry
@@ -266,17 +266,13 @@ def _text(body: bytes, *, cut: bool) -> str | None:
 
 
 def _cursor(last: DeadLetter) -> str:
-    return base64.urlsafe_b64encode(f"{last.at.isoformat()} {last.id}".encode()).decode()
+    return write_cursor(last.at, last.id)
 
 
 def _place(cursor: str | None, path: str) -> Place | None:
-    if cursor is None:
-        return None
-    try:
-        time, name = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
-        at = datetime.fromisoformat(time)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidInput(f"{quote(cursor)} is no cursor; take that of a page as it is", path=path) from error
-    if at.tzinfo is None:
-        raise InvalidInput(f"{quote(cursor)} is no cursor; take that of a page as it is", path=path)
+    return None if cursor is None else read_cursor(cursor, _read, path=path)
+
+
+def _read(at: datetime, words: Sequence[str]) -> Place:
+    (name,) = words
     return Place(at, name)

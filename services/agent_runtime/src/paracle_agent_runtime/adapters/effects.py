@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 
 from paracle_chassis.postgres import Queries
-from paracle_domain.errors import InvalidInput, quote
+from paracle_domain.cursors import read_cursor, write_cursor
 from paracle_domain.ids import parse_id
 from paracle_domain.task.effects import EffectPage, EffectView, ListEffects, ProbeView, Resolution
 from paracle_domain.task.ledger import Entry
@@ -44,7 +42,7 @@ class PostgresEffects:
     async def page(self, query: ListEffects, tenant: str) -> EffectPage:
         """See `Effects.page`."""
         wanted = query.filter
-        at, key = (None, None) if query.cursor is None else _place(query.cursor)
+        at, key = (None, None) if query.cursor is None else read_cursor(query.cursor, _place)
         rows = await self._pool.fetch(
             self._queries.list_effects,
             tenant,
@@ -116,13 +114,9 @@ def _view(row: asyncpg.Record) -> EffectView:
 
 
 def _cursor(last: EffectView) -> str:
-    return base64.urlsafe_b64encode(f"{last.intended_at.isoformat()} {last.key}".encode()).decode()
+    return write_cursor(last.intended_at, last.key)
 
 
-def _place(cursor: str) -> tuple[datetime, str]:
-    try:
-        time, key = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
-        return datetime.fromisoformat(time).astimezone(UTC), parse_id(key, "eff")
-    except (binascii.Error, ValueError, OverflowError) as error:
-        message = f"{quote(cursor)} is no cursor; take the next_cursor of a page as it is"
-        raise InvalidInput(message, path="cursor") from error
+def _place(at: datetime, words: Sequence[str]) -> tuple[datetime, str]:
+    (key,) = words
+    return at, parse_id(key, "eff")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, Self, override
 
 import asyncpg
 
 from paracle_chassis.postgres import Queries
+from paracle_domain.cursors import read_cursor, write_cursor
 from paracle_domain.envelope import Context
-from paracle_domain.errors import InvalidInput, quote
 from paracle_domain.ids import parse_id
 from paracle_domain.run.commands import ApprovalPage, ApprovalStatus, ApprovalView, ListApprovals
 from paracle_orchestrator.ports import Shown, newest
@@ -32,8 +30,7 @@ class Place:
 
     @override
     def __str__(self) -> str:
-        text = f"{_OPEN[self.open]} {self.at.isoformat()} {self.id}"
-        return base64.urlsafe_b64encode(text.encode()).decode()
+        return write_cursor(self.at, _OPEN[self.open], self.id)
 
     @classmethod
     def of(cls, approval: ApprovalView) -> Self:
@@ -48,13 +45,12 @@ class Place:
         InvalidInput
             If it is none.
         """
-        try:
-            status, time, approval_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
-            at = datetime.fromisoformat(time).astimezone(UTC)
-            return cls(status == _OPEN[True], at, parse_id(approval_id, "apr"))
-        except (binascii.Error, ValueError, OverflowError) as error:
-            message = f"{quote(cursor)} is no cursor; take the next_cursor of a page as it is"
-            raise InvalidInput(message, path="cursor") from error
+        return read_cursor(cursor, cls._read)
+
+    @classmethod
+    def _read(cls, at: datetime, words: Sequence[str]) -> Self:
+        status, approval_id = words
+        return cls(status == _OPEN[True], at, parse_id(approval_id, "apr"))
 
 
 class PostgresApprovals:

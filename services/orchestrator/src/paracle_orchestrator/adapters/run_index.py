@@ -8,9 +8,8 @@ at most `MOST_SIFTED` of them for a page.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, override
@@ -18,7 +17,7 @@ from typing import Final, override
 import asyncpg
 
 from paracle_chassis.postgres import Queries
-from paracle_domain.errors import InvalidInput, quote
+from paracle_domain.cursors import read_cursor, write_cursor
 from paracle_domain.ids import parse_id
 from paracle_domain.run.commands import RunFilter, RunPage, RunStatus, RunSummary
 
@@ -39,7 +38,7 @@ class Place:
 
     @override
     def __str__(self) -> str:
-        return base64.urlsafe_b64encode(f"{self.at.isoformat()} {self.id}".encode()).decode()
+        return write_cursor(self.at, self.id)
 
     @classmethod
     def parse(cls, cursor: str) -> Place:
@@ -50,12 +49,12 @@ class Place:
         InvalidInput
             If it is none.
         """
-        try:
-            time, run_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
-            return cls(datetime.fromisoformat(time).astimezone(UTC), parse_id(run_id, "run"))
-        except (binascii.Error, ValueError, OverflowError) as error:
-            message = f"{quote(cursor)} is no cursor; take the next_cursor of a page as it is"
-            raise InvalidInput(message, path="cursor") from error
+        return read_cursor(cursor, cls._read)
+
+    @classmethod
+    def _read(cls, at: datetime, words: Sequence[str]) -> Place:
+        (run_id,) = words
+        return cls(at, parse_id(run_id, "run"))
 
 
 @dataclass(frozen=True, slots=True)

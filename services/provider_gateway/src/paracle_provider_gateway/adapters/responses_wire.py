@@ -33,6 +33,7 @@ from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
 from paracle_domain.messages import JsonObject
+from paracle_provider_gateway.adapters.openai_wire import WireInputDetails, WireOutputDetails
 from paracle_provider_gateway.adapters.wire import (
     check_image,
     check_pdf,
@@ -84,14 +85,6 @@ class WireItem(BaseModel):
     @property
     def thoughts(self) -> list[WireText]:
         return [*(self.summary or ()), *(self.content or ())]
-
-
-class WireInputDetails(BaseModel):
-    cached_tokens: int | None = None
-
-
-class WireOutputDetails(BaseModel):
-    reasoning_tokens: int | None = None
 
 
 class WireUsage(BaseModel):

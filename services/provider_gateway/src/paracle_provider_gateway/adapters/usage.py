@@ -6,9 +6,7 @@ by time holds the rows of a span together, so a day costs what the day has, what
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -17,7 +15,7 @@ from typing import Any, Final, override
 import asyncpg
 
 from paracle_chassis.postgres import Queries
-from paracle_domain.errors import InvalidInput, quote
+from paracle_domain.cursors import read_cursor, write_cursor
 from paracle_domain.inference.ledger import (
     ListAttempts,
     Outcome,
@@ -91,8 +89,7 @@ class Place:
 
     @override
     def __str__(self) -> str:
-        text = f"{self.at.isoformat()} {self.call_id} {self.serial}"
-        return base64.urlsafe_b64encode(text.encode()).decode()
+        return write_cursor(self.at, self.call_id, str(self.serial))
 
     @classmethod
     def parse(cls, cursor: str) -> Place:
@@ -103,18 +100,15 @@ class Place:
         InvalidInput
             If it is none.
         """
-        try:
-            time, call_id, serial = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
-            found = cls(datetime.fromisoformat(time).astimezone(UTC), call_id, int(serial))
-        except (binascii.Error, ValueError, OverflowError) as error:
-            raise cls._none(cursor) from error
-        if "\x00" in call_id or not 0 <= found.serial < 2**63:  # PostgreSQL has no such text or number
-            raise cls._none(cursor)
-        return found
+        return read_cursor(cursor, cls._read)
 
-    @staticmethod
-    def _none(cursor: str) -> InvalidInput:
-        return InvalidInput(f"{quote(cursor)} is no cursor; take the next_cursor of a page as it is", path="cursor")
+    @classmethod
+    def _read(cls, at: datetime, words: Sequence[str]) -> Place:
+        call_id, number = words
+        serial = int(number)
+        if "\x00" in call_id or not 0 <= serial < 2**63:
+            raise ValueError("PostgreSQL has no such text or number")
+        return cls(at, call_id, serial)
 
 
 class PostgresUsage:
