@@ -34,7 +34,14 @@ class PostgresReplica:
         if self._connection is None:
             self._connection = await self._pool.acquire()
             self._connection.add_termination_listener(self._on_lost)
-        await self._connection.execute(self._sql.seen, self.id)
+        connection = self._connection
+        try:
+            await connection.execute(self._sql.seen, self.id)
+        except asyncpg.InterfaceError:  # it broke before anybody listened, so nobody was told
+            self._on_lost(connection)
+            with suppress(asyncpg.InterfaceError):
+                await self._pool.release(connection)
+            raise
 
     async def __aenter__(self) -> Self:
         await self.seen()
