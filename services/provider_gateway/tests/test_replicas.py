@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
+import asyncpg
 import pytest
 
 from paracle_chassis.postgres import Database, Queries
 from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import migrated
 from paracle_embedded import PostgresServer
 from paracle_provider_gateway.adapters.replicas import PostgresReplica
@@ -41,6 +44,45 @@ async def test_a_replica_can_go_without_postgresql(postgres_server: PostgresServ
         async with PostgresReplica(found.pool, QUERIES, "rep_a"):
             postgres_server.kill()
         assert "could not say" in caplog.text
+
+
+@pytest.mark.parametrize("way", ["by the server", "by the client, without a word"])
+async def test_a_connection_that_is_gone_is_made_anew_and_what_it_may_mean_is_known(database: Database, way: str):
+    pool = Handing(database.pool)
+    async with PostgresReplica(pool, QUERIES, "rep_a") as replica:  # type: ignore[arg-type]
+        assert not replica.is_in_doubt
+        (held,) = pool.handed
+        if way == "by the server":
+            await database.pool.execute("select pg_terminate_backend($1)", held.get_server_pid())
+            await eventually(lambda: _is_over(held))
+        else:
+            held._protocol.abort()
+        before = await _seen(database)
+        await replica.seen()
+        assert replica.is_in_doubt
+        assert (await _seen(database))["rep_a"] > before["rep_a"]
+    assert len(pool.handed) == 2
+    assert await _seen(database) == {}
+
+
+class Handing:
+    """A pool that remembers which connections it handed out."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self.handed: list[Any] = []
+        self.execute, self.release = pool.execute, pool.release
+
+    async def acquire(self) -> object:
+        self.handed.append(await self._pool.acquire())
+        return self.handed[-1]
+
+
+def _is_over(connection: Any) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True
 
 
 async def _seen(database: Database):

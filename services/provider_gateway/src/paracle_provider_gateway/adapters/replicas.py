@@ -31,17 +31,12 @@ class PostgresReplica:
 
     async def seen(self) -> None:
         """A sign of life."""
+        if self._connection is not None and not _is_open(self._connection):
+            self.is_in_doubt = True
+            await self._give_back()
         if self._connection is None:
             self._connection = await self._pool.acquire()
-            self._connection.add_termination_listener(self._on_lost)
-        connection = self._connection
-        try:
-            await connection.execute(self._sql.seen, self.id)
-        except asyncpg.InterfaceError:  # it broke before anybody listened, so nobody was told
-            self._on_lost(connection)
-            with suppress(asyncpg.InterfaceError):
-                await self._pool.release(connection)
-            raise
+        await self._connection.execute(self._sql.seen, self.id)
 
     async def __aenter__(self) -> Self:
         await self.seen()
@@ -54,11 +49,19 @@ class PostgresReplica:
             if not is_outage(error):
                 raise
             _log.warning("could not say that this replica goes: %s", error)
-        if (connection := self._connection) is not None:
-            with suppress(asyncpg.InterfaceError):  # it has just broken, and the pool took it back itself
-                connection.remove_termination_listener(self._on_lost)
-                await self._pool.release(connection)
+        await self._give_back()
 
-    def _on_lost(self, _connection: object) -> None:
-        self._connection = None
-        self.is_in_doubt = True
+    async def _give_back(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        with suppress(asyncpg.InterfaceError):  # it broke, and the pool has taken it back itself
+            await self._pool.release(connection)
+
+
+def _is_open(connection: Any) -> bool:
+    """Asked, and not heard from a termination listener: asyncpg may close a connection without telling those."""
+    try:
+        return not connection.is_closed()
+    except asyncpg.InterfaceError:  # it broke, and the pool has taken it back itself
+        return False
