@@ -14,7 +14,7 @@ from tests.e2e.bad import BAD, GOOD, Bad
 from tests.e2e.world import System, paracle
 
 from paracle_client import AsyncClient
-from paracle_client.calls import PLURALS
+from paracle_client.calls.manifests import PLURALS
 from paracle_domain.run.commands import RunStatus
 
 YAML = {"content-type": "application/yaml"}

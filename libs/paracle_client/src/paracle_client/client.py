@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Final, Self
 import httpx2
 
 from paracle_client import calls, wire
-from paracle_client.calls import Call
+from paracle_client.calls.call import Call, as_method
 from paracle_domain.dead_letters import DeadLetterFilter, DeadLettersSettled
 from paracle_domain.errors import ParacleError, PayloadTooLarge
 from paracle_domain.machine import EventRecord
@@ -28,7 +28,7 @@ def _asks[**P, R: Message](call: Callable[P, Call[R]]) -> Callable[Concatenate[C
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._ask(call(*args, **kwargs))
 
-    return calls.as_method(method, call)
+    return as_method(method, call)
 
 
 class Client:
@@ -67,69 +67,69 @@ class Client:
 
     # Manifests
 
-    apply = _asks(calls.apply)
-    list = _asks(calls.list_specs)
-    get = _asks(calls.get_spec)
-    revisions = _asks(calls.revisions)
-    delete = _asks(calls.delete)
-    delete_manifests = _asks(calls.delete_manifests)
-    explain = _asks(calls.explain)
+    apply = _asks(calls.manifests.apply)
+    list = _asks(calls.manifests.list_specs)
+    get = _asks(calls.manifests.get_spec)
+    revisions = _asks(calls.manifests.revisions)
+    delete = _asks(calls.manifests.delete)
+    delete_manifests = _asks(calls.manifests.delete_manifests)
+    explain = _asks(calls.manifests.explain)
 
     # Runs
 
-    start_run = _asks(calls.start_run)
-    invoke = _asks(calls.invoke)
-    get_run = _asks(calls.get_run)
-    get_step = _asks(calls.get_step)
-    runs = _asks(calls.runs)
-    cancel = _asks(calls.cancel)
-    pause = _asks(calls.pause)
-    resume = _asks(calls.resume)
-    signal = _asks(calls.signal)
-    fork = _asks(calls.fork)
-    cancel_runs = _asks(calls.cancel_runs)
-    resume_runs = _asks(calls.resume_runs)
-    diff_runs = _asks(calls.diff_runs)
-    usage = _asks(calls.usage)
-    audit = _asks(calls.audit)
+    start_run = _asks(calls.runs.start_run)
+    invoke = _asks(calls.runs.invoke)
+    get_run = _asks(calls.runs.get_run)
+    get_step = _asks(calls.runs.get_step)
+    runs = _asks(calls.runs.runs)
+    cancel = _asks(calls.runs.cancel)
+    pause = _asks(calls.runs.pause)
+    resume = _asks(calls.runs.resume)
+    signal = _asks(calls.runs.signal)
+    fork = _asks(calls.runs.fork)
+    cancel_runs = _asks(calls.runs.cancel_runs)
+    resume_runs = _asks(calls.runs.resume_runs)
+    diff_runs = _asks(calls.runs.diff_runs)
+    usage = _asks(calls.runs.usage)
+    audit = _asks(calls.runs.audit)
 
     # Sessions, approvals, effects, pools
 
-    sessions = _asks(calls.sessions)
-    get_session = _asks(calls.get_session)
-    delete_session = _asks(calls.delete_session)
-    approvals = _asks(calls.approvals)
-    get_approval = _asks(calls.get_approval)
-    decide = _asks(calls.decide)
-    effects = _asks(calls.effects)
-    get_effect = _asks(calls.get_effect)
-    resolve_effect = _asks(calls.resolve_effect)
-    pools = _asks(calls.pools)
-    get_pool = _asks(calls.get_pool)
-    drain_pool = _asks(calls.drain_pool)
-    resume_pool = _asks(calls.resume_pool)
+    sessions = _asks(calls.runs.sessions)
+    get_session = _asks(calls.runs.get_session)
+    delete_session = _asks(calls.runs.delete_session)
+    approvals = _asks(calls.people.approvals)
+    get_approval = _asks(calls.people.get_approval)
+    decide = _asks(calls.people.decide)
+    effects = _asks(calls.people.effects)
+    get_effect = _asks(calls.people.get_effect)
+    resolve_effect = _asks(calls.people.resolve_effect)
+    pools = _asks(calls.pools.pools)
+    get_pool = _asks(calls.pools.get_pool)
+    drain_pool = _asks(calls.pools.drain_pool)
+    resume_pool = _asks(calls.pools.resume_pool)
 
     # Money
 
-    query_usage = _asks(calls.query_usage)
-    attempts = _asks(calls.attempts)
-    deployments = _asks(calls.deployments)
-    budgets = _asks(calls.budgets)
-    set_budget = _asks(calls.set_budget)
-    delete_budget = _asks(calls.delete_budget)
-    raise_budget = _asks(calls.raise_budget)
+    query_usage = _asks(calls.money.query_usage)
+    attempts = _asks(calls.money.attempts)
+    deployments = _asks(calls.money.deployments)
+    budgets = _asks(calls.money.budgets)
+    set_budget = _asks(calls.money.set_budget)
+    delete_budget = _asks(calls.money.delete_budget)
+    raise_budget = _asks(calls.money.raise_budget)
 
     # Dead letters and triggers
 
-    dead_letters = _asks(calls.dead_letters)
-    dead_letter = _asks(calls.dead_letter)
-    redrive = _asks(calls.redrive)
-    drop = _asks(calls.drop)
-    triggers = _asks(calls.triggers)
-    get_trigger = _asks(calls.get_trigger)
-    pause_trigger = _asks(calls.pause_trigger)
-    resume_trigger = _asks(calls.resume_trigger)
-    fire_trigger = _asks(calls.fire_trigger)
+    dead_letters = _asks(calls.people.dead_letters)
+    dead_letter = _asks(calls.people.dead_letter)
+    redrive = _asks(calls.people.redrive)
+    drop = _asks(calls.people.drop)
+    triggers = _asks(calls.triggers.triggers)
+    get_trigger = _asks(calls.triggers.get_trigger)
+    pause_trigger = _asks(calls.triggers.pause_trigger)
+    resume_trigger = _asks(calls.triggers.resume_trigger)
+    fire_trigger = _asks(calls.triggers.fire_trigger)
 
     # What takes more than one call
 
@@ -196,13 +196,13 @@ class Client:
     def _settle_all(self, which: DeadLetterFilter, reason: str | None) -> DeadLettersSettled:
         parts: deque[DeadLettersSettled] = deque()
         while not parts or parts[-1].more:
-            parts.append(self._ask(calls.settle_all(which, reason, parts[-1] if parts else None)))
-        return calls.together(parts)
+            parts.append(self._ask(calls.people.settle_all(which, reason, parts[-1] if parts else None)))
+        return calls.people.together(parts)
 
     def _events_so_far(self, run_id: str, after: int) -> Iterator[EventRecord]:
         cursor = wire.Cursor(after)
         while True:
-            page = self._ask(calls.events(run_id, cursor.after))
+            page = self._ask(calls.runs.events(run_id, cursor.after))
             for record in page.events:
                 yield from cursor.take(record)
             if page.terminal or not page.events:
@@ -227,7 +227,7 @@ class Client:
         return view.run.status.terminal and view.last_seq <= after
 
     def _stream(self, run_id: str, cursor: wire.Cursor) -> Iterator[EventRecord]:
-        call = calls.events(run_id, cursor.after)
+        call = calls.runs.events(run_id, cursor.after)
         lines = wire.EventLines()
         for line in self._lines(call.path, call.query | {"follow": "true"}, cursor):
             if (record := lines.feed(line)) is not None:
@@ -235,7 +235,7 @@ class Client:
 
     def _said(self, task_id: str, cursor: wire.Cursor) -> Iterator[TaskOutput]:
         lines = wire.EventLines()
-        for line in self._lines(calls.task_output(task_id).path, {}, cursor):
+        for line in self._lines(calls.runs.task_output(task_id).path, {}, cursor):
             if (text := lines.text(line)) is not None:
                 output = wire.output_of(text)
                 cursor.hear(output)

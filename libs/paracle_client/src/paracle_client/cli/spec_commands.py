@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from paracle_client.calls import PLURALS, Plural
+from paracle_client.calls.manifests import PLURALS, Plural
 from paracle_client.cli.inputs import Bundle, bundle
 from paracle_client.cli.target import (
     Output,
