@@ -7,13 +7,10 @@ times as long to make. A step leads to about fifteen of them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, dataclass_transform
+from typing import dataclass_transform
 
-if TYPE_CHECKING:
 
-    @dataclass_transform(frozen_default=True, field_specifiers=(field,))
-    def record[T](cls: type[T]) -> type[T]:
-        """As `dataclass(frozen=True, slots=True)`, which the type checker holds it to."""
-        raise NotImplementedError
-else:
-    record = dataclass(slots=True, unsafe_hash=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def record[T](cls: type[T]) -> type[T]:
+    """As `dataclass(frozen=True, slots=True)`, which the type checker holds it to."""
+    return dataclass(slots=True, unsafe_hash=True)(cls)

@@ -1,4 +1,8 @@
-"""What every bus keeps to. A test class inherits `BusContract` and gives a `make` fixture."""
+"""What every bus keeps to.
+
+A test class inherits `BusContract` and gives a fixture `make`: it starts a bus that serves some routes, and stops that
+after the test.
+"""
 
 from __future__ import annotations
 
@@ -54,11 +58,6 @@ def rpc(handler: Callable[[Any, Context], Awaitable[Any]]) -> Routes:
 
 class BusContract:
     """The suite."""
-
-    @pytest.fixture
-    def make(self) -> MakeBus:
-        """A started bus that serves the routes; stopped after the test."""
-        raise NotImplementedError
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────
 
