@@ -4,7 +4,6 @@ import asyncio
 import operator
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -456,28 +455,41 @@ def test_the_place_of_a_message_is_read_from_both_forms_of_ack_subject():
     assert old == new == receipts.Place("TASKS", "agents", 2, 17, 1700000000000000000)
 
 
-async def test_acks_gather_for_a_moment_and_wait_while_nats_is_away() -> None:
-    sent: list[bytes] = []
-    client: Any = SimpleNamespace(is_connected=False, is_closed=False)
+class Away:
+    """A connection that is lost, and how often somebody looked whether it is back."""
 
-    async def send(frame: bytes) -> None:
-        sent.append(frame)
+    is_closed = False
 
-    async def flush() -> None:
+    def __init__(self) -> None:
+        self.back = False
+        self.looks = 0
+        self.sent: list[bytes] = []
+
+    @property
+    def is_connected(self) -> bool:
+        self.looks += 1
+        return self.back
+
+    async def _send_command(self, frame: bytes) -> None:
+        self.sent.append(frame)
+
+    async def _flush_pending(self) -> None:
         return None
 
-    client._send_command, client._flush_pending = send, flush
+
+async def test_acks_gather_for_a_moment_and_wait_while_nats_is_away() -> None:
+    client: Any = Away()
     acks = LateAcks(lambda: client)
     acks.put(())
     assert acks.drop() == []
     acks.put(["one"])
     acks.put(["two"])
-    await asyncio.sleep(0)
-    assert sent == []
-    client.is_connected = True
-    await eventually(lambda: sent)
-    assert b"".join(sent) == b"PUB one 0\r\n\r\nPUB two 0\r\n\r\n"
+    await eventually(lambda: client.looks > 2)
+    assert client.sent == []
+    client.back = True
+    await eventually(lambda: client.sent)
+    assert b"".join(client.sent) == b"PUB one 0\r\n\r\nPUB two 0\r\n\r\n"
     client.is_closed = True
     acks.put(["three"])
     await acks.flush()  # it comes again
-    assert len(sent) == 1
+    assert len(client.sent) == 1

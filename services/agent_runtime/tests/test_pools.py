@@ -253,19 +253,21 @@ async def told(stage: Stage, command: Command, tenant: str = "default") -> PoolV
 
 async def test_a_slow_look_at_what_is_drained_does_not_undo_a_later_one():
     stage = Stage(Gateway(), pools=Pools({"gpu": 1}))
-    slow, looks = asyncio.Event(), iter((frozenset[str](), frozenset({"gpu"})))
+    begun, slow, looks = asyncio.Event(), asyncio.Event(), iter((frozenset[str](), frozenset({"gpu"})))
 
     async def drained() -> frozenset[str]:
         found = next(looks)
         if not found:
+            begun.set()
             await slow.wait()
         return found
 
     stage.runtime._drained = drained
-    beats = [asyncio.create_task(stage.runtime._beat()) for _ in range(2)]
-    await asyncio.sleep(0)
-    slow.set()
-    await asyncio.gather(*beats)
+    one = asyncio.create_task(stage.runtime._beat())
+    await begun.wait()
+    two = asyncio.create_task(stage.runtime._beat())
+    asyncio.get_running_loop().call_soon(slow.set)  # after the later one has come as far as it may
+    await asyncio.gather(one, two)
     assert stage.pools["gpu"].room.closed
 
 
