@@ -90,7 +90,7 @@ def seqs(events: Iterator[EventRecord]) -> list[int]:
 
 
 def test_both_clients_have_every_call_alike() -> None:
-    known = {one for name in calls.__all__ for one in vars(getattr(calls, name)).values()}
+    known = [one for name in calls.__all__ for one in vars(getattr(calls, name)).values()]
     made = {one for one in known if getattr(one, "__annotations__", {}).get("return", "")[:5] == "Call["}
     parts = {calls.runs.events, calls.runs.task_output, calls.people.settle_all}  # of what takes more than one call
     assert parts < made
