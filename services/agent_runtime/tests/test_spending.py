@@ -75,6 +75,12 @@ async def test_a_step_that_is_a_tool_sees_its_run():
     assert (told["own"]["attempts"], told["total"]["cost_usd"], len(told["below"])) == (0, "9.15", 4)
 
 
+async def test_what_no_task_asked_for_is_counted_once():
+    asked_by_nobody = UsageRow(by={}, spend=Spend(attempts=1, cost_usd=Decimal("0.5")))
+    told = await spend(Ledger((*ROWS, asked_by_nobody)), asked_by("tool"))
+    assert (told["own"]["attempts"], told["total"]["attempts"], told["total"]["cost_usd"]) == (0, 5, "9.65")
+
+
 async def test_what_is_still_being_entered_is_waited_for_but_not_for_ever():
     entering = (row(OWN, None, "boss", "0", open=1, reserved_usd=Decimal("0.5")),)
     assert (await spend(Ledger(entering, entering, ROWS), asked_by()))["own"]["cost_usd"] == "0.10"

@@ -7,7 +7,7 @@ that only the task that asks and the tasks below it; a step that is a tool sees 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from pydantic import JsonValue
@@ -46,9 +46,7 @@ class Spending:
         """What the caller used, what each agent below it did, and all of them together."""
         _Spend.take(call.arguments)
         rows = await self._settled(call.caller)
-        root = call.caller.task.task_id if call.caller.task.target_kind == "agent" else None
-        own = [row for row in rows if row.by.get(UsageBy.TASK) == root]
-        below = _below(root, rows) if root is not None else rows
+        own, below = _shares(call.caller, rows)
         return {
             "own": _told(_sum(row.spend for row in own)),
             "below": [_row(row) for row in below],
@@ -65,6 +63,14 @@ class Spending:
                 break
             await asyncio.sleep(pause)
         return rows
+
+
+def _shares(caller: Caller, rows: Sequence[UsageRow]) -> tuple[Sequence[UsageRow], Sequence[UsageRow]]:
+    """The rows of the caller itself, and of those below it. A step that is a tool has none itself, and all below."""
+    if caller.task.target_kind != "agent":
+        return (), rows
+    root = caller.task.task_id
+    return [row for row in rows if row.by.get(UsageBy.TASK) == root], _below(root, rows)
 
 
 def _below(root: str, rows: Iterable[UsageRow]) -> list[UsageRow]:
