@@ -114,6 +114,7 @@ async def test_a_budget_is_set(client, world):
         ({}, "limit_usd, limit_tokens, or both"),
         ({"limit_usd": "-1"}, "greater than 0"),
         ({"limit_usd": "1", "on_hit": "model"}, "name the model that is asked instead"),
+        ({"limit_usd": "1", "on_hit": "model", "model": "a\0"}, "model"),
         ({"limit_usd": "1", "colour": "red"}, "colour"),
         ({"limit_usd": "1", "approval": {"quorum": 2, "principals": ["ann"]}}, "cannot be reached"),
     ],

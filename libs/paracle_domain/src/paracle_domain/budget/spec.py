@@ -89,18 +89,9 @@ class Unpriced(StrEnum):
     ALLOW = "allow"
 
 
-class Budget(Value):
-    """A limit on what model calls use: in money, in tokens, or in both.
+class BudgetTerms(Value):
+    """What a `Budget` says, whatever it is called."""
 
-    Room is reserved before a call and settled after it, by all replicas together. A call goes ahead as long as what was
-    spent and what is reserved are below the limit, so all calls together pass it by one of them at most.
-
-    `of` is the one project, user, agent, run or task that is meant, or `*`: each, with a count of its own. A tenant has
-    no budgets of others. `model` is who is asked instead, with `on_hit: model`; `approval` says which people are asked,
-    with `on_hit: ask`.
-    """
-
-    name: BudgetName
     scope: BudgetScope = BudgetScope.TENANT
     of: SubjectName = EACH
     window: BudgetWindow = BudgetWindow.TOTAL
@@ -123,3 +114,17 @@ class Budget(Value):
             message = "a budget of scope tenant is for the whole tenant; leave out the field of"
             raise ValueError(message)
         return self
+
+
+class Budget(BudgetTerms):
+    """A limit on what model calls use: in money, in tokens, or in both.
+
+    Room is reserved before a call and settled after it, by all replicas together. A call goes ahead as long as what was
+    spent and what is reserved are below the limit, so all calls together pass it by one of them at most.
+
+    `of` is the one project, user, agent, run or task that is meant, or `*`: each, with a count of its own. A tenant has
+    no budgets of others. `model` is who is asked instead, with `on_hit: model`; `approval` says which people are asked,
+    with `on_hit: ask`.
+    """
+
+    name: BudgetName

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from paracle_api_gateway.auth import Caller
 from paracle_api_gateway.bodies import read_json
@@ -19,42 +19,20 @@ from paracle_domain.budget.messages import (
     RaiseBudget,
     SetBudget,
 )
-from paracle_domain.budget.spec import (
-    EACH,
-    Budget,
-    BudgetApproval,
-    BudgetScope,
-    BudgetWindow,
-    OnHit,
-    SubjectName,
-    Tokens,
-    Unpriced,
-    Usd,
-)
-from paracle_domain.errors import InvalidInput, from_validation
+from paracle_domain.budget.spec import Budget, BudgetName, BudgetScope, BudgetTerms, SubjectName, Tokens, Usd
+from paracle_domain.errors import InvalidInput
 from paracle_domain.ids import id_from_key, new_id
 from paracle_domain.messages import Plain
 
-BudgetPath = Annotated[
-    str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Name of the budget.", examples=["team-a"])
-]
+BudgetPath = Annotated[BudgetName, Path(description="Name of the budget.", examples=["team-a"])]
 Reason = Annotated[Plain, Field(max_length=1_000)]
 
 
-class BudgetRequest(BaseModel):
+class BudgetRequest(BudgetTerms):
     """A limit on what model calls use: in money, in tokens, or in both."""
 
     model_config = ConfigDict(extra="forbid")
 
-    scope: BudgetScope = BudgetScope.TENANT
-    of: SubjectName = EACH
-    window: BudgetWindow = BudgetWindow.TOTAL
-    limit_usd: Usd | None = None
-    limit_tokens: Tokens | None = None
-    on_hit: OnHit = OnHit.STOP
-    model: str | None = Field(default=None, min_length=1, max_length=200)
-    unpriced: Unpriced = Unpriced.REFUSE
-    approval: BudgetApproval = BudgetApproval()
     reason: Reason | None = None
 
 
@@ -109,7 +87,7 @@ async def list_budgets(
     call: Caller,
     bus: TheBus,
     *,
-    name: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Only this one.")] = None,
+    name: Annotated[BudgetName | None, Query(description="Only this one.")] = None,
     scope: Annotated[BudgetScope | None, Query(description="Only budgets of this scope.")] = None,
     subject: Annotated[
         SubjectName | None, Query(description="Only what this project, user, agent, run or task has used.")
@@ -123,11 +101,7 @@ async def list_budgets(
 async def set_budget(name: BudgetPath, request: Request, call: Caller, bus: TheBus) -> Response:
     """Set it, or change the one that is there: what it has counted stays, as far as scope and window do."""
     asked = await read_json(request, BudgetRequest)
-    try:
-        budget = Budget.model_validate({**asked.model_dump(exclude={"reason"}), "name": name})
-    except ValidationError as error:
-        wrong = from_validation(error, "budget")
-        raise InvalidInput(wrong.message, path=wrong.path, problems=wrong.problems) from error
+    budget = Budget.model_validate({**asked.model_dump(exclude={"reason"}), "name": name})
     return answer(await bus.call(SetBudget(budget=budget, reason=asked.reason), call))
 
 
