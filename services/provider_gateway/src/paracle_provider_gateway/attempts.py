@@ -85,7 +85,7 @@ class Attempts:
             if granted is not None:
                 granted()
             answered = await self._settled(attempt)
-        except BaseException as error:
+        except BaseException as error:  # one that was stopped, too: a probe that nobody hears of would bar all others
             self._health.failed(attempt.deployment, leave, error)
             raise
         self._health.answered(attempt.deployment, leave)
@@ -98,7 +98,7 @@ class Attempts:
         reader = None if stream_to is None else self._reader(attempt, stream_to)
         try:
             answered = await self._in_time(attempt, reader)
-        except BaseException as error:
+        except BaseException as error:  # one that was stopped, too: what it reserved is to be settled
             first_token_s = None if reader is None else _since(started, reader.first_piece_at)
             lost = isinstance(error, ReplyLost)
             self._settle(attempt, Outcome(None, _code(error), clock() - started, first_token_s, lost=lost))

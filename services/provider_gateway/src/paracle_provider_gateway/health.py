@@ -28,7 +28,7 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Resting:
-    """The deployment is left in peace for now, as the error says."""
+    """No attempt may be made: the deployment is left in peace. `error` says why, and for about how long."""
 
     error: ParacleError
 
