@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, repeat
 from typing import Any, Final
 
@@ -36,6 +37,17 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, ParacleError):
         return isinstance(error, Unavailable)
     return isinstance(error, (ConnectionError, *_NATS)) or _is_postgres_outage(error)
+
+
+@contextmanager
+def as_unavailable(message: str) -> Iterator[None]:
+    """Say `message`, as `Unavailable`, where what is within meets an outage, or waits for too long."""
+    try:
+        yield
+    except Exception as error:  # no list of types tells an outage: asyncpg's InterfaceError is one by its text alone
+        if not (is_outage(error) or isinstance(error, TimeoutError)):
+            raise
+        raise Unavailable(message) from error
 
 
 def _is_postgres_outage(error: BaseException) -> bool:

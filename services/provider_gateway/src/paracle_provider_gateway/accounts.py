@@ -89,7 +89,13 @@ class Accounts(Protocol):
         """Turn the reservation of a granted `attempt` into what it used; it is not waited for."""
 
     async def take_over(self, tenant: str, call_id: str, replica: str) -> None:
-        """`replica`, which had the call, is gone, or has no answer of it any more: its attempts are made here."""
+        """`replica`, which had the call, is gone, or has no answer of it any more: its attempts are made here.
+
+        Raises
+        ------
+        Unavailable
+            If that cannot be noted.
+        """
 
     def done(self, tenant: str, call_id: str) -> None:
         """The call has ended here."""

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -14,7 +14,7 @@ from itertools import count
 from typing import Final
 from uuid import UUID
 
-from paracle_chassis.outages import is_outage
+from paracle_chassis.outages import as_unavailable
 from paracle_domain.budget.matching import Book, Charge, Spender, Tally, holds_back
 from paracle_domain.budget.spec import Budget, OnHit, Unpriced
 from paracle_domain.errors import (
@@ -83,7 +83,7 @@ class Bookkeeper:
         self._clock = clock
         self._books: dict[str, _Shelf] = {}
         self._openings: Batches[Order, Verdict] = Batches(
-            ledger.open, self._given_up, lambda error: not _is_away(error)
+            self._reserve, self._given_up, lambda error: not isinstance(error, Unavailable)
         )
         self._live: dict[Attempt, Order] = {}
         self._mine: set[tuple[str, str]] = set()
@@ -100,11 +100,9 @@ class Bookkeeper:
                 continue
             try:
                 verdict = await self._openings.add(order)
-            except Exception as error:
-                if not _is_away(error):
-                    raise
+            except Unavailable as error:
                 self._given_up(order, error)
-                raise Unavailable(_AWAY) from error
+                raise
             match verdict:
                 case None:
                     self._live[attempt] = order
@@ -126,7 +124,8 @@ class Bookkeeper:
 
     async def take_over(self, tenant: str, call_id: str, replica: str) -> None:
         """`replica` is gone, or lost the answer of a call: the call is made here."""
-        await self._ledger.close_call(tenant, call_id, replica)
+        with as_unavailable(_AWAY):
+            await self._ledger.close_call(tenant, call_id, replica)
         self._mine.add((tenant, call_id))
 
     def done(self, tenant: str, call_id: str) -> None:
@@ -142,6 +141,10 @@ class Bookkeeper:
             await self._ledger.open(live)
         self._outflow.tell_again()
 
+    async def _reserve(self, orders: Sequence[Order]) -> Sequence[Verdict]:
+        with as_unavailable(_AWAY):
+            return await self._ledger.open(orders)
+
     async def _shelf(self, tenant: str) -> _Shelf:
         found = self._books.get(tenant)
         if found is None:
@@ -150,12 +153,8 @@ class Bookkeeper:
         return found
 
     async def _read(self, tenant: str) -> _Shelf:
-        try:
+        with as_unavailable(_AWAY):
             page = await self._ledger.page(tenant)
-        except Exception as error:
-            if not _is_away(error):
-                raise
-            raise Unavailable(_AWAY) from error
         if len(self._books) >= BOOKS_KEPT:  # tenants come and go; who is still there is read anew
             del self._books[next(iter(self._books))]
         found = self._books[tenant] = _Shelf(tenant, page)
@@ -256,10 +255,6 @@ def count_of(tenant: str, born: int, charge: Charge) -> Count:
     told = "\x1f".join((tenant, charge.budget.name, str(born), charge.subject, charge.period))
     digest = hashlib.blake2b(told.encode(), digest_size=16).digest()
     return Count(UUID(bytes=digest), tenant, charge.budget, born, charge.subject, charge.period)
-
-
-def _is_away(error: Exception) -> bool:
-    return is_outage(error) or isinstance(error, TimeoutError)
 
 
 def _ending(outcome: Outcome) -> Ending:
