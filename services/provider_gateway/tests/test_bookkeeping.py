@@ -59,6 +59,14 @@ class Flaky(MemoryLedger):
             raise ValueError('invalid byte sequence for encoding "UTF8": 0x00')
         return await super().open(orders)
 
+    async def is_gone(self, replica: str) -> bool:
+        self._fail()
+        return await super().is_gone(replica)
+
+    async def close_call(self, tenant: str, call_id: str, replica: str) -> None:
+        self._fail()
+        await super().close_call(tenant, call_id, replica)
+
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
         self.settles.append(len(settlements))
         self._fail()
@@ -350,6 +358,16 @@ class TestReplicas:
         await other.keeper.take_over("acme", one.request.call_id, "a")
         assert await other.keeper.open(again) is GRANTED
         other.keeper.done("acme", one.request.call_id)
+
+    @pytest.mark.parametrize("failure", [ConnectionResetError(), TimeoutError()])
+    async def test_while_the_ledger_is_away_nobody_can_say_who_is_gone(self, office: Office, failure: Exception):
+        office.ledger.failures = [failure, failure]
+        with pytest.raises(Unavailable, match="cannot reach PostgreSQL"):
+            await office.keeper.is_gone("a")
+        with pytest.raises(Unavailable, match="cannot reach PostgreSQL"):
+            await office.keeper.take_over("acme", "call-1", "a")
+        assert not await office.keeper.is_gone("a")
+        assert await office.keeper.is_gone("z")
 
     async def test_the_next_attempt_of_an_own_call_is_its_own(self, office: Office):
         one = attempt()

@@ -12,10 +12,11 @@ from accounts_samples import Bank, MemoryBank, PostgresBank, budget, count_of, o
 
 from paracle_chassis.postgres import Database
 from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import migrated
 from paracle_domain.budget.matching import Tally
 from paracle_domain.provider.spec import DeploymentLimits
-from paracle_provider_gateway.adapters.replicas import PostgresReplica
+from paracle_provider_gateway.adapters.replicas import SEEN_EVERY_S, PostgresReplica
 from paracle_provider_gateway.ledger import Elsewhere, Ending, KnownBudget, Mode, NoRoom, Over, Page, Stale
 
 B = budget()
@@ -142,6 +143,24 @@ async def test_the_call_of_a_replica_that_went_can_be_taken_over(bank: Bank):
     assert list(await other.open([order(COUNT, call_id=one.call_id)])) == [None]
     assert (await bank.tally(COUNT)).reserved_usd == Decimal("0.2")
     assert await bank.endings() == {(one.call_id, 1, "a"): "unknown"}
+
+
+async def test_a_replica_that_left_is_gone(bank: Bank):
+    bank.ledger("a")
+    ledger = bank.ledger("b")
+    assert not await ledger.is_gone("a")
+    await bank.lose("a")
+    assert await ledger.is_gone("a")
+
+
+@pytest.mark.connected
+async def test_a_replica_is_gone_when_two_signs_of_life_are_missing(postgres_bank: PostgresBank):
+    pool, ledger = postgres_bank.pool, postgres_bank.ledger("b")
+    saw = "update replicas set seen_at = now() - make_interval(secs => $1) where id = 'a'"
+    await pool.execute(saw, SEEN_EVERY_S)
+    assert not await ledger.is_gone("a"), "the next one may be on its way"
+    await pool.execute(saw, 2 * SEEN_EVERY_S)
+    await eventually(lambda: ledger.is_gone("a"), within_s=30)  # once PostgreSQL itself has been there for so long
 
 
 async def test_a_replica_that_was_taken_for_dead_puts_it_right(bank: Bank):

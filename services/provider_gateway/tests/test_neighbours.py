@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 
 import pytest
 from provider_gateway_samples import CONTEXT, ask, gateway
 
+from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import OpenBus
 from paracle_domain.errors import Conflict
 from paracle_domain.inference.response import Completion
@@ -21,11 +23,26 @@ pytestmark = pytest.mark.connected
 
 
 @dataclass
+class Signs:
+    """Which replicas show signs of life, and who was asked about."""
+
+    alive: set[str] = field(default_factory=lambda: {"a", "b"})
+    asked: list[str] = field(default_factory=list)
+
+    async def is_gone(self, replica: str) -> bool:
+        self.asked.append(replica)
+        return replica not in self.alive
+
+
+@dataclass
 class Street:
     """Replica `a`, whose calls are looked at, and what `b` hears of them."""
 
     calls: CallTable
+    at_home: NatsNeighbours
+    home: AsyncExitStack
     other: NatsNeighbours
+    signs: Signs
 
     async def heard(self, call_id: str, question: bytes, *, replica: str = "a", tenant: str = "acme"):
         return await self.other.answer(replica, tenant, call_id, question)
@@ -33,12 +50,13 @@ class Street:
 
 @pytest.fixture
 async def street(open_bus: OpenBus) -> AsyncIterator[Street]:
-    calls = CallTable()
+    calls, signs = CallTable(), Signs()
     async with (
-        NatsNeighbours(await open_bus("provider_gateway"), "a", calls),
-        NatsNeighbours(await open_bus("provider_gateway"), "b", CallTable()) as other,
+        AsyncExitStack() as home,
+        NatsNeighbours(await open_bus("provider_gateway"), "b", CallTable(), signs.is_gone) as other,
     ):
-        yield Street(calls, other)
+        at_home = NatsNeighbours(await open_bus("provider_gateway"), "a", calls, signs.is_gone)
+        yield Street(calls, await home.enter_async_context(at_home), home, other, signs)
     await calls.close()
 
 
@@ -73,3 +91,28 @@ async def test_nobody_tells_of_calls_of_others_or_of_none(street: Street):
     assert await street.heard(request.call_id, fingerprint(request), tenant="other") is None
     assert await street.heard("no-such-call", fingerprint(request)) is None
     assert await street.heard(request.call_id, fingerprint(request), replica="gone") is None
+    assert street.signs.asked == ["gone"], "whoever answers is there"
+
+
+async def test_a_replica_that_finds_its_way_back_to_nats_keeps_its_call(street: Street):
+    request = ask()
+    answer = await gateway(SandboxProvider()).completions.complete(request, CONTEXT)
+
+    async def work() -> Completion:
+        return answer
+
+    await street.calls.once(("acme", request.call_id), fingerprint(request), work)
+    await street.home.aclose()
+    away = asyncio.create_task(street.heard(request.call_id, fingerprint(request)))
+    await eventually(lambda: len(street.signs.asked) >= 2)
+    assert not away.done()
+    await street.home.enter_async_context(street.at_home)
+    assert await away == answer
+
+
+async def test_a_replica_that_neither_answers_nor_lives_is_gone(street: Street):
+    await street.home.aclose()
+    away = asyncio.create_task(street.heard("call-1", fingerprint(ask())))
+    await eventually(lambda: street.signs.asked)
+    street.signs.alive.clear()
+    assert await away is None

@@ -97,7 +97,7 @@ def create_app(settings: GatewaySettings) -> Service:
     attempts = Attempts(
         admission=Admission(settings.model_concurrency), health=health, accounts=bookkeeper, outlet=BusOutlet(bus)
     )
-    neighbours = NatsNeighbours(bus, replica.id, calls)
+    neighbours = NatsNeighbours(bus, replica.id, calls, bookkeeper.is_gone)
     completions = Completions(
         catalog=catalog,
         persistence=Persistence(Choice(health.latencies, prices), attempts, telemetry),

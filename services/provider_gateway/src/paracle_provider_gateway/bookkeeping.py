@@ -122,6 +122,11 @@ class Bookkeeper:
         order = self._live.pop(attempt)
         self._outflow.add([self._settlement(attempt, order, outcome)])
 
+    async def is_gone(self, replica: str) -> bool:
+        """See `Ledger.is_gone`; raises `Unavailable` if nobody can say."""
+        with as_unavailable(_AWAY):
+            return await self._ledger.is_gone(replica)
+
     async def take_over(self, tenant: str, call_id: str, replica: str) -> None:
         """`replica` is gone, or lost the answer of a call: the call is made here."""
         with as_unavailable(_AWAY):

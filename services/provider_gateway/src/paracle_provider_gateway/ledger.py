@@ -171,6 +171,9 @@ class Ledger(Protocol):
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
         """Turn reservations into what was used; those that nothing is known of come back."""
 
+    async def is_gone(self, replica: str) -> bool:
+        """Whether `replica` has left, or has shown no sign of life for so long that two of them are missing."""
+
     async def close_call(self, tenant: str, call_id: str, replica: str) -> None:
         """`replica` is gone, and what it had of the call with it: what it may have used counts as used."""
 

@@ -121,10 +121,14 @@ class Neighbours(Protocol):
     async def answer(self, replica: str, tenant: str, call_id: str, fingerprint: bytes) -> Completion | None:
         """What the call of `replica` came to, once it has; `None` if nobody can say any more.
 
+        It waits for a replica that cannot be asked as long as that is not known to be gone.
+
         Raises
         ------
         Conflict
             If it has that call with a request of another `fingerprint`.
+        Unavailable
+            If it is there, but does not answer; or if nobody can say whether it is.
         """
 
 

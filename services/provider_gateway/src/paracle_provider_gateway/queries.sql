@@ -5,6 +5,12 @@ insert into replicas (id, seen_at) values ($1, now()) on conflict (id) do update
 -- name: gone
 delete from replicas where id = $1;
 
+-- name: is_gone
+-- It left, or two of its signs of life are missing, unless PostgreSQL was not there to be told.
+select not exists (
+    select from replicas
+     where id = $1 and greatest(seen_at, pg_postmaster_start_time()) > now() - interval '10 seconds');
+
 -- name: page
 -- The tenant's budgets, with the revision of its book; one row without a spec if it has none.
 select coalesce(k.revision, 0) as revision, b.spec::text, b.born

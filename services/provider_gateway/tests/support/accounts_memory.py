@@ -182,6 +182,9 @@ class MemoryLedger:
             minute = load.of(int(world.now() // 60))
             minute[1] = max(0, minute[1] - order.tokens + record.counted.tokens)
 
+    async def is_gone(self, replica: str) -> bool:
+        return replica not in self.world.replicas
+
     async def close_call(self, tenant: str, call_id: str, replica: str) -> None:
         for key in [key for key, (of, _) in self.world.open.items() if key[:2] == (tenant, call_id) and of == replica]:
             self._lose(key)

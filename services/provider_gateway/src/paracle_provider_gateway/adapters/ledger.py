@@ -70,6 +70,10 @@ class PostgresLedger:
         unknown = await self._fetch(self._sql.correct_batch, self._replica, *_columns(unsettled))
         return [unsettled[row[0] - 1] for row in unknown]
 
+    async def is_gone(self, replica: str) -> bool:
+        found: bool = await self._pool.fetchval(self._sql.is_gone, replica)
+        return found
+
     async def close_call(self, tenant: str, call_id: str, replica: str) -> None:
         await self._pool.execute(self._sql.close_call, tenant, call_id, replica)
 

@@ -1,11 +1,13 @@
 """Replicas of the gateway among themselves, over core NATS: whether one has a call, and what came of it.
 
-Each answers on a subject of its own. One that is gone answers nothing, and NATS says so at once.
+Each answers on a subject of its own. That nobody listens there, NATS says at once; but so it does while a replica is
+only finding its way back to NATS, with the call in the air. So its signs of life in PostgreSQL must be missing, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final, Self
 
 from nats.aio.msg import Msg
@@ -25,16 +27,21 @@ _UNKNOWN: Final = b"unknown"
 _OTHER: Final = b"other"
 _PATIENCE_S: Final = 2.0
 _LOOK_S: Final = 0.25
+_MISSED_S: Final = 0.5
 _LARGEST: Final = 512 * 1024
 
 
 class NatsNeighbours:
-    """A resource: answers others about the calls of this replica, and asks them about theirs."""
+    """A resource: answers others about the calls of this replica, and asks them about theirs.
 
-    def __init__(self, bus: NatsBus, replica: str, calls: CallTable) -> None:
+    `is_gone` knows which replicas show no sign of life any more.
+    """
+
+    def __init__(self, bus: NatsBus, replica: str, calls: CallTable, is_gone: Callable[[str], Awaitable[bool]]) -> None:
         self._bus = bus
         self._replica = replica
         self._calls = calls
+        self._is_gone = is_gone
         self._subscription: Subscription | None = None
 
     async def answer(self, replica: str, tenant: str, call_id: str, fingerprint: bytes) -> Completion | None:
@@ -45,7 +52,10 @@ class NatsNeighbours:
             try:
                 said = await self._bus.link.client.request(subject, question, timeout=_PATIENCE_S)
             except NoRespondersError:
-                return None
+                if await self._is_gone(replica):
+                    return None
+                await asyncio.sleep(_MISSED_S)  # not longer than the call has time: its caller sees to that
+                continue
             except (NatsError, OSError, TimeoutError) as error:
                 what = (
                     f"call {call_id!r} is at another replica of the provider gateway, which does not answer; ask again"
