@@ -26,12 +26,13 @@ class Ledger:
 
     def __init__(self, *tables: tuple[UsageRow, ...]) -> None:
         self.tables = list(tables)
+        self.more = False
         self.asked: list[tuple[QueryUsage, Context]] = []
 
     async def table(self, request: QueryUsage, context: Context) -> UsageTable:
         self.asked.append((request, context))
         rows = self.tables.pop(0) if len(self.tables) > 1 else self.tables[0]
-        return UsageTable(rows=rows, total=Spend())
+        return UsageTable(rows=rows, total=Spend(), more=self.more)
 
 
 def row(task: str, parent: str | None, agent: str, cost: str, **more: Any) -> UsageRow:
@@ -79,6 +80,13 @@ async def test_what_no_task_asked_for_is_counted_once():
     asked_by_nobody = UsageRow(by={}, spend=Spend(attempts=1, cost_usd=Decimal("0.5")))
     told = await spend(Ledger((*ROWS, asked_by_nobody)), asked_by("tool"))
     assert (told["own"]["attempts"], told["total"]["attempts"], told["total"]["cost_usd"]) == (0, 5, "9.65")
+
+
+@pytest.mark.parametrize("more", [False, True])
+async def test_it_says_so_where_not_all_is_counted(more: bool):
+    ledger = Ledger(ROWS)
+    ledger.more = more
+    assert (await spend(ledger, asked_by()))["more"] is more
 
 
 async def test_what_is_still_being_entered_is_waited_for_but_not_for_ever():

@@ -20,7 +20,7 @@ from paracle_domain.inference.ledger import MOST_ROWS, QueryUsage, Spend, UsageB
 from paracle_domain.messages import JsonObject
 
 _BY: Final = (UsageBy.TASK, UsageBy.PARENT_TASK, UsageBy.AGENT)
-_PAUSES_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.0)
+_PAUSES_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 class UsageSource(Protocol):
@@ -43,26 +43,30 @@ class Spending:
         self.functions: Mapping[str, Acting] = {"spend": self.spend}
 
     async def spend(self, call: Call) -> JsonValue:
-        """What the caller used, what each agent below it did, and all of them together."""
+        """What the caller used, what each agent below it did, and all of them together.
+
+        `more`: the run has more agents than are counted, which are those that cost most.
+        """
         _Spend.take(call.arguments)
-        rows = await self._settled(call.caller)
-        own, below = _shares(call.caller, rows)
+        table = await self._settled(call.caller)
+        own, below = _shares(call.caller, table.rows)
         return {
             "own": _told(_sum(row.spend for row in own)),
             "below": [_row(row) for row in below],
             "total": _told(_sum(row.spend for row in (*own, *below))),
+            "more": table.more,
         }
 
-    async def _settled(self, caller: Caller) -> tuple[UsageRow, ...]:
+    async def _settled(self, caller: Caller) -> UsageTable:
         """The ledger is written behind the answers of models, and whoever calls a tool asks none: it is waited for."""
         asked = QueryUsage(by=_BY, run_id=caller.task.run_id, limit=MOST_ROWS)
-        rows: tuple[UsageRow, ...] = ()
+        table = await self._usage.table(asked, caller.context)
         for pause in _PAUSES_S:
-            rows = (await self._usage.table(asked, caller.context)).rows
-            if not any(row.spend.open for row in rows if row.by.get(UsageBy.TASK) == caller.task.task_id):
+            if not any(row.spend.open for row in table.rows if row.by.get(UsageBy.TASK) == caller.task.task_id):
                 break
             await asyncio.sleep(pause)
-        return rows
+            table = await self._usage.table(asked, caller.context)
+        return table
 
 
 def _shares(caller: Caller, rows: Sequence[UsageRow]) -> tuple[Sequence[UsageRow], Sequence[UsageRow]]:
