@@ -227,7 +227,8 @@ $$;
 
 -- What a batch of open attempts came to. Returns the places of those that are not open (any more).
 --
--- s_counted_*: what budgets are charged. c_id, l_key: every counter and deployment that they may hold.
+-- me: whose they are; null: anybody's. s_counted_*: what budgets are charged. c_id, l_key: every counter and deployment that
+-- they may hold. What is unknown keeps its counters, in case it becomes known (`correct_batch`).
 create function settle_batch(
     me text, c_id uuid[], l_key text[],
     s_tenant text[], s_call text[], s_serial bigint[], s_outcome text[], s_error text[], s_model text[],
@@ -251,7 +252,7 @@ begin
                                cost, counted_usd, counted_tokens, latency, first_token, n)
     ), closed as (
         delete from open_attempts o using given g
-         where o.tenant = g.tenant and o.call_id = g.call_id and o.serial = g.serial and o.replica = me
+         where o.tenant = g.tenant and o.call_id = g.call_id and o.serial = g.serial and (me is null or o.replica = me)
         returning o.tenant, o.call_id, o.serial, o.number, o.replica, o.project, o.principal, o.agent, o.run_id, o.task_id,
                   o.parent_task_id, o.step, o.provider, coalesce(g.model, o.model) as model, o.deployment, o.reserved_usd,
                   o.reserved_tokens, o.counters, o.opened_at, g.outcome, g.error, g.input, g.output, g.cached, g.reasoning,
@@ -260,10 +261,11 @@ begin
         insert into attempts
             (tenant, call_id, serial, number, replica, project, principal, agent, run_id, task_id, parent_task_id, step, provider, model,
              outcome, error, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd, reserved_usd,
-             reserved_tokens, counted_usd, counted_tokens, opened_at, ended_at, latency_s, first_token_s)
+             reserved_tokens, counted_usd, counted_tokens, counters, opened_at, ended_at, latency_s, first_token_s)
         select tenant, call_id, serial, number, replica, project, principal, agent, run_id, task_id, parent_task_id, step, provider, model,
                outcome, error, input, output, cached, reasoning, cost, reserved_usd,
-               reserved_tokens, counted_usd, counted_tokens, opened_at, clock_timestamp(), latency, first_token
+               reserved_tokens, counted_usd, counted_tokens, case outcome when 'unknown' then counters end, opened_at,
+               clock_timestamp(), latency, first_token
           from closed
     ), charged as (
         select c.id, sum(coalesce(reserved_usd, 0)) as held_usd, sum(reserved_tokens) as held_tokens,
@@ -333,19 +335,21 @@ begin
      order by 1;
 end $$;
 
--- Closes attempts of replicas that are not there any more, at most so many, or the one of a call. Nobody knows what they
--- came to, so what they had reserved counts as spent. Returns how many there were.
+-- Closes attempts of replicas that are not there any more, at most so many, or those of a call. Nobody knows what they came
+-- to, so what they had reserved counts as spent. Returns how many there were.
 create function close_orphans(most integer, of_tenant text default null, of_call text default null, of_replica text default null)
 returns integer language plpgsql as $$
 declare
     lost record;
-    found_n integer;
+    lost_n integer;
+    counter_ids uuid[];
+    missed_n integer;
 begin
-    perform set_config('synchronous_commit', 'off', true);
     select array_agg(tenant) as tenant, array_agg(call_id) as call_id, array_agg(serial) as serial,
-           array_agg(deployment) as deployment
+           array_agg(deployment) filter (where deployment is not null) as deployment,
+           array_agg(coalesce(reserved_usd, 0)) as usd, array_agg(reserved_tokens) as tokens
       into lost
-      from (select tenant, call_id, serial, deployment
+      from (select tenant, call_id, serial, deployment, reserved_usd, reserved_tokens
               from open_attempts o
              where (of_tenant is null and not exists (select from replicas r where r.id = o.replica))
                 or (o.tenant = of_tenant and o.call_id = of_call and o.replica = of_replica)
@@ -353,41 +357,19 @@ begin
     if lost.tenant is null then
         return 0;
     end if;
-    perform from loads where deployment = any (lost.deployment) order by deployment for update;
-    perform from counters
-      where id in (select unnest(o.counters) from open_attempts o
-                     join unnest(lost.tenant, lost.call_id, lost.serial) x (tenant, call_id, serial) using (tenant, call_id, serial))
-      order by id for update;
-    with closed as (
-        delete from open_attempts o using unnest(lost.tenant, lost.call_id, lost.serial) x (tenant, call_id, serial)
-         where o.tenant = x.tenant and o.call_id = x.call_id and o.serial = x.serial
-        returning o.*
-    ), kept as (
-        insert into attempts
-            (tenant, call_id, serial, number, replica, project, principal, agent, run_id, task_id, parent_task_id, step, provider, model,
-             outcome, reserved_usd, reserved_tokens, counted_usd, counted_tokens, counters, opened_at, ended_at)
-        select tenant, call_id, serial, number, replica, project, principal, agent, run_id, task_id, parent_task_id, step, provider, model,
-               'unknown', reserved_usd, reserved_tokens, coalesce(reserved_usd, 0), reserved_tokens, counters, opened_at,
-               clock_timestamp()
-          from closed
-        returning 1
-    ), charged as (
-        select c.id, sum(coalesce(reserved_usd, 0)) as usd, sum(reserved_tokens) as tokens, count(*) as calls,
-               count(*) filter (where reserved_usd is null) as unpriced
-          from closed, unnest(counters) c (id) group by c.id
-    ), counted as (
-        update counters u
-           set reserved_usd = u.reserved_usd - x.usd, reserved_tokens = u.reserved_tokens - x.tokens,
-               spent_usd = u.spent_usd + x.usd, spent_tokens = u.spent_tokens + x.tokens,
-               calls = u.calls + x.calls, unpriced_calls = u.unpriced_calls + x.unpriced
-          from charged x where u.id = x.id
-    ), freed as (
-        update loads u set in_air = u.in_air - x.ended
-          from (select deployment, count(*) as ended from closed where deployment is not null group by deployment) x
-         where u.deployment = x.deployment
-    )
-    select count(*) into found_n from kept;
-    return found_n;
+    lost_n := cardinality(lost.tenant);
+    counter_ids := array(
+        select distinct unnest(o.counters) from open_attempts o
+          join unnest(lost.tenant, lost.call_id, lost.serial) x (tenant, call_id, serial) using (tenant, call_id, serial));
+    select count(*) into missed_n
+      from settle_batch(
+               null, counter_ids, lost.deployment, lost.tenant, lost.call_id, lost.serial,
+               array_fill('unknown'::text, array[lost_n]), array_fill(null::text, array[lost_n]), array_fill(null::text, array[lost_n]),
+               array_fill(0::bigint, array[lost_n]), array_fill(0::bigint, array[lost_n]),
+               array_fill(0::bigint, array[lost_n]), array_fill(0::bigint, array[lost_n]),
+               array_fill(null::numeric, array[lost_n]), lost.usd, lost.tokens,
+               array_fill(null::double precision, array[lost_n]), array_fill(null::double precision, array[lost_n]));
+    return lost_n - missed_n;
 end $$;
 
 -- Functions keep the plans that they make while the tables are empty, which would read whole tables later. What they look
