@@ -212,8 +212,10 @@ async def asked_once(raw: RawPeer, api: Format, transport: TransportName, patien
     key = fixed(SecretStr("sk-canary-1234567"))
     provider = create_provider(ProviderConfig("peer", api.api, raw.url, key=key, transport=transport))
     timeouts = Timeouts(first_token_s=patience_s, between_tokens_s=patience_s)
-    yield gateway(provider, timeouts=timeouts, retry=RetryPolicy(attempts=1))
-    await provider.close()
+    try:
+        yield gateway(provider, timeouts=timeouts, retry=RetryPolicy(attempts=1))
+    finally:
+        await provider.close()
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)

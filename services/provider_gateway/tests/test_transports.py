@@ -38,12 +38,23 @@ async def raw() -> AsyncIterator[RawPeer]:
 @asynccontextmanager
 async def asked(url: str, transport: TransportName, **more: Any) -> AsyncIterator[Provider]:
     provider = openai_like(url, transport=transport, **more)
-    yield provider
-    await provider.close()
+    try:
+        yield provider
+    finally:
+        await provider.close()
 
 
 async def streamed(provider: Provider) -> list[object]:
     return [item async for item in provider.stream("m", ask())]
+
+
+async def test_the_peer_hangs_up_on_a_client_that_reads_no_more():
+    async with raw_peer() as peer:
+        peer.script(stream_head(), *[chunk(b"x" * 2**20)] * 20)
+        reader, writer = await asyncio.open_connection("127.0.0.1", peer.port, limit=1)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        await reader.read(1)
+    writer.close()
 
 
 async def test_a_connection_is_used_again(raw: RawPeer, transport: TransportName):
@@ -78,7 +89,8 @@ async def test_a_stream_that_never_ends_after_its_last_event_is_a_whole_reply(ra
 async def test_what_is_being_ended_when_all_is_closed_is_closed(raw: RawPeer):
     raw.script(stream_head(), chunk(WORDS + DONE), "hang")
     async with asked(raw.url, "aiohttp") as provider:
-        await streamed(provider)
+        assert len(await streamed(provider)) == 3
+        assert not raw.requests[0].gone.is_set()
     await asyncio.wait_for(raw.requests[0].gone.wait(), 30)
 
 

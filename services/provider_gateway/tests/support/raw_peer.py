@@ -39,7 +39,8 @@ class RawPeer:
         self.connections = 0
         self.port = 0
         self._scripts: deque[tuple[Act, ...]] = deque()
-        self._open = set[asyncio.Task[None]]()
+        self._open = dict[asyncio.Task[None], asyncio.StreamWriter]()
+        self._gone = False
 
     @property
     def url(self) -> str:
@@ -49,13 +50,30 @@ class RawPeer:
         """Append what one request gets."""
         self._scripts.append(acts)
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, of any number of requests."""
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a connection, unless it was made while all are hung up on."""
+        if self._gone:
+            writer.transport.abort()
+            return
         self.connections += 1
-        number = self.connections
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
+        task = asyncio.create_task(self._serve(reader, writer, self.connections))
+        self._open[task] = writer
+        task.add_done_callback(self._open.pop)
+
+    async def hang_up(self) -> None:
+        """End all connections, whatever is still to be sent: a client that reads no more would never take it."""
+        self._gone = True
+        tasks = list(self._open)
+        for task in tasks:
+            self._open[task].transport.abort()
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        """One connection, of any number of requests."""
+        request: Request | None = None
         try:
             while (request := await _read(reader, number)) is not None:
                 self.requests.append(request)
@@ -63,23 +81,17 @@ class RawPeer:
                 if not await _play(acts, request, reader, writer):
                     return
         except ConnectionError:
-            self.requests[-1].gone.set()
+            if request is not None:
+                request.gone.set()
         finally:
-            self._open.discard(task)
             writer.close()
-
-    async def hang_up(self) -> None:
-        """End all connections."""
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
 
 
 @asynccontextmanager
 async def raw_peer() -> AsyncIterator[RawPeer]:
     """A peer on a free port of the loopback interface."""
     peer = RawPeer()
-    server = await asyncio.start_server(peer.serve, "127.0.0.1", 0, limit=64 * 1024 * 1024)
+    server = await asyncio.start_server(peer.accept, "127.0.0.1", 0, limit=64 * 1024 * 1024)
     peer.port = server.sockets[0].getsockname()[1]
     try:
         yield peer
