@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, override
@@ -124,11 +124,12 @@ def _capped(stream: Any) -> httpx2.AsyncByteStream:
         @override
         async def __aiter__(self) -> AsyncIterator[bytes]:
             left = MAX_ERROR_BYTES
-            async for chunk in stream:
-                yield chunk[:left]
-                left -= len(chunk)
-                if left <= 0:
-                    return
+            async with aclosing(aiter(stream)) as chunks:
+                async for chunk in chunks:
+                    yield chunk[:left]
+                    left -= len(chunk)
+                    if left <= 0:
+                        return
 
         @override
         async def aclose(self) -> None:
