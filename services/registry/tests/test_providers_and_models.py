@@ -13,7 +13,9 @@ from paracle_domain.registry import (
     Applied,
     ApplyManifests,
     DeleteManifests,
+    ExplainAgent,
     ListProviderChanges,
+    ListSpecs,
     ProviderChanges,
     SpecKey,
 )
@@ -85,6 +87,8 @@ async def test_an_agent_must_name_a_model_that_can_be(registry: RegistryService,
 @pytest.mark.parametrize("name", ["default", "fast", "mine/any/thing", "openai/gpt-5-mini", "listed/small"])
 async def test_names_that_can_be(registry: RegistryService, name: str):
     await apply(registry, PROVIDER, LISTED, MODEL, manifest("Agent", "writer", f"model: {{name: {name}}}"))
+    explained = await registry.explain_agent(ExplainAgent(name="writer"), CALL)
+    assert explained.spec.model.name == name
 
 
 @pytest.mark.parametrize(
@@ -136,8 +140,11 @@ async def test_what_is_used_cannot_be_deleted(registry: RegistryService):
 async def test_one_that_hides_the_operators_can_be_deleted(registry: RegistryService):
     await apply(registry, manifest("Provider", "openai", LOCAL), manifest("Agent", "a", "model: {name: openai/x}"))
     await apply(registry, manifest("Model", "default", "routes: [{model: openai/x}]"), manifest("Agent", "b", ""))
-    await delete(registry, "Model", "default")
-    await delete(registry, "Provider", "openai")
+    for kind, name in (("Model", "default"), ("Provider", "openai")):
+        gone = await delete(registry, kind, name)
+        assert [(one.kind, one.name, one.change) for one in gone.results] == [(kind, name, "deleted")]
+    left = (await registry.list_specs(ListSpecs(), CALL)).specs
+    assert [(one.kind, one.name) for one in left] == [("Agent", "a"), ("Agent", "b")]
 
 
 async def changes(registry: RegistryService, after: int = 0, limit: int = 200) -> ProviderChanges:
