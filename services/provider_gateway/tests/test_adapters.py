@@ -36,7 +36,7 @@ from paracle_domain.inference.chat import (
 from paracle_domain.inference.deltas import EndDelta, TextDelta, assemble
 from paracle_domain.inference.request import AbortCall
 from paracle_domain.inference.response import FinishReason
-from paracle_provider_gateway.adapters.config import KeyHeader, ProviderConfig, Quirks, fixed
+from paracle_provider_gateway.adapters.config import KeyHeader, ProviderConfig, fixed
 from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.plans import Timeouts
 from paracle_provider_gateway.retries import RetryPolicy
@@ -325,17 +325,16 @@ class TestConfig:
             config = ProviderConfig(
                 "azure",
                 "openai-chat",
-                f"{server.origin}/openai",
+                server.url,
                 key=fixed(SecretStr("k-1")),
                 key_header=KeyHeader("api-key", ""),
                 headers={"x-team": "blue"},
                 query={"api-version": "2026-01-01"},
-                quirks=Quirks(model_path="/deployments/{model}"),
             )
             provider = create_provider(config)
             await provider.ask("gpt/5", ask())
             [seen] = server.journal
-            assert seen.path == "/openai/deployments/gpt%2F5/chat/completions?api-version=2026-01-01"
+            assert seen.path == "/v1/chat/completions?api-version=2026-01-01"
             assert (seen.headers["api-key"], seen.headers["x-team"]) == ("k-1", "blue")
             assert "Authorization" not in seen.headers
             await provider.close()

@@ -35,9 +35,9 @@ from paracle_domain.inference.chat import (
 from paracle_domain.inference.deltas import build_message
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import FinishReason
+from paracle_domain.provider.presets import Quirks
 from paracle_provider_gateway.adapters import anthropic_wire, openai_wire, responses_wire
 from paracle_provider_gateway.adapters.anthropic_wire import MessageReader
-from paracle_provider_gateway.adapters.config import Quirks
 from paracle_provider_gateway.adapters.openai_wire import ChunkReader
 from paracle_provider_gateway.adapters.responses_events import ResponseReader
 from paracle_provider_gateway.adapters.wire import EventReader, read_stream

@@ -16,7 +16,7 @@ from paracle_chassis.background import Background
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_domain.ids import new_id
-from paracle_domain.provider.presets import X_API_KEY
+from paracle_domain.provider.presets import X_API_KEY, Quirks
 from paracle_provider_gateway.adapters.archive import PostgresArchive
 from paracle_provider_gateway.adapters.budgets import OUTBOX_EVERY_S, BudgetOutbox, PostgresBudgets
 from paracle_provider_gateway.adapters.config import (
@@ -25,7 +25,6 @@ from paracle_provider_gateway.adapters.config import (
     KeyHeader,
     KeySupplier,
     ProviderConfig,
-    Quirks,
     fixed,
     no_key,
 )

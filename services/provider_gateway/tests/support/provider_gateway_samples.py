@@ -18,8 +18,9 @@ from paracle_domain.inference.chat import ChatMessage, ToolDefinition
 from paracle_domain.inference.deltas import Delta
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion
+from paracle_domain.provider.presets import Quirks
 from paracle_provider_gateway.accounts import GRANTED, Accounts, Attempt, Opening, Outcome
-from paracle_provider_gateway.adapters.config import ProviderConfig, Quirks, TransportName, fixed
+from paracle_provider_gateway.adapters.config import ProviderConfig, TransportName, fixed
 from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.admission import Admission

@@ -16,7 +16,7 @@ from paracle_chassis.testing.wire import ToolUse, Turn, WireServer, fragments
 
 
 class FakeOpenAI(WireServer):
-    """`POST /v1/chat/completions` (also at Azure's older URLs) and `/v1/responses`, and `GET /v1/models`."""
+    """`POST /v1/chat/completions` and `/v1/responses`, whole and streamed, and `GET /v1/models`."""
 
     models: tuple[str, ...] = ("fake-model",)
 
@@ -30,7 +30,6 @@ class FakeOpenAI(WireServer):
         return [
             web.post("/v1/chat/completions", self.answer),
             web.post("/v1/responses", self.answer),
-            web.post("/openai/deployments/{model}/chat/completions", self.answer),
             web.get("/v1/models", self._list_models),
         ]
 

@@ -20,7 +20,7 @@ from paracle_provider_gateway.ports import Reply, StreamItem
 
 
 class AnthropicProvider:
-    """Claude models."""
+    """Messages, in which a schema is enforced where the API can, and asked for in words where it cannot."""
 
     sandbox = False
 
@@ -42,7 +42,7 @@ class AnthropicProvider:
 
     async def ask(self, model: str, request: Complete) -> Reply:
         body = await self._body(model, request, stream=False)
-        async with self._transport.post(body, model=model, timeout_s=request.timeout_s) as response:
+        async with self._transport.post(body, timeout_s=request.timeout_s) as response:
             found = await read_json(response, wire.WireReply, self._origin)
         return wire.read_reply(found, self._origin)
 
@@ -50,7 +50,7 @@ class AnthropicProvider:
         body = await self._body(model, request, stream=True)
         reader = wire.MessageReader(self._origin)
         async with (
-            self._transport.post(body, model=model, timeout_s=request.timeout_s) as response,
+            self._transport.post(body, timeout_s=request.timeout_s) as response,
             aclosing(read_stream(response, reader, self._origin)) as items,
         ):
             async for item in items:

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from pydantic import SecretStr
 
-from paracle_domain.provider.presets import Quirks as PresetQuirks
+from paracle_domain.provider.presets import Quirks
 
 type Api = Literal["openai-chat", "openai-responses", "anthropic"]
 """A wire format."""
@@ -39,20 +39,6 @@ class KeyHeader:
 
     name: str = "Authorization"
     prefix: str = "Bearer "
-
-
-@dataclass(frozen=True, slots=True)
-class Quirks(PresetQuirks):
-    """Where a server differs from others that speak the same API, as presets know it, and in what they cannot know.
-
-    Attributes
-    ----------
-    model_path
-        What stands between base URL and endpoint, with `{model}` in it: Azure's older URLs have
-        `/deployments/{model}`.
-    """
-
-    model_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +80,6 @@ class ProviderConfig:
     model: str | None = None
     model_source: str = "its default model"
     max_output_tokens: int = 8192
-    quirks: Quirks = Quirks()
+    quirks: Quirks = field(default_factory=Quirks)
     connect_s: float = 10.0
     transport: TransportName = "aiohttp"

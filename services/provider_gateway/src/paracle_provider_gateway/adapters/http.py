@@ -9,7 +9,7 @@ import asyncio
 import io
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final
 from urllib.request import getproxies, proxy_bypass
 
@@ -24,7 +24,6 @@ from paracle_provider_gateway.adapters.transport import (
     ENDPOINTS,
     MAX_ERROR_BYTES,
     Credentials,
-    base_of,
     error_body,
     first_listed,
 )
@@ -36,7 +35,6 @@ _IDLE_S: Final = 30.0
 _AT_ONCE_BYTES: Final = 1024 * 1024
 _REST_S: Final = 1.0
 _REST_BYTES: Final = 64 * 1024
-_URLS_KEPT: Final = 256
 _HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 _OF_API: Final[Mapping[Api, Mapping[str, str]]] = {"anthropic": {"anthropic-version": "2026-10-21"}}
 """What an API insists on: Anthropic's wants to be told which version of it is spoken."""
@@ -69,29 +67,27 @@ class AiohttpTransport:
         self._resolver = resolver
         self._credentials = credentials
         self._origin = origin
+        self._asked = self._url(ENDPOINTS[config.api])
         self._session: aiohttp.ClientSession | None = None
-        self._urls: dict[str, URL] = {}
         self._proxy: dict[str, Any] = {}
         self._shown: tuple[object, CIMultiDict[str]] | None = None
         self._ending = set[asyncio.Task[None]]()
 
     @asynccontextmanager
-    async def post(self, body: Mapping[str, Any], *, model: str, timeout_s: float) -> AsyncIterator[HttpBody]:  # noqa: ARG002  # the caller's timer ends it
+    async def post(self, body: Mapping[str, Any], *, timeout_s: float) -> AsyncIterator[HttpBody]:  # noqa: ARG002  # the caller's timer ends it
         data = to_json(body)
-        with _translated(self._origin, self._config.connect_s):
+        with _translated(self._origin, self._config.connect_s), ExitStack() as broken:
             response = await self._open().post(
-                self._url(model),
+                self._asked,
                 data=data if len(data) < _AT_ONCE_BYTES else io.BytesIO(data),
                 headers=self._headers(),
                 allow_redirects=False,
                 **self._proxy,
             )
-            try:
-                await self._check(response)
-                yield HttpBody(response)
-            except BaseException:
-                response.close()
-                raise
+            broken.callback(response.close)
+            await self._check(response)
+            yield HttpBody(response)
+            broken.pop_all()
             if response.content.at_eof():
                 response.release()
             else:  # its reader has all that it needs: a stream says that it is over before it ends
@@ -99,9 +95,10 @@ class AiohttpTransport:
 
     async def first_model(self) -> str | None:
         with _translated(self._origin, self._config.connect_s):
-            url = self._full(f"{self._config.base_url.rstrip('/')}/models")
             session, limit = self._open(), aiohttp.ClientTimeout(total=self._config.connect_s)
-            sent = session.get(url, headers=self._headers(), allow_redirects=False, timeout=limit, **self._proxy)
+            sent = session.get(
+                self._url("/models"), headers=self._headers(), allow_redirects=False, timeout=limit, **self._proxy
+            )
             async with sent as response:
                 await self._check(response)
                 return first_listed(await response.content.read(MAX_ERROR_BYTES * 16), self._origin)
@@ -132,17 +129,8 @@ class AiohttpTransport:
             )
         return self._session
 
-    def _url(self, model: str) -> URL:
-        place = model if self._config.quirks.model_path else ""
-        if (found := self._urls.get(place)) is None:
-            if len(self._urls) >= _URLS_KEPT:
-                self._urls.clear()
-            found = self._full(base_of(self._config, model) + ENDPOINTS[self._config.api])
-            self._urls[place] = found
-        return found
-
-    def _full(self, url: str) -> URL:
-        return URL(url, encoded=True).update_query(dict(self._config.query))
+    def _url(self, endpoint: str) -> URL:
+        return URL(self._config.base_url.rstrip("/") + endpoint, encoded=True).update_query(dict(self._config.query))
 
     def _headers(self) -> CIMultiDict[str]:
         now = self._credentials.headers()

@@ -39,7 +39,7 @@ class OpenAIProvider:
 
     async def ask(self, model: str, request: Complete) -> Reply:
         body = self._body(model, request, stream=False)
-        async with self._transport.post(body, model=model, timeout_s=request.timeout_s) as response:
+        async with self._transport.post(body, timeout_s=request.timeout_s) as response:
             found = await read_json(response, wire.WireReply, self._origin)
         return wire.read_reply(found, request, self._origin)
 
@@ -47,7 +47,7 @@ class OpenAIProvider:
         body = self._body(model, request, stream=True)
         reader = wire.ChunkReader(request, self._origin)
         async with (
-            self._transport.post(body, model=model, timeout_s=request.timeout_s) as response,
+            self._transport.post(body, timeout_s=request.timeout_s) as response,
             aclosing(read_stream(response, reader, self._origin)) as items,
         ):
             async for item in items:

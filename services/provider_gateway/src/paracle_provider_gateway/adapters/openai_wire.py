@@ -29,8 +29,8 @@ from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
 from paracle_domain.messages import JsonObject
+from paracle_domain.provider.presets import Quirks
 from paracle_provider_gateway.adapters.chat_calls import assistant, sent_back
-from paracle_provider_gateway.adapters.config import Quirks
 from paracle_provider_gateway.adapters.wire import (
     Place,
     check,

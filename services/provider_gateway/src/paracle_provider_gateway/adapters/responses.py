@@ -20,7 +20,7 @@ class ResponsesProvider(OpenAIProvider):
     @override
     async def ask(self, model: str, request: Complete) -> Reply:
         body = self._body(model, request, stream=False)
-        async with self._transport.post(body, model=model, timeout_s=request.timeout_s) as response:
+        async with self._transport.post(body, timeout_s=request.timeout_s) as response:
             found = await read_json(response, wire.WireReply, self._origin)
         return wire.read_reply(found, request, self._origin)
 
@@ -29,7 +29,7 @@ class ResponsesProvider(OpenAIProvider):
         body = self._body(model, request, stream=True)
         reader = ResponseReader(request, self._origin)
         async with (
-            self._transport.post(body, model=model, timeout_s=request.timeout_s) as response,
+            self._transport.post(body, timeout_s=request.timeout_s) as response,
             aclosing(read_stream(response, reader, self._origin)) as items,
         ):
             async for item in items:

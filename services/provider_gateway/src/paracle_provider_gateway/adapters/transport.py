@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
-from urllib.parse import quote
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import from_json
@@ -39,8 +38,8 @@ class Transport(Protocol):
     context by an exception or a cancellation closes the connection.
     """
 
-    def post(self, body: Mapping[str, Any], *, model: str, timeout_s: float) -> AbstractAsyncContextManager[Body]:
-        """Ask `model`."""
+    def post(self, body: Mapping[str, Any], *, timeout_s: float) -> AbstractAsyncContextManager[Body]:
+        """Ask a model."""
 
     async def first_model(self) -> str | None:
         """The first model that the server lists (of the OpenAI APIs)."""
@@ -85,11 +84,6 @@ def _sendable(key: SecretStr) -> str:
 def origin_of(config: ProviderConfig, credentials: Credentials) -> Origin:
     """Who an error is about."""
     return Origin(config.name, config.key_source, credentials)
-
-
-def base_of(config: ProviderConfig, model: str) -> str:
-    """The base URL for requests about `model`."""
-    return config.base_url.rstrip("/") + config.quirks.model_path.format(model=quote(model, safe=""))
 
 
 def error_body(data: bytes) -> object:

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, NoReturn
 
@@ -18,7 +18,7 @@ from paracle_domain.provider.spec import Api, KnownModel, ModelSpec, ProviderSpe
 from paracle_domain.provider.spec import Timeouts as TimeoutsSpec
 from paracle_domain.registry import ProviderChange
 from paracle_provider_gateway.adapters.config import Api as WireApi
-from paracle_provider_gateway.adapters.config import KeyHeader, ProviderConfig, Quirks, no_key
+from paracle_provider_gateway.adapters.config import KeyHeader, ProviderConfig, no_key
 from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.adapters.resolver import CheckedResolver
 from paracle_provider_gateway.capabilities import known_of
@@ -155,7 +155,7 @@ class Workshop:
             query=spec.query,
             model=spec.default_model,
             model_source=f"default_model of the provider {name}",
-            quirks=Quirks(**asdict(endpoint.quirks)),
+            quirks=endpoint.quirks,
             connect_s=spec.timeouts.connect_s or self._timeouts.connect_s,
             transport="sdk" if spec.transport == "sdk" else "aiohttp",
         )
