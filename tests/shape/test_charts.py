@@ -210,6 +210,8 @@ def test_keys_of_providers_are_files_of_the_service_alone() -> None:
     assert [one["name"] for one in job["containers"][0]["volumeMounts"]] == ["tmp"]
     with pytest.raises(Exception, match="name the keys of the secret"):
         render("provider-gateway", {"keyFiles": [{"secret": "s", "tenant": "acme"}]})
+    with pytest.raises(Exception, match="keyFiles belong to provider-gateway"):
+        render("agent-runtime", {"keyFiles": files})
 
 
 def test_only_the_agent_runtime_has_pools() -> None:

@@ -119,6 +119,9 @@ volumes:
   - name: tmp
     emptyDir: { sizeLimit: 256Mi }
 {{- with .Values.keyFiles }}
+{{- if ne $.Chart.Name "provider-gateway" }}
+{{- fail (printf "%s: keyFiles belong to provider-gateway" $.Chart.Name) }}
+{{- end }}
   - name: keys
     projected:
       sources:
