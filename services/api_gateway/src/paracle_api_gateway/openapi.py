@@ -24,7 +24,7 @@ from paracle_api_gateway.routes.triggers import FireRequest, PauseRequest
 
 _REF: Final = "#/components/schemas/{model}"
 _TAGS: Final = (
-    ("manifests", "Putting agents, tools, workflows and triggers in, and taking them out."),
+    ("manifests", "Putting manifests of every kind in, and taking them out."),
     ("agents", "Agents, and running a single one."),
     ("tools", "Tools."),
     ("workflows", "Workflows, and starting runs of them."),

@@ -25,7 +25,7 @@ SECTIONS: Final = {
         "provision": "stack_commands",
         "pools": "pools_commands",
     },
-    "Agents, tools, workflows and triggers": {
+    "Manifests": {
         "apply": "spec_commands",
         "get": "spec_commands",
         "explain": "spec_commands",

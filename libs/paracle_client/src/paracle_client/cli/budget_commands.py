@@ -181,11 +181,10 @@ def _rows(one: BudgetView) -> Iterator[tuple[object, ...]]:
     if not one.uses:
         yield (*bare, "", "", "", _then(wanted))
     for use in one.uses:
-        whose = use.subject if wanted.scope is not BudgetScope.TENANT else "tenant"
+        whose = "tenant" if wanted.scope is BudgetScope.TENANT else f"{wanted.scope} {use.subject}"
         limit = _limit(use.limit_usd, use.limit_tokens)
-        name = f"{wanted.scope} {whose}" if wanted.scope is not BudgetScope.TENANT else whose
         yield (
-            wanted.name, name, use.period, limit, _spent(use), _reserved(use),
+            wanted.name, whose, use.period, limit, _spent(use), _reserved(use),
             _left(use), "used up" if _is_over(use) else _then(wanted),
         )  # fmt: skip
     if one.more:

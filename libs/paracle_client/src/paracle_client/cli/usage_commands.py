@@ -35,7 +35,6 @@ from paracle_domain.names import suggest
 
 app = typer.Typer()
 
-_SHORT: Final = {UsageBy.PARENT_TASK: "PARENT TASK"}
 _NONE: Final = "–"
 _NUMBERS: Final = (
     "attempts",
@@ -159,7 +158,7 @@ def money(amount: Decimal | None) -> str:
 
 
 def _print(kinds: Sequence[UsageBy], table: UsageTable) -> None:
-    columns = [*(_SHORT.get(kind, kind.upper()) for kind in kinds), "ATTEMPTS", "FAILED", "IN", "OUT", "CACHED", "COST"]
+    columns = [*(kind.upper().replace("_", " ") for kind in kinds), "ATTEMPTS", "FAILED", "IN", "OUT", "CACHED", "COST"]
     rows = [(*_names(kinds, row.by, _NONE), *_cells(row.spend)) for row in table.rows]
     if len(rows) != 1 or not kinds:
         rows.append((*(["total", *[""] * (len(kinds) - 1)] if kinds else []), *_cells(table.total)))
