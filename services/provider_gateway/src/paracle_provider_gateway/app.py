@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
+import asyncpg
 from pydantic import SecretStr
 
 from paracle_chassis.app import Service
 from paracle_chassis.background import Background
+from paracle_chassis.health import Check
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_domain.ids import new_id
@@ -77,71 +80,94 @@ def create_app(settings: GatewaySettings) -> Service:
     bus = NatsBus("provider_gateway", settings)
     database = Database(settings, "paracle_provider_gateway")
     queries = Queries.load("paracle_provider_gateway")
-    replica = PostgresReplica(database.pool, queries, new_id("rep"))
-    ledger = PostgresLedger(database.pool, queries, replica.id)
-    providers, prices = create_providers(settings), create_prices(settings)
+    telemetry, prices = Telemetry(), create_prices(settings)
+    health = Health(_breaker_rules(settings), telemetry.health)
+    books = create_books(settings, bus, database.pool, queries, prices)
+    models = create_models(settings, bus, prices, health)
+    calls = CallTable(keep_s=settings.answers_kept_s, limit=settings.answers_kept)
+    neighbours = NatsNeighbours(bus, books.replica, calls, books.bookkeeper.is_gone)
+    attempts = Attempts(
+        admission=Admission(settings.model_concurrency), health=health, accounts=books.bookkeeper, outlet=BusOutlet(bus)
+    )
+    completions = Completions(
+        catalog=models.catalog,
+        persistence=Persistence(Choice(health.latencies, prices), attempts, telemetry),
+        accounts=books.bookkeeper,
+        neighbours=neighbours,
+        prices=prices,
+        calls=calls,
+        telemetry=telemetry,
+    )
+    deployments = DeploymentDesk(models.catalog, PostgresLoads(database.pool, queries), health, books.replica)
+    return Service(
+        "provider_gateway",
+        settings,
+        bus=bus,
+        routes=routes(completions, deployments, books.budgets, books.usage),
+        resources=[database, *books.resources, neighbours, *models.resources, _closing(calls)],
+        checks={"postgres": database.check, **books.checks, **models.checks},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Budgets and the usage ledger as `replica` keeps them, and what looks after them."""
+
+    replica: str
+    bookkeeper: Bookkeeper
+    budgets: BudgetDesk
+    usage: UsageDesk
+    resources: Sequence[AbstractAsyncContextManager[Any]]
+    checks: Mapping[str, Check]
+
+
+def create_books(
+    settings: GatewaySettings, bus: NatsBus, pool: asyncpg.Pool[Any], queries: Queries, prices: Prices
+) -> Books:
+    """Those in PostgreSQL; what happens to budgets is told after NATS was away, too."""
+    replica = PostgresReplica(pool, queries, new_id("rep"))
+    ledger = PostgresLedger(pool, queries, replica.id)
     outflow = Outflow(ledger, time.monotonic)
     bookkeeper = Bookkeeper(ledger, prices, outflow)
     upkeep = Background("upkeep", Upkeep(replica, ledger, bookkeeper).round, every_s=SEEN_EVERY_S)
-    calls = CallTable(keep_s=settings.answers_kept_s, limit=settings.answers_kept)
-    telemetry = Telemetry()
-    health = Health(_breaker_rules(settings), telemetry.health)
+    outbox = BudgetOutbox(pool, queries, bus)
+    telling = Background("outbox", outbox.drain, every_s=OUTBOX_EVERY_S)
+    bus.link.on_reconnect(outbox.doubt)
+    bus.link.on_reconnect(telling.wake)
+    retention = Retention(PostgresArchive(pool, queries), settings.usage_keep_s)
+    dropping = Background("retention", retention.round, every_s=RETENTION_EVERY_S)
+    return Books(
+        replica.id,
+        bookkeeper,
+        BudgetDesk(PostgresBudgets(pool, queries), telling.wake),
+        UsageDesk(PostgresUsage(pool, queries)),
+        resources=[replica, upkeep, outflow, telling, dropping],
+        checks={"upkeep": upkeep.check, "outbox": telling.check},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What names of models stand for: the operator's deployments and those of tenants, and what keeps up with them."""
+
+    catalog: TenantCatalog
+    resources: Sequence[AbstractAsyncContextManager[Any]]
+    checks: Mapping[str, Check]
+
+
+def create_models(settings: GatewaySettings, bus: NatsBus, prices: Prices, health: Health) -> Models:
+    """Those of the environment and of the registry, which is asked again after NATS was away."""
+    providers = create_providers(settings)
     operator = create_catalog(settings, providers, prices, health)
     workshop = create_workshop(settings, operator)
     following = Following(BusRegistry(bus), workshop.build, workshop.forget)
     bus.link.on_reconnect(following.doubt)
     checking = Background("providers", following.round, every_s=CHECK_EVERY_S)
     sweeping = Background("workshop", workshop.round, every_s=SWEEP_EVERY_S)
-    catalog = TenantCatalog(operator, following, prices, health)
-    attempts = Attempts(
-        admission=Admission(settings.model_concurrency), health=health, accounts=bookkeeper, outlet=BusOutlet(bus)
-    )
-    neighbours = NatsNeighbours(bus, replica.id, calls, bookkeeper.is_gone)
-    completions = Completions(
-        catalog=catalog,
-        persistence=Persistence(Choice(health.latencies, prices), attempts, telemetry),
-        accounts=bookkeeper,
-        neighbours=neighbours,
-        prices=prices,
-        calls=calls,
-        telemetry=telemetry,
-    )
-    outbox = BudgetOutbox(database.pool, queries, bus)
-    telling = Background("outbox", outbox.drain, every_s=OUTBOX_EVERY_S)
-
-    def tell_again() -> None:
-        outbox.doubt()
-        telling.wake()
-
-    bus.link.on_reconnect(tell_again)
-    retention = Retention(PostgresArchive(database.pool, queries), settings.usage_keep_s)
-    dropping = Background("retention", retention.round, every_s=RETENTION_EVERY_S)
-    deployments = DeploymentDesk(catalog, PostgresLoads(database.pool, queries), health, replica.id)
-    budgets = BudgetDesk(PostgresBudgets(database.pool, queries), telling.wake)
-    return Service(
-        "provider_gateway",
-        settings,
-        bus=bus,
-        routes=routes(completions, deployments, budgets, UsageDesk(PostgresUsage(database.pool, queries))),
-        resources=[
-            database,
-            replica,
-            upkeep,
-            outflow,
-            telling,
-            dropping,
-            neighbours,
-            _closing(calls, providers, workshop),
-            RegistryNews(bus.link, following.hear),
-            checking,
-            sweeping,
-        ],
-        checks={
-            "postgres": database.check,
-            "upkeep": upkeep.check,
-            "outbox": telling.check,
-            "providers": checking.check,
-        },
+    return Models(
+        TenantCatalog(operator, following, prices, health),
+        resources=[_closing(workshop, *providers), RegistryNews(bus.link, following.hear), checking, sweeping],
+        checks={"providers": checking.check},
     )
 
 
@@ -243,13 +269,15 @@ def _timeouts(settings: GatewaySettings) -> Timeouts:
     return Timeouts(first_token_s=settings.first_token_timeout_s, between_tokens_s=settings.between_tokens_timeout_s)
 
 
+class _Closable(Protocol):
+    async def close(self) -> None: ...
+
+
 @asynccontextmanager
-async def _closing(calls: CallTable, providers: Sequence[Provider], workshop: Workshop) -> AsyncIterator[None]:
+async def _closing(*parts: _Closable) -> AsyncIterator[None]:
     yield
-    await calls.close()
-    await workshop.close()
-    for provider in providers:
-        await provider.close()
+    for part in parts:
+        await part.close()
 
 
 def _hush() -> None:
