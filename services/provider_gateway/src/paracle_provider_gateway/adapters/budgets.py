@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from paracle_domain.budget.messages import RaiseBudget
 from paracle_domain.budget.spec import Budget
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.machine import EventRecord
+from paracle_provider_gateway.adapters.clashes import in_turns
 from paracle_provider_gateway.budgets import StoredBudget, StoredUse, Word
 from paracle_provider_gateway.ledger import Count
 
@@ -25,8 +25,6 @@ SOURCE: Final = "paracle/provider_gateway"
 BATCH: Final = 200
 OUTBOX_EVERY_S: Final = 5.0
 IN_DOUBT: Final = timedelta(minutes=10)
-_TRIES: Final = 5
-_CLASHES: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.UniqueViolationError)
 
 
 class PostgresBudgets:
@@ -90,19 +88,12 @@ class PostgresBudgets:
 
     async def _changed(self, work: Callable[[Any], Awaitable[None]]) -> None:
         """One transaction; done again where calls got in its way."""
-        for left in reversed(range(_TRIES)):
-            try:
-                async with self._transaction() as connection:
-                    await work(connection)
-                    return
-            except _CLASHES:
-                if not left:
-                    raise
 
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Any]:
-        async with self._pool.acquire() as connection, connection.transaction():
-            yield connection
+        async def transaction() -> None:
+            async with self._pool.acquire() as connection, connection.transaction():
+                await work(connection)
+
+        await in_turns(transaction)
 
 
 class BudgetOutbox:

@@ -10,6 +10,7 @@ import asyncpg
 from paracle_chassis.postgres import Queries
 from paracle_domain.budget.matching import Tally
 from paracle_domain.budget.spec import Budget
+from paracle_provider_gateway.adapters.clashes import in_turns
 from paracle_provider_gateway.ledger import (
     Count,
     Elsewhere,
@@ -22,9 +23,6 @@ from paracle_provider_gateway.ledger import (
     Stale,
     Verdict,
 )
-
-_TRIES: Final = 5
-_CLASHES: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.UniqueViolationError)
 
 
 class PostgresLedger:
@@ -75,7 +73,7 @@ class PostgresLedger:
         return found
 
     async def close_call(self, tenant: str, call_id: str, replica: str) -> None:
-        await self._pool.execute(self._sql.close_call, tenant, call_id, replica)
+        await self._fetch(self._sql.close_call, tenant, call_id, replica)
 
     async def close_orphans(self, most: int) -> int:
         await self._pool.execute(self._sql.forget_replicas)
@@ -83,13 +81,8 @@ class PostgresLedger:
         return found
 
     async def _fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        """The answer; replicas that get in each other's way take turns."""
-        for _ in range(_TRIES - 1):
-            try:
-                return await self._pool.fetch(sql, *arguments)
-            except _CLASHES:
-                continue
-        return await self._pool.fetch(sql, *arguments)
+        found: list[asyncpg.Record] = await in_turns(lambda: self._pool.fetch(sql, *arguments))
+        return found
 
 
 class _Batch:
