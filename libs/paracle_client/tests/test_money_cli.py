@@ -136,6 +136,7 @@ def test_attempts_are_shown_one_by_one(paracle: Callable[..., Any], api: Any) ->
     assert shown[2].endswith("openai/m – open 1,000 0 up to $0.50 –")
     assert shown[3] == "more: --cursor next"
     assert (api.asked[-1].query["limit"], api.asked[-1].query["outcome"]) == ("1000", "failed")
+    assert json.loads(paracle("usage", "--attempts", "--csv", "--json").out)["next_cursor"] == "next"
     first, _ = csv.DictReader(io.StringIO(paracle("usage", "--attempts", "--csv").out))
     assert (first["error"], first["cost_usd"], first["user"]) == ("rate_limited", "", "")
 

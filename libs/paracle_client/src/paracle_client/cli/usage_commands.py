@@ -197,7 +197,7 @@ def _attempts(
 ) -> None:
     with connect(url) as client:
         page = client.attempts(which, limit=min(limit, 1_000), cursor=cursor)
-    if as_csv:
+    if as_csv and output is not Output.JSON:
         fields = list(UsageRecord.model_fields)
         shown = (one.model_dump(mode="json") for one in page.records)
         _print_csv(fields, ([each[name] if each[name] is not None else "" for name in fields] for each in shown))
