@@ -12,6 +12,11 @@ def test_the_committed_document_is_that_of_the_code():
     assert SNAPSHOT.read_text("utf-8") == text_of(create_routes()), message
 
 
+def test_every_tag_is_described_and_used():
+    described = {tag["name"] for tag in document(create_routes())["tags"]}
+    assert described == {tag for _, operation in operations() for tag in operation["tags"]}
+
+
 def operations():
     return [(path, one) for path, some in document(create_routes())["paths"].items() for one in some.values()]
 

@@ -29,6 +29,8 @@ _TAGS: Final = (
     ("tools", "Tools."),
     ("workflows", "Workflows, and starting runs of them."),
     ("triggers", "What starts runs by itself: schedules and messages."),
+    ("providers", "Who answers model calls, and with which limits and prices."),
+    ("models", "Names for models, and the routes to who answers."),
     ("runs", "Executions of workflows: durable, numbered event by event, accounted for."),
     ("sessions", "Conversations with agents, turn by turn."),
     ("approvals", "What people are asked before runs go on, and what they decide."),
