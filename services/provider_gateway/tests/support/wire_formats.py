@@ -20,7 +20,6 @@ class Format:
     """One API. `filtered` and `cut_short` are its words for why it stopped."""
 
     api: Api
-    path: str
     fake: Callable[[], WireServer]
     asked: dict[str, Any]
     filtered: str
@@ -61,7 +60,7 @@ def _anthropic_error(code: str, message: str) -> Any:
 
 _ASKED = {"model": "m", "stream_options": {"include_usage": True}}
 FORMATS = {
-    "chat": Format("openai-chat", "", FakeOpenAI, _ASKED, "content_filter", _openai_error),
-    "responses": Format("openai-responses", "", FakeOpenAI, _ASKED | {"input": []}, "content_filter", _openai_error),
-    "anthropic": Format("anthropic", "", FakeAnthropic, _ASKED, "refusal", _anthropic_error),
+    "chat": Format("openai-chat", FakeOpenAI, _ASKED, "content_filter", _openai_error),
+    "responses": Format("openai-responses", FakeOpenAI, _ASKED | {"input": []}, "content_filter", _openai_error),
+    "anthropic": Format("anthropic", FakeAnthropic, _ASKED, "refusal", _anthropic_error),
 }

@@ -34,12 +34,12 @@ from paracle_provider_gateway.adapters.chat_calls import assistant, sent_back
 from paracle_provider_gateway.adapters.wire import (
     Place,
     check,
-    check_image,
     check_pdf,
     data_url,
     effort,
     named_text,
     parse_event,
+    user_content,
     without_none,
 )
 from paracle_provider_gateway.faults import Origin
@@ -104,6 +104,17 @@ class WireOutputDetails(BaseModel):
     reasoning_tokens: int | None = None
 
 
+def used(given: int, said: int, of_given: WireInputDetails | None, of_said: WireOutputDetails | None) -> Usage:
+    """What one call used, as OpenAI's APIs count it: what was cached or thought is a part of the whole."""
+    return Usage(
+        input_tokens=given,
+        output_tokens=said,
+        cached_tokens=(of_given and of_given.cached_tokens) or 0,
+        reasoning_tokens=(of_said and of_said.reasoning_tokens) or 0,
+        model_calls=1,
+    )
+
+
 class WireUsage(BaseModel):
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -111,14 +122,8 @@ class WireUsage(BaseModel):
     completion_tokens_details: WireOutputDetails | None = None
 
     def to_usage(self) -> Usage:
-        inputs, outputs = self.prompt_tokens_details, self.completion_tokens_details
-        return Usage(
-            input_tokens=self.prompt_tokens,
-            output_tokens=self.completion_tokens,
-            cached_tokens=(inputs and inputs.cached_tokens) or 0,
-            reasoning_tokens=(outputs and outputs.reasoning_tokens) or 0,
-            model_calls=1,
-        )
+        details = self.prompt_tokens_details, self.completion_tokens_details
+        return used(self.prompt_tokens, self.completion_tokens, *details)
 
 
 class WireReply(BaseModel):
@@ -282,7 +287,7 @@ def _messages(message: ChatMessage, provider: str) -> list[dict[str, Any]]:
         case Role.SYSTEM:
             return [{"role": "system", "content": message.text}]
         case Role.USER:
-            return [{"role": "user", "content": _user_content(message)}]
+            return [{"role": "user", "content": _content(message)}]
         case Role.ASSISTANT:
             return [assistant(message, provider)]
         case Role.TOOL:
@@ -292,22 +297,12 @@ def _messages(message: ChatMessage, provider: str) -> list[dict[str, Any]]:
             ]
 
 
-def _user_content(message: ChatMessage) -> str | list[dict[str, Any]]:
-    if not message.attached:
-        return message.text
-    content: list[dict[str, Any]] = []
-    for part in message.parts:
-        match part:
-            case TextPart(text=text) if text:
-                content.append({"type": "text", "text": text})
-            case ImagePart():
-                check_image(part)
-                content.append({"type": "image_url", "image_url": {"url": part.url or data_url(part)}})
-            case FilePart():
-                content.append(_file(part))
-            case _:
-                pass
-    return content
+def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
+    return user_content(message, text="text", image=_image, file=_file)
+
+
+def _image(image: ImagePart) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": image.url or data_url(image)}}
 
 
 def _file(file: FilePart) -> dict[str, Any]:

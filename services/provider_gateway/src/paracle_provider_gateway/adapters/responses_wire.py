@@ -33,14 +33,14 @@ from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
 from paracle_domain.messages import JsonObject
-from paracle_provider_gateway.adapters.openai_wire import WireInputDetails, WireOutputDetails
+from paracle_provider_gateway.adapters.openai_wire import WireInputDetails, WireOutputDetails, used
 from paracle_provider_gateway.adapters.wire import (
-    check_image,
     check_pdf,
     data_url,
     effort,
     named_text,
     replayed,
+    user_content,
     without_none,
 )
 from paracle_provider_gateway.faults import Origin
@@ -94,14 +94,7 @@ class WireUsage(BaseModel):
     output_tokens_details: WireOutputDetails | None = None
 
     def to_usage(self) -> Usage:
-        inputs, outputs = self.input_tokens_details, self.output_tokens_details
-        return Usage(
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
-            cached_tokens=(inputs and inputs.cached_tokens) or 0,
-            reasoning_tokens=(outputs and outputs.reasoning_tokens) or 0,
-            model_calls=1,
-        )
+        return used(self.input_tokens, self.output_tokens, self.input_tokens_details, self.output_tokens_details)
 
 
 class WireIncomplete(BaseModel):
@@ -217,29 +210,19 @@ def _items(message: ChatMessage, provider: str) -> list[dict[str, Any]]:
         case Role.SYSTEM:
             return [{"role": "system", "content": message.text}]
         case Role.USER:
-            return [{"role": "user", "content": _user_content(message)}]
+            return [{"role": "user", "content": _content(message)}]
         case Role.ASSISTANT:
             return [item for part in message.parts if (item := _said(part, provider)) is not None]
         case Role.TOOL:
             return [_result(result) for result in message.tool_results]
 
 
-def _user_content(message: ChatMessage) -> str | list[dict[str, Any]]:
-    if not message.attached:
-        return message.text
-    content: list[dict[str, Any]] = []
-    for part in message.parts:
-        match part:
-            case TextPart(text=text) if text:
-                content.append({"type": "input_text", "text": text})
-            case ImagePart():
-                check_image(part)
-                content.append({"type": "input_image", "image_url": part.url or data_url(part), "detail": "auto"})
-            case FilePart():
-                content.append(_file(part))
-            case _:
-                pass
-    return content
+def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
+    return user_content(message, text="input_text", image=_image, file=_file)
+
+
+def _image(image: ImagePart) -> dict[str, Any]:
+    return {"type": "input_image", "image_url": image.url or data_url(image), "detail": "auto"}
 
 
 def _file(file: FilePart) -> dict[str, Any]:

@@ -5,7 +5,7 @@ A reply that an SDK would take apart leniently must become an error instead of a
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Annotated, Any, Final, Protocol
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json
 
 from paracle_domain.errors import InvalidInput, ParacleError
-from paracle_domain.inference.chat import FilePart, ImagePart, Thinking, ToolCallPart
+from paracle_domain.inference.chat import ChatMessage, FilePart, ImagePart, TextPart, Thinking, ToolCallPart
 from paracle_domain.inference.deltas import TextDelta
 from paracle_domain.messages import JsonObject
 from paracle_provider_gateway.adapters.transport import Body
@@ -51,6 +51,31 @@ def check_pdf(file: FilePart) -> None:
 def data_url(part: ImagePart | FilePart) -> str:
     """What is attached as data, as a URL."""
     return f"data:{part.media_type};base64,{part.data}"
+
+
+def user_content(
+    message: ChatMessage,
+    *,
+    text: str,
+    image: Callable[[ImagePart], dict[str, Any]],
+    file: Callable[[FilePart], dict[str, Any]],
+) -> str | list[dict[str, Any]]:
+    """What a user says, as OpenAI's APIs take it: words alone as they are, others part by part; `text` names words."""
+    if not message.attached:
+        return message.text
+    content: list[dict[str, Any]] = []
+    for part in message.parts:
+        match part:
+            case TextPart(text=words) if words:
+                content.append({"type": text, "text": words})
+            case ImagePart():
+                check_image(part)
+                content.append(image(part))
+            case FilePart():
+                content.append(file(part))
+            case _:
+                pass
+    return content
 
 
 def named_text(file: FilePart) -> str:
