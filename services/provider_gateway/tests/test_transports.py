@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp import ThreadedResolver
 from provider_gateway_samples import ask, openai_like
 from raw_peer import RawPeer, chunk, head, raw_peer, response, stream_head
 
@@ -155,7 +156,7 @@ async def test_the_proxy_may_be_where_no_provider_of_a_tenant_may(raw: RawPeer, 
     monkeypatch.setenv("http_proxy", f"http://localhost:{raw.port}")
     raw.script(response(SAID))
     config = ProviderConfig("mine", "openai-chat", "http://models.example/v1")
-    provider = create_provider(config, CheckedResolver("mine", HostRules()))
+    provider = create_provider(config, CheckedResolver("mine", HostRules(), ThreadedResolver()))
     await provider.ask("m", ask())
     await provider.close()
     assert raw.requests[0].line == "POST http://models.example/v1/chat/completions HTTP/1.1"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, override
 
@@ -17,7 +20,7 @@ from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_chassis.testing.wire import Turn, fail, say
 from paracle_domain.errors import Forbidden, NotFound, ProviderFailed
 from paracle_domain.provider.spec import Capabilities, DeploymentLimits
-from paracle_provider_gateway.adapters.resolver import CheckedResolver
+from paracle_provider_gateway.adapters.resolver import AT_ONCE, THREADS, CheckedResolver, Lookups
 from paracle_provider_gateway.adapters.workshop import LONGEST_CALL_S
 from paracle_provider_gateway.hosts import HostRules
 from paracle_provider_gateway.keys import KeyRing
@@ -148,6 +151,34 @@ async def test_a_name_that_leads_home_is_refused_when_it_is_looked_up():
         await checked.resolve("api.example.com", 443)
     assert (await checked.resolve("llm.internal", 80))[0]["host"] == "127.0.0.1"
     await checked.close()
+
+
+async def test_slow_look_ups_hold_up_their_own_tenant_alone():
+    begun: list[str] = []
+    over = threading.Event()
+
+    def look_up(host: str, port: int, **_: Any) -> list[Any]:
+        if host == "slow.example":
+            begun.append(host)
+            over.wait()
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("192.0.2.1", port))]
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        try:
+            slow, other = Lookups(threads, look_up), Lookups(threads, look_up)
+            given_up = [asyncio.create_task(slow.resolve("slow.example", 443)) for _ in range(3 * AT_ONCE)]
+            await eventually(lambda: len(begun) == AT_ONCE)
+            for each in given_up:
+                each.cancel()
+            await asyncio.gather(*given_up, return_exceptions=True)
+            later = asyncio.create_task(slow.resolve("quick.example", 443))
+            [found] = await asyncio.wait_for(other.resolve("quick.example", 443), 30)
+            assert (found["hostname"], found["host"], found["port"]) == ("quick.example", "192.0.2.1", 443)
+            assert not later.done(), "what nobody waits for goes on, and counts"
+        finally:
+            over.set()
+        assert (await later)[0]["host"] == "192.0.2.1"
+    assert len(begun) == AT_ONCE
 
 
 async def test_a_name_of_this_machine_is_no_way_around(mine: Shop, fake: FakeOpenAI):

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, NoReturn
@@ -20,7 +21,7 @@ from paracle_domain.registry import ProviderChange
 from paracle_provider_gateway.adapters.config import Api as WireApi
 from paracle_provider_gateway.adapters.config import KeyHeader, ProviderConfig, no_key
 from paracle_provider_gateway.adapters.create import create_provider
-from paracle_provider_gateway.adapters.resolver import CheckedResolver
+from paracle_provider_gateway.adapters.resolver import THREADS, CheckedResolver, Lookups
 from paracle_provider_gateway.capabilities import known_of
 from paracle_provider_gateway.following import Specs
 from paracle_provider_gateway.hosts import HostRules
@@ -82,6 +83,8 @@ class Workshop:
         self._clock = clock
         self._made: dict[str, dict[str, _Made]] = {}
         self._retired: list[tuple[float, Provider]] = []
+        self._lookups: dict[str, Lookups] = {}
+        self._threads = ThreadPoolExecutor(THREADS, "lookup")
 
     def build(self, tenant: str, specs: Specs) -> Setup:
         """What the manifests of `tenant` come to. Calls in the air go on with what they began with."""
@@ -96,6 +99,7 @@ class Workshop:
     def forget(self, tenant: str) -> None:
         """Nobody asked for `tenant` for long."""
         self._retire(self._made.pop(tenant, {}).values())
+        self._lookups.pop(tenant, None)
 
     async def round(self) -> None:
         """Give up what no call can use any more."""
@@ -110,6 +114,7 @@ class Workshop:
         for _, provider in self._retired:
             await provider.close()
         self._retired.clear()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _retire(self, made: Iterable[_Made]) -> None:
         now = self._clock()
@@ -122,7 +127,8 @@ class Workshop:
             spec = _read(ProviderSpec, change)
             endpoint = endpoint_of(spec)
             config = self._config(tenant, change.name, spec, endpoint)
-            provider = create_provider(config, CheckedResolver(change.name, self._hosts))
+            lookups = self._lookups.setdefault(tenant, Lookups(self._threads))
+            provider = create_provider(config, CheckedResolver(change.name, self._hosts, lookups))
         except ParacleError as problem:
             log.warning("a provider cannot be asked", extra={"tenant": tenant, "error": problem.message})
             return _Made(change.revision, None, Offer(partial(_refuse, problem)))
