@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
+from paracle_domain.inference.estimate import estimate_input
 from paracle_domain.inference.request import Complete
 from paracle_provider_gateway.latencies import Latencies
 from paracle_provider_gateway.plans import Deployment, Plan
 from paracle_provider_gateway.ports import Prices
 from paracle_provider_gateway.strategies import ordered
 
-_CHARACTERS_A_TOKEN: Final = 4
 _TYPICAL_OUTPUT: Final = 500
+"""Of a call without a limit: what is likely, where budgets reserve what is possible."""
 
 
 class Choice:
@@ -33,18 +35,12 @@ class Choice:
         def latency(deployment: Deployment) -> float | None:
             return self._latencies.estimate(deployment.key, now, streamed=streamed)
 
+        @cache  # looked at for each deployment, and only where cost decides
+        def given() -> int:
+            return estimate_input(request)
+
         def cost(deployment: Deployment) -> float | None:
-            return self._cost(deployment, request)
+            found = self._prices.estimate(deployment, given(), request.sampling.max_output_tokens or _TYPICAL_OUTPUT)
+            return None if found is None else float(found)
 
         return ordered(plan, latency=latency, cost=cost, draw=self._draw)
-
-    def _cost(self, deployment: Deployment, request: Complete) -> float | None:
-        output = request.sampling.max_output_tokens or _TYPICAL_OUTPUT
-        cost = self._prices.estimate(deployment, _input_tokens(request), output)
-        return None if cost is None else float(cost)
-
-
-def _input_tokens(request: Complete) -> int:
-    said = sum(len(message.text) for message in request.messages)
-    results = sum(len(result.content) for message in request.messages for result in message.tool_results)
-    return (said + results) // _CHARACTERS_A_TOKEN
