@@ -20,7 +20,6 @@ from runtime_world import (
     task,
 )
 
-from paracle_agent_runtime.batching import Batcher
 from paracle_agent_runtime.pools import Pools
 from paracle_agent_runtime.tools.toolbox import ToolEnd
 from paracle_chassis.bus import Outgoing
@@ -419,23 +418,6 @@ async def test_two_writers_of_one_task_in_one_batch_do_not_both_win(stage: Stage
     page = Page(1, "cause", datetime.now(UTC), (b"{}",))
     appends = [Append("task_x", "default", 0, (page,), status, facts={}) for status in ("queued", "failed")]
     assert list(await stage.shop.journal._append_all(appends)) == [False, True]
-
-
-async def test_batches_hand_over_what_has_gathered_and_pass_errors_on():
-    seen: list[list[int]] = []
-
-    async def double(items: Any) -> list[int]:
-        seen.append(list(items))
-        if 13 in items:
-            raise ValueError("unlucky")
-        return [item * 2 for item in items]
-
-    batcher = Batcher(double, limit=3)
-    assert await asyncio.gather(*(batcher(n) for n in range(5))) == [0, 2, 4, 6, 8]
-    assert seen == [[0, 1, 2], [3, 4]]
-    with pytest.raises(ValueError, match="unlucky"):
-        await batcher(13)
-    assert await batcher(7) == 14
 
 
 async def test_a_plan_is_asked_for_once(stage: Stage):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from paracle_agent_runtime.batching import Batcher
 from paracle_agent_runtime.journal import Journal, outlast
 from paracle_agent_runtime.ports import Attempts, Clock, Effects
 from paracle_agent_runtime.records import record_message
+from paracle_chassis.batching import Batches
 from paracle_chassis.bus import Bus
 from paracle_chassis.delivery import Delivery
 from paracle_domain.envelope import Context
@@ -35,7 +35,7 @@ class Ledger:
         self._effects = effects
         self._attempts = attempts
         self._journal = journal
-        self._enter = Batcher(self._enter_all)
+        self._enter = Batches(self._enter_all)
 
     async def enter(self, tenant: str, entries: Sequence[Entry]) -> None:
         """Keep what a task says of its effects; outages are waited out, since the task has not acted on it yet."""

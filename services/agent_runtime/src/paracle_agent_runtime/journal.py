@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from paracle_agent_runtime.batching import Batcher
 from paracle_chassis import outages
+from paracle_chassis.batching import Batches
 from paracle_chassis.event_store import Append, EventStore, Loaded
 
 _log = logging.getLogger(__name__)
@@ -18,8 +18,8 @@ class Journal:
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
-        self._append = Batcher(self._append_all)
-        self._load = Batcher(self._load_all)
+        self._append = Batches(self._append_all)
+        self._load = Batches(self._load_all)
 
     async def load(self, task_id: str) -> Loaded | None:
         """The task's history, if it has one."""

@@ -14,6 +14,7 @@ from itertools import count
 from typing import Final
 from uuid import UUID
 
+from paracle_chassis.batching import Batches
 from paracle_chassis.outages import as_unavailable
 from paracle_domain.budget.matching import Book, Charge, Spender, Tally, holds_back
 from paracle_domain.budget.spec import Budget, OnHit, Unpriced
@@ -28,7 +29,6 @@ from paracle_domain.errors import (
 from paracle_domain.inference.estimate import estimate_input, estimate_output
 from paracle_domain.inference.usage import NOTHING, Usage
 from paracle_provider_gateway.accounts import GRANTED, Attempt, Full, MadeElsewhere, Opening, Outcome
-from paracle_provider_gateway.batching import Batches
 from paracle_provider_gateway.ledger import (
     Count,
     Elsewhere,
@@ -51,6 +51,7 @@ _log = logging.getLogger(__name__)
 _ZERO: Final = Decimal(0)
 BOOKS_KEPT: Final = 2_048
 _COUNTS_KEPT: Final = 512
+_BATCH: Final = 256
 _MAY_HAVE_COST: Final = frozenset({Cancelled.code, DeadlineExceeded.code, InternalError.code, ContentRefused.code})
 """Errors that come of asking a provider which goes on, and charges, all the same."""
 _AWAY: Final = "the provider gateway cannot reach PostgreSQL, where budgets and the usage ledger are; ask again"
@@ -83,7 +84,10 @@ class Bookkeeper:
         self._clock = clock
         self._books: dict[str, _Shelf] = {}
         self._openings: Batches[Order, Verdict] = Batches(
-            self._reserve, self._given_up, lambda error: not isinstance(error, Unavailable)
+            self._reserve,
+            abandoned=self._given_up,
+            alone=lambda error: not isinstance(error, Unavailable),
+            most=_BATCH,
         )
         self._live: dict[Attempt, Order] = {}
         self._mine: set[tuple[str, str]] = set()
@@ -99,7 +103,7 @@ class Bookkeeper:
                 await self._confirm(shelf, refusal)
                 continue
             try:
-                verdict = await self._openings.add(order)
+                verdict = await self._openings(order)
             except Unavailable as error:
                 self._given_up(order, error)
                 raise
