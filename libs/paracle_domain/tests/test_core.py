@@ -405,7 +405,7 @@ class TestRecords:
 
     def test_folding(self) -> None:
         assert fold(lambda total, number: total + number, 0, [1, 2, 3]) == 6
-        assert Decision() == Decision((), ())
+        assert Decision(6) == Decision(6, (), ())
 
 
 class TestPlans:

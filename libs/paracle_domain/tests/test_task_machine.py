@@ -521,5 +521,10 @@ def test_records_are_numbered_and_correlated():
     assert record.data == {"output": 1}
 
 
+def test_what_is_kept_of_an_event_is_published_without_its_type():
+    assert ev.untyped(ev.dump_event(ev.TaskCompleted(output={"a": [1, "b,c"]}))) == b'{"output":{"a":[1,"b,c"]}}'
+    assert ev.untyped(ev.dump_event(ev.TaskCompleted())) == b"{}"
+
+
 def test_wishes_of_a_task_that_has_not_begun_are_none():
     assert wishes(Play().state) == ()

@@ -29,7 +29,7 @@ from paracle_domain.task.story import wishes
 
 from .test_run_deciding import REQUEST
 from .test_task_delegation import tree
-from .test_task_machine import AT, completion, task
+from .test_task_machine import AT, RUN, TASK, completion, task
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"
 SHAPES: list[dict[str, Any]] = [
@@ -160,6 +160,7 @@ def test_replay_equals_live_and_terminal_states_absorb(data: st.DataObject, agen
         if state.status.terminal:
             assert decision.events == ()
         state = fold(evolve, state, decision.events)
+        assert decision.state == state
         history += decision.events
         if not isinstance(message, told.Resume):
             keys += [wish.key for wish in decision.directives if isinstance(wish, InvokeTool) and wish.key]
@@ -170,7 +171,10 @@ def test_replay_equals_live_and_terminal_states_absorb(data: st.DataObject, agen
         again = decide(state, message)
         if not isinstance(message, told.ReplyCame | told.ModelFailed | told.CancelRequested):
             assert again.events == ()
-    assert fold(evolve, start, [ev.load_event(ev.dump_event(event)) for event in history]) == state
+    kept = [ev.dump_event(event) for event in history]
+    assert fold(evolve, start, [ev.load_event(body) for body in kept]) == state
+    records = [ev.event_record(TASK, RUN, event, seq=1, at=AT, cause="x") for event in history]
+    assert [json.loads(ev.untyped(body)) for body in kept] == [record.data for record in records]
     if not state.status.terminal:
         assert wishes(state), "a task that is not done has something to do"
     _check_limits(state)

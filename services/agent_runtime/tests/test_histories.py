@@ -30,7 +30,8 @@ async def bus() -> Any:
 
 
 def published(bus: MemoryBus, task_id: str) -> list[EventRecord]:
-    records = [item.message for item in bus.published if isinstance(item.message, EventRecord)]
+    told = [item for item in bus.published if item.envelope.type == EventRecord.type_name]
+    records = [EventRecord.model_validate_json(item.message.encode()) for item in told]
     return [event for record in records if record.id == task_id for event in record.each()]
 
 

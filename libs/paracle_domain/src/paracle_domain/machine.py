@@ -21,12 +21,13 @@ from paracle_domain.messages import JsonObject, Message, Value
 
 
 @dataclass(frozen=True, slots=True)
-class Decision[E, D]:
-    """What a message led to: events to keep, directives to carry out once they are kept.
+class Decision[S, E, D]:
+    """What a message led to: events to keep, directives to carry out once they are kept, the state after the events.
 
     Two empty tuples mean that the message changed nothing (a duplicate, or something that came too late).
     """
 
+    state: S
     events: tuple[E, ...] = ()
     directives: tuple[D, ...] = ()
 

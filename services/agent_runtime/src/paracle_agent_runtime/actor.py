@@ -178,7 +178,7 @@ class TaskActor:
         pending: list[told.TaskInput] = [message]
         while pending:
             decision = decide(state, pending.pop())
-            state = fold(evolve, state, decision.events)
+            state = decision.state
             events += decision.events
             for directive in decision.directives:
                 if isinstance(directive, CheckOutput):

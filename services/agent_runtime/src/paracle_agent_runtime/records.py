@@ -9,9 +9,9 @@ from paracle_chassis.bus import Outgoing
 from paracle_chassis.event_store import Page
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
-from paracle_domain.machine import EventRecord
-from paracle_domain.messages import JsonObject
-from paracle_domain.task.events import TaskEvent, event_record
+from paracle_domain.machine import EventRecord, encode_page
+from paracle_domain.messages import Encoded, JsonObject
+from paracle_domain.task.events import TaskEvent, untyped
 from paracle_domain.task.messages import Task
 
 
@@ -28,12 +28,14 @@ def facts_of(task: Task, worker: str | None) -> JsonObject:
 
 
 def records_of(task: Task, page: Page, events: Sequence[TaskEvent], context: Context) -> list[Outgoing]:
-    """The events of `page` as they are published: in one message."""
-    records = [
-        event_record(task.task_id, task.run_id, event, seq=seq, at=page.at, cause=page.cause)
-        for seq, event in enumerate(events, start=page.first_seq)
-    ]
-    return [record_message(EventRecord.together(records), context)]
+    """The events of `page` as they are published: in one message, in which they stand as they are kept."""
+    told = [(event.type, untyped(body)) for event, body in zip(events, page.events, strict=True)]
+    task_id, run_id, last = task.task_id, task.run_id, told[-1][0]
+    body = encode_page("task", task_id, page.first_seq, told, at=page.at, cause=page.cause, correlation_id=run_id)
+    subject = subjects.evt(context.tenant, "task", task_id, last.replace(".", "_"))
+    story = context.caused_by(page.cause, run_id)
+    envelope = Envelope(f"{task_id}.{page.last_seq}", EventRecord.type_name, SOURCE, story, page.at)
+    return [Outgoing(subject, Encoded(body), envelope)]
 
 
 def record_message(record: EventRecord, context: Context) -> Outgoing:

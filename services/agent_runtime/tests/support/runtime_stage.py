@@ -54,7 +54,8 @@ class Stage(World):
         return {result.task_id: result for result in found}
 
     def events(self, of: Task) -> list[EventRecord]:
-        records = [m.message for m in self.bus.published if isinstance(m.message, EventRecord)]
+        told = [m for m in self.bus.published if m.envelope.type == EventRecord.type_name]
+        records = [EventRecord.model_validate_json(m.message.encode()) for m in told]
         return [event for record in records if record.id == of.task_id for event in record.each()]
 
     async def do(self, *tasks: Task) -> list[TaskResult]:

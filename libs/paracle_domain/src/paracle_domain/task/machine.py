@@ -41,7 +41,7 @@ def decide(state: TaskState, message: TaskInput) -> TaskDecision:
     """What `message` leads to. What comes twice, or too late, changes nothing."""
     if state.status.terminal:
         asked = isinstance(message, told.AcceptTask | told.Resume)
-        return Decision((), wishes(state)) if asked else Decision()
+        return Decision(state, (), wishes(state)) if asked else Decision(state)
     story = Story(state)
     match message:
         case told.AcceptTask():
@@ -239,4 +239,4 @@ def _resume(story: Story, message: told.Resume) -> TaskDecision:
     """Ask again for all that was under way, except what may have been done and must not be repeated."""
     doubtful = [call for call in story.state.in_doubt() if call.doubt is None]
     find_out(story, doubtful, "the process that called it ended before it answered", message.at)
-    return Decision(tuple(story.events), wishes(story.state))
+    return Decision(story.state, tuple(story.events), wishes(story.state))

@@ -13,9 +13,10 @@ from paracle_domain.agent.spec import Limits
 from paracle_domain.errors import ContextExceeded, ErrorInfo, NotFound, Unavailable
 from paracle_domain.ids import derive_id
 from paracle_domain.inference.chat import ChatMessage, ToolCallPart, ToolResultPart
-from paracle_domain.inference.usage import Usage
+from paracle_domain.inference.usage import NOTHING, Usage
 from paracle_domain.messages import JsonObject
 from paracle_domain.plan import Plan, PlannedAgent, PlannedTool
+from paracle_domain.records import record
 from paracle_domain.task import compaction, conversation, prompt
 from paracle_domain.task import events as ev
 from paracle_domain.task.delegation import Helper, limits_of
@@ -94,7 +95,7 @@ class Doubt:
     retry_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MadeCall:
     """A tool call of the task. `ref` is the model's name for it; `key` names its effect, if it has one.
 
@@ -119,7 +120,7 @@ class MadeCall:
     result: ToolResultPart | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TaskState:
     """A task at one moment. `messages` is the whole conversation but for the system message, which the job tells.
 
@@ -151,8 +152,8 @@ class TaskState:
     calls: tuple[MadeCall, ...] = ()
     answer: str | None = None
     rejections: int = 0
-    usage: Usage = field(default_factory=Usage)
-    delegated: Usage = field(default_factory=Usage)
+    usage: Usage = NOTHING
+    delegated: Usage = NOTHING
     waited_s: float = 0.0
     turn_waited_s: float = 0.0
     output: JsonValue = None
@@ -197,7 +198,10 @@ class TaskState:
     @property
     def spent(self) -> Usage:
         """What the task used so far, with its tool calls and all that its delegates used."""
-        return self.usage.model_copy(update={"tool_calls": len(self.calls)}) + self.delegated
+        own, made = self.usage, len(self.calls)
+        if own.tool_calls != made:
+            own = own.model_copy(update={"tool_calls": made})
+        return own + self.delegated
 
     @property
     def turns(self) -> int:

@@ -29,7 +29,7 @@ from paracle_domain.task.messages import TaskResult
 from paracle_domain.task.raising import ask_for_raise
 from paracle_domain.task.state import MadeCall, TaskState, called_as, evolve
 
-type TaskDecision = Decision[ev.TaskEvent, TaskDirective]
+type TaskDecision = Decision[TaskState, ev.TaskEvent, TaskDirective]
 
 
 def wishes(state: TaskState) -> tuple[TaskDirective, ...]:
@@ -162,12 +162,15 @@ class Story:
     def decision(self) -> TaskDecision:
         """The events, and what is to be done now that was not under way before."""
         if not self.events:
-            return Decision()
+            return Decision(self.state)
         refused = next_turn_refused(self.state) if self.state.wants_model else None
         if refused is not None:
             self.fail(refused)
-        before = {_name(wish) for wish in wishes(self.before)}
-        return Decision(tuple(self.events), tuple(wish for wish in wishes(self.state) if _name(wish) not in before))
+        due = wishes(self.state)
+        if not self.state.status.terminal:  # nothing that was wished before is what an ended task wishes
+            before = {_name(wish) for wish in wishes(self.before)}
+            due = tuple(wish for wish in due if _name(wish) not in before)
+        return Decision(self.state, tuple(self.events), due)
 
 
 def _name(wish: TaskDirective) -> str:
