@@ -106,7 +106,9 @@ class Encoded:
 class Value(BaseModel):
     """A part of messages: immutable, tolerant of fields from newer writers."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64", cache_strings="keys"
+    )
 
 
 class Message(Value):
