@@ -23,12 +23,20 @@ type Work = Callable[[], Coroutine[Any, Any, Completion]]
 
 @dataclass(slots=True)
 class _Flight:
-    """A call in the air, or its answer."""
+    """A call in the air."""
 
     fingerprint: bytes
     task: asyncio.Task[Completion]
     abort_reason: str | None = None
-    landed_at: float = 0.0
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What came of one. Its task, and what that holds, has gone: thousands are kept."""
+
+    fingerprint: bytes
+    completion: Completion
+    landed_at: float
 
 
 class CallTable:
@@ -49,7 +57,7 @@ class CallTable:
         self._limit = limit
         self._clock = clock
         self._in_air: dict[CallKey, _Flight] = {}
-        self._landed: OrderedDict[CallKey, _Flight] = OrderedDict()
+        self._landed: OrderedDict[CallKey, _Answer] = OrderedDict()
         self._aborted: OrderedDict[CallKey, tuple[float, str]] = OrderedDict()
 
     async def once(self, key: CallKey, fingerprint: bytes, work: Work) -> Completion:
@@ -67,7 +75,9 @@ class CallTable:
         self._forget()
         if key in self._aborted:
             raise Cancelled(self._aborted[key][1])
-        flight = self._landed.get(key) or self._in_air.get(key) or self._take_off(key, fingerprint, work)
+        if (known := self.kept(key, fingerprint)) is not None:
+            return known
+        flight = self._in_air.get(key) or self._take_off(key, fingerprint, work)
         return await self._land(_same(flight, fingerprint, key))
 
     def abort(self, key: CallKey, reason: str) -> bool:
@@ -87,8 +97,8 @@ class CallTable:
 
     def kept(self, key: CallKey, fingerprint: bytes) -> Completion | None:
         """The answer of the call, if it is kept; raises `Conflict` as `once` does."""
-        flight = self._landed.get(key)
-        return None if flight is None else _same(flight, fingerprint, key).task.result()
+        answer = self._landed.get(key)
+        return None if answer is None else _same(answer, fingerprint, key).completion
 
     @property
     def in_air(self) -> int:
@@ -112,8 +122,7 @@ class CallTable:
         del self._in_air[key]
         if task.cancelled() or task.exception() is not None:
             return
-        flight.landed_at = self._clock()
-        self._landed[key] = flight
+        self._landed[key] = _Answer(flight.fingerprint, task.result(), self._clock())
         self._trim(self._landed)
 
     async def _land(self, flight: _Flight) -> Completion:
@@ -138,11 +147,11 @@ class CallTable:
             kept.popitem(last=False)
 
 
-def _same(flight: _Flight, fingerprint: bytes, key: CallKey) -> _Flight:
-    """`flight`, if it is for a request of this `fingerprint`."""
-    if flight.fingerprint != fingerprint:
+def _same[C: (_Flight, _Answer)](call: C, fingerprint: bytes, key: CallKey) -> C:
+    """`call`, if it is for a request of this `fingerprint`."""
+    if call.fingerprint != fingerprint:
         raise made_before(key[1])
-    return flight
+    return call
 
 
 def made_before(call_id: str) -> Conflict:
