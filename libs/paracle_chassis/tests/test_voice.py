@@ -41,11 +41,13 @@ async def test_what_is_said_comes_in_its_order_with_all_that_belongs_to_it(clien
     await voice.say("said.first", b"1")
     await voice.say("said.second", b"2", "some.inbox")
     await voice.say("said.third", b"", headers={"name": "value"})
+    await voice.say("said.fourth", b"4", head=b"NATS/1.0\r\nname: other\r\n\r\n")
     await voice.flush()
-    await eventually(lambda: len(heard) == 3)
+    await eventually(lambda: len(heard) == 4)
     assert heard[0] == ("said.first", "", None, b"1")
     assert heard[1][:2] == ("said.second", "some.inbox")
     assert heard[2] == ("said.third", "", {"name": "value"}, b"")
+    assert heard[3] == ("said.fourth", "", {"name": "other"}, b"4")
 
 
 async def test_what_is_said_in_one_turn_is_one_write(client, heard, monkeypatch):

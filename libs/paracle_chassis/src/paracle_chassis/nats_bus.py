@@ -156,11 +156,9 @@ class NatsBus(Bus):
 
     @override
     async def broadcast(self, message: Outgoing) -> None:
-        wire = await self._wire(message)
-        headers = dict(wire.headers)
-        telemetry.inject(headers)
+        wire = await self._wire(message, telemetry.traceparent())
         try:
-            await self.link.voice.say(wire.subject, wire.body, headers=headers)
+            await self.link.voice.say(wire.subject, wire.body, head=wire.head)
         except (NatsError, OSError) as error:
             raise Unavailable(f"NATS is not connected ({type(error).__name__})") from error
 

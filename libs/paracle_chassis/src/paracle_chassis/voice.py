@@ -33,15 +33,17 @@ class Voice:
         self._frames: list[bytes] = []
         self._sending: asyncio.Task[None] | None = None
 
-    async def say(self, subject: str, body: bytes, reply: str = "", headers: Mapping[str, str] = _NO_HEADERS) -> None:
-        """Publish a message, soon; while more is said than NATS takes, wait for it.
+    async def say(
+        self, subject: str, body: bytes, reply: str = "", headers: Mapping[str, str] = _NO_HEADERS, head: bytes = b""
+    ) -> None:
+        """Publish a message, soon; while more is said than NATS takes, wait for it. `head`: its headers, as a block.
 
         Raises
         ------
         nats.errors.Error
             If NATS will not have it: the connection is closed, or away for too long; the message is too large.
         """
-        self.put(frame_of(subject, body, reply, headers))
+        self.put(frame_of(subject, body, reply, headers, head))
         if self._sending is not None and not self._sending.done():
             await asyncio.wait((self._sending,))
 
@@ -76,7 +78,9 @@ class Voice:
             _log.debug("%d messages are not sent: %s", len(due), error)
 
 
-def frame_of(subject: str, body: bytes, reply: str = "", headers: Mapping[str, str] = _NO_HEADERS) -> bytes:
+def frame_of(
+    subject: str, body: bytes, reply: str = "", headers: Mapping[str, str] = _NO_HEADERS, head: bytes = b""
+) -> bytes:
     """A message as it goes over the wire.
 
     Raises
@@ -86,4 +90,6 @@ def frame_of(subject: str, body: bytes, reply: str = "", headers: Mapping[str, s
     """
     if subject.split() != [subject] or (reply and reply.split() != [reply]):
         raise BadSubjectError
-    return frames.hpub(subject, reply, frames.head_of(headers), body) if headers or reply else frames.pub(subject, body)
+    if not (head or headers or reply):
+        return frames.pub(subject, body)
+    return frames.hpub(subject, reply, head or frames.head_of(headers), body)
