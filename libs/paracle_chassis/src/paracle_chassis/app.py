@@ -38,7 +38,7 @@ from paracle_domain.errors import ParacleError
 _log = logging.getLogger(__name__)
 
 EXIT_FAILED: Final = 1
-_GC_THRESHOLDS: Final = (250_000, 4, 100)
+_GC_THRESHOLDS: Final = (1_000_000, 4, 100)
 
 
 class Service:
@@ -135,7 +135,8 @@ def _settle_garbage() -> None:
 
     A batch makes thousands of objects that live as long as it does; with Python's thresholds, the collector went
     through all states in memory again and again and took 40 % of the orchestrator's time. A full batch has tens of
-    thousands in hand: the first threshold is above that, or what is gone a moment later is looked at while in use.
+    thousands in hand, and five thousand agents that wait for their models half a million: the first threshold is above
+    that, or what goes by itself in the end is looked at while in use, for a tenth of a second that nothing else has.
     """
     gc.collect()
     gc.freeze()
