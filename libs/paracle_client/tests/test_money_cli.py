@@ -18,6 +18,7 @@ from paracle_client.cli.usage_commands import _kinds, money, parse_by
 from paracle_domain.budget.messages import BudgetList, BudgetUse, BudgetView
 from paracle_domain.budget.spec import Budget, BudgetScope
 from paracle_domain.errors import InvalidInput
+from paracle_domain.inference.caching import CacheCleared
 from paracle_domain.inference.deployments import DeploymentList, DeploymentUse, DeploymentView
 from paracle_domain.inference.ledger import (
     Outcome,
@@ -70,6 +71,7 @@ def test_both_clients_ask_and_set(api: Any) -> None:
         "PUT /v1/budgets/team": view,
         "DELETE /v1/budgets/team": view,
         "POST /v1/budgets/team/raise": view,
+        "DELETE /v1/cache": CacheCleared(answers=3),
     }.items():
         api.on(path, answer)
     with Client(api.url) as client:
@@ -85,6 +87,7 @@ def test_both_clients_ask_and_set(api: Any) -> None:
         assert api.asked[-1].json["usd"] == "0.5"
         assert api.asked[-1].headers["idempotency-key"] == "k"
         assert client.delete_budget("team") == view
+        assert client.clear_cache().answers == 3
 
     async def ask() -> None:
         async with AsyncClient(api.url) as client:
@@ -94,6 +97,7 @@ def test_both_clients_ask_and_set(api: Any) -> None:
             assert await client.set_budget(view.budget) == view
             assert await client.raise_budget("team", "atlas", tokens=5) == view
             assert await client.delete_budget("team", reason="over") == view
+            assert (await client.clear_cache()).answers == 3
 
     asyncio.run(ask())
 
@@ -113,6 +117,11 @@ def test_usage_is_shown_with_its_total(paracle: Callable[..., Any], api: Any) ->
     assert lines(paracle("usage", "--by", "").out)[1] == "1,200 3 45,000 900 0 $12.50"
     api.on("GET /v1/usage", UsageTable(rows=(), total=Spend()))
     assert paracle("usage").out == "no model calls in that time\n"
+    spared = Spend(attempts=3, cached=2, cost_usd=Decimal("0.5"), saved_usd=Decimal(1), saved_tokens=9)
+    api.on("GET /v1/usage", UsageTable(rows=(UsageRow(by={}, spend=spared),), total=spared))
+    assert lines(paracle("usage", "--by", "").out)[1] == "3 0 0 0 $0.50; 2 from the cache, which saved $1.00"
+    [found] = csv.DictReader(io.StringIO(paracle("usage", "--by", "", "--csv").out))
+    assert (found["cached"], found["saved_usd"], found["saved_tokens"]) == ("2", "1", "9")
 
 
 def test_programs_read_usage_as_json_or_comma_separated(paracle: Callable[..., Any], api: Any) -> None:
@@ -129,16 +138,24 @@ def test_attempts_are_shown_one_by_one(paracle: Callable[..., Any], api: Any) ->
     made = [
         UsageRecord(**base, number=2, outcome=Outcome.FAILED, error="rate_limited", agent="a", latency_s=0.5),
         UsageRecord(**base, number=1, outcome=Outcome.OPEN, reserved_usd=Decimal("0.5"), input_tokens=1_000),
+        UsageRecord(**base, number=1, outcome=Outcome.CACHED, cost_usd=Decimal(0), saved_usd=Decimal("0.25")),
     ]
     api.on("GET /v1/attempts", UsageRecords(records=tuple(made), next_cursor="next"))
     shown = lines(paracle("usage", "--attempts", "--outcome", "failed", "--limit", "2000").out)
     assert shown[1].endswith("openai/m a failed: rate_limited (try 2) 0 0 unknown 0.50s –")
     assert shown[2].endswith("openai/m – open 1,000 0 up to $0.50 –")
-    assert shown[3] == "more: --cursor next"
+    assert shown[3].endswith("openai/m – cached 0 0 saved $0.25 –")
+    assert shown[4] == "more: --cursor next"
     assert (api.asked[-1].query["limit"], api.asked[-1].query["outcome"]) == ("1000", "failed")
     assert json.loads(paracle("usage", "--attempts", "--csv", "--json").out)["next_cursor"] == "next"
-    first, _ = csv.DictReader(io.StringIO(paracle("usage", "--attempts", "--csv").out))
+    first, *_ = csv.DictReader(io.StringIO(paracle("usage", "--attempts", "--csv").out))
     assert (first["error"], first["cost_usd"], first["user"]) == ("rate_limited", "", "")
+
+
+def test_cached_answers_are_dropped(paracle: Callable[..., Any], api: Any) -> None:
+    api.on("DELETE /v1/cache", CacheCleared(answers=1_234))
+    assert paracle("cache", "clear").out == "cached answers dropped: 1,234\n"
+    assert json.loads(paracle("cache", "clear", "--json").out) == {"answers": 1_234}
 
 
 def test_kinds_are_named_and_completed() -> None:

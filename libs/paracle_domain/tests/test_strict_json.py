@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paracle_domain.strict_json import MAX_DEPTH, is_finite, parse_json, whole_text
+from paracle_domain.strict_json import MAX_DEPTH, is_finite, parse_json, whole_text, without_fence
 from paracle_domain.task.events import TaskCompleted, dump_event, load_event
 
 VALUES = st.recursive(
@@ -40,6 +40,11 @@ def test_what_json_can_say_is_taken_as_it_is(value: Any) -> None:
 def test_what_others_could_not_read_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_json(text)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', ' {"a": 1}\n', '```json\n{"a": 1}\n```', '```\n{"a": 1}\n```'])
+def test_a_fence_is_not_of_what_is_in_it(text: str) -> None:
+    assert parse_json(without_fence(text)) == {"a": 1}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from paracle_domain.budget.messages import (
 from paracle_domain.budget.spec import Budget, BudgetApproval, BudgetScope, BudgetWindow, OnHit
 from paracle_domain.errors import BudgetExceeded, NotFound
 from paracle_domain.ids import is_id
+from paracle_domain.inference.caching import CacheCleared, ClearCache
 from paracle_domain.inference.deployments import DeploymentList, DeploymentUse, DeploymentView, ListDeployments
 from paracle_domain.inference.ledger import (
     ListAttempts,
@@ -166,3 +167,10 @@ async def test_deployments_are_listed_or_one_is_shown(client, world):
     assert world.bus.asked[-1][0] == ListDeployments(name="mine/a")
     refused = await client.get("/v1/deployments?name=a")
     assert (refused.status_code, refused.json()["path"]) == (422, "query.name")
+
+
+async def test_cached_answers_are_dropped(client, world):
+    world.bus.answers[ClearCache] = CacheCleared(answers=3)
+    response = await client.delete("/v1/cache")
+    assert (response.status_code, response.json()) == (200, {"answers": 3})
+    assert world.bus.asked[-1][0] == ClearCache()

@@ -45,6 +45,7 @@ class Scripted:
     `None` hangs (where it streams: after its name, unless it is `silent`), `HOLD` till it is let go.
     """
 
+    source = "memory"
     sandbox = False
     listed_models: tuple[str, ...] = ()
 

@@ -32,6 +32,7 @@ from paracle_provider_gateway.settings import GatewaySettings
 class Gated:
     """A provider that answers once its gate is open."""
 
+    source = "memory"
     sandbox = False
     listed_models = ("big",)
 

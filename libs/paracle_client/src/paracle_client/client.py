@@ -114,6 +114,7 @@ class Client:
     query_usage = _asks(calls.money.query_usage)
     attempts = _asks(calls.money.attempts)
     deployments = _asks(calls.money.deployments)
+    clear_cache = _asks(calls.money.clear_cache)
     budgets = _asks(calls.money.budgets)
     set_budget = _asks(calls.money.set_budget)
     delete_budget = _asks(calls.money.delete_budget)

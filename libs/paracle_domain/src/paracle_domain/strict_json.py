@@ -13,6 +13,15 @@ MAX_DEPTH: Final = 100
 """Readers of messages stop at some 200 levels; what we pass on is a part of others' values, which nest it further."""
 _HALF_PAIR: Final = re.compile("\\\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _OPENING: Final = re.compile(r"[{\[]")
+_FENCE: Final = "```"
+
+
+def without_fence(text: str) -> str:
+    """What a model put into a Markdown fence, if it did: that is not held against its JSON."""
+    body = text.strip()
+    if body.startswith(_FENCE) and body.endswith(_FENCE):
+        return body.removeprefix(_FENCE).removesuffix(_FENCE).partition("\n")[2]
+    return body
 
 
 def parse_json(text: str) -> JsonValue:

@@ -10,11 +10,10 @@ from pydantic import JsonValue
 
 from paracle_domain.errors import Finding, SpecInvalid, field_path, quote
 from paracle_domain.messages import JsonObject
-from paracle_domain.strict_json import parse_json
+from paracle_domain.strict_json import parse_json, without_fence
 
 _FINDINGS: Final = 20
 _SAID: Final = 300
-_FENCE: Final = "```"
 
 type SchemaKey = tuple[str, str, str]
 
@@ -60,11 +59,8 @@ class Schemas:
 
 def parse_answer(text: str) -> tuple[JsonValue, tuple[Finding, ...]]:
     """A model's answer as JSON, or what is wrong with it. A Markdown fence around it is not held against it."""
-    body = text.strip()
-    if body.startswith(_FENCE) and body.endswith(_FENCE):
-        body = body.removeprefix(_FENCE).removesuffix(_FENCE).partition("\n")[2]
     try:
-        return parse_json(body), ()
+        return parse_json(without_fence(text)), ()
     except ValueError as error:
         return None, (Finding(path="", message=f"it is no JSON ({error}): {quote(text)}"),)
 

@@ -38,6 +38,7 @@ _TAGS: Final = (
     ("pools", "Where tasks wait for workers: who serves them, and stopping one without losing any."),
     ("budgets", "What model calls may use, in money and tokens: for whom, until when, and what happens then."),
     ("deployments", "One model at one provider each: what it may be asked, and whether it is left in peace."),
+    ("cache", "Answers of models that are kept for agents which allow it."),
     ("usage", "What model calls used, by any of model, agent, user, project, run and time."),
     ("dead letters", "Messages that could not be handled: why, and what is to become of them."),
     ("health", "For whoever supervises the process."),

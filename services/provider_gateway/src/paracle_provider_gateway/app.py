@@ -20,6 +20,7 @@ from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_domain.ids import new_id
 from paracle_domain.provider.presets import X_API_KEY, Quirks
+from paracle_provider_gateway.adapters.answers import PostgresAnswers
 from paracle_provider_gateway.adapters.archive import PostgresArchive
 from paracle_provider_gateway.adapters.budgets import OUTBOX_EVERY_S, BudgetOutbox, PostgresBudgets
 from paracle_provider_gateway.adapters.config import (
@@ -43,10 +44,14 @@ from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.adapters.usage import PostgresUsage
 from paracle_provider_gateway.adapters.workshop import SWEEP_EVERY_S, Workshop
 from paracle_provider_gateway.admission import Admission
+from paracle_provider_gateway.answer_shelf import AnswerShelf
+from paracle_provider_gateway.answers import AnswerMemory, AnswerStore
 from paracle_provider_gateway.attempts import Attempts
 from paracle_provider_gateway.bookkeeping import Bookkeeper
 from paracle_provider_gateway.breaker import BreakerRules
 from paracle_provider_gateway.budgets import BudgetDesk
+from paracle_provider_gateway.cache_desk import CacheDesk
+from paracle_provider_gateway.caching import Caching
 from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.catalog import EnvironmentCatalog, TenantCatalog
 from paracle_provider_gateway.choice import Choice
@@ -86,13 +91,16 @@ def create_app(settings: GatewaySettings) -> Service:
     models = create_models(settings, bus, prices, health)
     calls = CallTable(keep_s=settings.answers_kept_s, limit=settings.answers_kept)
     neighbours = NatsNeighbours(bus, books.replica, calls, books.bookkeeper.is_gone)
+    outlet = BusOutlet(bus)
     attempts = Attempts(
-        admission=Admission(settings.model_concurrency), health=health, accounts=books.bookkeeper, outlet=BusOutlet(bus)
+        admission=Admission(settings.model_concurrency), health=health, accounts=books.bookkeeper, outlet=outlet
     )
+    shelf = create_shelf(settings, bus, PostgresAnswers(database.pool, queries, time.monotonic), telemetry)
     completions = Completions(
         catalog=models.catalog,
         persistence=Persistence(Choice(health.latencies, prices), attempts, telemetry),
         accounts=books.bookkeeper,
+        cache=Caching(shelf, books.bookkeeper, outlet, telemetry),
         neighbours=neighbours,
         prices=prices,
         calls=calls,
@@ -103,10 +111,19 @@ def create_app(settings: GatewaySettings) -> Service:
         "provider_gateway",
         settings,
         bus=bus,
-        routes=routes(completions, deployments, books.budgets, books.usage),
-        resources=[database, *books.resources, neighbours, *models.resources, _closing(calls)],
+        routes=routes(completions, deployments, books.budgets, books.usage, CacheDesk(shelf, bus)),
+        resources=[database, *books.resources, shelf, neighbours, *models.resources, _closing(calls)],
         checks={"postgres": database.check, **books.checks, **models.checks},
     )
+
+
+def create_shelf(settings: GatewaySettings, bus: NatsBus, store: AnswerStore, telemetry: Telemetry) -> AnswerShelf:
+    """The cache of answers, whose memory is doubted after NATS was away: it may not have heard of what was dropped."""
+    memory = AnswerMemory(round(settings.cache_memory_mb * 1_000_000))
+    largest = settings.cache_answer_kb * 1_000
+    shelf = AnswerShelf(store, memory, largest=largest, clock=time.monotonic, missed=telemetry.cache_away)
+    bus.link.on_reconnect(shelf.doubt)
+    return shelf
 
 
 @dataclass(frozen=True, slots=True)

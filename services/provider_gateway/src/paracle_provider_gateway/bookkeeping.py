@@ -18,6 +18,7 @@ from paracle_chassis.batching import Batches
 from paracle_chassis.outages import as_unavailable
 from paracle_domain.budget.matching import Book, Charge, Spender, Tally, holds_back
 from paracle_domain.budget.spec import Budget, OnHit, Unpriced
+from paracle_domain.envelope import Context
 from paracle_domain.errors import (
     BudgetExceeded,
     Cancelled,
@@ -27,7 +28,10 @@ from paracle_domain.errors import (
     Unavailable,
 )
 from paracle_domain.inference.estimate import estimate_input, estimate_output
+from paracle_domain.inference.request import Complete
+from paracle_domain.inference.response import Completion
 from paracle_domain.inference.usage import NOTHING, Usage
+from paracle_domain.provider.spec import DeploymentLimits
 from paracle_provider_gateway.accounts import GRANTED, Attempt, Full, MadeElsewhere, Opening, Outcome
 from paracle_provider_gateway.ledger import (
     Count,
@@ -49,6 +53,7 @@ from paracle_provider_gateway.ports import Prices
 _log = logging.getLogger(__name__)
 
 _ZERO: Final = Decimal(0)
+_NO_LIMITS: Final = DeploymentLimits()
 BOOKS_KEPT: Final = 2_048
 _COUNTS_KEPT: Final = 512
 _BATCH: Final = 256
@@ -63,7 +68,7 @@ _LIMIT_NAMES: Final = {
 
 
 class Bookkeeper:
-    """`Accounts` on a ledger.
+    """`Accounts` and `Savings` on a ledger.
 
     Parameters
     ----------
@@ -126,6 +131,27 @@ class Bookkeeper:
         order = self._live.pop(attempt)
         self._outflow.add([self._settlement(attempt, order, outcome)])
 
+    def cached(self, request: Complete, context: Context, answer: Completion) -> None:
+        """See `Savings.cached`."""
+        order = Order(
+            tenant=context.tenant,
+            call_id=request.call_id,
+            serial=next(self._serials),
+            number=1,
+            labels=_labels(request, context),
+            provider=answer.provider,
+            model=answer.model,
+            usd=_ZERO,
+            tokens=0,
+            load=None,
+            limits=_NO_LIMITS,
+            counts=(),
+            revision=0,
+        )
+        saved = answer.saved or NOTHING
+        spared = Settlement(order, Ending.CACHED, None, answer.model, NOTHING, _ZERO, 0, answer.latency_s, None, saved)
+        self._outflow.add([spared])
+
     async def is_gone(self, replica: str) -> bool:
         """See `Ledger.is_gone`; raises `Unavailable` if nobody can say."""
         with as_unavailable(_AWAY):
@@ -181,9 +207,9 @@ class Bookkeeper:
     def _order(self, attempt: Attempt, shelf: _Shelf) -> Order:
         request, deployment, context = attempt.request, attempt.deployment, attempt.context
         labels = request.labels
-        user = labels.principal or context.principal or None
         given, most = estimate_input(request), estimate_output(request, deployment.capabilities.max_output_tokens)
         usd = self._prices.estimate(deployment, given, most)
+        user = _user(request, context)
         spender = Spender(context.tenant, labels.project, user, labels.agent, labels.run_id, labels.task_id)
         counts = tuple(
             (counted, holds_back(counted.budget, request.model)) for counted in shelf.counts(spender, self._clock())
@@ -193,9 +219,7 @@ class Bookkeeper:
             call_id=request.call_id,
             serial=next(self._serials),
             number=attempt.number,
-            labels=(
-                labels.project, user, labels.agent, labels.run_id, labels.task_id, labels.parent_task_id, labels.step
-            ),
+            labels=_labels(request, context),
             provider=deployment.provider.name,
             model=deployment.model,
             usd=usd,
@@ -205,7 +229,7 @@ class Bookkeeper:
             counts=counts,
             revision=shelf.revision,
             mode=Mode.ANYWAY if (context.tenant, request.call_id) in self._mine else Mode.USUAL,
-        )  # fmt: skip
+        )
 
     def _settlement(self, attempt: Attempt, order: Order, outcome: Outcome) -> Settlement:
         ending, usage, model = _ending(outcome), NOTHING, None
@@ -264,6 +288,16 @@ def count_of(tenant: str, born: int, charge: Charge) -> Count:
     told = "\x1f".join((tenant, charge.budget.name, str(born), charge.subject, charge.period))
     digest = hashlib.blake2b(told.encode(), digest_size=16).digest()
     return Count(UUID(bytes=digest), tenant, charge.budget, born, charge.subject, charge.period)
+
+
+def _user(request: Complete, context: Context) -> str | None:
+    return request.labels.principal or context.principal or None
+
+
+def _labels(request: Complete, context: Context) -> tuple[str | None, ...]:
+    """As `ledger.LABELS` has them."""
+    own = request.labels
+    return own.project, _user(request, context), own.agent, own.run_id, own.task_id, own.parent_task_id, own.step
 
 
 def _ending(outcome: Outcome) -> Ending:

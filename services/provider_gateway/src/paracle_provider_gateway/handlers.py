@@ -6,20 +6,27 @@ from paracle_chassis.delivery import Delivery
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
 from paracle_domain.budget.messages import DeleteBudget, ListBudgets, RaiseBudget, SetBudget
+from paracle_domain.inference.caching import ClearCache, cleared_subject
 from paracle_domain.inference.deployments import ListDeployments
 from paracle_domain.inference.ledger import ListAttempts, QueryUsage
 from paracle_domain.inference.request import AbortCall, Complete, ListModels, abort_subject
 from paracle_provider_gateway.budgets import BudgetDesk
+from paracle_provider_gateway.cache_desk import CacheDesk
 from paracle_provider_gateway.deployments import DeploymentDesk
 from paracle_provider_gateway.service import Completions
 from paracle_provider_gateway.usage import UsageDesk
 
 
-def routes(completions: Completions, deployments: DeploymentDesk, budgets: BudgetDesk, usage: UsageDesk) -> Routes:
+def routes(
+    completions: Completions, deployments: DeploymentDesk, budgets: BudgetDesk, usage: UsageDesk, cache: CacheDesk
+) -> Routes:
     """The routing table."""
 
     async def abort(delivery: Delivery) -> None:
         await completions.abort(delivery.tenant, delivery.decode(AbortCall))
+
+    async def cleared(delivery: Delivery) -> None:
+        cache.cleared(delivery.tenant)
 
     table = Routes("provider_gateway")
     table.rpc(Complete, completions.complete, long=True)
@@ -31,5 +38,7 @@ def routes(completions: Completions, deployments: DeploymentDesk, budgets: Budge
     table.rpc(DeleteBudget, budgets.delete_budget)
     table.rpc(RaiseBudget, budgets.raise_budget)
     table.rpc(ListBudgets, budgets.list_budgets)
+    table.rpc(ClearCache, cache.clear_cache)
+    table.listen(cleared_subject(subjects.ANY), cleared)
     table.listen(abort_subject(subjects.ANY), abort)
     return table

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from paracle_domain.budget.matching import Tally
 from paracle_domain.budget.spec import Budget
-from paracle_domain.inference.usage import Usage
+from paracle_domain.inference.usage import NOTHING, Usage
 from paracle_domain.provider.spec import DeploymentLimits
 
 
@@ -115,9 +115,10 @@ type Verdict = Stale | Elsewhere | Over | NoRoom | None
 
 
 class Ending(StrEnum):
-    """How an attempt ended; `UNKNOWN`: its replica died with it."""
+    """How an attempt ended; `UNKNOWN`: its replica died with it. `CACHED`: it was not made, as its answer was kept."""
 
     COMPLETED = "completed"
+    CACHED = "cached"
     FAILED = "failed"
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
@@ -125,7 +126,7 @@ class Ending(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Settlement:
-    """What an attempt came to. `counted_*` is what budgets are charged."""
+    """What an attempt came to. `counted_*` is what budgets are charged, `saved` what a kept answer had used."""
 
     order: Order
     ending: Ending
@@ -136,6 +137,7 @@ class Settlement:
     counted_tokens: int
     latency_s: float
     first_token_s: float | None
+    saved: Usage = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,9 @@ class Ledger(Protocol):
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
         """Turn reservations into what was used; those that nothing is known of come back."""
+
+    async def note(self, cached: Sequence[Settlement]) -> None:
+        """Write down attempts that were spared; none of them was opened."""
 
     async def is_gone(self, replica: str) -> bool:
         """Whether `replica` has left, or has shown no sign of life for so long that two of them are missing."""

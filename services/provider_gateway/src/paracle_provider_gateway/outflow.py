@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Self
 
 from paracle_chassis import outages
-from paracle_provider_gateway.ledger import Ledger, Mode, Settlement
+from paracle_provider_gateway.ledger import Ending, Ledger, Mode, Settlement
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +86,11 @@ class Outflow:
                 _log.exception("what attempt %s came to cannot be told", one.order.key)
 
     async def _tell(self, batch: Sequence[Settlement]) -> None:
-        unknown = [one for one in await self._ledger.settle(batch) if one.counted_tokens > 0]
+        cached = [one for one in batch if one.ending is Ending.CACHED]
+        if cached:
+            await self._ledger.note(cached)
+        made = [one for one in batch if one.ending is not Ending.CACHED] if cached else batch
+        unknown = [one for one in await self._ledger.settle(made) if one.counted_tokens > 0] if made else []
         if unknown:  # forgotten in a crash: what they hold is opened once more, and settled
             for one in unknown:
                 one.order.mode = Mode.AGAIN

@@ -69,6 +69,10 @@ class Provider(Protocol):
         """The part before the slash in `provider/model`."""
 
     @property
+    def source(self) -> str:
+        """Where its answers come from, and how they are asked for: another one may answer otherwise."""
+
+    @property
     def sandbox(self) -> bool:
         """Whether its answers come from rules instead of a model."""
 

@@ -26,6 +26,48 @@ select settle_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
 -- name: correct_batch
 select correct_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16);
 
+-- name: note_cached
+-- Attempts that were spared. What is told again is there already.
+insert into attempts
+    (tenant, call_id, serial, number, replica, project, principal, agent, run_id, task_id, parent_task_id, step, provider, model,
+     outcome, cost_usd, reserved_tokens, counted_usd, counted_tokens, opened_at, ended_at, saved_usd, saved_tokens)
+select x.tenant, x.call_id, x.serial, 1, $1, x.project, x.principal, x.agent, x.run, x.task, x.parent, x.step, x.provider, x.model,
+       'cached', 0, 0, 0, 0, clock_timestamp(), clock_timestamp(), x.saved_usd, x.saved_tokens
+  from unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
+              $11::text[], $12::text[], $13::text[], $14::numeric[], $15::bigint[])
+       x (tenant, call_id, serial, project, principal, agent, run, task, parent, step, provider, model, saved_usd, saved_tokens)
+    on conflict do nothing;
+
+-- name: find_answers
+select x.n, a.answer, extract(epoch from now() - a.made_at)::double precision as age_s,
+       extract(epoch from a.expires_at - now())::double precision as left_s
+  from unnest($1::text[], $2::bytea[]) with ordinality x (tenant, question, n)
+  join lateral ( -- each by its key, whatever the table is thought to hold
+           select * from answers a where a.tenant = x.tenant and a.question = x.question and a.expires_at > now() limit 1
+       ) a on true;
+
+-- name: keep_answers
+-- In one order, so that replicas do not wait for each other in a circle.
+insert into answers as a (tenant, question, answer, made_at, expires_at)
+select x.tenant, x.question, x.answer, now() - make_interval(secs => x.age_s), now() + make_interval(secs => x.left_s)
+  from unnest($1::text[], $2::bytea[], $3::bytea[], $4::double precision[], $5::double precision[])
+       x (tenant, question, answer, age_s, left_s)
+ order by x.tenant, x.question
+    on conflict (tenant, question) do update
+   set answer = excluded.answer, made_at = excluded.made_at, expires_at = excluded.expires_at
+ where a.made_at <= excluded.made_at;
+
+-- name: clear_answers
+with gone as (delete from answers where tenant = $1 returning 1) select count(*)::integer from gone;
+
+-- name: drop_answers
+with gone as (
+    delete from answers
+     where (tenant, question) in (select tenant, question from answers where expires_at <= now() limit $1)
+    returning 1
+)
+select count(*)::integer from gone;
+
 -- name: close_call
 select close_orphans(1000, $1, $2, $3);
 
@@ -46,31 +88,33 @@ underway as (
     select opened_at as at, * from open_attempts),
 spent as (
     select /*KEYS*/ outcome, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd,
-           0::numeric as reserved_usd, latency_s, first_token_s
+           0::numeric as reserved_usd, latency_s, first_token_s, saved_usd, saved_tokens
       from known where /*WANTED*/
      union all
-    select /*KEYS*/ outcome, 0, 0, 0, 0, null, reserved_usd, null, null
+    select /*KEYS*/ outcome, 0, 0, 0, 0, null, reserved_usd, null, null, null, 0
       from (select *, 'open' as outcome from underway) as o where /*WANTED*/),
 grouped as materialized (
     select /*NAMES*/ count(*) as n, count(*) filter (where outcome = 'failed') as failed,
-           count(*) filter (where outcome = 'open') as open,
+           count(*) filter (where outcome = 'open') as open, count(*) filter (where outcome = 'cached') as cached,
            coalesce(sum(input_tokens), 0)::bigint as input_tokens, coalesce(sum(output_tokens), 0)::bigint as output_tokens,
            coalesce(sum(cached_tokens), 0)::bigint as cached_tokens,
            coalesce(sum(reasoning_tokens), 0)::bigint as reasoning_tokens, coalesce(sum(cost_usd), 0) as cost_usd,
            count(*) filter (where cost_usd is null and (input_tokens + output_tokens > 0 or outcome = 'unknown')) as unpriced,
-           coalesce(sum(reserved_usd), 0) as reserved_usd, sum(latency_s) as took, count(latency_s) as timed,
+           coalesce(sum(reserved_usd), 0) as reserved_usd, coalesce(sum(saved_usd), 0) as saved_usd,
+           coalesce(sum(saved_tokens), 0)::bigint as saved_tokens, sum(latency_s) as took, count(latency_s) as timed,
            sum(first_token_s) as waited, count(first_token_s) as streamed
       from spent group by /*GROUPS*/)
 (select /*NOTHING*/ coalesce(sum(n), 0)::bigint as n, coalesce(sum(failed), 0)::bigint as failed,
-       coalesce(sum(open), 0)::bigint as open, coalesce(sum(input_tokens), 0)::bigint as input_tokens,
+       coalesce(sum(open), 0)::bigint as open, coalesce(sum(cached), 0)::bigint as cached, coalesce(sum(input_tokens), 0)::bigint as input_tokens,
        coalesce(sum(output_tokens), 0)::bigint as output_tokens, coalesce(sum(cached_tokens), 0)::bigint as cached_tokens,
        coalesce(sum(reasoning_tokens), 0)::bigint as reasoning_tokens, coalesce(sum(cost_usd), 0) as cost_usd,
        coalesce(sum(unpriced), 0)::bigint as unpriced, coalesce(sum(reserved_usd), 0) as reserved_usd,
+       coalesce(sum(saved_usd), 0) as saved_usd, coalesce(sum(saved_tokens), 0)::bigint as saved_tokens,
        sum(took) / nullif(sum(timed), 0) as latency_s, sum(waited) / nullif(sum(streamed), 0) as first_token_s
   from grouped)
 union all
-(select /*NAMES*/ n, failed, open, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd, unpriced,
-        reserved_usd, took / nullif(timed, 0), waited / nullif(streamed, 0)
+(select /*NAMES*/ n, failed, open, cached, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd, unpriced,
+        reserved_usd, saved_usd, saved_tokens, took / nullif(timed, 0), waited / nullif(streamed, 0)
    from grouped order by /*ORDER*/ cost_usd desc, n desc/*REST*/ limit /*LIMIT*/);
 
 -- name: attempts
@@ -79,12 +123,12 @@ with known as (select ended_at as at, * from attempts),
 underway as (select opened_at as at, 'open' as outcome, * from open_attempts)
 (select at, call_id, serial, number, provider, model, outcome, error, agent, principal, project, run_id, task_id,
         parent_task_id, step, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd, reserved_usd,
-        latency_s, first_token_s
+        latency_s, first_token_s, saved_usd, saved_tokens
    from known where /*WANTED*/ and (at, call_id, serial) < (/*BEFORE*/)
   order by at desc, call_id desc, serial desc limit /*LIMIT*/)
 union all
 (select at, call_id, serial, number, provider, model, outcome, null, agent, principal, project, run_id, task_id,
-        parent_task_id, step, 0, 0, 0, 0, null, reserved_usd, null, null
+        parent_task_id, step, 0, 0, 0, 0, null, reserved_usd, null, null, null, 0
    from underway where /*WANTED*/ and (at, call_id, serial) < (/*BEFORE*/)
   order by at desc, call_id desc, serial desc limit /*LIMIT*/)
  order by at desc, call_id desc, serial desc limit /*LIMIT*/;

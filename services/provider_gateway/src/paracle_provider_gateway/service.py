@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from functools import partial
 from typing import Final
 
 from paracle_domain.envelope import Context
@@ -11,21 +12,22 @@ from paracle_domain.errors import BudgetExceeded, DeadlineExceeded
 from paracle_domain.inference.request import AbortCall, Complete, ListModels
 from paracle_domain.inference.response import Completion, ModelList
 from paracle_provider_gateway.accounts import Accounts, MadeElsewhere
+from paracle_provider_gateway.caching import Caching
 from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.persistence import Found, Persistence
-from paracle_provider_gateway.plans import Catalog
+from paracle_provider_gateway.plans import Catalog, Plan
 from paracle_provider_gateway.ports import Neighbours, Prices
 from paracle_provider_gateway.telemetry import Telemetry
 
-_NOT_THE_QUESTION: Final = {"call_id", "stream_to", "attempts_before", "priority", "timeout_s", "labels"}
+_NOT_THE_QUESTION: Final = {"call_id", "stream_to", "attempts_before", "priority", "timeout_s", "labels", "cache"}
 
 
 class Completions:
     """Answers `Complete` with the reply of a deployment: at most once for a call id, within its time, with its cost.
 
     The way of a call: the table of calls (`complete`), its time (`_in_time`), no other replica that has it (`_here`),
-    another model where a budget says so (`_affordable`), what the model's name stands for, and attempts till one
-    answers (`_answer`).
+    another model where a budget says so (`_affordable`), what the model's name stands for, a kept answer if one will do
+    (`_answer`), and attempts till one answers (`_made`).
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Completions:
         catalog: Catalog,
         persistence: Persistence,
         accounts: Accounts,
+        cache: Caching,
         neighbours: Neighbours,
         prices: Prices,
         calls: CallTable,
@@ -42,6 +45,7 @@ class Completions:
         self._catalog = catalog
         self._persistence = persistence
         self._accounts = accounts
+        self._cache = cache
         self._neighbours = neighbours
         self._prices = prices
         self._calls = calls
@@ -96,6 +100,12 @@ class Completions:
 
     async def _answer(self, request: Complete, context: Context, started: float) -> Completion:
         plan = await self._catalog.plan(context.tenant, request)
+        if request.cache is None:
+            return await self._made(plan, request, context, started)
+        ask = partial(self._made, plan, request, context, started)
+        return await self._cache.answer(plan, request, request.cache, context, ask)
+
+    async def _made(self, plan: Plan, request: Complete, context: Context, started: float) -> Completion:
         with self._telemetry.call(plan, request) as record:
             found = await self._persistence.answer(plan, request, context, started + request.timeout_s)
             record.deployment = found.answered.deployment
@@ -120,6 +130,6 @@ class Completions:
 
 
 def fingerprint(request: Complete) -> bytes:
-    """What tells one question from another: the request without its id, priority, time, labels and stream."""
+    """What tells one question from another: the request without its id, priority, time, labels, stream and cache."""
     question = request.model_dump_json(exclude=_NOT_THE_QUESTION)
     return hashlib.blake2b(question.encode(), digest_size=16).digest()

@@ -145,4 +145,10 @@ class GatewaySettings(ServiceSettings):
         title="Usage kept",
         description="Seconds that attempts are kept in the ledger; for ever, if not set.",
     )
+    cache_memory_mb: float = Field(
+        16.0, ge=0, title="Cache in memory", description="Megabytes of cached answers that a replica has at hand."
+    )
+    cache_answer_kb: int = Field(
+        256, ge=1, title="Cached answer", description="Kilobytes of an answer that is still put into the cache."
+    )
     answers_kept: int = Field(2048, ge=1, title="Most answers kept", description="The oldest go first.")

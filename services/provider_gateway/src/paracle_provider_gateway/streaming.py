@@ -7,10 +7,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from paracle_domain.inference.deltas import Change, Delta, build_message
+from paracle_domain.envelope import Context
+from paracle_domain.inference.deltas import Change, Delta, EndDelta, build_message, changes_of
+from paracle_domain.inference.request import Complete
+from paracle_domain.inference.response import Completion
 from paracle_provider_gateway.faults import ReplyLost
 from paracle_provider_gateway.plans import Timeouts
-from paracle_provider_gateway.ports import Closing, Piece, Reply, StreamItem
+from paracle_provider_gateway.ports import Closing, Outlet, Piece, Reply, StreamItem
 
 
 @dataclass(slots=True)
@@ -74,3 +77,12 @@ class StreamReader:
         await self.send(
             Delta(call_id=self.call_id, attempt=self.attempt, seq=seq, index=piece.index, change=piece.change)
         )
+
+
+async def send_whole(outlet: Outlet, task_id: str, request: Complete, answer: Completion, context: Context) -> None:
+    """An answer that is there already, for whoever watches it grow: each part as one delta, then the end."""
+    number = request.attempts_before + 1
+    changes = [*changes_of(answer.message), (0, EndDelta(finish_reason=answer.finish_reason))]
+    for seq, (index, change) in enumerate(changes):
+        delta = Delta(call_id=request.call_id, attempt=number, seq=seq, index=index, change=change)
+        await outlet.publish(task_id, delta, context)

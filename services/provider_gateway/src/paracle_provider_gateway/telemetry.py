@@ -11,6 +11,8 @@ Source: the OpenTelemetry semantic conventions for generative AI. No prompts or 
 | counter | `paracle.provider_gateway.retries` | provider, request model, error type |
 | counter | `paracle.provider_gateway.fallbacks` | as of those that failed |
 | counter | `paracle.provider_gateway.hedges` | provider, request model, of those that were silent |
+| counter | `paracle.provider_gateway.cache.lookups`, of calls that may have a kept answer | result: hit, joined, miss |
+| counter | `paracle.provider_gateway.cache.outages`, times that it could not be asked | |
 | gauge | `paracle.provider_gateway.breaker` (0 closed, 1 half open, 2 open) | provider, request model |
 
 Provider and model are those of the deployment that answered, or else of the plan's first.
@@ -22,6 +24,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from time import perf_counter
 from typing import Any, Final
 
@@ -54,6 +57,7 @@ TASK_ID: Final = "paracle.task.id"
 STEP: Final = "paracle.step"
 CALL_ID: Final = "paracle.call.id"
 ATTEMPTS: Final = "paracle.attempts"
+CACHE_RESULT: Final = "paracle.cache.result"
 
 DURATION: Final = "gen_ai.client.operation.duration"
 TOKEN_USAGE: Final = "gen_ai.client.token.usage"  # noqa: S105  # not a password
@@ -62,6 +66,8 @@ RETRIES: Final = "paracle.provider_gateway.retries"
 FALLBACKS: Final = "paracle.provider_gateway.fallbacks"
 HEDGES: Final = "paracle.provider_gateway.hedges"
 BREAKER: Final = "paracle.provider_gateway.breaker"
+LOOKUPS: Final = "paracle.provider_gateway.cache.lookups"
+OUTAGES: Final = "paracle.provider_gateway.cache.outages"
 
 _duration: Final = Histogram(DURATION, "Time of a call, retries included.")
 _tokens: Final = Histogram(TOKEN_USAGE, "Tokens of a call.", "{token}")
@@ -69,10 +75,20 @@ _first_chunk: Final = Histogram(FIRST_CHUNK, "Time to the first piece of a reply
 _retries: Final = Counter(RETRIES, "Requests that were sent again to the same deployment.", "{retry}")
 _fallbacks: Final = Counter(FALLBACKS, "Requests that were sent to another deployment instead.", "{request}")
 _hedges: Final = Counter(HEDGES, "Requests that were sent besides one that was silent.", "{request}")
+_lookups: Final = Counter(LOOKUPS, "Calls that may have an answer that is kept.", "{call}")
+_outages: Final = Counter(OUTAGES, "Times that kept answers could not be asked for, or not be kept.", "{failure}")
 _breaker: Final = Gauge(BREAKER, "Whether calls go to a deployment (0), only a probe does (1), or none (2).")
 _BREAKER: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
 log = logging.getLogger(SCOPE)
+
+
+class CacheResult(StrEnum):
+    """What became of a call that may have a kept answer; `joined`: it got that of an identical one."""
+
+    HIT = "hit"
+    JOINED = "joined"
+    MISS = "miss"
 
 
 @dataclass(slots=True)
@@ -122,6 +138,14 @@ class Telemetry:
         """Count one request that is sent besides one which has not answered yet."""
         _hedges.add(1, {PROVIDER: silent.provider.name, REQUEST_MODEL: silent.model})
         log.info("model call is silent, asking %s besides", next_one.name)
+
+    def looked_up(self, result: CacheResult) -> None:
+        """Count one call that may have a kept answer."""
+        _lookups.add(1, {CACHE_RESULT: result.value})
+
+    def cache_away(self) -> None:
+        """Count that kept answers could not be asked for, or not be kept."""
+        _outages.add(1, {})
 
     def health(self, deployment: Deployment, state: BreakerState, error: ParacleError) -> None:
         """Show that a deployment is left in peace, probed, or well again."""

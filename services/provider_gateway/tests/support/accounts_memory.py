@@ -182,6 +182,11 @@ class MemoryLedger:
             minute = load.of(int(world.now() // 60))
             minute[1] = max(0, minute[1] - order.tokens + record.counted.tokens)
 
+    async def note(self, cached: Sequence[Settlement]) -> None:
+        for one in cached:
+            spared = Record(one.order, self.replica, one.ending, one.usage, Amount(one.counted_usd, one.counted_tokens))
+            self.world.ended.setdefault((one.order.key, self.replica), spared)
+
     async def is_gone(self, replica: str) -> bool:
         return replica not in self.world.replicas
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from answers_memory import MemoryAnswers
 from pydantic import SecretStr
 
 from paracle_chassis.testing.fake_anthropic import FakeAnthropic
@@ -24,8 +25,11 @@ from paracle_provider_gateway.adapters.config import ProviderConfig, TransportNa
 from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.admission import Admission
+from paracle_provider_gateway.answer_shelf import AnswerShelf
+from paracle_provider_gateway.answers import AnswerMemory
 from paracle_provider_gateway.attempts import Attempts
 from paracle_provider_gateway.breaker import BreakerRules
+from paracle_provider_gateway.caching import Caching
 from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.catalog import EnvironmentCatalog
 from paracle_provider_gateway.choice import Choice
@@ -68,6 +72,7 @@ class MemoryAccounts:
     answers: list[Opening | Exception] = field(default_factory=list)
     opened: list[Attempt] = field(default_factory=list)
     settled: list[tuple[Attempt, Outcome]] = field(default_factory=list)
+    spared: list[Completion] = field(default_factory=list)
     taken_over: list[tuple[str, str, str]] = field(default_factory=list)
     ended: list[tuple[str, str]] = field(default_factory=list)
 
@@ -80,6 +85,9 @@ class MemoryAccounts:
 
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
         self.settled.append((attempt, outcome))
+
+    def cached(self, _request: Complete, _context: Context, answer: Completion) -> None:
+        self.spared.append(answer)
 
     async def take_over(self, tenant: str, call_id: str, replica: str) -> None:
         self.taken_over.append((tenant, call_id, replica))
@@ -110,6 +118,8 @@ class Gateway:
     health: Health
     waits: list[float]
     neighbours: Neighbourhood
+    answers: MemoryAnswers
+    shelf: AnswerShelf
 
 
 def gateway(
@@ -121,6 +131,7 @@ def gateway(
     rules: BreakerRules | None = None,
     retry: RetryPolicy | None = None,
     timeouts: Timeouts | None = None,
+    answers: MemoryAnswers | None = None,
 ) -> Gateway:
     outbox, kept, calls, neighbours = Outbox(), MemoryAccounts(), CallTable(), Neighbourhood()
     waits: list[float] = []
@@ -134,16 +145,20 @@ def gateway(
     environment = EnvironmentCatalog(
         providers, prices, health, default, retry=retry or RetryPolicy(), timeouts=timeouts or Timeouts()
     )
+    answers = answers or MemoryAnswers()
+    memory = AnswerMemory(1_000_000)
+    shelf = AnswerShelf(answers, memory, largest=10_000, clock=time.monotonic, missed=telemetry.cache_away)
     completions = Completions(
         catalog=catalog or environment,
         persistence=Persistence(Choice(health.latencies, prices), attempts, telemetry, sleep=wait, draw=lambda: 0.5),
         accounts=accounts or kept,
+        cache=Caching(shelf, kept, outbox, telemetry),
         neighbours=neighbours,
         prices=prices,
         calls=calls,
         telemetry=telemetry,
     )
-    return Gateway(completions, attempts, calls, outbox, kept, health, waits, neighbours)
+    return Gateway(completions, attempts, calls, outbox, kept, health, waits, neighbours, answers, shelf)
 
 
 def deployment(model: str, **more: Any) -> Deployment:

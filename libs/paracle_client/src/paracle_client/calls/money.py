@@ -8,6 +8,7 @@ from decimal import Decimal
 from paracle_client.calls.call import Call, chosen, keyed, part_of
 from paracle_domain.budget.messages import BudgetList, BudgetView
 from paracle_domain.budget.spec import Budget, BudgetScope
+from paracle_domain.inference.caching import CacheCleared
 from paracle_domain.inference.deployments import DeploymentList
 from paracle_domain.inference.ledger import UsageBy, UsageFilter, UsageRecords, UsageTable
 
@@ -25,6 +26,11 @@ def attempts(which: UsageFilter | None = None, *, limit: int = 100, cursor: str 
 def deployments(name: str | None = None) -> Call[DeploymentList]:
     """Deployments: their limits with what is in use of them, and the breakers of the replica that answers."""
     return Call("GET", "/v1/deployments", DeploymentList, {"name": name})
+
+
+def clear_cache() -> Call[CacheCleared]:
+    """Drop all cached answers of models."""
+    return Call("DELETE", "/v1/cache", CacheCleared)
 
 
 def budgets(

@@ -46,6 +46,7 @@ SECTIONS: Final = {
         "deployments": "deployments_commands",
         "usage": "usage_commands",
         "budget": "budget_commands",
+        "cache": "cache_commands",
     },
     "What waits for people": {
         "approvals": "approvals_commands",

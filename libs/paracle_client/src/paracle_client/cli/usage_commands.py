@@ -40,6 +40,7 @@ _NUMBERS: Final = (
     "attempts",
     "failed",
     "open",
+    "cached",
     "input_tokens",
     "output_tokens",
     "cached_tokens",
@@ -47,6 +48,8 @@ _NUMBERS: Final = (
     "cost_usd",
     "unpriced",
     "reserved_usd",
+    "saved_usd",
+    "saved_tokens",
     "latency_s",
     "first_token_s",
 )
@@ -181,6 +184,8 @@ def _cost(spend: Spend) -> Iterator[str]:
     yield money(spend.cost_usd)
     if spend.unpriced:
         yield f"{spend.unpriced:,} at a price that is unknown"
+    if spend.cached:
+        yield f"{spend.cached:,} from the cache, which saved {money(spend.saved_usd)}"
     if spend.open:
         yield f"{spend.open:,} under way, for up to {money(spend.reserved_usd)}"
 
@@ -210,13 +215,22 @@ def _attempts(
 def _attempt(one: UsageRecord) -> tuple[object, ...]:
     outcome = one.outcome if one.error is None else f"{one.outcome}: {one.error}"
     again = f" (try {one.number})" if one.number > 1 else ""
-    cost = money(one.cost_usd) if one.outcome is not Outcome.OPEN else f"up to {money(one.reserved_usd)}"
     took = "" if one.latency_s is None else f"{one.latency_s:.2f}s"
     model = f"{one.provider}/{one.model}"
     return (
         brief(one.at), model, one.agent or _NONE, f"{outcome}{again}",
-        f"{one.input_tokens:,}", f"{one.output_tokens:,}", cost, took, one.run_id or _NONE,
+        f"{one.input_tokens:,}", f"{one.output_tokens:,}", _price(one), took, one.run_id or _NONE,
     )  # fmt: skip
+
+
+def _price(one: UsageRecord) -> str:
+    match one.outcome:
+        case Outcome.OPEN:
+            return f"up to {money(one.reserved_usd)}"
+        case Outcome.CACHED:
+            return f"saved {money(one.saved_usd)}"
+        case _:
+            return money(one.cost_usd)
 
 
 def _print_csv(columns: Sequence[str], rows: Iterator[Sequence[object]]) -> None:

@@ -12,6 +12,7 @@ from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
 from paracle_domain.agent.spec import (
     AgentSpec,
+    Cache,
     Compaction,
     ContextTokens,
     Delegate,
@@ -43,6 +44,7 @@ class ModelEdit(Spec):
     priority: Priority | None = None
     thinking: Thinking | None = None
     prompt_cache: PromptCache | None = None
+    cache: Cache | None = None
     params: dict[str, JsonValue] | None = None
 
 

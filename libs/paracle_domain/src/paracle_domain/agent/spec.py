@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, JsonValue, StringConstraints
 
+from paracle_domain.inference.caching import CacheSeconds
 from paracle_domain.inference.chat import PromptCache, Thinking
 from paracle_domain.inference.request import Priority
 from paracle_domain.messages import JsonObject
@@ -23,6 +24,12 @@ type KeepLast = Annotated[int, Field(ge=0, le=1_000)]
 type OutputRepairs = Annotated[int, Field(ge=0, le=10)]
 
 
+class Cache(Spec):
+    """Whether an answer that the tenant got to the very same question will do: one that is not older than `ttl_s`."""
+
+    ttl_s: CacheSeconds
+
+
 class ModelChoice(Spec):
     """Which model, and how it is asked.
 
@@ -37,6 +44,7 @@ class ModelChoice(Spec):
     prompt_cache: PromptCache = Field(
         default="auto", description="whether the provider is told what to keep of prompts that may come again"
     )
+    cache: Cache | None = Field(default=None, description="whether a kept answer will do; never if absent")
     params: dict[str, JsonValue] = Field(default={}, description="handed to the provider as they are")
 
 

@@ -40,10 +40,14 @@ class UsageBy(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How an attempt ended. `open`: it is in the air; `unknown`: the process that made it died."""
+    """How an attempt ended. `open`: it is in the air; `unknown`: the process that made it died.
+
+    `cached`: nobody was asked, since an answer to the same question was kept.
+    """
 
     OPEN = "open"
     COMPLETED = "completed"
+    CACHED = "cached"
     FAILED = "failed"
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
@@ -73,11 +77,14 @@ class Spend(Value):
 
     `cost_usd` adds up the costs that are known; `unpriced` counts the attempts that used something at a price that
     nobody knows. `reserved_usd` is what those that are `open` may use. `latency_s` and `first_token_s` are means.
+    `cached` counts the attempts that were spared, since an answer was kept; it had cost `saved_usd` (as far as that is
+    known) and `saved_tokens` to get it.
     """
 
     attempts: int = 0
     failed: int = 0
     open: int = 0
+    cached: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
@@ -85,6 +92,8 @@ class Spend(Value):
     cost_usd: Decimal = Decimal(0)
     unpriced: int = 0
     reserved_usd: Decimal = Decimal(0)
+    saved_usd: Decimal = Decimal(0)
+    saved_tokens: int = 0
     latency_s: float | None = None
     first_token_s: float | None = None
 
@@ -127,7 +136,8 @@ class UsageRecord(Value):
     """One attempt: a request to one deployment, the `number`th of its call. `at` is when it ended, or began if `open`.
 
     `cost_usd` is absent where the price is not known, which is not zero; `reserved_usd` is what the attempt could have
-    used. `error` is the code of what it failed with.
+    used. `error` is the code of what it failed with. `saved_usd` and `saved_tokens`: what a `cached` answer used when
+    it was made.
     """
 
     call_id: str
@@ -150,6 +160,8 @@ class UsageRecord(Value):
     reasoning_tokens: int = 0
     cost_usd: Decimal | None = None
     reserved_usd: Decimal | None = None
+    saved_usd: Decimal | None = None
+    saved_tokens: int = 0
     latency_s: float | None = None
     first_token_s: float | None = None
 

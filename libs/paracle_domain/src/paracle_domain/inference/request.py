@@ -8,6 +8,7 @@ from pydantic import Field
 
 from paracle_domain import subjects
 from paracle_domain.ids import RunId, TaskId
+from paracle_domain.inference.caching import CachePolicy
 from paracle_domain.inference.chat import ChatMessage, OutputFormat, Sampling, ToolChoice, ToolDefinition
 from paracle_domain.inference.response import Completion, ModelList
 from paracle_domain.messages import Message, Plain, Request, Value
@@ -47,7 +48,7 @@ class Complete(Request[Completion], service="provider_gateway", method="complete
     `attempts_before`: where nobody answered an earlier question with this id, the deltas of this one are numbered as
     attempts after so many, since they replace what was streamed then.
     `priority`: where calls have to wait, those of each tenant go by it. `timeout_s` bounds everything, retries and
-    waits included.
+    waits included. `cache`: an answer that the tenant got to the same question will do; without it, none will.
 
     Errors: `NotFound` (provider or model), `InvalidInput`, `RateLimited`, `ProviderUnavailable`, `ProviderFailed`,
     `ContentRefused`, `DeadlineExceeded`, `Cancelled` (after an `AbortCall`).
@@ -67,6 +68,7 @@ class Complete(Request[Completion], service="provider_gateway", method="complete
     priority: Priority = "normal"
     timeout_s: float = Field(default=300.0, gt=0, le=3_600)
     labels: CallLabels = CallLabels()
+    cache: CachePolicy | None = None
 
 
 class ListModels(Request[ModelList], service="provider_gateway", method="list_models", answer=ModelList, query=True):

@@ -28,7 +28,8 @@ class Completion(Message, type_name="inference.completion"):
     `model` is the name that the provider answered with, `deployment` the `provider/model` that was asked. `latency_s`
     is the time from accepting the call to the whole answer, retries included; `first_token_s` that to the first delta
     of the attempt which succeeded (absent where the provider was not asked to stream). `attempts` counts the requests
-    that were sent, to whichever deployments.
+    that were sent, to whichever deployments. `saved`: the answer came from the cache, and that is what it used when it
+    was made; `usage` is nothing then, and so are the `attempts`.
     """
 
     message: ChatMessage
@@ -40,7 +41,8 @@ class Completion(Message, type_name="inference.completion"):
     sandbox: bool = False
     latency_s: float = Field(ge=0)
     first_token_s: float | None = Field(default=None, ge=0)
-    attempts: int = Field(default=1, ge=1)
+    attempts: int = Field(default=1, ge=0)
+    saved: Usage | None = None
 
 
 class BreakerState(StrEnum):

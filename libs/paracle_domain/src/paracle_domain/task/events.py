@@ -45,7 +45,10 @@ class TaskAccepted(Value):
 
 
 class ModelReplied(Value):
-    """Turn number `turn`: what the model said, and what that used. `agent` and `step` are there for accounting."""
+    """Turn number `turn`: what the model said, and what that used. `agent` and `step` are there for accounting.
+
+    `saved`: it came from the cache of answers, and had used that when it was made.
+    """
 
     type: Literal["task.model_replied"] = "task.model_replied"
     call_id: str
@@ -53,6 +56,7 @@ class ModelReplied(Value):
     message: ChatMessage
     finish_reason: FinishReason
     usage: Usage
+    saved: Usage | None = None
     provider: str
     model: str
     sandbox: bool = False

@@ -148,6 +148,7 @@ def _reply_came(story: Story, message: told.ReplyCame) -> None:
             message=reply.message,
             finish_reason=reply.finish_reason,
             usage=reply.usage,
+            saved=reply.saved,
             provider=reply.provider,
             model=reply.model,
             sandbox=reply.sandbox,

@@ -11,6 +11,7 @@ from minijinja import Environment, TemplateError
 from pydantic import JsonValue
 
 from paracle_domain.errors import ErrorInfo, ExpressionFailed, Finding
+from paracle_domain.inference.caching import CachePolicy
 from paracle_domain.inference.chat import ChatMessage, OutputFormat, Sampling, ToolDefinition, ToolResultPart
 from paracle_domain.inference.request import CallLabels, Complete
 from paracle_domain.plan import PlannedAgent
@@ -123,7 +124,14 @@ def model_request(state: TaskState) -> Complete:
         priority=spec.model.priority,
         timeout_s=min(spec.limits.wall_time_s, _CALL_TIMEOUT_MAX_S),
         labels=_labels(task, agent),
+        cache=_cache(task, agent),
     )
+
+
+def _cache(task: Task, agent: PlannedAgent) -> CachePolicy | None:
+    """What a step is tried again for may be the answer: from its second attempt on, models are asked anew."""
+    policy = agent.spec.model.cache
+    return None if policy is None else CachePolicy(ttl_s=policy.ttl_s, fresh=task.attempt > 1)
 
 
 def _labels(task: Task, agent: PlannedAgent) -> CallLabels:
@@ -150,4 +158,5 @@ def _summary_request(state: TaskState, agent: PlannedAgent, upto: int) -> Comple
         priority=spec.model.priority,
         timeout_s=min(spec.limits.wall_time_s, _CALL_TIMEOUT_MAX_S),
         labels=_labels(state.job.task, agent),
+        cache=_cache(state.job.task, agent),
     )

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from paracle_api_gateway.routes import (
     approvals,
     budgets,
+    cache,
     dead_letters,
     deployments,
     docs,
@@ -44,6 +45,7 @@ def install(app: FastAPI) -> None:
         budgets,
         usage,
         deployments,
+        cache,
         dead_letters,
         health,
         docs,

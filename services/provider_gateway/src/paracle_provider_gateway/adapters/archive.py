@@ -18,5 +18,9 @@ class PostgresArchive:
         dropped: int = await self._pool.fetchval(self._sql.drop_attempts, older_s, most)
         return dropped
 
+    async def drop_answers(self, most: int) -> int:
+        dropped: int = await self._pool.fetchval(self._sql.drop_answers, most)
+        return dropped
+
     async def drop_counters(self) -> None:
         await self._pool.execute(self._sql.drop_counters)

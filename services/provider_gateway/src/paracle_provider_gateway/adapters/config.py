@@ -83,3 +83,8 @@ class ProviderConfig:
     quirks: Quirks = field(default_factory=Quirks)
     connect_s: float = 10.0
     transport: TransportName = "aiohttp"
+
+    @property
+    def source(self) -> str:
+        """What it speaks, where, and what is sent with every request; the key is not of it, and how it gets there."""
+        return repr((self.api, self.base_url, sorted(self.headers.items()), sorted(self.query.items())))

@@ -68,6 +68,21 @@ class PostgresLedger:
         unknown = await self._fetch(self._sql.correct_batch, self._replica, *_columns(unsettled))
         return [unsettled[row[0] - 1] for row in unknown]
 
+    async def note(self, cached: Sequence[Settlement]) -> None:
+        orders = [one.order for one in cached]
+        await self._pool.execute(
+            self._sql.note_cached,
+            self._replica,
+            [order.tenant for order in orders],
+            [order.call_id for order in orders],
+            [order.serial for order in orders],
+            *map(list, zip(*(order.labels for order in orders), strict=True)),
+            [order.provider for order in orders],
+            [order.model for order in orders],
+            [one.saved.cost_usd for one in cached],
+            [one.saved.total_tokens for one in cached],
+        )
+
     async def is_gone(self, replica: str) -> bool:
         found: bool = await self._pool.fetchval(self._sql.is_gone, replica)
         return found

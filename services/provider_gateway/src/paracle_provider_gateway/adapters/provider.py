@@ -25,6 +25,7 @@ class HttpProvider[R: BaseModel](ABC):
 
     def __init__(self, config: ProviderConfig, transport: Transport, origin: Origin) -> None:
         self.name = config.name
+        self.source = config.source
         self._config = config
         self._transport = transport
         self._origin = origin

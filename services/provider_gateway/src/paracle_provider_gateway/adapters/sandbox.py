@@ -23,6 +23,7 @@ class SandboxProvider:
     """Answers by rules, always the same to the same question, and says so."""
 
     name = NAME
+    source = NAME
     sandbox = True
     listed_models = tuple(DELAYS_S)
 

@@ -190,6 +190,7 @@ def _spend(row: asyncpg.Record) -> Spend:
         attempts=row["n"],
         failed=row["failed"],
         open=row["open"],
+        cached=row["cached"],
         input_tokens=row["input_tokens"],
         output_tokens=row["output_tokens"],
         cached_tokens=row["cached_tokens"],
@@ -197,6 +198,8 @@ def _spend(row: asyncpg.Record) -> Spend:
         cost_usd=_plain(row["cost_usd"]),
         unpriced=row["unpriced"],
         reserved_usd=_plain(row["reserved_usd"]),
+        saved_usd=_plain(row["saved_usd"]),
+        saved_tokens=row["saved_tokens"],
         latency_s=row["latency_s"],
         first_token_s=row["first_token_s"],
     )
@@ -229,6 +232,8 @@ def _record(row: asyncpg.Record) -> UsageRecord:
         reasoning_tokens=row["reasoning_tokens"],
         cost_usd=row["cost_usd"],
         reserved_usd=row["reserved_usd"],
+        saved_usd=row["saved_usd"],
+        saved_tokens=row["saved_tokens"],
         latency_s=row["latency_s"],
         first_token_s=row["first_token_s"],
     )
