@@ -41,6 +41,9 @@ class Bench:
         self.missed = 0
         self.shelf = AnswerShelf(store, AnswerMemory(memory), largest=largest, clock=time.monotonic, missed=self._note)
 
+    def keep(self, key: AnswerKey, answer: KeptAnswer) -> None:
+        self.shelf.keep(key, answer, self.shelf.dropped)
+
     def _note(self) -> None:
         self.missed += 1
 
@@ -75,10 +78,10 @@ async def test_answers_are_kept_behind_in_batches():
     bench = Bench(store := Slow())
     async with bench.shelf:
         for number in range(5):
-            bench.shelf.keep(key(number), made())
+            bench.keep(key(number), made())
         await eventually(lambda: store.batches == [5])
         for number in range(3):
-            bench.shelf.keep(key(number), made())
+            bench.keep(key(number), made())
         store.gate.set()
     assert store.batches == [5, 3]
     assert len(store.kept) == 5
@@ -86,9 +89,9 @@ async def test_answers_are_kept_behind_in_batches():
 
 async def test_what_is_too_large_or_too_much_is_not_kept():
     bench = Bench(store := Slow(), largest=3)
-    bench.shelf.keep(key(0), made(b"four"))
+    bench.keep(key(0), made(b"four"))
     for number in range(1, 2_000):
-        bench.shelf.keep(key(number), made())
+        bench.keep(key(number), made())
     await eventually(lambda: store.batches)
     store.gate.set()
     await eventually(lambda: sum(store.batches) == len(store.kept))
@@ -101,18 +104,18 @@ async def test_a_store_that_fails_is_told_of_and_costs_nobody_more(failure: Exce
     bench = Bench(store := MemoryAnswers())
     store.failures = [failure, failure]
     assert await bench.shelf.find(key(1), LONG_AGO) is None
-    bench.shelf.keep(key(1), made())
+    bench.keep(key(1), made())
     await eventually(lambda: bench.missed == 2)
-    bench.shelf.keep(key(2), made())
+    bench.keep(key(2), made())
     await eventually(lambda: set(store.kept) == {key(2)})
 
 
 async def test_what_is_dropped_is_not_kept_after_all():
     bench = Bench(store := Slow())
-    bench.shelf.keep(key(1), made())
+    bench.keep(key(1), made())
     await eventually(lambda: store.batches == [1])
-    bench.shelf.keep(key(2), made())
-    bench.shelf.keep(key(3, "globex"), made())
+    bench.keep(key(2), made())
+    bench.keep(key(3, "globex"), made())
     store.gate.set()
     bench.shelf.forget("acme")
     await eventually(lambda: key(3, "globex") in store.kept)
@@ -121,8 +124,20 @@ async def test_what_is_dropped_is_not_kept_after_all():
     assert await bench.shelf.find(key(1), LONG_AGO) is None
 
 
+async def test_what_was_looked_up_before_it_was_dropped_is_not_at_hand_after_it():
+    bench = Bench(store := Slow())
+    store.kept[key(1)] = answer = made()
+    looking = asyncio.create_task(bench.shelf.find(key(1), LONG_AGO))
+    await eventually(lambda: store.looked_up == [1])
+    bench.shelf.forget("acme")
+    del store.kept[key(1)]
+    store.gate.set()
+    assert await looking is answer
+    assert await bench.shelf.find(key(1), LONG_AGO) is None
+
+
 async def test_a_store_that_hangs_does_not_hold_up_the_end():
     bench = Bench(Slow())
     async with bench.shelf:
-        bench.shelf.keep(key(1), made())
+        bench.keep(key(1), made())
     assert not bench.store.kept

@@ -325,6 +325,13 @@ class TestOneForAll:
         assert [type(each) for each in found[:2]] == [ProviderFailed, ProviderFailed]
         assert {one.message.text for one in found[2:] if isinstance(one, Completion)} == {"m no. 3", "m no. 4"}
 
+    async def test_what_was_asked_before_answers_were_dropped_is_not_kept(self, gate: Gateway, model: Model):
+        tasks = await self.flying(gate, model)
+        await gate.shelf.clear("acme")
+        model.go.set()
+        assert (await tasks[0]).message.text == "m no. 1"
+        assert await told(gate, cached()) == "m no. 2"
+
     async def test_who_wants_a_fresh_answer_takes_one_that_is_being_made(self, gate: Gateway, model: Model):
         tasks = await self.flying(gate, model, cached(policy=CachePolicy(ttl_s=1, fresh=True)))
         model.go.set()

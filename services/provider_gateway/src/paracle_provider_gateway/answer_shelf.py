@@ -45,23 +45,34 @@ class AnswerShelf:
         self._clock = clock
         self._missed = missed
         self._lookups: Batches[AnswerKey, KeptAnswer | None] = Batches(store.find, most=_BATCH)
+        self._dropped = 0
         self._waiting: dict[AnswerKey, KeptAnswer] = {}
         self._writing: asyncio.Task[None] | None = None
+
+    @property
+    def dropped(self) -> int:
+        """How often answers were dropped: what was asked before that is not kept after it."""
+        return self._dropped
 
     async def find(self, key: AnswerKey, oldest: float) -> KeptAnswer | None:
         """What is kept under `key`, if it was made at `oldest` or later."""
         held = self._memory.get(key)
         if held is not None and held.expires_at > self._clock() and held.made_at >= oldest:
             return held
+        dropped = self._dropped
         found = await self._look_up(key)
         if found is None or found.made_at < oldest:
             return None
-        self._memory.put(key, found)
+        if self._dropped == dropped:
+            self._memory.put(key, found)
         return found
 
-    def keep(self, key: AnswerKey, answer: KeptAnswer) -> None:
-        """Keep `answer`, unless it is too large, or too many wait to be kept; it is not waited for."""
-        if len(answer.body) > self._largest or len(self._waiting) >= _MOST_WAITING:
+    def keep(self, key: AnswerKey, answer: KeptAnswer, dropped: int) -> None:
+        """Keep `answer`, which was asked for when `dropped` was that; it is not waited for.
+
+        It is not kept if it is too large, or too many wait to be kept.
+        """
+        if dropped != self._dropped or len(answer.body) > self._largest or len(self._waiting) >= _MOST_WAITING:
             return
         self._memory.put(key, answer)
         self._waiting[key] = answer
@@ -75,11 +86,13 @@ class AnswerShelf:
 
     def forget(self, tenant: str) -> None:
         """A tenant's answers were dropped."""
+        self._dropped += 1
         self._memory.forget(tenant)
         self._waiting = {key: answer for key, answer in self._waiting.items() if key.tenant != tenant}
 
     def doubt(self) -> None:
         """It may have been missed that a tenant's answers were dropped."""
+        self._dropped += 1
         self._memory.clear()
 
     async def __aenter__(self) -> Self:

@@ -71,16 +71,17 @@ class Caching:
 
     async def _lead(self, call: _Call, ask: Ask) -> Completion:
         flight = self._flights[call.key] = asyncio.get_running_loop().create_future()
+        dropped = self._shelf.dropped
         known: _Known | None = None
         try:
             known = await self._find(call)
             if known is not None:
                 return await self._serve(call, known, CacheResult.HIT)
-            self._telemetry.looked_up(CacheResult.MISS)
+            self._telemetry.missed()
             completion = await ask()
             if is_whole(call.request, completion):
                 known = _Known(completion, _now())
-                self._keep(call, known)
+                self._keep(call, known, dropped)
             return completion
         finally:
             del self._flights[call.key]
@@ -95,10 +96,10 @@ class Caching:
         except ValueError:  # as a gateway of another version keeps it
             return None
 
-    def _keep(self, call: _Call, known: _Known) -> None:
+    def _keep(self, call: _Call, known: _Known, dropped: int) -> None:
         if is_first_choice(call.plan, known.completion):
             expires_at = known.made_at + call.policy.ttl_s
-            self._shelf.keep(call.key, KeptAnswer(known.completion.encode(), known.made_at, expires_at))
+            self._shelf.keep(call.key, KeptAnswer(known.completion.encode(), known.made_at, expires_at), dropped)
 
     async def _serve(self, call: _Call, known: _Known, result: CacheResult) -> Completion:
         given = {
@@ -112,7 +113,7 @@ class Caching:
         if call.request.stream_to is not None:
             await send_whole(self._outlet, call.request.stream_to, call.request, completion, call.context)
         self._savings.cached(call.request, call.context, completion)
-        self._telemetry.looked_up(result)
+        self._telemetry.spared(call.request, completion, result)
         return completion
 
 

@@ -5,6 +5,7 @@ Source: the OpenTelemetry semantic conventions for generative AI. No prompts or 
 | signal | name | attributes |
 |---|---|---|
 | span | `chat {model}` | operation, provider, request and response model, finish reasons, tokens, error type |
+| span | `chat {model}`, of a kept answer | operation, provider, request model, result: hit, joined |
 | histogram | `gen_ai.client.operation.duration` (s) | operation, provider, request model, error type |
 | histogram | `gen_ai.client.token.usage` (tokens) | operation, provider, request model, token type |
 | histogram | `gen_ai.client.operation.time_to_first_chunk` (s) | operation, provider, request model |
@@ -139,9 +140,17 @@ class Telemetry:
         _hedges.add(1, {PROVIDER: silent.provider.name, REQUEST_MODEL: silent.model})
         log.info("model call is silent, asking %s besides", next_one.name)
 
-    def looked_up(self, result: CacheResult) -> None:
-        """Count one call that may have a kept answer."""
+    def missed(self) -> None:
+        """Count one call that may have a kept answer, and found none."""
+        _lookups.add(1, {CACHE_RESULT: CacheResult.MISS.value})
+
+    def spared(self, request: Complete, completion: Completion, result: CacheResult) -> None:
+        """Show one call that no provider is asked for, as a span, too."""
         _lookups.add(1, {CACHE_RESULT: result.value})
+        model = completion.deployment.partition("/")[2]
+        names = {OPERATION: CHAT, PROVIDER: completion.provider, REQUEST_MODEL: model, CACHE_RESULT: result.value}
+        with telemetry.span(f"{CHAT} {model}", attributes=names | {CALL_ID: request.call_id} | _labels(request.labels)):
+            pass
 
     def cache_away(self) -> None:
         """Count that kept answers could not be asked for, or not be kept."""

@@ -29,7 +29,7 @@ class CacheCleared(Message, type_name="inference.cache_cleared"):
 
 
 class ClearCache(Request[CacheCleared], service="provider_gateway", method="clear_cache", answer=CacheCleared):
-    """Drop all answers that are kept for the tenant. One that is being given meanwhile may be kept."""
+    """Drop all answers that are kept for the tenant. One that a replica is just being given may be kept."""
 
 
 def cleared_subject(tenant: str) -> str:

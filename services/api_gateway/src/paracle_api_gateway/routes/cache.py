@@ -24,5 +24,5 @@ def router() -> APIRouter:
 
 
 async def clear_cache(call: Caller, bus: TheBus) -> Response:
-    """Those of the tenant, at every replica; one that is being given meanwhile may be kept."""
+    """Those of the tenant, at every replica; one that a replica is just being given may be kept."""
     return answer(await bus.call(ClearCache(), call))
