@@ -21,7 +21,7 @@ from paracle_domain.errors import BudgetExceeded, Unavailable
 from paracle_domain.inference.chat import ChatMessage, Sampling
 from paracle_domain.inference.estimate import estimate_input
 from paracle_domain.inference.request import CallLabels, Complete
-from paracle_domain.inference.response import FinishReason
+from paracle_domain.inference.response import Completion, FinishReason
 from paracle_domain.inference.usage import Usage
 from paracle_domain.provider.spec import DeploymentLimits, Price
 from paracle_provider_gateway.accounts import GRANTED, Attempt, Full, MadeElsewhere, Outcome
@@ -321,6 +321,31 @@ async def test_one_that_cannot_be_told_does_not_hold_up_the_others(office: Offic
     await office.settled()
     assert len(office.world.ended) == 2
     assert "cannot be told" in caplog.text
+
+
+async def test_what_was_spared_is_told_with_the_rest_and_counts_on_nothing(office: Office):
+    with_budgets(office, budget())
+    one, request = attempt(), ask()
+    await office.keeper.open(one)
+    office.keeper.settle(one, Outcome(reply(Usage(input_tokens=1_000, model_calls=1)), None, 1.0))
+    before = Usage(input_tokens=9, output_tokens=1, cost_usd=Decimal("0.5"))
+    answer = Completion(
+        message=ChatMessage.assistant("Hi"),
+        finish_reason=FinishReason.STOP,
+        usage=Usage(),
+        saved=before,
+        provider="openai",
+        model="big-1",
+        latency_s=0.1,
+    )
+    office.keeper.cached(request, CONTEXT, answer)
+    await office.settled()
+    assert office.tally == Tally(spent_usd=Decimal("0.001"), spent_tokens=1_000, calls=1)
+    await office.keeper.tell_again()
+    await office.settled()
+    [spared] = [record for record in office.world.ended.values() if record.ending is Ending.CACHED]
+    assert (spared.order.call_id, spared.order.provider, spared.usage.total_tokens) == (request.call_id, "openai", 0)
+    assert office.tally.calls == 1
 
 
 async def test_what_the_ledger_forgot_is_told_again(office: Office):

@@ -110,6 +110,16 @@ async def test_another_replica_does_not_make_the_same_call(bank: Bank):
     assert list(await other.open([order(call_id=one.call_id, tenant="other")])) == [None]
 
 
+async def test_what_was_spared_is_written_down_once_and_holds_nothing(bank: Bank):
+    one = order()
+    spared = settled(one, Ending.CACHED, "0", 0)
+    await bank.ledger("a").note([spared, settled(order(), Ending.CACHED, "0", 0)])
+    await bank.ledger("a").note([spared])
+    assert sorted((await bank.endings()).values()) == ["cached", "cached"]
+    again = order(COUNT, call_id=one.call_id)
+    assert list(await bank.ledger("b").open([again])) == [None], "nobody has that call, so it may be made"
+
+
 async def test_a_call_that_ended_elsewhere_is_not_made_again_unless_it_failed(bank: Bank):
     ledger, other, one, two = bank.ledger("a"), bank.ledger("b"), order(), order()
     await ledger.open([one, two])
