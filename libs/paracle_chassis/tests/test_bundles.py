@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -274,3 +275,12 @@ async def test_that_many_are_being_worked_on_is_said_at_once_and_not_of_what_is_
     assert said.words == [((asked[0],), b""), (tuple(asked[1:]), WORKING)]
     await Delivery.all_in_progress([first])
     assert len(said.words) == 2
+
+
+async def test_what_is_done_with_goes_without_a_look_for_garbage(hand: Bundles) -> None:
+    (packed,) = together([wire(number) for number in range(3)])
+    gc.collect()
+    deliveries = [JetStreamReceipt.deliver(part, Said()) for part in hand.unpack(delivered(packed))]
+    await Delivery.ack_all(deliveries)
+    deliveries.clear()
+    assert gc.collect() == 0

@@ -109,14 +109,14 @@ class Receipt:
     async def nak(self, delay_s: float) -> None:
         raise AssertionError("the orchestrator leaves that to the mailbox")
 
-    async def term(self, error: ParacleError) -> None:
+    async def term(self, delivery: Delivery, error: ParacleError) -> None:
         self.parked.append(error)
 
     async def in_progress(self, others: Sequence[Receipt] = ()) -> None:
         for receipt in (self, *others):
             receipt.beats += 1
 
-    async def reply(self, answer: Any) -> None:
+    async def reply(self, delivery: Delivery, answer: Any) -> None:
         self.answers.append(answer)
 
 

@@ -17,14 +17,17 @@ MOST_HEADER_BYTES: Final = 28 * 1024
 
 
 class Receipt(Protocol):
-    """The way back to whoever delivered: how a message is settled or answered."""
+    """The way back to whoever delivered: how a message is settled or answered.
+
+    It does not hold its delivery, which holds it: a circle would stay until garbage is looked for.
+    """
 
     async def ack(self) -> None: ...
     async def ack_with(self, others: Sequence[Self]) -> None: ...
     async def nak(self, delay_s: float) -> None: ...
-    async def term(self, error: ParacleError) -> None: ...
+    async def term(self, delivery: Delivery, error: ParacleError) -> None: ...
     async def in_progress(self, others: Sequence[Self] = ()) -> None: ...
-    async def reply(self, answer: Message | JsonObject | ParacleError) -> None: ...
+    async def reply(self, delivery: Delivery, answer: Message | JsonObject | ParacleError) -> None: ...
 
 
 class Delivery:
@@ -184,7 +187,7 @@ class Delivery:
                 message = self._message
                 headers = {**message.headers, DEAD_TOLD: "true"}
                 self._message = Incoming(message.subject, message.reply, message.data, headers=headers)
-            await self.receipt.term(error)
+            await self.receipt.term(self, error)
 
     async def in_progress(self) -> None:
         """Still working on it: starts its ack wait anew."""
@@ -200,7 +203,7 @@ class Delivery:
 
     async def reply(self, answer: Message | JsonObject | ParacleError) -> None:
         """Answer whoever sent it as a command, if they wait for an answer; otherwise nothing happens."""
-        await self.receipt.reply(answer)
+        await self.receipt.reply(self, answer)
 
     async def refuse(self, error: ParacleError) -> None:
         """Tell whoever sent the command; if they wait for no answer, park it where somebody will look.

@@ -156,28 +156,25 @@ class Settler:
 class JetStreamReceipt:
     """Settles one message of a stream."""
 
-    __slots__ = ("_delivery", "_place", "_settler", "ack_subject")
+    __slots__ = ("_place", "_settler", "ack_subject")
 
     def __init__(self, ack_subject: str, place: Place, settler: SettlerPort) -> None:
         self.ack_subject = ack_subject
         self._place = place
         self._settler = settler
-        self._delivery: Delivery | None = None
 
     @classmethod
     def deliver(cls, message: Incoming, settler: SettlerPort) -> Delivery:
         """The delivery of `message`."""
         place = place_of(message.reply)
-        receipt = cls(message.reply, place, settler)
-        receipt._delivery = delivery = Delivery(
+        return Delivery(
             message,
-            receipt,
+            cls(message.reply, place, settler),
             deliveries=place.deliveries,
             stream=place.stream,
             stream_seq=place.seq,
             stored_ns=place.stored_ns,
         )
-        return delivery
 
     async def ack(self) -> None:
         await self._settler.settle((self.ack_subject,), b"")
@@ -189,7 +186,7 @@ class JetStreamReceipt:
         word = b"-NAK " + json.dumps({"delay": int(delay_s * _NS)}).encode() if delay_s > 0 else b"-NAK"
         await self._settler.settle((self.ack_subject,), word)
 
-    async def term(self, error: ParacleError) -> None:
+    async def term(self, delivery: Delivery, error: ParacleError) -> None:
         """Copy it to the dead letters first: in a work queue, `+TERM` deletes it.
 
         Whoever waits for an answer is told of the error, and then it must not be delivered again. Else the copy is all
@@ -197,24 +194,22 @@ class JetStreamReceipt:
 
         What came in a bundle comes again alone instead: it has no place of its own yet that a dead letter could name.
         """
-        assert self._delivery is not None
         if bundles.is_part(self.ack_subject):
             await self._settler.settle((self.ack_subject,), bundles.ALONE)
             return
-        await self._settler.bury(self._delivery, self._place, error)
-        if self._place.stream in ANSWERED and self._settler.replies.waited_for(self._delivery):
+        await self._settler.bury(delivery, self._place, error)
+        if self._place.stream in ANSWERED and self._settler.replies.waited_for(delivery):
             await self._settler.settle((self.ack_subject,), b"+TERM")
-            await self._settler.replies.answer(self._delivery, error)
+            await self._settler.replies.answer(delivery, error)
         else:
             await self._settler.end(self.ack_subject)
 
     async def in_progress(self, others: Sequence[Self] = ()) -> None:
         await self._settler.settle([self.ack_subject, *(other.ack_subject for other in others)], WORKING)
 
-    async def reply(self, answer: Message | JsonObject | ParacleError) -> None:
-        assert self._delivery is not None
+    async def reply(self, delivery: Delivery, answer: Message | JsonObject | ParacleError) -> None:
         if self._place.stream in ANSWERED:
-            await self._settler.replies.answer(self._delivery, answer)
+            await self._settler.replies.answer(delivery, answer)
 
 
 class NoReceipt(Receipt):
@@ -233,7 +228,7 @@ class NoReceipt(Receipt):
         return None
 
     @override
-    async def term(self, error: ParacleError) -> None:
+    async def term(self, delivery: Delivery, error: ParacleError) -> None:
         return None
 
     @override
@@ -241,5 +236,5 @@ class NoReceipt(Receipt):
         return None
 
     @override
-    async def reply(self, answer: Message | JsonObject | ParacleError) -> None:
+    async def reply(self, delivery: Delivery, answer: Message | JsonObject | ParacleError) -> None:
         return None
