@@ -23,13 +23,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from paracle_chassis import codec
 from paracle_chassis.delivery import Delivery
+from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import Link
+from paracle_chassis.voice import frame_of
 from paracle_domain.envelope import CE_ID, MSG_ID, REPLY_TO
 from paracle_domain.errors import ParacleError
 from paracle_domain.messages import JsonObject, Message
@@ -71,36 +72,37 @@ class Replies:
         self._answered: OrderedDict[str, _Answered] = OrderedDict()
         self._subscriptions: list[Subscription] = []
         self._origin = ""
+        self._marks: list[str] = []
 
     async def start(self, answered: Iterable[str]) -> None:
         """Hear what comes on the subjects that the service answers, and what other replicas answered."""
         client = self._link.client
         self._origin = client.new_inbox().rpartition(".")[2]
-        self._subscriptions = [
-            await client.subscribe(subject, cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0)
-            for subject in answered
-        ]
-        self._subscriptions.append(await client.subscribe(self._told, cb=self._on_answered_elsewhere))
+        heard = [(subject, self._on_message) for subject in answered]
+        for subject, hear in (*heard, (self._told, self._on_answered_elsewhere)):
+            subscription = await client.subscribe(subject)
+            self._link.inlet.divert(subscription, hear)
+            self._subscriptions.append(subscription)
 
     async def stop(self) -> None:
         for subscription in self._subscriptions:
             with suppress(NatsError):
                 await subscription.unsubscribe()
+            self._link.inlet.forget(subscription)
         self._subscriptions.clear()
 
     async def answer(self, delivery: Delivery, answer: Message | JsonObject | ParacleError) -> None:
         """Answer whoever sent `delivery`. The answer also reads as JetStream's acknowledgement."""
-        body, headers = codec.encode_answer(answer, stream=delivery.stream, seq=delivery.stream_seq)
         mark = fingerprint(delivery.subject, delivery.headers, delivery.body)
         inboxes = self._inboxes(mark, delivery)
-        if not inboxes or _has_id(delivery.headers):
-            self._remember_answer(mark, _Answered(_now(), body, headers))
-        try:
+        kept = not inboxes or _has_id(delivery.headers)
+        if kept or any(inboxes):
+            body, headers = codec.encode_answer(answer, stream=delivery.stream, seq=delivery.stream_seq)
+            if kept:
+                self._remember_answer(mark, _Answered(_now(), body, headers))
             for inbox in filter(None, inboxes):
-                await self._link.client.publish(inbox, body, headers=headers)
-            await self._link.client.publish(self._told, mark.encode(), headers={_ORIGIN: self._origin})
-        except (NatsError, OSError) as error:
-            _log.warning("cannot answer a message: %s", error)  # it is done; its sender asks again
+                self._say(inbox, body, headers)
+        self._tell(mark)
 
     def waited_for(self, delivery: Delivery) -> bool:
         """Whether somebody waits for what becomes of `delivery`, as far as is known here."""
@@ -113,8 +115,24 @@ class Replies:
     def _told(self) -> str:
         return f"paracle.internal.answered.{self._service}"
 
-    async def _on_message(self, message: Msg) -> None:
-        own, has_id = (message.headers or {}).get(REPLY_TO), _has_id(message.headers)
+    def _say(self, inbox: str, body: bytes, headers: Mapping[str, str]) -> None:
+        try:
+            self._link.voice.put(frame_of(inbox, body, headers=headers))
+        except (NatsError, OSError) as error:
+            _log.warning("cannot answer a message: %s", error)  # it is done; its sender asks again
+
+    def _tell(self, mark: str) -> None:
+        """Let other replicas forget who waits for `mark`; what is answered in one turn of the loop is told at once."""
+        if not self._marks:
+            asyncio.get_running_loop().call_soon(self._tell_all)
+        self._marks.append(mark)
+
+    def _tell_all(self) -> None:
+        marks, self._marks = self._marks, []
+        self._say(self._told, " ".join(marks).encode(), {_ORIGIN: self._origin})
+
+    def _on_message(self, message: Incoming) -> None:
+        own, has_id = message.headers.get(REPLY_TO), _has_id(message.headers)
         mark = fingerprint(message.subject, message.headers, message.data)
         known = self._known_answer(mark, has_id=has_id)
         if own is not None and known is None and not has_id:
@@ -123,11 +141,12 @@ class Replies:
             self._asked.setdefault(mark, _Asked(has_id)).inboxes.append((_now(), own or message.reply))
             self._forget_old()
         elif inbox := own or message.reply:
-            await self._link.client.publish(inbox, known.body, headers=known.headers)
+            self._say(inbox, known.body, known.headers)
 
-    async def _on_answered_elsewhere(self, message: Msg) -> None:
-        if (message.headers or {}).get(_ORIGIN) != self._origin:
-            self._take(message.data.decode())
+    def _on_answered_elsewhere(self, message: Incoming) -> None:
+        if message.headers.get(_ORIGIN) != self._origin:
+            for mark in message.data.decode("utf-8", "replace").split(" "):
+                self._take(mark)
 
     def _known_answer(self, mark: str, *, has_id: bool) -> _Answered | None:
         """An answer given lately: to the same message by its id, or to one without whose core copy came late."""
