@@ -12,12 +12,12 @@ from nats.errors import Error as NatsError
 from paracle_chassis import codec
 from paracle_chassis.voice import Voice, frame_of
 
-_SLOTS: Final = 4
+_SLOTS: Final = 8
 _HEADERS: Final = {codec.PROGRESS_HEADER: codec.WORKING}
 
 
 class Heartbeats:
-    """Tells callers every `every_s` seconds that somebody works for them, for the first time after half of that."""
+    """Tells callers every `every_s` seconds that somebody works for them; first after a quarter of that."""
 
     def __init__(self, voice: Voice, every_s: float) -> None:
         self._voice = voice

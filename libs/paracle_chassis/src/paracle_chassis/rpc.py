@@ -1,6 +1,7 @@
 """Asking over core NATS; `rpc_server` answers.
 
-Whoever answers a `long` request says every second that it still works on it. A caller that is cancelled hangs up on it.
+Whoever answers a `long` request says every two seconds that it still works on it. A caller that is cancelled hangs up
+on it.
 
 A query that is not answered soon is asked again: a replica that hangs goes on being sent its share of the questions
 until the server cuts it off.

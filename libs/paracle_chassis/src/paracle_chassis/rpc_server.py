@@ -4,8 +4,8 @@ Handlers are declared in the routing table and documented through FastStream (`a
 broker's own connection: FastStream's per-message machinery answers 2,600 requests a second where this answers ten
 times as many, and every CRUD call, query and model call goes through here.
 
-A handler declared `long` has its caller told every second that it is worked on, so that he may wait for minutes and
-still notice within seconds that nobody works on it any more. What he is told carries an address for hanging up: a
+A handler declared `long` has its caller told every two seconds that it is worked on, so that he may wait for minutes
+and still notice within seconds that nobody works on it any more. What he is told carries an address for hanging up: a
 caller that is cancelled uses it, and one that is gone altogether is noticed by NATS saying so.
 """
 
@@ -36,8 +36,8 @@ from paracle_domain.messages import Message, Request
 
 _log = logging.getLogger(__name__)
 
-KEEP_ALIVE_S: Final = 1.0
-ABANDONED_AFTER: Final = 5  # keep-alives that reach nobody; a caller may just be reconnecting
+KEEP_ALIVE_S: Final = 2.0
+ABANDONED_AFTER: Final = 3  # keep-alives that reach nobody; a caller may just be reconnecting
 MOST_IN_FLIGHT: Final = 512
 MOST_LONG: Final = 20_000
 """Most `long` requests in hand. They wait for others most of the time, and nobody else is to wait for them."""
