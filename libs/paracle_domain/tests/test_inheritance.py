@@ -272,3 +272,26 @@ def test_delegates_are_edited_like_tools() -> None:
     assert none.spec.delegates == ()
     fixed = refusal("child", base={**base, "final": ["delegates"]}, child=child)
     assert "delegates is final" in fixed.message
+
+
+PII = {"name": "pii", "type": "pii"}
+SHAPE = {"name": "shape", "type": "json_schema", "json_schema": {}}
+OURS = {"name": "ours", "type": "nats", "guard": "check"}
+
+
+def test_guards_are_inherited_and_edited_by_name() -> None:
+    base: dict[str, Any] = {"guards": [PII, SHAPE]}
+    child = {"extends": "base", "guards": {"remove": ["shape"], "add": [OURS, PII | {"on": "input"}]}}
+    found = resolved("child", base=base, child=child)
+    assert [guard.name for guard in found.spec.guards] == ["pii", "ours"]
+    assert found.spec.guards[0].on == "input"
+    assert found.origins["guards[ours]"] == Origin("child", 2)
+    assert [guard.name for guard in resolved("b", a=base, b={"extends": "a"}).spec.guards] == ["pii", "shape"]
+    error = refusal("b", a=base, b={"extends": "a", "guards": {"remove": ["other"]}})
+    assert "there is no 'other' to remove" in error.message
+
+
+def test_final_guards_stay() -> None:
+    base = {"guards": [PII], "final": ["guards"]}
+    error = refusal("b", a=base, b={"extends": "a", "guards": {"remove": ["pii"]}})
+    assert "guards is final in agent 'a'" in error.message

@@ -40,9 +40,9 @@ def talk(count: int, text: str = LONG) -> list[KeptTurn]:
     ]
 
 
-def session(turns: list[KeptTurn], recap: Recap | None = None, **policy: Any) -> Play:
+def session(turns: list[KeptTurn], recap: Recap | None = None, guards: Any = (), **policy: Any) -> Play:
     """A turn after `turns`."""
-    play = Play({"instructions": "Help.", "compaction": policy})
+    play = Play({"instructions": "Help.", "guards": guards, "compaction": policy})
     past = remembered(len(turns) + 1, turns, recap)
     play.state = replace(play.state, job=replace(play.state.job, past=past))
     return play.accept()
@@ -93,6 +93,14 @@ def test_a_long_one_is_summed_up_first():
     assert play.reply(text="done") == ["task.model_replied", "task.completed"]
     assert len(play.state.messages) == 12, "all of it is kept"
     assert play.state.recap == Recap(summary="S", turn=5, made_in=6, model="sandbox/rules")
+
+
+def test_what_guards_say_of_answers_is_not_said_of_summaries():
+    pii, shape = {"name": "pii", "type": "pii"}, {"name": "shape", "type": "json_schema", "json_schema": {}}
+    play = session(talk(5), guards=[pii, shape], above_tokens=2_500)
+    assert [guard.name for guard in prompt.model_request(play.state).guards] == ["pii"]
+    play.reply(text="S")
+    assert [guard.name for guard in prompt.model_request(play.state).guards] == ["pii", "shape"]
 
 
 def test_another_model_may_sum_up():

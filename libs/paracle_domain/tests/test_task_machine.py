@@ -528,3 +528,10 @@ def test_what_is_kept_of_an_event_is_published_without_its_type():
 
 def test_wishes_of_a_task_that_has_not_begun_are_none():
     assert wishes(Play().state) == ()
+
+
+def test_guards_go_with_every_model_call_of_the_agent():
+    request = prompt.model_request(Play({"guards": [{"name": "pii", "type": "pii"}]}).accept().state)
+    assert [guard.name for guard in request.guards] == ["pii"]
+    assert request.guarded("input")
+    assert not prompt.model_request(Play().accept().state).guarded("output")

@@ -305,7 +305,10 @@ class ProviderUnavailable(ProviderFailed):
 
 
 class ContentRefused(ProviderFailed):
-    """A model provider's content filter stopped the reply."""
+    """A model provider's content filter stopped the reply, or a guard of the agent the input or the output.
+
+    Of a guard, `details` are `guard` (its name), `type`, and `direction`: never what it found.
+    """
 
     code = "content_refused"
     http_status = 422

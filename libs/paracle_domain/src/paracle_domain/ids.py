@@ -15,7 +15,7 @@ from pydantic import StringConstraints
 from ulid import ULID
 from ulid.base32 import decode, encode
 
-type IdKind = Literal["run", "task", "call", "eff", "msg", "evt", "ses", "tok", "wrk", "apr", "dead", "rep"]
+type IdKind = Literal["run", "task", "call", "eff", "msg", "evt", "ses", "tok", "wrk", "apr", "dead", "rep", "grd"]
 
 KINDS: Final[frozenset[str]] = frozenset(get_args(IdKind.__value__))
 _SHAPE: Final = re.compile(r"[a-z]{3,4}_[0-7][0-9A-HJKMNP-TV-Z]{25}")

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from paracle_domain.agent.manifest import AgentManifest, DelegatesEdit, ListEdit
+from paracle_domain.agent.manifest import AgentManifest, DelegatesEdit, GuardsEdit, ListEdit
 from paracle_domain.agent.spec import AgentSpec, Delegate
 from paracle_domain.errors import SpecInvalid
+from paracle_domain.guard.spec import AnyGuard
 from paracle_domain.names import suggest
 
 MAX_DEPTH: Final = 10
@@ -38,6 +39,7 @@ class Layer:
 
 type Lookup = Callable[[str], Layer | None]
 type Locate = Callable[[str], str]
+type _Item = str | Delegate | AnyGuard
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class _Draft:
             self._forget(name)
             return
         match value:
-            case ListEdit() | DelegatesEdit():
+            case ListEdit() | DelegatesEdit() | GuardsEdit():
                 self._edit_list(name, value, origin, label)
             case tuple():
                 self._forget(name)
@@ -150,14 +152,14 @@ class _Draft:
         for known in [known for known in self.origins if _covers(path, known)]:
             del self.origins[known]
 
-    def _put_list(self, name: str, items: Iterable[str | Delegate], origin: Origin) -> None:
+    def _put_list(self, name: str, items: Iterable[_Item], origin: Origin) -> None:
         """Of two that mean the same, the place of the first and what the last one says."""
         self.values[name] = list({_identity(item): item for item in items}.values())
         for item in self.values[name]:
             self.origins.setdefault(f"{name}[{_name(item)}]", origin)
 
-    def _edit_list(self, name: str, edit: ListEdit | DelegatesEdit, origin: Origin, label: str) -> None:
-        items: list[str | Delegate] = self.values.get(name, [])
+    def _edit_list(self, name: str, edit: ListEdit | DelegatesEdit | GuardsEdit, origin: Origin, label: str) -> None:
+        items: list[_Item] = self.values.get(name, [])
         names = [_name(item) for item in items]
         for index, item in enumerate(edit.remove):
             if item not in names:
@@ -212,13 +214,19 @@ class _Draft:
                 raise SpecInvalid(message, path=f"{label} spec.{path}")
 
 
-def _name(item: str | Delegate) -> str:
+def _name(item: _Item) -> str:
     """What an item of a list is called when it is removed, and where its origin is noted."""
-    return item if isinstance(item, str) else item.agent
+    match item:
+        case Delegate():
+            return item.agent
+        case AnyGuard():
+            return item.name
+        case _:
+            return item
 
 
-def _identity(item: str | Delegate) -> str:
-    return item if isinstance(item, str) else item.tool_name
+def _identity(item: _Item) -> str:
+    return item.tool_name if isinstance(item, Delegate) else _name(item)
 
 
 def _covers(path: str, other: str) -> bool:

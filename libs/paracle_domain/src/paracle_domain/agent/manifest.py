@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
 from paracle_domain.agent.spec import (
     AgentSpec,
@@ -27,12 +27,15 @@ from paracle_domain.agent.spec import (
     ToolCalls,
     Turns,
 )
+from paracle_domain.guard.spec import Guard, distinct
 from paracle_domain.inference.chat import PromptCache, Thinking
 from paracle_domain.inference.request import Priority
 from paracle_domain.messages import JsonObject
 from paracle_domain.names import suggest
 from paracle_domain.tool.spec import Money, ToolApproval
 from paracle_domain.workflow.spec import Name, PoolName, Seconds, Spec
+
+Guards = Annotated[tuple[Guard, ...], AfterValidator(distinct)]
 
 
 class ModelEdit(Spec):
@@ -83,10 +86,17 @@ class DelegatesEdit(Spec):
     remove: tuple[Name, ...] = ()
 
 
+class GuardsEdit(Spec):
+    """An edit of the parent's guards: first those named in `remove` go, then `add` is put at the end."""
+
+    add: Guards = ()
+    remove: tuple[Name, ...] = ()
+
+
 def _list_or_edit(value: object) -> str | None:
     if isinstance(value, list | tuple):
         return "list"
-    return "edit" if isinstance(value, dict | ListEdit | DelegatesEdit) else None
+    return "edit" if isinstance(value, dict | ListEdit | DelegatesEdit | GuardsEdit) else None
 
 
 _EDITABLE: Final = Discriminator(
@@ -99,6 +109,7 @@ type EditableList = Annotated[Annotated[tuple[Name, ...], Tag("list")] | Annotat
 type EditableDelegates = Annotated[
     Annotated[tuple[Delegate, ...], Tag("list")] | Annotated[DelegatesEdit, Tag("edit")], _EDITABLE
 ]
+type EditableGuards = Annotated[Annotated[Guards, Tag("list")] | Annotated[GuardsEdit, Tag("edit")], _EDITABLE]
 
 
 class AgentManifest(Spec):
@@ -119,6 +130,7 @@ class AgentManifest(Spec):
     approvals: dict[Name, ToolApproval | None] | None = None
     limits: LimitsEdit | None = None
     compaction: CompactionEdit | None = None
+    guards: EditableGuards | None = None
     pool: PoolName | None = None
     metadata: dict[str, JsonValue] | None = None
     final: tuple[str, ...] = Field(default=(), description="paths of fields that no descendant may change")

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, JsonValue, StringConstraints
 
+from paracle_domain.guard.spec import Guard
 from paracle_domain.inference.caching import CacheSeconds
 from paracle_domain.inference.chat import PromptCache, Thinking
 from paracle_domain.inference.request import Priority
@@ -113,5 +114,6 @@ class AgentSpec(Spec):
     approvals: dict[Name, ToolApproval] = Field(default={}, description="stricter policies for tools, by name")
     limits: Limits = Limits()
     compaction: Compaction = Compaction()
+    guards: tuple[Guard, ...] = Field(default=(), description="what is looked at in its model calls, in this order")
     pool: PoolName | None = Field(default=None, description="worker pool of its tasks")
     metadata: dict[str, JsonValue] = {}

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from paracle_domain import subjects
+from paracle_domain.guard.spec import Direction, Guard
 from paracle_domain.ids import RunId, TaskId
 from paracle_domain.inference.caching import CachePolicy
 from paracle_domain.inference.chat import ChatMessage, OutputFormat, Sampling, ToolChoice, ToolDefinition
@@ -49,9 +50,12 @@ class Complete(Request[Completion], service="provider_gateway", method="complete
     attempts after so many, since they replace what was streamed then.
     `priority`: where calls have to wait, those of each tenant go by it. `timeout_s` bounds everything, retries and
     waits included. `cache`: an answer that the tenant got to the same question will do; without it, none will.
+    `guards` are asked about what goes in before anything else is done with it, and about the reply before
+    anybody has it: where there are guards of the output, nothing is streamed until they have let it pass.
 
     Errors: `NotFound` (provider or model), `InvalidInput`, `RateLimited`, `ProviderUnavailable`, `ProviderFailed`,
-    `ContentRefused`, `DeadlineExceeded`, `Cancelled` (after an `AbortCall`).
+    `ContentRefused` (by the provider, or by a guard that its `details` name), `DeadlineExceeded`, `Cancelled` (after an
+    `AbortCall`), `Unavailable` (a guard that cannot be asked is so, too).
     """
 
     call_id: CallId
@@ -69,6 +73,11 @@ class Complete(Request[Completion], service="provider_gateway", method="complete
     timeout_s: float = Field(default=300.0, gt=0, le=3_600)
     labels: CallLabels = CallLabels()
     cache: CachePolicy | None = None
+    guards: tuple[Guard, ...] = ()
+
+    def guarded(self, direction: Direction) -> bool:
+        """Whether any guard looks at what goes in, or comes out."""
+        return any(guard.watches(direction) for guard in self.guards)
 
 
 class ListModels(Request[ModelList], service="provider_gateway", method="list_models", answer=ModelList, query=True):

@@ -125,6 +125,7 @@ def model_request(state: TaskState) -> Complete:
         timeout_s=min(spec.limits.wall_time_s, _CALL_TIMEOUT_MAX_S),
         labels=_labels(task, agent),
         cache=_cache(task, agent),
+        guards=spec.guards,
     )
 
 
@@ -159,4 +160,5 @@ def _summary_request(state: TaskState, agent: PlannedAgent, upto: int) -> Comple
         timeout_s=min(spec.limits.wall_time_s, _CALL_TIMEOUT_MAX_S),
         labels=_labels(state.job.task, agent),
         cache=_cache(state.job.task, agent),
+        guards=tuple(guard for guard in spec.guards if not guard.of_answers),
     )
