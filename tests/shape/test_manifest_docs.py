@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from paracle_domain.agent.manifest import AgentManifest, ListEdit
 from paracle_domain.agent.spec import Compaction, Delegate, Limits, ModelChoice
 from paracle_domain.expression_syntax import FILTERS
+from paracle_domain.guard.spec import JsonSchemaGuard, ModerationGuard, NatsGuard, PiiGuard, RegexGuard
 from paracle_domain.manifest import AgentDocument, Metadata, WorkflowDocument, parse_document
 from paracle_domain.provider.presets import PRESETS
 from paracle_domain.provider.spec import (
@@ -70,6 +71,11 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "Limits": Limits,
     "Compaction": Compaction,
     "Delegate": Delegate,
+    "PII guard": PiiGuard,
+    "Regex guard": RegexGuard,
+    "JSON Schema guard": JsonSchemaGuard,
+    "Moderation guard": ModerationGuard,
+    "NATS guard": NatsGuard,
     "List edit": ListEdit,
     "Tool": ToolSpec,
     "Probe": Probe,

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from paracle_chassis.frames import flushed
 from paracle_chassis.testing.eventually import eventually
-from paracle_client.worker import ToolCall, ToolFailed, Worker
+from paracle_client.worker import GuardQuestion, ToolCall, ToolFailed, Worker
 from paracle_domain.errors import Conflict, SpecInvalid, Unavailable
 from paracle_domain.manifest import ToolDocument, parse_document
 from paracle_domain.tool.spec import NatsBackend
@@ -103,6 +103,19 @@ def test_two_tools_have_two_names() -> None:
         @worker.tool(name="price")
         def again() -> None:
             """Again."""
+
+
+def test_guards_have_names_of_their_own() -> None:
+    worker = made()
+
+    @worker.guard()
+    def price(question: GuardQuestion) -> None:
+        """A tool may be called like it."""
+
+    with pytest.raises(Conflict, match="two guards called 'price'"):
+        worker.guard(name="price")(price)
+    with pytest.raises(SpecInvalid, match="'a guard' is no name of a guard"):
+        worker.guard(name="a guard")(price)
 
 
 def test_a_program_prints_its_manifests(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from paracle_domain.ids import new_id
 from paracle_domain.provider.presets import X_API_KEY, Quirks
 from paracle_provider_gateway.adapters.answers import PostgresAnswers
 from paracle_provider_gateway.adapters.archive import PostgresArchive
+from paracle_provider_gateway.adapters.audit import AGAIN_EVERY_S, BusAudit
 from paracle_provider_gateway.adapters.budgets import OUTBOX_EVERY_S, BudgetOutbox, PostgresBudgets
 from paracle_provider_gateway.adapters.config import (
     ANTHROPIC_URL,
@@ -33,6 +34,7 @@ from paracle_provider_gateway.adapters.config import (
     no_key,
 )
 from paracle_provider_gateway.adapters.create import create_provider
+from paracle_provider_gateway.adapters.guards import NatsAsker
 from paracle_provider_gateway.adapters.ledger import PostgresLedger
 from paracle_provider_gateway.adapters.loads import PostgresLoads
 from paracle_provider_gateway.adapters.neighbours import NatsNeighbours
@@ -57,6 +59,9 @@ from paracle_provider_gateway.catalog import EnvironmentCatalog, TenantCatalog
 from paracle_provider_gateway.choice import Choice
 from paracle_provider_gateway.deployments import DeploymentDesk
 from paracle_provider_gateway.following import CHECK_EVERY_S, Following
+from paracle_provider_gateway.guards.moderators import ModelModerator
+from paracle_provider_gateway.guards.rails import Rails
+from paracle_provider_gateway.guards.workbench import Guards
 from paracle_provider_gateway.handlers import routes
 from paracle_provider_gateway.health import Health
 from paracle_provider_gateway.hosts import HostRules
@@ -96,12 +101,18 @@ def create_app(settings: GatewaySettings) -> Service:
         admission=Admission(settings.model_concurrency), health=health, accounts=books.bookkeeper, outlet=outlet
     )
     shelf = create_shelf(settings, bus, PostgresAnswers(database.pool, queries, time.monotonic), telemetry)
+    persistence = Persistence(Choice(health.latencies, prices), attempts, telemetry)
+    audit = BusAudit(bus)
+    auditing = Background("guard audit", audit.round, every_s=AGAIN_EVERY_S)
+    bus.link.on_reconnect(audit.doubt)
+    guards = Guards(NatsAsker(bus.link), ModelModerator(models.catalog, persistence, books.bookkeeper))
     completions = Completions(
         catalog=models.catalog,
-        persistence=Persistence(Choice(health.latencies, prices), attempts, telemetry),
+        persistence=persistence,
         accounts=books.bookkeeper,
         cache=Caching(shelf, books.bookkeeper, outlet, telemetry),
         neighbours=neighbours,
+        rails=Rails(guards, audit, outlet, telemetry),
         prices=prices,
         calls=calls,
         telemetry=telemetry,
@@ -112,8 +123,8 @@ def create_app(settings: GatewaySettings) -> Service:
         settings,
         bus=bus,
         routes=routes(completions, deployments, books.budgets, books.usage, CacheDesk(shelf, bus)),
-        resources=[database, *books.resources, shelf, neighbours, *models.resources, _closing(calls)],
-        checks={"postgres": database.check, **books.checks, **models.checks},
+        resources=[database, *books.resources, shelf, neighbours, *models.resources, auditing, _closing(calls)],
+        checks={"postgres": database.check, "guard audit": auditing.check, **books.checks, **models.checks},
     )
 
 

@@ -138,10 +138,13 @@ class Attempts:
         return Answered(credible(reply), deployment, None if reader is None else reader.first_piece_at)
 
     def _reader(self, attempt: Attempt, task_id: str) -> StreamReader:
-        async def send(delta: Delta) -> None:
-            await self._outlet.publish(task_id, delta, attempt.context)
-
         request = attempt.request
+        held_back = request.guarded("output")
+
+        async def send(delta: Delta) -> None:
+            if not held_back:
+                await self._outlet.publish(task_id, delta, attempt.context)
+
         number = request.attempts_before + attempt.number
         return StreamReader(request.call_id, number, send, attempt.deployment.timeouts, attempt.first_word)
 

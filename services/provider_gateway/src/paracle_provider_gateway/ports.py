@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from paracle_domain.envelope import Context
 from paracle_domain.inference.chat import ChatMessage
@@ -55,6 +55,22 @@ class Rates:
 
     input: float
     output: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a model for moderation says of one text: the categories that it flags, and its score in each."""
+
+    flagged: frozenset[str]
+    scores: Mapping[str, float]
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A provider that has models for moderation."""
+
+    async def judge(self, model: str, texts: Sequence[str], timeout_s: float) -> Sequence[Judgement]:
+        """A judgement of each of `texts`. Errors as of `Provider.ask`."""
 
 
 class Provider(Protocol):

@@ -14,6 +14,7 @@ from paracle_domain.inference.response import Completion, ModelList
 from paracle_provider_gateway.accounts import Accounts, MadeElsewhere
 from paracle_provider_gateway.caching import Caching
 from paracle_provider_gateway.calls import CallTable
+from paracle_provider_gateway.guards.rails import Rails
 from paracle_provider_gateway.persistence import Found, Persistence
 from paracle_provider_gateway.plans import Catalog, Plan
 from paracle_provider_gateway.ports import Neighbours, Prices
@@ -25,9 +26,9 @@ _NOT_THE_QUESTION: Final = {"call_id", "stream_to", "attempts_before", "priority
 class Completions:
     """Answers `Complete` with the reply of a deployment: at most once for a call id, within its time, with its cost.
 
-    The way of a call: the table of calls (`complete`), its time (`_in_time`), no other replica that has it (`_here`),
-    another model where a budget says so (`_affordable`), what the model's name stands for, a kept answer if one will do
-    (`_answer`), and attempts till one answers (`_made`).
+    The way of a call: the table of calls (`complete`), its time (`_in_time`), no other replica that has it, and what
+    guards let in of it (`_here`), another model where a budget says so (`_affordable`), what the model's name stands
+    for, a kept answer if one will do (`_answer`), attempts till one answers, and what guards let out (`_made`).
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Completions:
         accounts: Accounts,
         cache: Caching,
         neighbours: Neighbours,
+        rails: Rails,
         prices: Prices,
         calls: CallTable,
         telemetry: Telemetry,
@@ -47,6 +49,7 @@ class Completions:
         self._accounts = accounts
         self._cache = cache
         self._neighbours = neighbours
+        self._rails = rails
         self._prices = prices
         self._calls = calls
         self._telemetry = telemetry
@@ -78,10 +81,11 @@ class Completions:
     async def _here(self, request: Complete, context: Context, started: float) -> Completion:
         while True:
             try:
-                return await self._affordable(request, context, started)
+                asked = await self._rails.let_in(request, context)
+                return await self._affordable(asked, context, started)
             except MadeElsewhere as found:
-                asked = (found.replica, context.tenant, request.call_id, fingerprint(request))
-                answer = await self._neighbours.answer(*asked)
+                theirs = (found.replica, context.tenant, request.call_id, fingerprint(request))
+                answer = await self._neighbours.answer(*theirs)
                 if answer is not None:
                     return answer
                 await self._accounts.take_over(context.tenant, request.call_id, found.replica)
@@ -110,7 +114,7 @@ class Completions:
             found = await self._persistence.answer(plan, request, context, started + request.timeout_s)
             record.deployment = found.answered.deployment
             record.completion = self._completion(found, started)
-            return record.completion
+        return await self._rails.let_out(record.completion, request, context)
 
     def _completion(self, found: Found, started: float) -> Completion:
         reply, first, deployment = found.answered.reply, found.answered.first_piece_at, found.answered.deployment

@@ -69,6 +69,11 @@ HEDGES: Final = "paracle.provider_gateway.hedges"
 BREAKER: Final = "paracle.provider_gateway.breaker"
 LOOKUPS: Final = "paracle.provider_gateway.cache.lookups"
 OUTAGES: Final = "paracle.provider_gateway.cache.outages"
+GUARDS: Final = "paracle.provider_gateway.guards"
+GUARD: Final = "paracle.guard.name"
+GUARD_TYPE: Final = "paracle.guard.type"
+DIRECTION: Final = "paracle.guard.direction"
+OUTCOME: Final = "paracle.guard.outcome"
 
 _duration: Final = Histogram(DURATION, "Time of a call, retries included.")
 _tokens: Final = Histogram(TOKEN_USAGE, "Tokens of a call.", "{token}")
@@ -78,6 +83,7 @@ _fallbacks: Final = Counter(FALLBACKS, "Requests that were sent to another deplo
 _hedges: Final = Counter(HEDGES, "Requests that were sent besides one that was silent.", "{request}")
 _lookups: Final = Counter(LOOKUPS, "Calls that may have an answer that is kept.", "{call}")
 _outages: Final = Counter(OUTAGES, "Times that kept answers could not be asked for, or not be kept.", "{failure}")
+_guards: Final = Counter(GUARDS, "Hits of guards, and guards that failed.", "{hit}")
 _breaker: Final = Gauge(BREAKER, "Whether calls go to a deployment (0), only a probe does (1), or none (2).")
 _BREAKER: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
@@ -162,6 +168,12 @@ class Telemetry:
         _breaker.set(_BREAKER[state], names)
         level = logging.INFO if state is BreakerState.CLOSED else logging.WARNING
         log.log(level, "breaker of %s: %s", deployment.name, state, extra=names | {"detail": error.message})
+
+    def guard(self, name: str, kind: str, direction: str, outcome: str, request: Complete) -> None:
+        """Count one guard that did not just let a call pass."""
+        names = {GUARD: name, GUARD_TYPE: kind, DIRECTION: direction, OUTCOME: outcome}
+        _guards.add(1, names)
+        log.info("a guard hit", extra=names | {CALL_ID: request.call_id} | _labels(request.labels))
 
     def _finished(self, span: Any, names: dict[str, str], attributes: dict[str, str], completion: Completion) -> None:
         usage = completion.usage

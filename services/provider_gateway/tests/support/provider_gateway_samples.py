@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from answers_memory import MemoryAnswers
+from guard_samples import MemoryAsker, MemoryAudit
 from pydantic import SecretStr
 
 from paracle_chassis.testing.fake_anthropic import FakeAnthropic
@@ -33,6 +34,9 @@ from paracle_provider_gateway.caching import Caching
 from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.catalog import EnvironmentCatalog
 from paracle_provider_gateway.choice import Choice
+from paracle_provider_gateway.guards.moderators import ModelModerator
+from paracle_provider_gateway.guards.rails import Rails
+from paracle_provider_gateway.guards.workbench import Guards
 from paracle_provider_gateway.health import Health
 from paracle_provider_gateway.persistence import Persistence
 from paracle_provider_gateway.plans import Catalog, Deployment, Timeouts
@@ -120,6 +124,8 @@ class Gateway:
     neighbours: Neighbourhood
     answers: MemoryAnswers
     shelf: AnswerShelf
+    audit: MemoryAudit
+    asker: MemoryAsker
 
 
 def gateway(
@@ -142,23 +148,27 @@ def gateway(
 
     health = Health(rules or BreakerRules(), telemetry.health, lambda: time.monotonic() + sum(waits))
     attempts = Attempts(admission=Admission(slots), health=health, accounts=accounts or kept, outlet=outbox)
-    environment = EnvironmentCatalog(
+    known = catalog or EnvironmentCatalog(
         providers, prices, health, default, retry=retry or RetryPolicy(), timeouts=timeouts or Timeouts()
     )
     answers = answers or MemoryAnswers()
     memory = AnswerMemory(1_000_000)
     shelf = AnswerShelf(answers, memory, largest=10_000, clock=time.monotonic, missed=telemetry.cache_away)
+    persistence = Persistence(Choice(health.latencies, prices), attempts, telemetry, sleep=wait, draw=lambda: 0.5)
+    audit, asker = MemoryAudit(), MemoryAsker()
+    guards = Guards(asker, ModelModerator(known, persistence, accounts or kept))
     completions = Completions(
-        catalog=catalog or environment,
-        persistence=Persistence(Choice(health.latencies, prices), attempts, telemetry, sleep=wait, draw=lambda: 0.5),
+        catalog=known,
+        persistence=persistence,
         accounts=accounts or kept,
         cache=Caching(shelf, kept, outbox, telemetry),
         neighbours=neighbours,
+        rails=Rails(guards, audit, outbox, telemetry),
         prices=prices,
         calls=calls,
         telemetry=telemetry,
     )
-    return Gateway(completions, attempts, calls, outbox, kept, health, waits, neighbours, answers, shelf)
+    return Gateway(completions, attempts, calls, outbox, kept, health, waits, neighbours, answers, shelf, audit, asker)
 
 
 def deployment(model: str, **more: Any) -> Deployment:

@@ -11,6 +11,7 @@ from typing import Final, Self
 from paracle_domain.agent.inheritance import Layer, Origin, Resolved, manifest_label, resolve
 from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.errors import NotFound, ParacleError
+from paracle_domain.guard.spec import ModerationGuard
 from paracle_domain.manifest import (
     AgentDocument,
     Manifest,
@@ -142,7 +143,7 @@ class Catalog:
                 if agent is not None:
                     yield from (("Tool", tool) for tool in agent.tools)
                     yield from (("Agent", delegate.agent) for delegate in agent.delegates)
-                    yield from (named for _, name in models_of(agent) for named in named_by(name))
+                    yield from (named for name in asked_by(agent) for named in named_by(name))
             case WorkflowDocument(spec=spec):
                 yield from {key_of(work): None for _, work in spec.works()}
             case TriggerDocument(spec=spec):
@@ -259,6 +260,12 @@ def models_of(agent: AgentSpec) -> Iterator[tuple[str, str]]:
     yield "model.name", agent.model.name
     if agent.compaction.model is not None:
         yield "compaction.model", agent.compaction.model
+
+
+def asked_by(agent: AgentSpec) -> Iterator[str]:
+    """The names of all models that `agent` has asked, its guards included."""
+    yield from (name for _, name in models_of(agent))
+    yield from (guard.model for guard in agent.guards if isinstance(guard, ModerationGuard))
 
 
 def named_by(model: str) -> Iterator[Key]:

@@ -34,6 +34,7 @@ from paracle_domain.workflow.graph import expressions_of, validate_workflow
 from paracle_domain.workflow.spec import StepSpec, WorkflowSpec, WorkSpec
 from paracle_registry.catalog import Catalog, Entry, Key, key_of, models_of
 from paracle_registry.children import check_children
+from paracle_registry.guards import check_guard
 from paracle_registry.models import check_model, misnamed
 from paracle_registry.schemas import check_schema, check_value, unknown_part
 
@@ -110,6 +111,8 @@ class _Validator:
             if self.catalog.get("Tool", tool) is None:
                 message = f"there is no tool {tool!r}{suggest(tool, self.catalog.names('Tool'))}"
                 yield Finding(path=self._where(resolved, "tools", f"tools[{tool}]"), message=message)
+        for guard in spec.guards:
+            yield from check_guard(self.catalog, guard, self._where(resolved, f"guards[{guard.name}]"))
         yield from self._delegates(resolved)
         yield from self._approvals(resolved)
         for field, model in models_of(spec):

@@ -16,7 +16,10 @@ from paracle_chassis.testing.wire import ToolUse, Turn, WireServer, fragments
 
 
 class FakeOpenAI(WireServer):
-    """`POST /v1/chat/completions` and `/v1/responses`, whole and streamed, and `GET /v1/models`."""
+    """`POST /v1/chat/completions` and `/v1/responses`, whole and streamed, `/v1/moderations`, and `GET /v1/models`.
+
+    Of a moderation, the words of the turn are what is flagged: as `violence` if it is in a text.
+    """
 
     models: tuple[str, ...] = ("fake-model",)
 
@@ -30,11 +33,14 @@ class FakeOpenAI(WireServer):
         return [
             web.post("/v1/chat/completions", self.answer),
             web.post("/v1/responses", self.answer),
+            web.post("/v1/moderations", self.answer),
             web.get("/v1/models", self._list_models),
         ]
 
     @override
     def whole(self, turn: Turn, request: Any) -> Any:
+        if isinstance(request.get("input"), list) and all(isinstance(text, str) for text in request["input"]):
+            return _judgements(turn, request)
         if "input" in request:
             return fake_responses.whole(turn, request)
         choices = [{"index": 0, "message": _message(turn), "finish_reason": _finish(turn)}]
@@ -70,6 +76,19 @@ class FakeOpenAI(WireServer):
     async def _list_models(self, _request: web.Request) -> web.Response:
         data = [{"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "fake"} for name in self.models]
         return web.json_response({"object": "list", "data": data})
+
+
+def _judgements(turn: Turn, request: Any) -> dict[str, Any]:
+    bad = [bool(turn.text) and turn.text in text for text in request["input"]]
+    results = [
+        {
+            "flagged": flagged,
+            "categories": {"violence": flagged, "hate": False, "illicit": None},
+            "category_scores": {"violence": 0.9 if flagged else 0.01, "hate": 0.3},
+        }
+        for flagged in bad
+    ]
+    return {"id": "modr-fake", "model": request["model"], "results": results}
 
 
 def _message(turn: Turn) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from paracle_domain.errors import InputInvalid, SpecInvalid, from_validation, quote
-from paracle_domain.tool.calls import ToolCall
+from paracle_domain.tool.calls import SERVICE, ToolCall
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
@@ -37,6 +37,8 @@ class Function:
     result: TypeAdapter[Any]
     told: tuple[str, ...]
     probe: str | None = None
+    what: str = "tool"
+    service: str = SERVICE
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -74,9 +76,13 @@ class Function:
         if inspect.iscoroutinefunction(self.call):
             found = await self.call(**given)
         else:
-            run = partial(contextvars.copy_context().run, self.call, **given)
-            found = await asyncio.get_running_loop().run_in_executor(threads, run)
+            found = await in_threads(threads, partial(self.call, **given))
         return self.result.dump_json(found)
+
+
+def in_threads[R](threads: Executor, call: Callable[[], R]) -> asyncio.Future[R]:
+    """What `call` gives, called in one of `threads` within the present context."""
+    return asyncio.get_running_loop().run_in_executor(threads, contextvars.copy_context().run, call)
 
 
 def function(

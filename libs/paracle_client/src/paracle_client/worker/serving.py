@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 
-from paracle_client.worker.functions import Function
 from paracle_domain.envelope import ERROR, PROGRESS, WORKING
 from paracle_domain.errors import (
     EffectInDoubt,
@@ -34,6 +33,25 @@ _TELLINGS: Final = 30
 """How often an answer that nobody heard is given, a second apart: a caller may be longer in coming back than NATS."""
 
 
+class Served(Protocol):
+    """A function, and as what it is served: `name` is unique among those of its `service`, `what` is for people."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def what(self) -> str: ...
+
+    @property
+    def service(self) -> str: ...
+
+    @property
+    def concurrency(self) -> int | None: ...
+
+    async def answer(self, body: bytes, call: ToolCall, threads: Executor) -> bytes:
+        """What it says to `body`."""
+
+
 class Serving:
     """Answers the calls of one function, with signs of life while it works.
 
@@ -41,7 +59,7 @@ class Serving:
     """
 
     def __init__(
-        self, client: Client, function: Function, slots: asyncio.Semaphore, threads: Executor, hangups: str
+        self, client: Client, function: Served, slots: asyncio.Semaphore, threads: Executor, hangups: str
     ) -> None:
         self._client = client
         self._function = function
@@ -58,7 +76,7 @@ class Serving:
     async def receive(self, message: Msg) -> None:
         """Take a call; it is worked on beside others."""
         self._numbers += 1
-        address = f"{self._hangups}.{self._function.name}.{self._numbers}"
+        address = f"{self._hangups}.{self._function.service}.{self._function.name}.{self._numbers}"
         task = asyncio.create_task(self._serve(message, address), name=address)
         self._calls[address] = task
         task.add_done_callback(lambda _: self._calls.pop(address, None))
@@ -147,8 +165,10 @@ class Serving:
         except ParacleError as error:
             return _problem(error)
         except Exception as error:  # noqa: BLE001  # a tool's bug is an answer, not the end of the worker
-            _log.exception("tool %s failed", name)
-            broke = InternalError(f"tool {name!r} broke: {type(error).__name__}; its worker's log has the details")
+            _log.exception("%s %s failed", self._function.what, name)
+            broke = InternalError(
+                f"{self._function.what} {name!r} broke: {type(error).__name__}; its worker's log has the details"
+            )
             return _problem(broke)
 
     async def _respond(self, message: Msg, body: bytes, headers: Mapping[str, str], address: str = "") -> None:
@@ -157,7 +177,9 @@ class Serving:
         try:
             await self._client.publish(message.reply, body, address, dict(headers))
         except MaxPayloadError:
-            large = PayloadTooLarge(f"tool {self._function.name!r} gave {len(body):,} bytes; give a reference instead")
+            large = PayloadTooLarge(
+                f"{self._function.what} {self._function.name!r} gave {len(body):,} bytes; give a reference instead"
+            )
             await self._respond(message, *_problem(large), address)
         except (NatsError, OSError) as error:
             _log.warning("cannot answer a call of %s: %s", self._function.name, type(error).__name__)

@@ -1,4 +1,4 @@
-"""A process that answers calls of tools, as long as it runs.
+"""A process that answers calls of tools, and questions to guards, as long as it runs.
 
     from paracle_client.worker import Worker
 
@@ -35,10 +35,11 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from paracle_client.worker.functions import EffectName, Function, function
-from paracle_client.worker.serving import Serving
+from paracle_client.worker.guards import GuardFunction, guard_function
+from paracle_client.worker.serving import Served, Serving
+from paracle_domain import subjects
 from paracle_domain.errors import Conflict, SpecInvalid, Unavailable
 from paracle_domain.subjects import DEFAULT_TENANT
-from paracle_domain.tool.calls import SERVICE, subject_of
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class Worker:
         self._concurrency = concurrency
         self._drain_s = drain_s
         self._functions: dict[str, Function] = {}
+        self._guards: dict[str, GuardFunction] = {}
 
     def tool[F: Callable[..., Any]](
         self,
@@ -104,6 +106,31 @@ class Worker:
             if made.name in self._functions:
                 raise Conflict(f"this worker has two tools called {made.name!r}")
             self._functions[made.name] = made
+            return call
+
+        return register
+
+    def guard[F: Callable[..., Any]](
+        self, *, name: str | None = None, concurrency: int | None = None
+    ) -> Callable[[F], F]:
+        """Make the function below a guard: it takes a `GuardQuestion`, and gives a `GuardAnswer`; nothing: it may pass.
+
+        Agents name it in a guard of `type: nats`. What it raises says that nobody knows; then the manifest's `on_error`
+        says what is done.
+
+        Raises
+        ------
+        SpecInvalid
+            If its name can be none.
+        Conflict
+            If there is a guard of that name already.
+        """
+
+        def register(call: F) -> F:
+            made = guard_function(call, name=name, concurrency=concurrency)
+            if made.name in self._guards:
+                raise Conflict(f"this worker has two guards called {made.name!r}")
+            self._guards[made.name] = made
             return call
 
         return register
@@ -140,20 +167,22 @@ class Worker:
         Raises
         ------
         SpecInvalid
-            If there is no tool.
+            If there is neither a tool nor a guard.
         Unavailable
             If NATS does not answer.
         """
-        if not self._functions:
-            raise SpecInvalid("this worker has no tool: decorate a function with @worker.tool()")
+        served: list[Served] = [*self._functions.values(), *self._guards.values()]
+        if not served:
+            raise SpecInvalid("this worker has no tool: decorate a function with @worker.tool(), or @worker.guard()")
         client = await self._connect()
         threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="tool")
         slots = asyncio.Semaphore(self._concurrency)
         hangups = client.new_inbox()
-        table = {name: Serving(client, one, slots, threads, hangups) for name, one in self._functions.items()}
+        table = {(one.service, one.name): Serving(client, one, slots, threads, hangups) for one in served}
 
         async def hear(message: Msg) -> None:
-            one = table[message.subject.split(".")[-2]]
+            service, name, _ = message.subject.rsplit(".", 3)[1:]
+            one = table[service, name]
             if message.headers:  # it is the server, saying that nobody heard
                 one.not_heard(message.subject)
             else:
@@ -161,9 +190,9 @@ class Worker:
 
         try:
             await client.subscribe(f"{hangups}.>", cb=hear)
-            taken = [await self._subscribe(client, name, one) for name, one in table.items()]
+            taken = [await self._subscribe(client, *key, one) for key, one in table.items()]
             await _known(client)
-            _log.info("serving %s for tenant %s", ", ".join(table), self._tenant)
+            _log.info("serving %s for tenant %s", ", ".join(one.name for one in served), self._tenant)
             yield
             await self._drain(client, taken, list(table.values()))
         finally:
@@ -171,10 +200,10 @@ class Worker:
             await client.close()
             _log.info("stopped")
 
-    async def _subscribe(self, client: Client, name: str, one: Serving) -> Subscription:
+    async def _subscribe(self, client: Client, service: str, name: str, one: Serving) -> Subscription:
         return await client.subscribe(
-            subject_of(name, self._tenant),
-            queue=SERVICE,
+            subjects.rpc(self._tenant, service, name),
+            queue=service,
             cb=one.receive,
             pending_msgs_limit=0,
             pending_bytes_limit=0,

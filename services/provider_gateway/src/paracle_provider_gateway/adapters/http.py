@@ -21,9 +21,11 @@ from yarl import URL
 
 from paracle_provider_gateway.adapters.config import Api, ProviderConfig
 from paracle_provider_gateway.adapters.transport import (
+    ELSEWHERE,
     ENDPOINTS,
     MAX_ERROR_BYTES,
     Credentials,
+    Purpose,
     error_body,
     first_listed,
 )
@@ -74,11 +76,17 @@ class AiohttpTransport:
         self._ending = set[asyncio.Task[None]]()
 
     @asynccontextmanager
-    async def post(self, body: Mapping[str, Any], *, timeout_s: float) -> AsyncIterator[HttpBody]:  # noqa: ARG002  # the caller's timer ends it
+    async def post(
+        self,
+        body: Mapping[str, Any],
+        *,
+        timeout_s: float,  # noqa: ARG002  # the caller's timer ends it
+        purpose: Purpose = "reply",
+    ) -> AsyncIterator[HttpBody]:
         data = to_json(body)
         with _translated(self._origin, self._config.connect_s), ExitStack() as broken:
             response = await self._open().post(
-                self._asked,
+                self._asked if purpose == "reply" else self._url(ELSEWHERE[purpose]),
                 data=data if len(data) < _AT_ONCE_BYTES else io.BytesIO(data),
                 headers=self._headers(),
                 allow_redirects=False,

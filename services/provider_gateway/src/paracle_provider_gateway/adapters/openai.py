@@ -6,12 +6,12 @@ from typing import Any, override
 
 from paracle_domain.inference.request import Complete
 from paracle_provider_gateway.adapters import openai_wire as wire
-from paracle_provider_gateway.adapters.provider import HttpProvider
+from paracle_provider_gateway.adapters.provider import OpenAIHttpProvider
 from paracle_provider_gateway.adapters.wire import EventReader
 from paracle_provider_gateway.ports import Reply
 
 
-class OpenAIProvider(HttpProvider[wire.WireReply]):
+class OpenAIProvider(OpenAIHttpProvider[wire.WireReply]):
     """Chat Completions."""
 
     _form = wire.WireReply

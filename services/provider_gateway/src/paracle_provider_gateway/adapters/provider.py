@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -11,11 +11,12 @@ from pydantic import BaseModel
 
 from paracle_domain.errors import NotFound
 from paracle_domain.inference.request import Complete
+from paracle_provider_gateway.adapters import moderation_wire
 from paracle_provider_gateway.adapters.config import ProviderConfig
 from paracle_provider_gateway.adapters.transport import Transport
 from paracle_provider_gateway.adapters.wire import EventReader, read_json, read_stream, with_params
 from paracle_provider_gateway.faults import Origin
-from paracle_provider_gateway.ports import Reply, StreamItem
+from paracle_provider_gateway.ports import Judgement, Reply, StreamItem
 
 
 class HttpProvider[R: BaseModel](ABC):
@@ -84,3 +85,13 @@ class HttpProvider[R: BaseModel](ABC):
 
     async def _sent(self, model: str, request: Complete, *, stream: bool) -> dict[str, Any]:
         return with_params(await self._body(model, request, stream=stream), request.sampling.params)
+
+
+class OpenAIHttpProvider[R: BaseModel](HttpProvider[R]):
+    """One that speaks an API of OpenAI's, which has models for moderation besides: a `Judge`."""
+
+    async def judge(self, model: str, texts: Sequence[str], timeout_s: float) -> Sequence[Judgement]:
+        body = moderation_wire.request_body(model, texts)
+        async with self._transport.post(body, timeout_s=timeout_s, purpose="moderation") as response:
+            found = await read_json(response, moderation_wire.WireModeration, self._origin)
+        return moderation_wire.read_judgements(found, texts, self._origin)

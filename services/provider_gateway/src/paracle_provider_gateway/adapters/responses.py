@@ -6,13 +6,13 @@ from typing import Any, override
 
 from paracle_domain.inference.request import Complete
 from paracle_provider_gateway.adapters import responses_wire as wire
-from paracle_provider_gateway.adapters.provider import HttpProvider
+from paracle_provider_gateway.adapters.provider import OpenAIHttpProvider
 from paracle_provider_gateway.adapters.responses_events import ResponseReader
 from paracle_provider_gateway.adapters.wire import EventReader
 from paracle_provider_gateway.ports import Reply
 
 
-class ResponsesProvider(HttpProvider[wire.WireReply]):
+class ResponsesProvider(OpenAIHttpProvider[wire.WireReply]):
     """Responses, of which the provider keeps nothing."""
 
     _form = wire.WireReply

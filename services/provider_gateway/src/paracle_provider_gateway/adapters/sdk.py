@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, override
 
 from paracle_provider_gateway.adapters.config import Api, ProviderConfig
-from paracle_provider_gateway.adapters.transport import MAX_ERROR_BYTES, Body, Credentials
+from paracle_provider_gateway.adapters.transport import MAX_ERROR_BYTES, Body, Credentials, Purpose
 from paracle_provider_gateway.faults import Origin
 
 if TYPE_CHECKING:
@@ -57,11 +57,13 @@ class SdkTransport:
         self._sdk = LazySdk(_MODULES[config.api], self._make)
 
     @asynccontextmanager
-    async def post(self, body: Mapping[str, Any], *, timeout_s: float) -> AsyncIterator[Body]:
+    async def post(
+        self, body: Mapping[str, Any], *, timeout_s: float, purpose: Purpose = "reply"
+    ) -> AsyncIterator[Body]:
         sdk, client = await self._sdk.get()
         named, extra = split_body(body)
         with _translated(sdk, self._origin, self._config.connect_s):
-            async with self._method(client)(
+            async with self._method(client, purpose)(
                 **named,
                 extra_body=extra,
                 extra_headers=self._headers(sdk),
@@ -93,7 +95,9 @@ class SdkTransport:
             ),
         )
 
-    def _method(self, client: Any) -> Any:
+    def _method(self, client: Any, purpose: Purpose) -> Any:
+        if purpose == "moderation":
+            return client.moderations.with_streaming_response.create
         match self._config.api:
             case "openai-chat":
                 return client.chat.completions.with_streaming_response.create

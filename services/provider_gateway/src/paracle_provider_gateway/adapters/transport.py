@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import from_json
@@ -18,6 +18,10 @@ ENDPOINTS: Final[Mapping[Api, str]] = {
     "openai-responses": "/responses",
     "anthropic": "/v1/messages",
 }
+type Purpose = Literal["reply", "moderation"]
+"""What a model is asked for."""
+ELSEWHERE: Final[Mapping[Purpose, str]] = {"moderation": "/moderations"}
+"""Endpoints of the OpenAI APIs for what is no reply."""
 MAX_ERROR_BYTES: Final = 64 * 1024
 _KEYS_REMEMBERED: Final = 4
 
@@ -38,8 +42,10 @@ class Transport(Protocol):
     context by an exception or a cancellation closes the connection.
     """
 
-    def post(self, body: Mapping[str, Any], *, timeout_s: float) -> AbstractAsyncContextManager[Body]:
-        """Ask a model."""
+    def post(
+        self, body: Mapping[str, Any], *, timeout_s: float, purpose: Purpose = "reply"
+    ) -> AbstractAsyncContextManager[Body]:
+        """Ask a model for a reply, or for something else that the OpenAI APIs have."""
 
     async def first_model(self) -> str | None:
         """The first model that the server lists (of the OpenAI APIs)."""

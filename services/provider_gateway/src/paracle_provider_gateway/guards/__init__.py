@@ -1,0 +1,1 @@
+"""Guard rails: what looks at the texts of a call, and what becomes of the call then."""
