@@ -29,11 +29,11 @@ async def test_slots_go_round_fairly():
     async def work(tenant: str) -> None:
         await admission.enter(tenant, "normal")
         served.append(tenant)
-        admission.leave()
+        admission.leave(tenant)
 
     waiting = [asyncio.create_task(work(tenant)) for tenant in ("noisy",) * 50 + ("quiet",)]
     await asyncio.sleep(0)
-    admission.leave()
+    admission.leave("first")
     await asyncio.gather(*waiting)
     assert served.index("quiet") <= 1
     assert Counter(served) == {"noisy": 50, "quiet": 1}
@@ -48,7 +48,7 @@ async def test_who_gives_up_waiting_takes_no_slot_with_him():
     before.cancel()
     with pytest.raises(asyncio.CancelledError):
         await before
-    admission.leave()
+    admission.leave("a")
     during.cancel()  # it has just been given the slot, and does not know it yet
     with pytest.raises(asyncio.CancelledError):
         await during
@@ -69,7 +69,7 @@ def test_slots_are_never_lost_nor_given_twice(slots: int, happening: list[tuple[
                 await asyncio.sleep(0)
             finally:
                 held[0] -= 1
-                admission.leave()
+                admission.leave(tenant)
 
         tasks = list[asyncio.Task[None]]()
         for tenant, action in happening:
@@ -81,6 +81,99 @@ def test_slots_are_never_lost_nor_given_twice(slots: int, happening: list[tuple[
         await asyncio.gather(*tasks, return_exceptions=True)
         assert admission.idle
         assert most[0] <= slots
+
+    asyncio.run(story())
+
+
+class Slots:
+    """Slots with tenants that wait for them; `held` counts what each has."""
+
+    def __init__(self, number: int) -> None:
+        self.now = 0.0
+        self.admission = Admission(number, lambda: self.now)
+        self.held = Counter[str]()
+        self.waiting = list[asyncio.Task[None]]()
+
+    async def ask(self, tenant: str, times: int = 1) -> None:
+        """Let it ask; whatever it gets, it keeps."""
+        self.waiting += [asyncio.create_task(self._enter(tenant)) for _ in range(times)]
+        await _settle()
+
+    async def end(self, tenant: str, times: int = 1) -> None:
+        for _ in range(times):
+            self.held[tenant] -= 1
+            self.admission.leave(tenant)
+            await _settle()
+
+    async def close(self) -> None:
+        for task in self.waiting:
+            task.cancel()
+        await asyncio.gather(*self.waiting, return_exceptions=True)
+
+    async def _enter(self, tenant: str) -> None:
+        await self.admission.enter(tenant, "normal")
+        self.held[tenant] += 1
+
+
+async def _settle() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_a_tenant_alone_has_every_slot():
+    slots = Slots(16)
+    await slots.ask("noisy", 100)
+    assert slots.held == {"noisy": 16}
+    await slots.close()
+
+
+async def test_whoever_comes_into_a_flood_waits_for_one_call_to_end_and_then_for_none():
+    slots = Slots(16)
+    await slots.ask("noisy", 200)
+    await slots.ask("quiet")
+    assert slots.held == {"noisy": 16}
+    await slots.end("noisy")
+    assert slots.held == {"noisy": 15, "quiet": 1}
+    await slots.end("noisy", 4)
+    assert slots.held == {"noisy": 12, "quiet": 1}
+    await slots.end("quiet")
+    assert +slots.held == {"noisy": 12}
+    for tenant in "abcd":
+        await slots.ask(tenant)
+    assert +slots.held == {"noisy": 12, "a": 1, "b": 1, "c": 1, "d": 1}, "whoever comes finds a slot"
+    await slots.close()
+
+
+async def test_what_is_left_free_is_used_when_the_others_have_gone():
+    slots = Slots(8)
+    await slots.ask("quiet")
+    await slots.end("quiet")
+    await slots.ask("noisy", 100)
+    assert +slots.held == {"noisy": 6}
+    slots.now = 61.0
+    await slots.end("noisy")
+    assert +slots.held == {"noisy": 8}
+    await slots.close()
+
+
+@given(st.integers(1, 40), st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=120))
+@settings(deadline=None)
+def test_a_slot_is_free_only_if_nobody_who_waits_may_have_it(number: int, happening: list[tuple[str, bool]]):
+    async def story() -> None:
+        slots, asked = Slots(number), Counter[str]()
+        for tenant, asks in happening:
+            if asks:
+                asked[tenant] += 1
+                await slots.ask(tenant)
+            elif slots.held[tenant]:
+                asked[tenant] -= 1
+                await slots.end(tenant)
+            free = number - slots.held.total()
+            assert free >= 0
+            for other, wanted in asked.items():
+                if wanted > slots.held[other] and free:
+                    assert slots.held[other] >= max(3 * free, number / 8)
+        await slots.close()
 
     asyncio.run(story())
 

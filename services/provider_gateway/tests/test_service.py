@@ -13,7 +13,16 @@ from pydantic import ValidationError
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.memory import MemoryBus
 from paracle_domain.envelope import Context
-from paracle_domain.errors import Cancelled, Conflict, InternalError, InvalidInput, NotFound, ParacleError, Unavailable
+from paracle_domain.errors import (
+    Cancelled,
+    Conflict,
+    InternalError,
+    InvalidInput,
+    NotFound,
+    ParacleError,
+    RateLimited,
+    Unavailable,
+)
 from paracle_domain.ids import new_id
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.deltas import Delta, TextDelta
@@ -132,6 +141,24 @@ async def test_answers_are_forgotten_with_time_and_with_number():
     now = 11.0
     await once("c")
     assert made[-1] == "c"
+
+
+async def test_a_tenant_that_has_too_many_calls_in_the_air_is_asked_to_come_back():
+    table, gate = CallTable(most_of_tenant=2), asyncio.Event()
+
+    async def work():
+        await gate.wait()
+        return await gateway(SandboxProvider()).completions.complete(ask(), CONTEXT)
+
+    names = [("noisy", "a"), ("noisy", "b"), ("noisy", "b"), ("quiet", "a")]
+    asking = [asyncio.create_task(table.once(name, b"same", work)) for name in names]
+    await eventually(lambda: table.in_air == 3)
+    with pytest.raises(RateLimited, match="2 model calls of tenant noisy are in the air") as refused:
+        await table.once(("noisy", "c"), b"same", work)
+    assert refused.value.retry_after_s is not None
+    gate.set()
+    await asyncio.gather(*asking)
+    assert (await table.once(("noisy", "c"), b"same", work)).sandbox
 
 
 async def test_an_abort_that_overtakes_its_call_stops_it_too():

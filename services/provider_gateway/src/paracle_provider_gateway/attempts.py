@@ -74,7 +74,7 @@ class Attempts:
             leave = self._health.ask_leave(attempt.deployment)
             return leave if isinstance(leave, Resting) else await self._opened(attempt, leave, granted)
         finally:
-            self._admission.leave()
+            self._admission.leave(attempt.context.tenant)
 
     async def _opened(self, attempt: Attempt, leave: Leave, granted: Callable[[], None] | None) -> Answered | Full:
         try:

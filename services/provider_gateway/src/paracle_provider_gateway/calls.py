@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from paracle_domain.errors import Cancelled, Conflict, Unavailable
+from paracle_chassis.rpc_server import MOST_LONG
+from paracle_domain.errors import Cancelled, Conflict, RateLimited, Unavailable
 from paracle_domain.inference.response import Completion
+
+MOST_OF_TENANT: Final = MOST_LONG * 3 // 4
+"""So many calls of one tenant are in the air at most, those that wait included: the others' are still taken in hand."""
+_COME_BACK_S: Final = 1.0
 
 type CallKey = tuple[str, str]
 """Tenant and call id."""
@@ -48,13 +53,22 @@ class CallTable:
         How long finished answers, and the memory of aborts, are kept.
     limit
         Most answers (and most aborts) that are kept; the oldest go first.
+    most_of_tenant
+        Most calls of one tenant that are in the air.
     """
 
     def __init__(
-        self, *, keep_s: float = 300.0, limit: int = 2048, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        keep_s: float = 300.0,
+        limit: int = 2048,
+        most_of_tenant: int = MOST_OF_TENANT,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keep_s = keep_s
         self._limit = limit
+        self._most_of_tenant = most_of_tenant
+        self._of_tenant = Counter[str]()
         self._clock = clock
         self._in_air: dict[CallKey, _Flight] = {}
         self._landed: OrderedDict[CallKey, _Answer] = OrderedDict()
@@ -71,6 +85,8 @@ class CallTable:
             If `key` was used for a request with another `fingerprint`.
         Cancelled
             If the call was aborted, even before it arrived.
+        RateLimited
+            If its tenant has too many calls in the air.
         """
         self._forget()
         if key in self._aborted:
@@ -113,6 +129,11 @@ class CallTable:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _take_off(self, key: CallKey, fingerprint: bytes, work: Work) -> _Flight:
+        tenant, _ = key
+        if self._of_tenant[tenant] >= self._most_of_tenant:
+            what = f"{self._most_of_tenant:,} model calls of tenant {tenant} are in the air or wait; ask again later"
+            raise RateLimited(what, retry_after_s=_COME_BACK_S)
+        self._of_tenant[tenant] += 1
         flight = _Flight(fingerprint, asyncio.create_task(work(), name=f"call {key[1]}"))
         self._in_air[key] = flight
         flight.task.add_done_callback(lambda task: self._landed_or_lost(key, flight, task))
@@ -120,6 +141,9 @@ class CallTable:
 
     def _landed_or_lost(self, key: CallKey, flight: _Flight, task: asyncio.Task[Completion]) -> None:
         del self._in_air[key]
+        self._of_tenant[key[0]] -= 1
+        if not self._of_tenant[key[0]]:
+            del self._of_tenant[key[0]]
         if task.cancelled() or task.exception() is not None:
             return
         self._landed[key] = _Answer(flight.fingerprint, task.result(), self._clock())

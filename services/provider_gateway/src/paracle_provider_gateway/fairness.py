@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -49,10 +49,15 @@ class Turns[K: Hashable]:
         else:
             del self._waiting[key]
 
-    def take(self) -> K:
-        """Whose turn it is now; somebody must be waiting."""
-        start, key = self._first()
-        self._now = start
+    def take(self, may: Callable[[K], bool] | None = None) -> K | None:
+        """Whose turn it is now, of those who `may` have one; `None` if none of those who wait may.
+
+        Who may not is passed over, and gains nothing by it.
+        """
+        found = self._first(may)
+        if found is None:
+            return None
+        start, key = found
         self.drop(key)
         paid_till = start + 1.0 / (1.0 if self._weights is None else self._weights[key])
         if key in self._waiting:
@@ -63,12 +68,20 @@ class Turns[K: Hashable]:
             self._begin_anew()
         return key
 
-    def _first(self) -> tuple[float, K]:
-        while True:
-            start, _, key = heapq.heappop(self._queue)
+    def _first(self, may: Callable[[K], bool] | None) -> tuple[float, K] | None:
+        found: tuple[float, K] | None = None
+        passed_over: list[tuple[float, int, K]] = []
+        while found is None and self._queue:
+            start, number, key = heapq.heappop(self._queue)
+            if key in self._waiting and may is not None and not may(key):
+                passed_over.append((start, number, key))
+                continue
             self._queued.discard(key)
             if key in self._waiting:
-                return start, key
+                self._now, found = start, (start, key)
+        for start, number, key in passed_over:
+            heapq.heappush(self._queue, (max(start, self._now), number, key))
+        return found
 
     def _line_up(self, key: K, start: float) -> None:
         self._queued.add(key)
@@ -118,10 +131,13 @@ class FairQueue[T]:
         self._tickets.setdefault((tenant, priority), OrderedDict())[ticket] = None
         return ticket
 
-    def pop(self) -> T:
-        """The item whose turn it is; there must be one."""
-        tenant = self._tenants.take()
+    def pop(self, may: Callable[[str], bool] | None = None) -> T | None:
+        """The item whose turn it is, of the tenants who `may` have one; `None` if there is none."""
+        tenant = self._tenants.take(may)
+        if tenant is None:
+            return None
         priority = self._priorities[tenant].take()
+        assert priority is not None, "all that it has may go"
         tickets = self._tickets[tenant, priority]
         ticket, _ = tickets.popitem(last=False)
         self._tidy(tenant, priority)

@@ -54,19 +54,19 @@ class Turn:
     def __init__(self, gates: dict[_Key, Gate], key: _Key, gate: Gate) -> None:
         self._gates = gates
         self._key = key
-        self._held = False
+        self._held_by: str | None = None
         self.gate = gate
 
     async def enter(self, tenant: str, priority: Priority) -> None:
         await self.gate.turns.enter(tenant, priority)
-        self._held = True
+        self._held_by = tenant
 
     def leave(self) -> None:
         """Let the next one ask, if this one has not yet; a gate where nobody is left is taken down."""
-        if not self._held:
+        if self._held_by is None:
             return
-        self._held = False
-        self.gate.turns.leave()
+        self.gate.turns.leave(self._held_by)
+        self._held_by = None
         if self.gate.turns.idle:
             self._gates.pop(self._key, None)
 
