@@ -238,6 +238,23 @@ class TestSharedLimits:
         await ledger.settle([settled(big, tokens=2)])
         assert list(await ledger.open([small])) == [None]
 
+    async def test_tokens_that_were_not_used_come_back_in_the_minute_in_which_they_were_taken(self, bank: Bank):
+        ledger, limits = bank.ledger("a"), DeploymentLimits(tokens_per_minute=1_000)
+        older, old, new = (order(load="x", limits=limits, tokens=100) for _ in range(3))
+        await ledger.open([older])
+        await bank.a_minute_passes("x")
+        await ledger.open([old])
+        await bank.a_minute_passes("x")
+        await ledger.open([new])
+        assert await bank.tokens("x") == (100, 100)
+        await ledger.settle([settled(old, tokens=2)])
+        assert await bank.tokens("x") == (100, 2)
+        await ledger.settle([settled(older, tokens=2)])
+        assert await bank.tokens("x") == (100, 2), "what is over for long counts nowhere any more"
+        await ledger.settle([settled(new, tokens=130)])
+        assert await bank.tokens("x") == (130, 2)
+        assert await bank.in_air("x") == 0
+
     async def test_deployments_are_apart(self, bank: Bank):
         limits = DeploymentLimits(concurrency=1)
         assert list(await bank.ledger("a").open([order(load="x", limits=limits), order(load="y", limits=limits)])) == [

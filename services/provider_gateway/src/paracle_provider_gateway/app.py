@@ -41,6 +41,7 @@ from paracle_provider_gateway.adapters.neighbours import NatsNeighbours
 from paracle_provider_gateway.adapters.outlet import BusOutlet
 from paracle_provider_gateway.adapters.registry import BusRegistry, RegistryNews
 from paracle_provider_gateway.adapters.replicas import SEEN_EVERY_S, PostgresReplica
+from paracle_provider_gateway.adapters.runs import BusRuns
 from paracle_provider_gateway.adapters.sandbox import NAME as SANDBOX
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.adapters.usage import PostgresUsage
@@ -72,7 +73,7 @@ from paracle_provider_gateway.plans import Timeouts
 from paracle_provider_gateway.ports import Prices, Provider
 from paracle_provider_gateway.pricing import ListPrices
 from paracle_provider_gateway.retention import EVERY_S as RETENTION_EVERY_S
-from paracle_provider_gateway.retention import Retention
+from paracle_provider_gateway.retention import Keep, Retention
 from paracle_provider_gateway.retries import RetryPolicy
 from paracle_provider_gateway.service import Completions
 from paracle_provider_gateway.settings import GatewaySettings
@@ -162,7 +163,8 @@ def create_books(
     telling = Background("outbox", outbox.drain, every_s=OUTBOX_EVERY_S)
     bus.link.on_reconnect(outbox.doubt)
     bus.link.on_reconnect(telling.wake)
-    retention = Retention(PostgresArchive(pool, queries), settings.usage_keep_s)
+    keep = Keep(attempts_s=settings.usage_keep_s, counts_s=settings.budget_counts_keep_s)
+    retention = Retention(PostgresArchive(pool, queries), BusRuns(bus), keep)
     dropping = Background("retention", retention.round, every_s=RETENTION_EVERY_S)
     return Books(
         replica.id,

@@ -216,6 +216,22 @@ select count(*)::integer from gone;
 delete from counters
  where period <> 'total' and period < to_char(now() - interval '62 days', 'YYYY-MM-DD') and reserved_tokens = 0;
 
+-- name: idle_counts
+-- Of budgets for each run or task, those that nothing is reserved on, and that were used last so long ago.
+select c.id, c.tenant, c.run_id
+  from counters c join budgets b on b.tenant = c.tenant and b.name = c.budget and b.born = c.born
+ where c.run_id is not null and c.used_on < (now() - make_interval(secs => $1))::date and c.reserved_tokens = 0
+   and b.spec ->> 'scope' in ('run', 'task') and coalesce(b.spec ->> 'of', '*') = '*'
+ order by c.used_on, c.id limit $2;
+
+-- name: keep_counts
+update counters set used_on = current_date where id = any ($1::uuid[]);
+
+-- name: drop_counts
+-- One that was used in the meantime stays.
+delete from counters
+ where id = any ($1::uuid[]) and used_on < (now() - make_interval(secs => $2))::date and reserved_tokens = 0;
+
 -- name: loads_now
 -- Of the last minute, as `open_batch` counts it: what was asked in the calendar minute before is taken to be even.
 with clock as (select extract(epoch from clock_timestamp()) / 60 as minutes),

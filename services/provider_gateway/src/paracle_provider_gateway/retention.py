@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
+from uuid import UUID
 
 BATCH: Final = 1_000
+COUNTS: Final = 100
 EVERY_S: Final = 60.0
 _AGAIN_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class IdleCount:
+    """A count of a run or of one of its tasks that was not used for long; without a run, it is of a task alone."""
+
+    id: UUID
+    tenant: str
+    run_id: str | None
 
 
 class Archive(Protocol):
@@ -21,19 +34,60 @@ class Archive(Protocol):
     async def drop_counters(self) -> None:
         """Forget what was counted in days and months that are long over."""
 
+    async def idle_counts(self, older_s: float, most: int) -> Sequence[IdleCount]:
+        """Up to `most` counts of budgets for each run or task that were used last so long ago."""
+
+    async def keep_counts(self, ids: Sequence[UUID]) -> None:
+        """Take these for used just now."""
+
+    async def drop_counts(self, ids: Sequence[UUID], older_s: float) -> None:
+        """Forget these, but for those that were used since."""
+
+
+class Runs(Protocol):
+    """Knows the runs of tenants."""
+
+    async def has_ended(self, tenant: str, run_id: str) -> bool:
+        """Whether nothing is done for it any more; raises `Unavailable` or `DeadlineExceeded` if nobody can say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """For how many seconds attempts are kept after their end (`None`: for ever), and counts after their last use."""
+
+    attempts_s: float | None
+    counts_s: float
+
 
 class Retention:
-    """Keeps attempts for `keep_s` seconds (`None`: for ever), and counts of windows that are over for two months."""
+    """Keeps attempts and counts as `keep` says, and counts of windows that are over for two months.
 
-    def __init__(self, archive: Archive, keep_s: float | None) -> None:
+    A run that still goes on keeps its counts however long it has rested: forgotten, they would begin at nothing.
+    """
+
+    def __init__(self, archive: Archive, runs: Runs, keep: Keep) -> None:
         self._archive = archive
-        self._keep_s = keep_s
+        self._runs = runs
+        self._keep = keep
 
     async def round(self) -> float | None:
         """One batch; the seconds to the next, if there is one."""
-        if self._keep_s is not None and await self._archive.drop_attempts(self._keep_s, BATCH) == BATCH:
+        keep_s = self._keep.attempts_s
+        if keep_s is not None and await self._archive.drop_attempts(keep_s, BATCH) == BATCH:
             return _AGAIN_S
         if await self._archive.drop_answers(BATCH) == BATCH:
             return _AGAIN_S
         await self._archive.drop_counters()
-        return None
+        return _AGAIN_S if await self._drop_counts() == COUNTS else None
+
+    async def _drop_counts(self) -> int:
+        idle = await self._archive.idle_counts(self._keep.counts_s, COUNTS)
+        of_run: dict[tuple[str, str | None], list[UUID]] = {}
+        for one in idle:
+            of_run.setdefault((one.tenant, one.run_id), []).append(one.id)
+        for (tenant, run_id), ids in of_run.items():
+            if run_id is None or await self._runs.has_ended(tenant, run_id):
+                await self._archive.drop_counts(ids, self._keep.counts_s)
+            else:
+                await self._archive.keep_counts(ids)
+        return len(idle)

@@ -151,4 +151,11 @@ class GatewaySettings(ServiceSettings):
     cache_answer_kb: int = Field(
         256, ge=1, title="Cached answer", description="Kilobytes of an answer that is still put into the cache."
     )
+    budget_counts_keep_s: float = Field(
+        2_592_000.0,
+        ge=86_400,
+        title="Counts kept",
+        description="Seconds, in whole days, that the counts of budgets for each run or task are kept after their last "
+        "use, and until the run has ended.",
+    )
     answers_kept: int = Field(2048, ge=1, title="Most answers kept", description="The oldest go first.")

@@ -62,6 +62,7 @@ class World:
     pages: dict[str, Page] = field(default_factory=dict)
     tallies: dict[UUID, Tally] = field(default_factory=dict)
     open: dict[Key, tuple[str, Order]] = field(default_factory=dict)
+    opened_in: dict[Key, int] = field(default_factory=dict)
     ended: dict[tuple[Key, str], Record] = field(default_factory=dict)
     loads: dict[str, Load] = field(default_factory=dict)
     replicas: set[str] = field(default_factory=set)
@@ -142,7 +143,8 @@ class MemoryLedger:
         if order.load is not None:
             load = world.loads.setdefault(order.load, Load())
             load.in_air += 1
-            minute = load.of(int(world.now() // 60))
+            world.opened_in[order.key] = int(world.now() // 60)
+            minute = load.of(world.opened_in[order.key])
             minute[0] += 1
             minute[1] += order.tokens
 
@@ -179,7 +181,7 @@ class MemoryLedger:
         if order.load is not None:
             load = world.loads[order.load]
             load.in_air -= 1
-            minute = load.of(int(world.now() // 60))
+            minute = load.of(world.opened_in.pop(key))
             minute[1] = max(0, minute[1] - order.tokens + record.counted.tokens)
 
     async def note(self, cached: Sequence[Settlement]) -> None:

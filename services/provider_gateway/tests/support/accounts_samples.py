@@ -35,6 +35,12 @@ class Bank(Protocol):
 
     async def in_air(self, load: str) -> int: ...
 
+    async def tokens(self, load: str) -> tuple[int, int]:
+        """Of the latest minute in which something was asked, and of the one before."""
+        ...
+
+    async def a_minute_passes(self, load: str) -> None: ...
+
     async def lose(self, replica: str) -> None: ...
 
     async def forget(self, order: Order) -> None: ...
@@ -60,6 +66,16 @@ class MemoryBank:
 
     async def in_air(self, load: str) -> int:
         return self.world.loads[load].in_air
+
+    async def tokens(self, load: str) -> tuple[int, int]:
+        minutes = self.world.loads[load]
+        latest = max(minutes.minutes)
+        return minutes.of(latest)[1], minutes.of(latest - 1)[1]
+
+    async def a_minute_passes(self, load: str) -> None:
+        found = self.world.loads[load]
+        found.minutes = {minute - 1: counts for minute, counts in found.minutes.items()}
+        self.world.opened_in = {key: minute - 1 for key, minute in self.world.opened_in.items()}
 
     async def lose(self, replica: str) -> None:
         self.world.replicas.discard(replica)
@@ -108,6 +124,15 @@ class PostgresBank:
     async def in_air(self, load: str) -> int:
         found: int = await self.pool.fetchval("select in_air from loads where deployment = $1", load)
         return found
+
+    async def tokens(self, load: str) -> tuple[int, int]:
+        row = await self.pool.fetchrow("select tokens, tokens_before from loads where deployment = $1", load)
+        assert row is not None
+        return row["tokens"], row["tokens_before"]
+
+    async def a_minute_passes(self, load: str) -> None:
+        await self.pool.execute("update loads set minute = minute - 1 where deployment = $1", load)
+        await self.pool.execute("update open_attempts set opened_at = opened_at - interval '1 minute'")
 
     async def lose(self, replica: str) -> None:
         await self.pool.execute("delete from replicas where id = $1", replica)
