@@ -43,6 +43,9 @@ class Flaky(MemoryLedger):
         self.failures: list[Exception] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.broken_off: list[Order] = []
         self.batches: list[int] = []
         self.settles: list[int] = []
         self.pages = 0
@@ -54,6 +57,7 @@ class Flaky(MemoryLedger):
     async def open(self, orders: Sequence[Order]) -> Sequence[Verdict]:
         self.batches.append(len(orders))
         await self.gate.wait()
+        self.broken_off = list(orders) if self.failures else []
         self._fail()
         if any("\0" in order.model for order in orders):
             raise ValueError('invalid byte sequence for encoding "UTF8": 0x00')
@@ -70,7 +74,15 @@ class Flaky(MemoryLedger):
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
         self.settles.append(len(settlements))
         self._fail()
-        return await super().settle(settlements)
+        unknown = await super().settle(settlements)
+        await self.may_answer.wait()
+        return unknown
+
+    def lose_everything(self) -> None:
+        """As PostgreSQL does with its last moments when it crashes."""
+        self.world.open.clear()
+        self.world.ended.clear()
+        self.world.tallies.clear()
 
     def _fail(self) -> None:
         if self.failures:
@@ -369,6 +381,62 @@ async def test_what_the_ledger_forgot_is_told_again(office: Office):
     await office.settled()
     assert office.tally == before
     assert len(office.world.open) == 1
+
+
+async def test_what_ends_at_no_cost_before_it_is_opened_again_leaves_nothing_reserved(office: Office):
+    with_budgets(office, budget())
+    one, other = attempt(), attempt()
+    for each in (one, other):
+        await office.keeper.open(each)
+    office.ledger.lose_everything()
+    office.ledger.gate.clear()
+    again = asyncio.create_task(office.keeper.tell_again())
+    await eventually(lambda: len(office.ledger.batches) == 3)
+    office.keeper.settle(one, Outcome(None, "rate_limited", 1))
+    await office.settled()
+    office.now[0] += IN_DOUBT_S + 1
+    office.keeper.settle(other, Outcome(None, "rate_limited", 1))
+    await office.settled()
+    office.ledger.gate.set()
+    await again
+    await office.settled()
+    assert office.world.open == {}
+    assert office.tally == Tally()
+
+
+async def test_what_was_being_told_while_that_was_in_doubt_is_told_again(office: Office):
+    with_budgets(office, budget())
+    one = attempt()
+    await office.keeper.open(one)
+    office.ledger.lose_everything()
+    office.ledger.gate.clear()
+    again = asyncio.create_task(office.keeper.tell_again())
+    await eventually(lambda: len(office.ledger.batches) == 2)
+    office.ledger.may_answer.clear()
+    office.keeper.settle(one, Outcome(None, "rate_limited", 1))
+    await eventually(lambda: office.ledger.settles)
+    office.ledger.gate.set()
+    await again
+    assert len(office.world.open) == 1
+    office.ledger.may_answer.set()
+    await office.settled()
+    assert office.world.open == {}
+    assert office.tally == Tally()
+
+
+async def test_what_was_given_up_and_granted_all_the_same_is_taken_back(office: Office):
+    with_budgets(office, budget())
+    office.ledger.failures = [ConnectionResetError("away")]
+    with pytest.raises(Unavailable):
+        await office.keeper.open(attempt())
+    await office.settled()
+    await MemoryLedger.open(office.ledger, office.ledger.broken_off)  # the statement had arrived, and went on
+    assert office.tally.reserved_tokens > 0
+    for _ in range(2):
+        office.keeper.take_back()
+    await office.settled()
+    assert office.world.open == {}
+    assert office.tally == Tally()
 
 
 class TestReplicas:

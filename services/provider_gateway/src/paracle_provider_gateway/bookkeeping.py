@@ -96,6 +96,8 @@ class Bookkeeper:
         )
         self._live: dict[Attempt, Order] = {}
         self._mine: set[tuple[str, str]] = set()
+        self._given_up_lately: list[Settlement] = []
+        self._given_up_before: list[Settlement] = []
         self._reading = asyncio.Lock()
         self._serials = count(time.time_ns() // 1_000)
 
@@ -169,12 +171,18 @@ class Bookkeeper:
 
     async def tell_again(self) -> None:
         """PostgreSQL may have lost its last moments: say once more what is in the air, and what has ended lately."""
+        self._outflow.doubt()  # of what is open now, some may end, and be settled, before it is opened again
         live = list(self._live.values())
         for order in live:
             order.mode = Mode.AGAIN
         if live:
             await self._ledger.open(live)
         self._outflow.tell_again()
+
+    def take_back(self) -> None:
+        """Take back once more what was given up a while ago: a statement may outlive its connection for a moment."""
+        self._outflow.add(self._given_up_before)
+        self._given_up_before, self._given_up_lately = self._given_up_lately, []
 
     async def _reserve(self, orders: Sequence[Order]) -> Sequence[Verdict]:
         with as_unavailable(_AWAY):
@@ -260,6 +268,8 @@ class Bookkeeper:
         if verdict is None or isinstance(verdict, Exception):
             taken_back = Settlement(order, Ending.CANCELLED, None, None, NOTHING, _ZERO, 0, 0.0, None)
             self._outflow.add([taken_back])
+            if verdict is not None:
+                self._given_up_lately.append(taken_back)
 
 
 class _Shelf:

@@ -33,6 +33,8 @@ class Outflow:
         self._clock = clock
         self._waiting: deque[Settlement] = deque()
         self._told: deque[tuple[float, Settlement]] = deque()
+        self._in_doubt = False
+        self._doubts = 0
         self._task: asyncio.Task[None] | None = None
 
     def add(self, settlements: Iterable[Settlement]) -> None:
@@ -41,8 +43,14 @@ class Outflow:
         if self._task is None and self._waiting:
             self._task = asyncio.create_task(self._run(), name="settle")
 
+    def doubt(self) -> None:
+        """What was told lately may be lost, and what is told till `tell_again` may come too early to be of use."""
+        self._in_doubt = True
+
     def tell_again(self) -> None:
-        """What was told lately may be lost."""
+        """Tell all of that once more: the ledger knows again what it is about."""
+        self._in_doubt = False
+        self._doubts += 1
         told = [one for _, one in self._told]
         self._told.clear()
         self.add(told)
@@ -86,6 +94,7 @@ class Outflow:
                 _log.exception("what attempt %s came to cannot be told", one.order.key)
 
     async def _tell(self, batch: Sequence[Settlement]) -> None:
+        doubts = self._doubts
         cached = [one for one in batch if one.ending is Ending.CACHED]
         if cached:
             await self._ledger.note(cached)
@@ -96,7 +105,17 @@ class Outflow:
                 one.order.mode = Mode.AGAIN
             await self._ledger.open([one.order for one in unknown])
             await self._ledger.settle(unknown)
+        if self._doubts > doubts:
+            self._waiting.extend(batch)
+        else:
+            self._keep(batch)
+
+    def _keep(self, batch: Sequence[Settlement]) -> None:
+        """Have it at hand till it is sure that the ledger does not lose it."""
         now = self._clock()
         self._told.extend((now, one) for one in batch)
-        while self._told and (self._told[0][0] < now - IN_DOUBT_S or len(self._told) > _KEPT):
+        while self._told and (self._is_safe(self._told[0][0], now) or len(self._told) > _KEPT):
             self._told.popleft()
+
+    def _is_safe(self, told_at: float, now: float) -> bool:
+        return told_at < now - IN_DOUBT_S and not self._in_doubt

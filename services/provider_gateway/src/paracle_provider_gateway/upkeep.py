@@ -36,6 +36,7 @@ class Upkeep:
         if self._presence.is_in_doubt:
             await self._bookkeeper.tell_again()
             self._presence.is_in_doubt = False
+        self._bookkeeper.take_back()
         while closed := await self._ledger.close_orphans(BATCH):
             _log.warning("closed %d attempts of replicas that are gone; what they had reserved counts as used", closed)
             if closed < BATCH:
