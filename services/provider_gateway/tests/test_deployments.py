@@ -64,6 +64,18 @@ async def test_one_is_shown_by_name_whether_it_is_named_or_not():
         await listed(found, name="mine")
 
 
+async def test_what_callers_name_is_shown_to_their_tenant():
+    found = shop()
+    found.registry.provider("mine", base_url="http://127.0.0.1:1/v1")
+    found.registry.model("steady", "sandbox/rules")
+    for model in ("sandbox/unlisted", "steady", "sandbox/rules"):
+        await found.catalog.plan("acme", ask(model=model))
+    shown = await listed(found)
+    assert "sandbox/unlisted" in shown
+    assert "steady" not in shown
+    assert "sandbox/unlisted" not in await listed(found, tenant="globex")
+
+
 async def test_one_that_may_not_be_asked_says_why():
     found = shop()
     found.registry.model("broken", "gone/a", "sandbox/rules")

@@ -149,9 +149,9 @@ class TenantCatalog:
         return ModelList(models=tuple(every), default=default)
 
     async def deployments(self, tenant: str) -> dict[str, Found]:
-        """Those that models of the tenant lead to, and that its providers and the operator's show."""
+        """Those that models of the tenant lead to, that providers show, and that the tenant's callers asked of late."""
         setup = await self._following.setup(tenant)
-        names = dict.fromkeys((*setup.named, *await self._operator.names()))
+        names = dict.fromkeys((*setup.named, *setup.asked, *await self._operator.names()))
         return {name: _found(setup, name) for name in names}
 
     async def deployment(self, tenant: str, name: str) -> Deployment:

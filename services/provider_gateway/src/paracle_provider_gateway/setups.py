@@ -58,6 +58,11 @@ class Setup:
     models: Mapping[str, ModelSpec] = field(default_factory=dict[str, ModelSpec])
     _plans: dict[tuple[str, str | None], Plan] = field(default_factory=dict[tuple[str, str | None], Plan], repr=False)
 
+    @property
+    def asked(self) -> Iterator[str]:
+        """Deployments that callers named of late, whether they are listed anywhere or not."""
+        return (name for name, _ in self._plans if name not in self.models and is_deployment(name))
+
     def leads_to_default(self, name: str) -> bool:
         """Whether it must be known what the operator's `default` is, to say what `name` stands for."""
         if name not in self.models:

@@ -49,9 +49,9 @@ class DeploymentList(Message, type_name="inference.deployments"):
 class ListDeployments(
     Request[DeploymentList], service="provider_gateway", method="list_deployments", answer=DeploymentList, query=True
 ):
-    """Those that the tenant's manifests and the operator's providers name, or the one that is called `name`.
+    """Those that the tenant's manifests and the operator's providers name, and that it asked of late; or only `name`.
 
-    Each replica has breakers of its own: the one that answers shows its.
+    Each replica has breakers of its own, and knows what it was asked itself: the one that answers shows its.
     """
 
     name: Annotated[Plain, Field(min_length=3, max_length=200)] | None = None
