@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from aiohttp import ThreadedResolver
 from provider_gateway_samples import ask, openai_like
+from pydantic import SecretStr
 from raw_peer import RawPeer, chunk, head, raw_peer, response, stream_head
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain.errors import InvalidInput, ProviderFailed, ProviderUnavailable
-from paracle_provider_gateway.adapters.config import ProviderConfig, TransportName
+from paracle_provider_gateway.adapters.config import Api, ProviderConfig, TransportName, fixed
 from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.adapters.http import AiohttpTransport
 from paracle_provider_gateway.adapters.openai import OpenAIProvider
@@ -117,6 +118,23 @@ async def test_what_the_environment_says_of_an_account_is_not_shown(
     async with asked(raw.url, transport) as provider:
         await provider.ask("m", ask())
     assert "canary" not in str(raw.requests[0].headers)
+
+
+@pytest.mark.parametrize("api", ["openai-chat", "openai-responses", "anthropic"])
+async def test_headers_of_the_environment_are_sent_to_nobody(
+    raw: RawPeer, transport: TransportName, api: Api, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("ANTHROPIC_CUSTOM_HEADERS", "OPENAI_CUSTOM_HEADERS"):
+        monkeypatch.setenv(name, "Authorization: Bearer canary\nX-Account: canary")
+    raw.script(response(b"{}", status=400))
+    config = ProviderConfig("mine", api, raw.url, key=fixed(SecretStr("right")), transport=transport)
+    provider = create_provider(config)
+    with pytest.raises(ProviderFailed):
+        await provider.ask("m", ask())
+    await provider.close()
+    [request] = raw.requests
+    assert "canary" not in str(request.headers)
+    assert "right" in str(request.headers)
 
 
 async def test_cookies_are_forgotten(raw: RawPeer, transport: TransportName):

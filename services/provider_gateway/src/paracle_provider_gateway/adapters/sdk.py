@@ -83,7 +83,7 @@ class SdkTransport:
 
     def _make(self, sdk: ModuleType) -> Any:
         made = sdk.AsyncAnthropic if self._config.api == "anthropic" else sdk.AsyncOpenAI
-        return made(
+        client = made(
             api_key="sent-with-each-request",
             base_url=self._config.base_url,
             default_query=dict(self._config.query),
@@ -94,6 +94,8 @@ class SdkTransport:
                 event_hooks={"response": [_cap_refusal]},
             ),
         )
+        client._custom_headers = {}  # noqa: SLF001  # ANTHROPIC_CUSTOM_HEADERS and OPENAI_CUSTOM_HEADERS, for any host
+        return client
 
     def _method(self, client: Any, purpose: Purpose) -> Any:
         if purpose == "moderation":
