@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from anthropic.types import message_create_params as anthropic_params
@@ -305,25 +305,93 @@ CALLS: list[dict[str, Any]] = [
 ]
 
 
+type Json = dict[str, Any]
+
+
+def chat_reply(message: Json) -> Reply:
+    return read_whole(FORMATS["chat"], json.dumps({"choices": [{"message": message}]}).encode())
+
+
+async def chat_stream(*deltas: Json) -> ChatMessage:
+    """The message that these make, of which the last calls tools."""
+    choices: list[Json] = [*({"delta": delta} for delta in deltas), {"finish_reason": "stop"}]
+    chunks = [f"data: {json.dumps({'choices': [choice]})}\n\n".encode() for choice in choices]
+    items = [item async for item in read_stream(Chunks(b"".join(chunks), []), ChunkReader(ASKED, ORIGIN), ORIGIN)]
+    return build_message((item.index, item.change) for item in items if isinstance(item, Piece))
+
+
+def sent_again(message: ChatMessage, provider: str = ME) -> Json:
+    body = openai_wire.request_body("m", ask(messages=(message,)), provider=provider, quirks=Quirks(), stream=False)
+    [sent] = body["messages"]
+    return dict(sent)
+
+
+NUMBERED: Final = [call | {"index": index} for index, call in enumerate(CALLS)]
+
+
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
 async def test_what_servers_want_back_with_the_results_of_tools_goes_back(field: str):
     """DeepSeek's thoughts, and Gemini's signatures."""
-    message = {"content": "I look.", field: "Hm, cats.", "tool_calls": CALLS}
-    whole = read_whole(FORMATS["chat"], json.dumps({"choices": [{"message": message}]}).encode())
-    numbered = [call | {"index": index} for index, call in enumerate(CALLS)]
-    deltas: list[dict[str, Any]] = [{field: "Hm, "}, {field: "cats."}, {"content": "I look."}, {"tool_calls": numbered}]
-    choices: list[dict[str, Any]] = [*({"delta": delta} for delta in deltas), {"finish_reason": "stop"}]
-    chunks = [f"data: {json.dumps({'choices': [choice]})}\n\n".encode() for choice in choices]
-    reader = ChunkReader(ASKED, ORIGIN)
-    items = [item async for item in read_stream(Chunks(b"".join(chunks), []), reader, ORIGIN)]
-    assert build_message((item.index, item.change) for item in items if isinstance(item, Piece)) == whole.message
-    [_, sent] = body_of(FORMATS["chat"], ask(messages=(ChatMessage.user("?"), whole.message)))["messages"]
+    message = chat_reply({"content": "I look.", field: "Hm, cats.", "tool_calls": CALLS}).message
+    deltas: list[Json] = [{field: "Hm, "}, {field: "cats."}, {"content": "I look."}, {"tool_calls": NUMBERED}]
+    assert await chat_stream(*deltas) == message
+    sent = sent_again(message)
     assert sent[field] == "Hm, cats."
     assert [call.get("extra_content") for call in sent["tool_calls"]] == [CALLS[0]["extra_content"], None]
-    told = ask(messages=(whole.message,))
-    other = openai_wire.request_body("m", told, provider="other", quirks=Quirks(), stream=False)
-    assert "cats" not in json.dumps(other)
-    assert "thought_signature" not in json.dumps(other)
+    other = json.dumps(sent_again(message, "other"))
+    assert "cats" not in other
+    assert "thought_signature" not in other
+
+
+def thinking(text: str) -> Json:
+    return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
+
+
+async def test_a_content_of_chunks_is_read_and_goes_back_with_its_thoughts():
+    """Mistral's."""
+    words: Json = {"type": "text", "text": "I look."}
+    reference: Json = {"type": "reference", "reference_ids": [1]}
+    message = chat_reply({"content": [thinking("Hm, cats."), reference, words], "tool_calls": CALLS}).message
+    deltas: list[Json] = [{"content": [thinking("Hm, ")]}, {"content": [thinking("cats.")]}, {"content": "I "}]
+    assert await chat_stream(*deltas, {"content": [words | {"text": "look."}]}, {"tool_calls": NUMBERED}) == message
+    assert message.text == "I look."
+    assert sent_again(message)["content"] == [thinking("Hm, cats."), words]
+    assert sent_again(message, "other")["content"] == "I look."
+    silent = chat_reply({"content": [{"type": "thinking", "thinking": "Hm."}], "tool_calls": CALLS}).message
+    assert sent_again(silent)["content"] == [thinking("Hm.")]
+    said = chat_reply({"content": [thinking("Hm."), words]})
+    assert [type(part) for part in said.message.parts] == [ReasoningPart, TextPart]
+    assert sent_again(said.message)["content"] == "I look."
+
+
+DETAILS: Final[list[Json]] = [
+    {"type": "reasoning.summary", "summary": "Hm, cats.", "id": "r1", "format": "openai-responses-v1", "index": 0},
+    {"type": "reasoning.encrypted", "data": "c2VjcmV0", "id": "r1", "format": "openai-responses-v1", "index": 0},
+    {"type": "reasoning.text", "text": " Dogs?", "signature": "sig", "format": "anthropic-claude-v1", "index": 1},
+]
+
+
+@pytest.mark.parametrize("plain", [{"reasoning": "Hm, cats. Dogs?"}, {}])
+async def test_details_of_thoughts_go_back_unchanged(plain: Json):
+    """OpenRouter's; in a stream they come in pieces."""
+    message = chat_reply({"content": None, **plain, "reasoning_details": DETAILS, "tool_calls": CALLS}).message
+    [thought, *_] = message.parts
+    assert isinstance(thought, ReasoningPart)
+    assert thought.text == "Hm, cats. Dogs?"
+    sent = sent_again(message)
+    assert sent["reasoning_details"] == DETAILS
+    assert "reasoning" not in sent
+    assert "reasoning_details" not in sent_again(message, "other")
+    summary, encrypted, text = DETAILS
+    pieces: list[tuple[str, list[Json]]] = [
+        ("Hm, ", [summary | {"summary": "Hm, "}]),
+        ("cats.", [summary | {"summary": "cats."}]),
+        ("", [encrypted]),
+        (" Dogs", [text | {"text": " Dogs", "signature": None}]),
+        ("?", [text | {"text": "?"}]),
+    ]
+    deltas = [{"reasoning": words if plain else None, "reasoning_details": found} for words, found in pieces]
+    assert await chat_stream(*deltas, {"tool_calls": NUMBERED}) == message
 
 
 @pytest.mark.parametrize("nothing", ["", None])

@@ -30,7 +30,15 @@ from paracle_domain.inference.response import FinishReason
 from paracle_domain.inference.usage import Usage
 from paracle_domain.messages import JsonObject
 from paracle_domain.provider.presets import Quirks
-from paracle_provider_gateway.adapters.chat_calls import assistant, sent_back
+from paracle_provider_gateway.adapters.chat_calls import (
+    CHUNKS,
+    SentBack,
+    WireChunk,
+    assistant,
+    text_of,
+    thoughts_of,
+    told_in,
+)
 from paracle_provider_gateway.adapters.wire import (
     Place,
     check,
@@ -72,22 +80,27 @@ class WireToolCall(BaseModel):
 class WireMessage(BaseModel):
     """A message, or what a chunk adds to one."""
 
-    content: str | None = None
+    content: str | list[WireChunk] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    reasoning_details: list[JsonObject] | None = None
     tool_calls: list[WireToolCall] | None = None
 
     @property
-    def thoughts(self) -> str:
-        return self.reasoning_content or self.reasoning or ""
+    def words(self) -> str:
+        return text_of(self.content) or self.refusal or ""
 
     @property
-    def thoughts_field(self) -> str | None:
-        """Where the thoughts stand, if there are any."""
+    def thoughts(self) -> tuple[str, str | None]:
+        """What is thought, and in which field it stands, if in one alone."""
         if self.reasoning_content:
-            return "reasoning_content"
-        return "reasoning" if self.reasoning else None
+            return self.reasoning_content, "reasoning_content"
+        if self.reasoning:
+            return self.reasoning, "reasoning"
+        if found := thoughts_of(self.content):
+            return found, CHUNKS
+        return told_in(self.reasoning_details or ()), None
 
 
 class WireChoice(BaseModel):
@@ -178,8 +191,7 @@ def read_reply(wire: WireReply, request: Complete, origin: Origin) -> Reply:
     choice = wire.choices[0]
     calls = tuple(_call(call, index, request) for index, call in enumerate(choice.message.tool_calls or ()))
     thoughts = _thoughts(choice.message, calls, origin.provider)
-    words = choice.message.content or choice.message.refusal
-    text = (TextPart(text=words),) if words else ()
+    text = (TextPart(text=choice.message.words),) if choice.message.words else ()
     if choice.finish_reason is None and not text and not calls:
         raise origin.lost("the reply's choice is empty")
     return Reply(
@@ -201,8 +213,7 @@ class ChunkReader:
         self._finish: str | None = None
         self._refused = False
         self._named: dict[int, str] = {}
-        self._thoughts_field: str | None = None
-        self._extra: dict[str, JsonObject] = {}
+        self._sent_back = SentBack()
         self.finished = False
 
     def read(self, data: bytes) -> list[StreamItem]:
@@ -221,7 +232,7 @@ class ChunkReader:
         if self._finish is None:
             return []
         reason = _finish(self._finish, calls=bool(self._named), refused=self._refused)
-        data = sent_back(self._thoughts_field, self._extra) if self._named else None
+        data = self._sent_back.data() if self._named else None
         thought = ReasoningDelta(provider=self._origin.provider, data=data)
         told: list[StreamItem] = [Piece(_REASONING, thought)] if data else []
         return [*told, Piece(0, EndDelta(finish_reason=reason)), Closing(reason, self._usage, self._model)]
@@ -241,20 +252,20 @@ class ChunkReader:
 
     def _pieces(self, delta: WireMessage) -> list[StreamItem]:
         found: list[StreamItem] = []
-        if delta.thoughts:
-            self._thoughts_field = delta.thoughts_field
-            found.append(Piece(_REASONING, ReasoningDelta(text=delta.thoughts)))
-        if words := (delta.content or delta.refusal):
+        thoughts, field = delta.thoughts
+        self._sent_back.thought(field, delta.reasoning_details or ())
+        if thoughts:
+            found.append(Piece(_REASONING, ReasoningDelta(text=thoughts)))
+        if delta.words:
             self._refused |= bool(delta.refusal)
-            found.append(Piece(_TEXT, TextDelta(text=words)))
+            found.append(Piece(_TEXT, TextDelta(text=delta.words)))
         found.extend(self._call_piece(call) for call in delta.tool_calls or ())
         return found
 
     def _call_piece(self, call: WireToolCall) -> Piece:
         first = call.index not in self._named
         identity = self._named.setdefault(call.index, call.id or f"{self._request.call_id}.{call.index}")
-        if call.extra_content is not None:
-            self._extra[identity] = call.extra_content
+        self._sent_back.called(identity, call.extra_content)
         change = ToolCallDelta(
             id=identity if first else None,
             name=call.function.name if first else None,
@@ -265,11 +276,14 @@ class ChunkReader:
 
 def _thoughts(message: WireMessage, calls: tuple[ToolCallPart, ...], provider: str) -> tuple[ReasoningPart, ...]:
     """What the model thought; before it calls tools, with what the server wants to have back."""
-    made = zip(calls, message.tool_calls or (), strict=True)
-    extra = {call.id: wire.extra_content for call, wire in made if wire.extra_content is not None}
-    if calls and (data := sent_back(message.thoughts_field, extra)):
-        return (ReasoningPart(text=message.thoughts, provider=provider, data=data),)
-    return (ReasoningPart(text=message.thoughts),) if message.thoughts else ()
+    thoughts, field = message.thoughts
+    sent_back = SentBack()
+    sent_back.thought(field, message.reasoning_details or ())
+    for call, wire in zip(calls, message.tool_calls or (), strict=True):
+        sent_back.called(call.id, wire.extra_content)
+    if calls and (data := sent_back.data()):
+        return (ReasoningPart(text=thoughts, provider=provider, data=data),)
+    return (ReasoningPart(text=thoughts),) if thoughts else ()
 
 
 def _words_alone(chunk: dict[str, Any]) -> str | None:
