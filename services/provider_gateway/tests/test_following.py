@@ -6,12 +6,16 @@ import asyncio
 from dataclasses import dataclass, field
 
 import pytest
-from memory_registry import MemoryRegistry
+from memory_registry import MemoryRegistry, MemorySetups
 
+from paracle_chassis.postgres import Database, Queries
+from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.testing.infra import migrated
 from paracle_domain.errors import DeadlineExceeded, Unavailable
 from paracle_domain.registry import ProviderChanges
 from paracle_provider_gateway import following as module
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
+from paracle_provider_gateway.adapters.setups import PostgresSetups
 from paracle_provider_gateway.following import Following, Specs
 from paracle_provider_gateway.plans import Deployment
 from paracle_provider_gateway.setups import Setup
@@ -26,11 +30,12 @@ class World:
     """A following over a registry in memory, and what it built and forgot."""
 
     registry: MemoryRegistry = field(default_factory=MemoryRegistry)
+    kept: MemorySetups = field(default_factory=MemorySetups)
     built: list[tuple[str, list[str]]] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.following = Following(self.registry, self._build, self.forgotten.append)
+        self.following = Following(self.registry, self._build, self.forgotten.append, self.kept)
 
     def _build(self, tenant: str, specs: Specs) -> Setup:
         self.built.append((tenant, sorted(name for _, name in specs)))
@@ -172,3 +177,64 @@ async def test_callers_at_the_same_time_wait_once_for_a_registry_that_is_silent(
     found = await asyncio.gather(*(world.following.setup("acme") for _ in range(5)), return_exceptions=True)
     assert world.registry.asked == before + 1
     assert all(isinstance(one, Setup if known else Unavailable) for one in found)
+
+
+async def test_one_that_starts_while_the_registry_is_away_has_what_was_kept(world: World):
+    world.registry.provider("p", base_url="x")
+    world.registry.provider("q", base_url="x")
+    await world.following.setup("acme")
+    await world.following.setup("globex")
+    world.registry.put("acme", "Provider", "q", None)
+    world.following.hear("acme")
+    await world.following.setup("acme")
+    world.registry.failure = Unavailable("gone")
+    heir = World(world.registry, world.kept)
+    first = await heir.following.setup("acme")
+    assert await heir.following.setup("acme") is first
+    await heir.following.setup("globex")
+    assert heir.built == [("acme", ["p"]), ("globex", [])]
+    with pytest.raises(Unavailable, match="gone"):
+        await heir.following.setup("initech")
+    with pytest.raises(Unavailable, match="gone"):
+        await heir.following.round()
+    world.registry.failure = None
+    world.registry.put("acme", "Provider", "p", None)
+    heir.following.doubt()
+    assert await heir.following.setup("acme") is not first
+    assert heir.built[-1] == ("acme", []), "what the registry says counts, and nothing that was kept"
+    assert world.kept.manifests["acme"] == ()
+
+
+@pytest.mark.parametrize("failure", [ConnectionResetError("away"), ValueError("odd")])
+async def test_what_cannot_be_kept_now_is_kept_in_a_later_round(
+    world: World, failure: Exception, caplog: pytest.LogCaptureFixture
+):
+    world.registry.provider("p", base_url="x")
+    world.kept.failures = [failure]
+    await world.following.setup("acme")
+    assert world.kept.manifests == {}
+    assert "providers are not kept" in caplog.text
+    assert ("odd" in caplog.text) == isinstance(failure, ValueError)
+    await world.following.round()
+    assert [change.name for change in world.kept.manifests["acme"]] == ["p"]
+    world.kept.failures = [failure]
+    heir = World(world.registry, world.kept)
+    world.registry.failure = Unavailable("gone")
+    with pytest.raises(Unavailable):
+        await heir.following.setup("acme")
+    assert "what was kept cannot be read" in caplog.text
+    assert heir.built == []
+
+
+@pytest.mark.connected
+async def test_what_is_kept_is_kept_in_postgres(world: World, postgres_dsn: str):
+    await migrated(postgres_dsn, "paracle_provider_gateway")
+    world.registry.provider("p", base_url="https://models.example/v1", key={"env": "MINE"})
+    changes = (await world.registry.changes("acme", 0)).changes
+    async with Database(ServiceSettings(postgres_dsn=postgres_dsn), "paracle_provider_gateway") as database:
+        setups = PostgresSetups(database.pool, Queries.load("paracle_provider_gateway"))
+        assert await setups.kept("acme") is None
+        for manifests in ((), changes):
+            await setups.keep("acme", manifests)
+            assert await setups.kept("acme") == manifests
+        assert await setups.kept("globex") is None

@@ -44,6 +44,7 @@ from paracle_provider_gateway.adapters.replicas import SEEN_EVERY_S, PostgresRep
 from paracle_provider_gateway.adapters.runs import BusRuns
 from paracle_provider_gateway.adapters.sandbox import NAME as SANDBOX
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
+from paracle_provider_gateway.adapters.setups import PostgresSetups
 from paracle_provider_gateway.adapters.usage import PostgresUsage
 from paracle_provider_gateway.adapters.workshop import SWEEP_EVERY_S, Workshop
 from paracle_provider_gateway.admission import Admission
@@ -70,7 +71,7 @@ from paracle_provider_gateway.keys import KeyFile, KeyRing
 from paracle_provider_gateway.outflow import Outflow
 from paracle_provider_gateway.persistence import Persistence
 from paracle_provider_gateway.plans import Timeouts
-from paracle_provider_gateway.ports import Prices, Provider
+from paracle_provider_gateway.ports import Prices, Provider, Setups
 from paracle_provider_gateway.pricing import ListPrices
 from paracle_provider_gateway.retention import EVERY_S as RETENTION_EVERY_S
 from paracle_provider_gateway.retention import Keep, Retention
@@ -94,7 +95,7 @@ def create_app(settings: GatewaySettings) -> Service:
     telemetry, prices = Telemetry(), create_prices(settings)
     health = Health(_breaker_rules(settings), telemetry.health)
     books = create_books(settings, bus, database.pool, queries, prices)
-    models = create_models(settings, bus, prices, health)
+    models = create_models(settings, bus, prices, health, PostgresSetups(database.pool, queries))
     calls = CallTable(keep_s=settings.answers_kept_s, limit=settings.answers_kept)
     neighbours = NatsNeighbours(bus, books.replica, calls, books.bookkeeper.is_gone)
     outlet = BusOutlet(bus)
@@ -185,12 +186,12 @@ class Models:
     checks: Mapping[str, Check]
 
 
-def create_models(settings: GatewaySettings, bus: NatsBus, prices: Prices, health: Health) -> Models:
+def create_models(settings: GatewaySettings, bus: NatsBus, prices: Prices, health: Health, kept: Setups) -> Models:
     """Those of the environment and of the registry, which is asked again after NATS was away."""
     providers = create_providers(settings)
     operator = create_catalog(settings, providers, prices, health)
     workshop = create_workshop(settings, operator)
-    following = Following(BusRegistry(bus), workshop.build, workshop.forget)
+    following = Following(BusRegistry(bus), workshop.build, workshop.forget, kept)
     bus.link.on_reconnect(following.doubt)
     checking = Background("providers", following.round, every_s=CHECK_EVERY_S)
     sweeping = Background("workshop", workshop.round, every_s=SWEEP_EVERY_S)

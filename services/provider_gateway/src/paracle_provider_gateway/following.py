@@ -2,7 +2,8 @@
 
 The registry says at once that something changed; what changed is asked for before the tenant's next call. What was not
 heard only delays: whoever is in use is asked about again in rounds, and everybody after the connection was lost. While
-the registry is away, tenants are served by what is known of them.
+the registry is away, tenants are served by what is known of them; or by what was kept of it, of those that were not
+heard of since the start.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from paracle_chassis import outages
 from paracle_domain.errors import DeadlineExceeded, Unavailable
 from paracle_domain.registry import ProviderChange
-from paracle_provider_gateway.ports import Registry
+from paracle_provider_gateway.ports import Registry, Setups
 from paracle_provider_gateway.setups import Setup
 
 CHECK_EVERY_S: Final = 30.0
@@ -35,13 +37,14 @@ type Build = Callable[[str, Specs], Setup]
 class _Tenant:
     """What is known of a tenant. `news` counts what was heard of changes, `read` how much of that was looked after.
 
-    `stale`: `specs` are newer than `setup`. `unanswered` counts the questions without an answer, of which `trouble` was
-    the last one's.
+    `stale`: `specs` are newer than `setup`; `unkept`: and than what is kept. `unanswered` counts the questions without
+    an answer, of which `trouble` was the last one's.
     """
 
     setup: Setup | None = None
     specs: dict[SpecKey, ProviderChange] = field(default_factory=dict[SpecKey, ProviderChange])
     stale: bool = True
+    unkept: bool = False
     version: int = 0
     news: int = 1
     read: int = 0
@@ -61,12 +64,15 @@ class Following:
         Makes the setup of a tenant from its manifests, whenever they have changed.
     forget
         Is told of tenants that nobody asked for the longest, if there are too many.
+    kept
+        Where what is known is kept over restarts.
     """
 
-    def __init__(self, registry: Registry, build: Build, forget: Callable[[str], None]) -> None:
+    def __init__(self, registry: Registry, build: Build, forget: Callable[[str], None], kept: Setups) -> None:
         self._registry = registry
         self._build = build
         self._forget = forget
+        self._kept = kept
         self._tenants: dict[str, _Tenant] = {}
 
     async def setup(self, tenant: str) -> Setup:
@@ -75,7 +81,7 @@ class Following:
         Raises
         ------
         Unavailable
-            If nothing is known of it, and the registry does not answer.
+            If nothing is known of it nor kept, and the registry does not answer.
         """
         known = self._tenants.get(tenant)
         if known is not None and known.read == known.news and known.setup is not None:
@@ -104,6 +110,8 @@ class Following:
         """
         for tenant, known in list(self._tenants.items()):
             known.news += 1
+            if known.unkept:
+                await self._keep(tenant, known)
             if known.used and self._tenants.get(tenant) is known:  # others may have taken its place meanwhile
                 known.used = False
                 self._tenants[tenant] = self._tenants.pop(tenant)  # whoever stands first is forgotten first
@@ -136,11 +144,37 @@ class Following:
             except Unavailable as error:
                 known.unanswered += 1
                 known.trouble = error.message
+                if known.setup is None:
+                    known.setup = await self._remembered(tenant)
                 raise
             if known.stale or known.setup is None:
                 known.setup, known.stale = self._build(tenant, known.specs), False
+                await self._keep(tenant, known)
             known.read = heard
             return known.setup
+
+    async def _remembered(self, tenant: str) -> Setup | None:
+        """The setup as it was kept; the registry, once it answers, tells everything anew."""
+        try:
+            manifests = await self._kept.kept(tenant)
+        except Exception as error:  # told; nothing is known, as if nothing were kept
+            log.warning("what was kept cannot be read", extra={"tenant": tenant}, exc_info=_unexpected(error))
+            return None
+        if manifests is None:
+            return None
+        specs: dict[SpecKey, ProviderChange] = {}
+        for change in manifests:
+            _learn(specs, change)
+        return self._build(tenant, specs)
+
+    async def _keep(self, tenant: str, known: _Tenant) -> None:
+        try:
+            await self._kept.keep(tenant, list(known.specs.values()))
+        except Exception as error:  # told; the next round tries again, and no call waits for it
+            log.warning("providers are not kept", extra={"tenant": tenant}, exc_info=_unexpected(error))
+            known.unkept = True
+        else:
+            known.unkept = False
 
     async def _take_in(self, tenant: str, known: _Tenant) -> None:
         more = True
@@ -168,3 +202,8 @@ def _learn(specs: dict[SpecKey, ProviderChange], change: ProviderChange) -> None
         specs.pop(key, None)
     else:
         specs[key] = change
+
+
+def _unexpected(error: Exception) -> Exception | None:
+    """`error`, if its story is worth telling."""
+    return None if outages.is_outage(error) else error

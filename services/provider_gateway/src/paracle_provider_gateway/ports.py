@@ -16,7 +16,7 @@ from paracle_domain.inference.usage import Usage
 
 if TYPE_CHECKING:
     from paracle_provider_gateway.plans import Deployment
-from paracle_domain.registry import ProviderChanges
+from paracle_domain.registry import ProviderChange, ProviderChanges
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,16 @@ class Registry(Protocol):
         Unavailable, DeadlineExceeded
             If it does not answer.
         """
+
+
+class Setups(Protocol):
+    """Keeps what tenants had set up, for a gateway that starts while the registry is away."""
+
+    async def kept(self, tenant: str) -> Sequence[ProviderChange] | None:
+        """The manifests of `tenant` as they were kept last; `None` if they never were."""
+
+    async def keep(self, tenant: str, manifests: Sequence[ProviderChange]) -> None:
+        """Keep these, in place of those from before."""
 
 
 class Prices(Protocol):

@@ -216,6 +216,13 @@ select count(*)::integer from gone;
 delete from counters
  where period <> 'total' and period < to_char(now() - interval '62 days', 'YYYY-MM-DD') and reserved_tokens = 0;
 
+-- name: setup_kept
+select manifests::text from setups where tenant = $1;
+
+-- name: keep_setup
+insert into setups (tenant, manifests, kept_at) values ($1, $2::json, now())
+    on conflict (tenant) do update set manifests = excluded.manifests, kept_at = excluded.kept_at;
+
 -- name: idle_counts
 -- Of budgets for each run or task, those that nothing is reserved on, and that were used last so long ago.
 select c.id, c.tenant, c.run_id

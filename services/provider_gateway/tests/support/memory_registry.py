@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -58,3 +59,23 @@ class MemoryRegistry:
         table = Routes("registry")
         table.rpc(ListProviderChanges, answer)
         return table
+
+
+@dataclass
+class MemorySetups:
+    """`Setups` in memory; `failures` are raised first."""
+
+    manifests: dict[str, Sequence[ProviderChange]] = field(default_factory=dict)
+    failures: list[Exception] = field(default_factory=list)
+
+    async def kept(self, tenant: str) -> Sequence[ProviderChange] | None:
+        self._fail()
+        return self.manifests.get(tenant)
+
+    async def keep(self, tenant: str, manifests: Sequence[ProviderChange]) -> None:
+        self._fail()
+        self.manifests[tenant] = tuple(manifests)
+
+    def _fail(self) -> None:
+        if self.failures:
+            raise self.failures.pop(0)

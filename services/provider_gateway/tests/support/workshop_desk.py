@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from memory_registry import MemoryRegistry
+from memory_registry import MemoryRegistry, MemorySetups
 from provider_gateway_samples import CANARY, CONTEXT, Gateway, ask, gateway
 
 from paracle_domain.inference.response import Completion
@@ -57,6 +57,6 @@ def shop(keys: KeyRing | None = None, hosts: HostRules | None = None) -> Shop:
         timeouts=timeouts,
         clock=lambda: clock[0],
     )
-    following = Following(registry, made.build, made.forget)
+    following = Following(registry, made.build, made.forget, MemorySetups())
     catalog = TenantCatalog(operator, following, prices, health)
     return Shop(made, registry, following, catalog, gateway(catalog=catalog), clock)
