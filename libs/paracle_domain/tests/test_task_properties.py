@@ -64,7 +64,15 @@ seconds = st.integers(min_value=0, max_value=900)
 broke = ErrorInfo(
     code="budget_exceeded",
     message="no money",
-    details={"budget": "b", "subject": "s", "period": "total", "on_hit": "ask", "spent_usd": "2", "limit_usd": "1"},
+    details={
+        "budget": "b",
+        "subject": "s",
+        "period": "total",
+        "on_hit": "ask",
+        "spent_usd": "2",
+        "limit_usd": "1",
+        "question": "q",
+    },
 )
 KINDS = "accept reply reply model_failed ok failed probed probed delegate people checked cancel deadline resume"
 kinds = st.sampled_from(KINDS.split())
@@ -107,6 +115,16 @@ def views(draw: st.DrawFn, state: TaskState, call_id: str) -> ApprovalView:
     return view.model_copy(update={"status": draw(st.sampled_from(list(ApprovalStatus))), "digest": digest})
 
 
+@st.composite
+def decisions(draw: st.DrawFn, state: TaskState, call_id: str, at: datetime) -> told.TaskInput:
+    """How it came out what people were asked, about the call or about a budget."""
+    view = draw(views(state, call_id))
+    if state.held is None:
+        return told.CallDecided(at, call_id, view)
+    lifted = draw(st.integers(0, 2)) == 0
+    return told.BudgetLifted(at, view.approval_id) if lifted else told.RaiseDecided(at, view)
+
+
 def question_id(state: TaskState, call_id: str) -> str | None:
     call = state.call(call_id)
     return call.held.approval_id if call is not None and call.held is not None else None
@@ -136,8 +154,7 @@ def inputs(draw: st.DrawFn, state: TaskState) -> told.TaskInput:
         case "delegate":
             return told.DelegateEnded(at, call, draw(delegate_results(state, call)), 0.1)
         case "people":
-            view = draw(views(state, call))
-            return told.CallDecided(at, call, view) if state.held is None else told.RaiseDecided(at, view)
+            return draw(decisions(state, call, at))
         case "checked":
             return told.OutputChecked(at, state.turn, {}, draw(findings))
         case "cancel":

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paracle_domain.budget.messages import RaiseBudget
-from paracle_domain.budget.spec import BudgetApproval
+from paracle_domain.budget.messages import BudgetList, BudgetUse, BudgetView, RaiseBudget
+from paracle_domain.budget.spec import Budget, BudgetApproval
 from paracle_domain.errors import BudgetExceeded, ErrorInfo
 from paracle_domain.run import deciding
 from paracle_domain.run.commands import ApprovalStatus, ApprovalView, Decision
@@ -19,7 +19,7 @@ from paracle_domain.task import inputs as told
 from paracle_domain.task.directives import AskForRaise, CallModel, ReportResult
 from paracle_domain.task.events import BudgetHeld, BudgetReleased
 from paracle_domain.task.messages import TaskStatus
-from paracle_domain.task.raising import rounded, shortage
+from paracle_domain.task.raising import has_room, order_of, rounded, shortage
 from paracle_domain.task.story import wishes
 
 from .test_task_machine import AT, Play, wish
@@ -36,6 +36,7 @@ def used_up(**details: str) -> ErrorInfo:
         "spent_usd": "1.0004",
         "limit_usd": "1",
         "estimate_usd": "0.02",
+        "question": "q1",
     }
     return BudgetExceeded("budget team of atlas is used up", details={**known, **details}).to_info()
 
@@ -72,7 +73,8 @@ def test_people_are_asked_about_exactly_one_raise() -> None:
     assert (request.tool, request.asked_at, request.own) == (None, AT, False)
     assert request.action["raise_usd"] == "0.10"
     assert (request.action["period"], request.action["raise_tokens"]) == ("2026-05-04", None)
-    order = wanted.order
+    order = order_of(view(play), wanted.short)
+    assert order is not None
     assert (order.name, order.subject, order.usd, order.tokens) == ("team", "atlas", Decimal("0.10"), None)
     assert (order.key, order.period) == (request.approval_id, "2026-05-04")
     assert play.directives == (wanted,)
@@ -120,7 +122,6 @@ def test_waits_for_people_and_for_calls_of_the_same_turn_add_up() -> None:
     [
         (ApprovalStatus.REJECTED, "budget team of atlas is used up (bob rejected raising it: too dear)"),
         (ApprovalStatus.EXPIRED, "budget team of atlas is used up (nobody, or too few, agreed in time to raise it)"),
-        (ApprovalStatus.VOID, "the approval of raising it is void"),
     ],
 )
 def test_without_a_raise_the_task_fails_with_the_budget(status: ApprovalStatus, says: str) -> None:
@@ -134,12 +135,95 @@ def test_without_a_raise_the_task_fails_with_the_budget(status: ApprovalStatus, 
     assert [type(one) for one in play.directives] == [ReportResult]
 
 
-def test_an_approval_of_something_else_raises_nothing() -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"digest": "sha256:other"},
+        {"ask": "Give everybody a raise?"},
+        {"action": None},
+        {"action": {"budget": "team", "subject": "borg", "period": "2026-05-04", "raise_usd": "9"}},
+    ],
+)
+def test_an_approval_of_something_else_raises_nothing(changes: dict[str, Any]) -> None:
     play = stopped()
-    assert play.tell(told.RaiseDecided(LATER, view(play, digest="sha256:other")))[-1] == "task.failed"
+    other = view(play, **changes)
+    assert order_of(other, asked(play).short) is None
+    assert play.tell(told.RaiseDecided(LATER, other))[-1] == "task.failed"
     released = play.events[-2]
     assert isinstance(released, BudgetReleased)
     assert released.verdict is ApprovalStatus.VOID
+    assert "the approval of raising it is void" in play.error
+
+
+def test_all_that_find_the_budget_used_up_ask_the_same_and_go_by_what_the_first_asked() -> None:
+    first, second = stopped(), stopped(used_up(spent_usd="1.3"))
+    ours, theirs = asked(first), asked(second)
+    assert ours.request.approval_id == theirs.request.approval_id
+    assert (ours.request.action["raise_usd"], theirs.request.action["raise_usd"]) == ("0.10", "0.32")
+    decided = view(first)
+    order = order_of(decided, theirs.short)
+    assert order is not None
+    assert order == order_of(decided, ours.short)
+    assert order.usd == Decimal("0.10")
+    assert second.tell(told.RaiseDecided(LATER, decided)) == ["task.budget_released"]
+    raised = asked(stopped(used_up(question="q2")))
+    assert raised.request.approval_id != ours.request.approval_id, "once it was raised, it is a question anew"
+
+
+@pytest.mark.parametrize("status", [ApprovalStatus.REJECTED, ApprovalStatus.EXPIRED, ApprovalStatus.VOID])
+def test_what_was_over_before_the_task_asked_says_nothing_to_it(status: ApprovalStatus) -> None:
+    play, other = stopped(), stopped()
+    before = asked(play).request.approval_id
+    past = view(play, status, decided_at=AT - timedelta(seconds=1))
+    assert play.tell(told.RaiseDecided(LATER, past)) == ["task.budget_released", "task.budget_held"]
+    released, held = play.events[-2:]
+    assert isinstance(released, BudgetReleased)
+    assert isinstance(held, BudgetHeld)
+    assert (released.verdict, released.decisions, released.waited_s) == (ApprovalStatus.VOID, (), 90.0)
+    assert play.directives == (asked(play),), "people are asked anew"
+    assert asked(play).request.approval_id == held.approval_id != before
+    assert (held.short, held.at) == (asked(other).short, LATER)
+    other.tell(told.RaiseDecided(LATER, past))
+    assert asked(other).request.approval_id == held.approval_id, "and all ask the same again"
+
+
+def test_who_is_gone_is_asked_for_no_more_but_what_was_approved_counts() -> None:
+    play = stopped()
+    void = view(play, ApprovalStatus.VOID, decided_at=LATER)
+    assert play.tell(told.RaiseDecided(LATER, void)) == ["task.budget_released", "task.budget_held"]
+    approved = view(play, decided_at=AT - timedelta(days=1))
+    assert play.tell(told.RaiseDecided(LATER, approved)) == ["task.budget_released"]
+    assert isinstance(play.directives[0], CallModel)
+
+
+def test_where_there_is_room_nobody_waits_any_longer() -> None:
+    play = stopped()
+    waiting = asked(play).request.approval_id
+    assert play.tell(told.BudgetLifted(LATER, "apr_01JTQ000000000000000000000")) == []
+    assert play.tell(told.BudgetLifted(LATER, waiting)) == ["task.budget_released"]
+    released = play.events[-1]
+    assert isinstance(released, BudgetReleased)
+    assert (released.verdict, released.lifted, released.waited_s) == (ApprovalStatus.VOID, True, 90.0)
+    assert isinstance(play.directives[0], CallModel)
+    assert play.tell(told.BudgetLifted(LATER, waiting)) == []
+
+
+def listed(budget: str = "team", subject: str = "atlas", **use: Any) -> BudgetList:
+    uses = (BudgetUse.model_validate({"subject": subject, "period": "2026-05-04"} | use),)
+    known = Budget(name=budget, limit_usd=Decimal(1))
+    return BudgetList(budgets=(BudgetView(budget=known, revision=1, set_by="ada", set_at=AT, uses=uses),))
+
+
+def test_a_budget_has_room_unless_a_limit_of_it_was_spent() -> None:
+    short = asked(stopped()).short
+    usd: dict[str, Any] = {"limit_usd": Decimal(1)}
+    tokens: dict[str, Any] = {"limit_tokens": 10}
+    assert has_room(BudgetList(budgets=()), short), "it is gone"
+    assert has_room(listed(**usd, **tokens, spent_usd=Decimal("0.9"), spent_tokens=9), short)
+    assert not has_room(listed(**usd, spent_usd=Decimal(1)), short)
+    assert not has_room(listed(**usd, **tokens, spent_tokens=10), short)
+    assert has_room(listed(**usd, spent_usd=Decimal(1), subject="borg"), short)
+    assert has_room(listed(**usd, spent_usd=Decimal(1), budget="other"), short)
 
 
 def test_what_is_open_or_of_another_question_changes_nothing() -> None:
@@ -184,7 +268,7 @@ def test_what_a_raise_would_not_mend_is_not_asked(details: dict[str, str]) -> No
 def test_what_lacks_its_facts_is_not_asked() -> None:
     error = used_up()
     assert error.details is not None
-    for name in ("subject", "spent_usd", "limit_usd"):
+    for name in ("subject", "spent_usd", "limit_usd", "question"):
         rest = {key: value for key, value in error.details.items() if key != name}
         assert shortage(error.model_copy(update={"details": rest})) is None
     assert shortage(error.model_copy(update={"details": None})) is None

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from runtime_stage import Stage, again, as_delivered, order, script
-from runtime_world import Gateway, World, says, sent, task
+from runtime_world import CONTEXT, Gateway, World, says, sent, task
 
+from paracle_chassis.bus import Outgoing
 from paracle_chassis.testing.eventually import eventually
+from paracle_domain import subjects
+from paracle_domain.envelope import Envelope
 from paracle_domain.errors import BudgetExceeded, InvalidInput, NotFound, ParacleError, Unavailable
+from paracle_domain.machine import EventRecord
 from paracle_domain.run.commands import ApprovalStatus
-from paracle_domain.task.messages import Task, TaskStatus
+from paracle_domain.task.messages import Task, TaskResult, TaskStatus
 from paracle_domain.task.output import BudgetProgress
 
-DETAILS = {"budget": "team", "subject": "atlas", "period": "total", "spent_usd": "1", "limit_usd": "1"}
+DETAILS = {
+    "budget": "team", "subject": "atlas", "period": "total", "spent_usd": "1", "limit_usd": "1", "question": "q1"
+}  # fmt: skip
 ASKS = BudgetExceeded("budget team of atlas is used up", details={**DETAILS, "on_hit": "ask"})
 STOPS = BudgetExceeded("budget team of atlas is used up", details={**DETAILS, "on_hit": "stop"})
 
@@ -114,3 +122,77 @@ async def test_whoever_takes_the_task_up_asks_the_same_and_raises_by_the_same_ke
         await eventually(lambda: job.task_id in stage.results())
     assert stage.results()[job.task_id].output == "a poem"
     assert [made.key for made in stage.gateway.raises] == list(stage.orchestrator.approvals)
+
+
+async def all_wait(stage: Stage, number: int) -> list[Task]:
+    jobs = [task("helper", f"poem {n}") for n in range(number)]
+    await stage.bus.publish([sent(job) for job in jobs])
+    await eventually(lambda: len(stage.gateway.asked) == number and stage.runtime.running == number)
+    await eventually(lambda: len([1 for job in jobs if "task.budget_held" in types_of(stage, job)]) == number)
+    return jobs
+
+
+def types_of(stage: Stage, job: Task) -> list[str]:
+    return [event.type for event in stage.events(job)]
+
+
+async def all_ended(stage: Stage, jobs: list[Task]) -> list[TaskResult]:
+    for job in jobs:
+        await ended(stage, job)
+    return [stage.results()[job.task_id] for job in jobs]
+
+
+@script(*[ASKS] * 5, *[says("a poem")] * 5)
+async def test_many_that_find_one_budget_used_up_ask_once_and_go_on_together(stage: Stage):
+    jobs = await all_wait(stage, 5)
+    [view] = stage.orchestrator.approvals.values()
+    stage.orchestrator.decide()
+    assert [result.output for result in await all_ended(stage, jobs)] == ["a poem"] * 5
+    assert {made.key for made in stage.gateway.raises} == {view.approval_id}
+    assert list(stage.orchestrator.approvals) == [view.approval_id]
+
+
+@script(*[ASKS] * 5)
+async def test_a_rejection_is_for_all_who_wait(stage: Stage):
+    jobs = await all_wait(stage, 5)
+    stage.orchestrator.decide(ApprovalStatus.REJECTED)
+    results = await all_ended(stage, jobs)
+    assert {result.error.code for result in results if result.error} == {"budget_exceeded"}
+    assert len(stage.orchestrator.approvals) == 1
+    assert stage.gateway.raises == []
+
+
+@script(*[ASKS] * 3, *[says("a poem")] * 3)
+async def test_a_raise_by_hand_lets_all_go_on_and_the_question_is_taken_back(stage: Stage):
+    stage.shop.decisions._look_s = 3_600
+    jobs = await all_wait(stage, 3)
+    stage.gateway.used_up = False
+    record = EventRecord(entity="budget", id="team", seq=2, type="budget.raised", at=datetime.now(UTC))
+    raised = Outgoing(
+        subjects.evt("default", "budget", "team", "raised"), record, Envelope.wrap(record.type_name, "test", CONTEXT)
+    )
+
+    async def told() -> bool:
+        await stage.bus.broadcast(raised)
+        return all(job.task_id in stage.results() for job in jobs)
+
+    await eventually(told)
+    assert [result.output for result in await all_ended(stage, jobs)] == ["a poem"] * 3
+    [view] = stage.orchestrator.approvals.values()
+    assert view.status is ApprovalStatus.VOID
+    assert stage.gateway.raises == []
+
+
+@script(*[ASKS] * 3, *[says("a poem")] * 2)
+async def test_when_the_asker_is_cancelled_the_others_ask_for_themselves(stage: Stage):
+    jobs = await all_wait(stage, 3)
+    [first] = list(stage.orchestrator.approvals.values())
+    asker = next(job for job in jobs if job.task_id == first.task_id)
+    others = [job for job in jobs if job is not asker]
+    await stage.bus.publish([order(asker)])
+    await eventually(lambda: len(stage.orchestrator.approvals) == 2)
+    second = next(view for view in stage.orchestrator.approvals.values() if view.approval_id != first.approval_id)
+    assert second.task_id in {job.task_id for job in others}
+    stage.orchestrator.decide()
+    assert [result.output for result in await all_ended(stage, others)] == ["a poem"] * 2
+    assert {made.key for made in stage.gateway.raises} == {second.approval_id}

@@ -124,6 +124,15 @@ async def test_what_nobody_waits_for_is_void(desk: Any, tools: Any) -> None:
     assert isinstance(await decide(desk, asked), Conflict)
 
 
+async def test_one_that_others_wait_for_too_is_withdrawn_by_its_asker_alone(desk: Any, tools: Any) -> None:
+    asked = request(await desk.start(), desk)
+    await desk.calls.ask(asked, CALL)
+    await desk.calls.withdraw(WithdrawCall(approval_id=asked.approval_id, task_id=new_id("task")), CALL)
+    assert (await view(desk, asked)).status is ApprovalStatus.OPEN
+    await desk.calls.withdraw(WithdrawCall(approval_id=asked.approval_id, task_id=asked.task_id), CALL)
+    assert (await view(desk, asked)).status is ApprovalStatus.VOID
+
+
 async def test_of_a_run_that_has_ended_nothing_is_decided(desk: Any, tools: Any) -> None:
     run_id = await desk.start()
     asked = request(run_id, desk)

@@ -215,9 +215,20 @@ async def test_a_spent_budget_refuses_and_says_all_about_it(office: Office):
         BudgetExceeded, match=r"budget 'small' \(of tenant acme\) is used up: 0.0002 of 0.0002 USD"
     ) as caught:
         await office.keeper.open(attempt())
-    assert caught.value.details | {"estimate_usd": "", "estimate_tokens": ""} == {
+    with pytest.raises(BudgetExceeded) as again:
+        await office.keeper.open(attempt())
+    assert caught.value.details is not None
+    question = caught.value.details["question"]
+    assert (again.value.details or {})["question"] == question, "all calls ask the same"
+    office.world.tallies = {key: tally.add(Decimal("0.0000001"), 0) for key, tally in office.world.tallies.items()}
+    office.world.tallies = {key: tally.spend(Amount(Decimal(1), 1)) for key, tally in office.world.tallies.items()}
+    with pytest.raises(BudgetExceeded) as raised:
+        await office.keeper.open(attempt())
+    assert (raised.value.details or {})["question"] != question, "until it is raised"
+    assert caught.value.details | {"estimate_usd": "", "estimate_tokens": "", "question": ""} == {
         "budget": "small", "subject": "acme", "period": "total", "on_hit": "ask", "spent_usd": "0.0002",
         "limit_usd": "0.0002", "estimate_usd": "", "estimate_tokens": "", "approval": asked.model_dump_json(),
+        "question": "",
     }  # fmt: skip
 
 

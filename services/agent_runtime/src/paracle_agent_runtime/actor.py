@@ -242,7 +242,7 @@ class TaskActor:
             case AskPeople():
                 self._start(errands.ask_people(directive), directive.call_id)
             case AskForRaise():
-                self._start(errands.ask_for_raise(directive), directive.order.key)
+                self._start(errands.ask_for_raise(directive), directive.request.approval_id)
             case CheckOutput() | ReportResult():
                 pass  # the first is done within the step, the second by whoever runs the actor
             case _:
@@ -304,7 +304,8 @@ class TaskActor:
         """
         work: list[Coroutine[Any, Any, None]] = []
         if self.state.held is not None:
-            work.append(self._shop.decisions.withdraw(self.state.held.approval_id, self._context))
+            approval_id, task_id = self.state.held.approval_id, self._job.task.task_id
+            work.append(self._shop.decisions.withdraw(approval_id, self._context, task_id))
         for call in self.state.open_calls:
             if call.delegated is not None:
                 work.append(self._end_delegate(child_task(self.state, call), reason))

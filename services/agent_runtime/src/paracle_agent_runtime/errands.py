@@ -103,11 +103,12 @@ class Errands:
             await self._shop.outlet.say(self._job.task.task_id, progress, self._context)
 
     async def ask_for_raise(self, directive: AskForRaise) -> told.TaskInput:
-        order = directive.order
-        await self.say(BudgetProgress(approval_id=order.key, budget=order.name, stage="held"))
+        approval_id, budget = directive.request.approval_id, directive.short.budget
+        await self.say(BudgetProgress(approval_id=approval_id, budget=budget, stage="held"))
         view, error = await self._shop.decisions.raised(directive, self._context)
-        await self.say(BudgetProgress(approval_id=order.key, budget=order.name, stage="ended"))
-        return told.RaiseDecided(self._shop.clock(), view, error)
+        await self.say(BudgetProgress(approval_id=approval_id, budget=budget, stage="ended"))
+        at = self._shop.clock()
+        return told.BudgetLifted(at, approval_id) if view is None else told.RaiseDecided(at, view, error)
 
     async def ask_people(self, directive: AskPeople) -> told.TaskInput:
         request = directive.request

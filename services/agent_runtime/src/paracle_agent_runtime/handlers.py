@@ -68,5 +68,6 @@ def routes(
     table.rpc(DeleteSession, sessions.delete_session)
     table.listen(f"{subjects.PREFIX}.*.evt.task.*.task_cancelled", runtime.overhear)
     table.listen(f"{subjects.PREFIX}.*.evt.approval.*.*", runtime.hear_of_approval)
+    table.listen(f"{subjects.PREFIX}.*.evt.budget.*.*", runtime.hear_of_budget)
     table.listen(f"{subjects.PREFIX}.*.evt.pool.*.*", runtime.hear_of_pool)
     return table

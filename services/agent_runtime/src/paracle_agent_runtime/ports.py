@@ -16,6 +16,7 @@ from paracle_domain.inference.response import Completion
 from paracle_domain.plan import Plan
 from paracle_domain.run.commands import ApprovalView, AskForCall
 from paracle_domain.task.effects import EffectPage, EffectView, ListEffects, Resolution
+from paracle_domain.task.events import Shortage
 from paracle_domain.task.ledger import Entry
 from paracle_domain.task.messages import Task
 from paracle_domain.task.output import Progress
@@ -62,6 +63,10 @@ class Budgets(Protocol):
         """Raise one, once for each key. Raises `NotFound` if there is none (any more)."""
         ...
 
+    async def has_room(self, short: Shortage, context: Context) -> bool:
+        """Whether calls may go on the budget that was short again."""
+        ...
+
 
 class Outlet(Protocol):
     """Where those who watch a task hear what it does."""
@@ -78,8 +83,8 @@ class People(Protocol):
         """Ask, once; how it stands. Raises `NotFound` if there is no such run."""
         ...
 
-    async def withdraw(self, approval_id: str, context: Context) -> None:
-        """Nobody waits for it any more. Raises `NotFound` if it was never asked."""
+    async def withdraw(self, approval_id: str, context: Context, task_id: str | None) -> None:
+        """Nobody waits for it any more, or that task does not. Raises `NotFound` if it was never asked."""
         ...
 
 

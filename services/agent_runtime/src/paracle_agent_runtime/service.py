@@ -202,6 +202,10 @@ class Runtime:
         """Something happened to an approval: if it is waited for here, it is looked at."""
         self._shop.decisions.heard(Subject.parse(delivery.subject).tail[1])
 
+    async def hear_of_budget(self, delivery: Delivery) -> None:
+        """A budget was raised, or changed: whoever waits for that here looks whether there is room."""
+        self._shop.decisions.heard_of_budget(delivery.tenant, Subject.parse(delivery.subject).tail[1])
+
     async def hear_of_pool(self, _delivery: Delivery) -> None:
         """A pool was drained or resumed."""
         await self._beat()

@@ -41,7 +41,7 @@ from paracle_chassis.event_store import EventStore, Loaded
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
 from paracle_domain.agent.spec import AgentSpec
-from paracle_domain.budget.messages import BudgetView, RaiseBudget
+from paracle_domain.budget.messages import BudgetList, BudgetUse, BudgetView, ListBudgets, RaiseBudget
 from paracle_domain.budget.spec import Budget
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import NotFound, ParacleError, ToolUnavailable, Unavailable
@@ -54,7 +54,7 @@ from paracle_domain.inference.usage import Usage
 from paracle_domain.messages import Done, JsonObject
 from paracle_domain.plan import Plan, PlannedAgent, PlannedTool, PlannedWorkflow
 from paracle_domain.run.commands import ApprovalStatus, ApprovalView, AskForCall, GetPlan, WithdrawCall
-from paracle_domain.run.deciding import asked
+from paracle_domain.run.deciding import asked, withdrawn
 from paracle_domain.task.effects import EffectPage, EffectState, EffectView, ListEffects, Resolution
 from paracle_domain.task.ledger import Entry
 from paracle_domain.task.messages import CancelTask, Task
@@ -198,6 +198,7 @@ class Gateway:
         self.asked: list[Complete] = []
         self.raises: list[RaiseBudget] = []
         self.unwilling: list[ParacleError] = []
+        self.used_up = True
         self._used = 0
 
     async def complete(self, request: Complete, _: Context) -> Completion:
@@ -215,13 +216,22 @@ class Gateway:
         if self.unwilling:
             raise self.unwilling.pop(0)
         self.raises.append(request)
-        budget = Budget(name=request.name, limit_usd=Decimal(1))
-        return BudgetView(budget=budget, revision=1, set_by="ann", set_at=datetime.now(UTC))
+        return self._shown(request.name, request.subject)
+
+    async def list_budgets(self, request: ListBudgets, _: Context) -> BudgetList:
+        return BudgetList(budgets=(self._shown(request.name or "", request.subject or ""),))
+
+    def _shown(self, name: str, subject: str) -> BudgetView:
+        spent = Decimal(1) if self.used_up else Decimal(0)
+        use = BudgetUse(subject=subject, period="total", spent_usd=spent, limit_usd=Decimal(1))
+        budget = Budget(name=name, limit_usd=Decimal(1))
+        return BudgetView(budget=budget, revision=1, set_by="ann", set_at=datetime.now(UTC), uses=(use,))
 
     def routes(self) -> Routes:
         table = Routes("provider_gateway")
         table.rpc(Complete, self.complete, long=True)
         table.rpc(RaiseBudget, self.raise_budget)
+        table.rpc(ListBudgets, self.list_budgets)
         return table
 
 
@@ -242,9 +252,13 @@ class Orchestrator:
         return self.approvals.setdefault(request.approval_id, asked(request, "w", "ann"))
 
     async def withdraw(self, request: WithdrawCall, _: Context) -> Done:
+        view = self.approvals.get(request.approval_id)
+        if view is not None and request.task_id not in {None, view.task_id}:
+            return Done()
         self.withdrawn.append(request.approval_id)
-        if request.approval_id not in self.approvals:
+        if view is None:
             raise NotFound(f"there is no approval {request.approval_id}")
+        self.approvals[request.approval_id] = withdrawn(view, datetime.now(UTC))
         return Done()
 
     def decide(self, status: ApprovalStatus = ApprovalStatus.APPROVED) -> None:

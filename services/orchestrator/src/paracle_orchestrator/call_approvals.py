@@ -72,9 +72,11 @@ class CallApprovals:
         raise Conflict(f"approval {approval_id} changes faster than it can be read; try again")
 
     async def withdraw(self, request: WithdrawCall, call: Context) -> Done:
-        """Nobody waits for it any more."""
+        """Nobody waits for it any more; or whoever asked it does not."""
         for _ in range(_TRIES):
             view = await self.standing(request.approval_id, call)
+            if request.task_id not in {None, view.task_id}:
+                return Done()
             after = deciding.withdrawn(view, self._clock())
             if after is view or await self._change(after, "void", call):
                 return Done()

@@ -330,7 +330,7 @@ def _shown(counted: Count) -> str:
     return f"budget {budget.name!r} (of {budget.scope.value} {of}{period})"
 
 
-def _details(counted: Count, order: Order) -> dict[str, str]:
+def _details(counted: Count, tally: Tally, order: Order) -> dict[str, str]:
     budget = counted.budget
     found = {
         "budget": budget.name, "subject": counted.subject, "period": counted.period, "on_hit": budget.on_hit.value,
@@ -341,12 +341,18 @@ def _details(counted: Count, order: Order) -> dict[str, str]:
     if budget.model is not None:
         found["model"] = budget.model
     if budget.on_hit is OnHit.ASK:
-        found["approval"] = budget.approval.model_dump_json()
+        found |= {"approval": budget.approval.model_dump_json(), "question": _question(counted, tally)}
     return found
 
 
+def _question(counted: Count, tally: Tally) -> str:
+    """What people are asked about: the same for all calls, until the budget is raised or changed."""
+    told = (str(counted.id), counted.budget.model_dump_json(), str(tally.raised_usd), str(tally.raised_tokens))
+    return hashlib.blake2b("\x1f".join(told).encode(), digest_size=16).hexdigest()
+
+
 def _exceeded(counted: Count, tally: Tally, order: Order) -> BudgetExceeded:
-    details, said = _details(counted, order), []
+    details, said = _details(counted, tally, order), []
     usd, tokens = tally.limit_usd(counted.budget), tally.limit_tokens(counted.budget)
     if usd is not None:
         details |= {"spent_usd": str(tally.spent_usd), "limit_usd": str(usd)}

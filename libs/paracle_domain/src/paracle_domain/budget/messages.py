@@ -37,6 +37,12 @@ class BudgetUse(Value):
     unpriced_calls: int = 0
     hit_at: datetime | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether a limit was spent, so that no call may go on it any more."""
+        usd = self.limit_usd is not None and self.spent_usd >= self.limit_usd
+        return usd or (self.limit_tokens is not None and self.spent_tokens >= self.limit_tokens)
+
 
 class BudgetView(Message, type_name="budget.view"):
     """A budget and how far it is used. A budget for each subject shows the subjects that have used it, most first.

@@ -447,9 +447,13 @@ class AskForCall(Request[ApprovalView], service="orchestrator", method="ask_for_
 
 
 class WithdrawCall(Request[Done], service="orchestrator", method="withdraw_call", answer=Done):
-    """Nobody waits for this approval any more: its task has ended. For the agent runtime alone."""
+    """Nobody waits for this approval any more: its task has ended. For the agent runtime alone.
+
+    With `task_id`, only if it was asked for that task: others may wait for it, too.
+    """
 
     approval_id: ApprovalId
+    task_id: TaskId | None = None
 
 
 class GetApproval(

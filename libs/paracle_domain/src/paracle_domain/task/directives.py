@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from paracle_domain.budget.messages import RaiseBudget
 from paracle_domain.messages import JsonObject
 from paracle_domain.run.commands import AskForCall
+from paracle_domain.task.events import Shortage
 from paracle_domain.task.messages import Task, TaskResult
 
 
@@ -67,10 +67,13 @@ class AskPeople:
 
 @dataclass(frozen=True, slots=True)
 class AskForRaise:
-    """Have people decide whether a budget is raised, and have it raised if they agree; the answer: `RaiseDecided`."""
+    """Have people decide whether a budget is raised because of `short`, and have it raised if they agree.
+
+    The answer is a `RaiseDecided`; or a `BudgetLifted`, if there is room before they have.
+    """
 
     request: AskForCall
-    order: RaiseBudget
+    short: Shortage
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,10 @@ class CallReleased(Value):
 
 
 class Shortage(Value):
-    """A budget that is used up, and by how much it is to be raised, in money or in tokens, for the window `period`."""
+    """A budget that is used up, and by how much it is to be raised, in money or in tokens, for the window `period`.
+
+    `question` is the same for all calls that find it so.
+    """
 
     budget: BudgetName
     subject: SubjectName
@@ -172,6 +175,7 @@ class Shortage(Value):
     usd: Usd | None = None
     tokens: Tokens | None = None
     approval: BudgetApproval = BudgetApproval()
+    question: str = ""
 
 
 class BudgetHeld(Value):
@@ -190,7 +194,11 @@ class BudgetHeld(Value):
 
 
 class BudgetReleased(Value):
-    """People have decided about a budget, or nobody did in time. One that was `approved` has been raised."""
+    """People have decided about a budget, or nobody did in time. One that was `approved` has been raised.
+
+    `void`: what was asked is over without a decision that this task waited for. Then there is room without one
+    (`lifted`), or the same is asked anew.
+    """
 
     type: Literal["task.budget_released"] = "task.budget_released"
     call_id: str
@@ -198,6 +206,7 @@ class BudgetReleased(Value):
     verdict: ApprovalStatus
     decisions: tuple[Decision, ...] = ()
     waited_s: float = 0.0
+    lifted: bool = False
 
 
 class EffectIntended(Value):

@@ -115,6 +115,14 @@ class RaiseDecided:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetLifted:
+    """Calls may go on the budget again that is asked about as `approval_id`, whatever people decide."""
+
+    at: datetime
+    approval_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class OutputChecked:
     """The final answer of turn `turn` as JSON, and how it breaks the output schema (nothing: it fits)."""
 
@@ -152,6 +160,7 @@ type TaskInput = (
     | DelegateEnded
     | CallDecided
     | RaiseDecided
+    | BudgetLifted
     | OutputChecked
     | CancelRequested
     | DeadlinePassed

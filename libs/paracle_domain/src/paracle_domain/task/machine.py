@@ -29,7 +29,7 @@ from paracle_domain.task.calling import (
 from paracle_domain.task.doubts import find_out, leave, probed
 from paracle_domain.task.inputs import TaskInput
 from paracle_domain.task.messages import TaskStatus
-from paracle_domain.task.raising import held, raise_decided, shortage
+from paracle_domain.task.raising import budget_lifted, held, raise_decided, shortage
 from paracle_domain.task.state import TaskState
 from paracle_domain.task.story import Story, TaskDecision, wishes
 from paracle_domain.task.summing import can_shorten, explained, retry_at, summary_came, summary_failed
@@ -54,6 +54,8 @@ def decide(state: TaskState, message: TaskInput) -> TaskDecision:
             _call_came(story, message)
         case told.RaiseDecided():
             raise_decided(story, message)
+        case told.BudgetLifted():
+            budget_lifted(story, message)
         case told.OutputChecked():
             _output_checked(story, message)
         case told.CancelRequested():
@@ -186,7 +188,7 @@ def _model_failed(story: Story, message: told.ModelFailed) -> None:
     short = shortage(message.error)
     if short is not None:
         story.tell(ev.ModelCallFailed(call_id=message.call_id, error=message.error))
-        story.tell(held(state.job, message.call_id, message.error, short, message.at))
+        story.tell(held(message.call_id, message.error, short, message.at))
         return
     shorten = can_shorten(state, message.error)
     again = message.at if shorten else retry_at(state, message, MODEL_RETRIES)

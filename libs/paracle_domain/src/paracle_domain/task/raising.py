@@ -1,23 +1,24 @@
 """Budgets that ask: what people are asked when a model call finds one used up, and about how much exactly.
 
-The task waits, as for a tool call that is held. Once they have agreed the budget is raised, once, by what they were
-asked about, and the call is made again; if that finds it used up again, it is a question anew.
+The task waits, as for a tool call that is held. All tasks that find the same budget used up ask one and the same
+question: whoever asks it first has it asked, and what comes of it is for all. Once people have agreed the budget is
+raised, once, by what they were asked about, and the calls are made again; a call that finds it used up again has a
+question anew. Where there is room without that (somebody raised the budget by hand), nobody waits any longer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_UP, Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
-from paracle_domain.budget.messages import RaiseBudget
+from paracle_domain.budget.messages import BudgetList, RaiseBudget
 from paracle_domain.budget.spec import BudgetApproval, OnHit
 from paracle_domain.errors import BudgetExceeded, ErrorInfo
-from paracle_domain.ids import derive_id
+from paracle_domain.ids import derive_id, id_from_key
 from paracle_domain.messages import JsonObject
 from paracle_domain.plan import digest_of
 from paracle_domain.run.commands import ApprovalStatus, ApprovalView, AskForCall
@@ -36,16 +37,6 @@ _DIGITS: Final = 2
 _FINEST: Final = -9
 
 
-@dataclass(frozen=True, slots=True)
-class Raise:
-    """What is asked of people. `digest` is that of all that they decide upon."""
-
-    approval_id: str
-    ask: str
-    action: JsonObject
-    digest: str
-
-
 def shortage(error: ErrorInfo) -> ev.Shortage | None:
     """What is to be asked because of `error`; nothing if no budget asks, or a raise would mend nothing."""
     details = error.details or {}
@@ -56,7 +47,7 @@ def shortage(error: ErrorInfo) -> ev.Shortage | None:
         if usd is None and tokens is None:
             return None
         return ev.Shortage(
-            **{name: details[name] for name in ("budget", "subject", "period")},
+            **{name: details[name] for name in ("budget", "subject", "period", "question")},
             usd=usd,
             tokens=None if tokens is None else int(tokens),
             approval=BudgetApproval.model_validate_json(details.get("approval", "{}")),
@@ -82,33 +73,6 @@ def rounded(amount: Decimal, finest: int) -> Decimal:
     return amount.quantize(Decimal((0, (1,), place)), ROUND_UP)
 
 
-def exact_raise(job: Job, call_id: str, short: ev.Shortage) -> Raise:
-    """What is asked about raising a budget for the model call `call_id`."""
-    task, agent = job.task, job.agent
-    much = " and ".join([*_much(short)])
-    ask = f"Raise the budget {short.budget} of {short.subject} by {much}?"
-    action: JsonObject = {
-        "budget": short.budget,
-        "subject": short.subject,
-        "period": short.period,
-        "raise_usd": None if short.usd is None else str(short.usd),
-        "raise_tokens": short.tokens,
-        "agent": agent.name if agent else None,
-        "agent_revision": agent.revision if agent else None,
-    }
-    bound: JsonObject = {
-        "run": task.run_id,
-        "plan": task.plan,
-        "step": task.step,
-        "task": task.task_id,
-        "call": call_id,
-        "ask": ask,
-        "action": action,
-        "rules": short.approval.model_dump(mode="json"),
-    }
-    return Raise(derive_id("apr", task.task_id, call_id), ask, action, digest_of(bound))
-
-
 def _much(short: ev.Shortage) -> Iterator[str]:
     if short.usd is not None:
         yield f"{short.usd} USD"
@@ -116,26 +80,46 @@ def _much(short: ev.Shortage) -> Iterator[str]:
         yield f"{short.tokens:,} tokens"
 
 
-def held(job: Job, call_id: str, error: ErrorInfo, short: ev.Shortage, at: datetime) -> ev.BudgetHeld:
+def held(call_id: str, error: ErrorInfo, short: ev.Shortage, at: datetime) -> ev.BudgetHeld:
     """The model call `call_id` waits for people to raise a budget."""
-    asked = exact_raise(job, call_id, short)
-    return ev.BudgetHeld(
-        call_id=call_id, approval_id=asked.approval_id, short=short, error=error, digest=asked.digest, at=at
-    )
+    return _held(call_id, id_from_key("apr", short.question), error, short, at)
+
+
+def _held(call_id: str, approval_id: str, error: ErrorInfo, short: ev.Shortage, at: datetime) -> ev.BudgetHeld:
+    digest = _digest(_ask(short), _action(short), short)
+    return ev.BudgetHeld(call_id=call_id, approval_id=approval_id, short=short, error=error, digest=digest, at=at)
+
+
+def _ask(short: ev.Shortage) -> str:
+    return f"Raise the budget {short.budget} of {short.subject} by {' and '.join([*_much(short)])}?"
+
+
+def _action(short: ev.Shortage) -> JsonObject:
+    return {
+        "budget": short.budget,
+        "subject": short.subject,
+        "period": short.period,
+        "raise_usd": None if short.usd is None else str(short.usd),
+        "raise_tokens": short.tokens,
+    }
+
+
+def _digest(ask: str, action: JsonValue, short: ev.Shortage) -> str:
+    """Of all that people decide upon."""
+    return digest_of({"ask": ask, "action": action, "rules": short.approval.model_dump(mode="json")})
 
 
 def ask_for_raise(job: Job, waiting: ev.BudgetHeld) -> AskForRaise:
-    """Ask about `waiting`; the key of the raise is the approval, so that one of them raises once."""
+    """Ask about `waiting`, in the name of this task if no other one has asked yet."""
     task, short, rules = job.task, waiting.short, waiting.short.approval
-    asked = exact_raise(job, waiting.call_id, short)
     request = AskForCall(
-        approval_id=asked.approval_id,
+        approval_id=waiting.approval_id,
         run_id=task.run_id,
         task_id=task.task_id,
         step=task.step,
-        ask=asked.ask,
-        action=asked.action,
-        digest=asked.digest,
+        ask=_ask(short),
+        action=_action(short),
+        digest=waiting.digest,
         asked_at=waiting.at,
         principals=rules.principals,
         roles=rules.roles,
@@ -144,16 +128,39 @@ def ask_for_raise(job: Job, waiting: ev.BudgetHeld) -> AskForRaise:
         expires_s=rules.expires_s,
         escalate_to=rules.escalate_to,
     )
-    order = RaiseBudget(
-        name=short.budget,
-        subject=short.subject,
-        period=short.period,
-        key=asked.approval_id,
-        usd=short.usd,
-        tokens=short.tokens,
-        reason=f"approved as {asked.approval_id} for task {task.task_id}",
+    return AskForRaise(request, short)
+
+
+def order_of(view: ApprovalView, short: ev.Shortage) -> RaiseBudget | None:
+    """What people agreed to in `view`: the raise of whoever asked first; nothing if that is not about `short`.
+
+    Its key is the approval: however many tasks have it carried out, it raises once.
+    """
+    action = view.action
+    about = {"budget": short.budget, "subject": short.subject, "period": short.period}
+    if not isinstance(action, dict) or not about.items() <= action.items():
+        return None
+    if _digest(view.ask, action, short) != view.digest:
+        return None
+    return RaiseBudget.model_validate(
+        {
+            "name": short.budget,
+            "subject": short.subject,
+            "period": short.period,
+            "key": view.approval_id,
+            "usd": action["raise_usd"],
+            "tokens": action["raise_tokens"],
+            "reason": f"approved as {view.approval_id} for task {view.task_id}",
+        }
     )
-    return AskForRaise(request, order)
+
+
+def has_room(found: BudgetList, short: ev.Shortage) -> bool:
+    """Whether calls may go on the budget again, as `found` has it: it was raised, changed or deleted, or it is another
+    day.
+    """
+    uses = (use for view in found.budgets if view.budget.name == short.budget for use in view.uses)
+    return not any(use.is_over for use in uses if use.subject == short.subject)
 
 
 def raise_decided(story: Story, message: told.RaiseDecided) -> None:
@@ -161,23 +168,44 @@ def raise_decided(story: Story, message: told.RaiseDecided) -> None:
     waiting, view = story.state.held, message.view
     if waiting is None or view.approval_id != waiting.approval_id or view.status is ApprovalStatus.OPEN:
         return
-    asked = exact_raise(story.state.job, waiting.call_id, waiting.short)
-    bound = asked.digest == waiting.digest == view.digest
-    verdict = view.status if bound else ApprovalStatus.VOID
-    story.tell(
-        ev.BudgetReleased(
-            call_id=waiting.call_id,
-            approval_id=waiting.approval_id,
-            verdict=verdict,
-            decisions=view.decisions,
-            waited_s=max(0.0, (message.at - waiting.at).total_seconds()),
-        )
-    )
+    if _is_past(view, waiting):
+        _ask_anew(story, waiting, message.at)
+        return
+    verdict = view.status if order_of(view, waiting.short) is not None else ApprovalStatus.VOID
+    story.tell(_released(waiting, message.at, verdict, decisions=view.decisions))
     if verdict is not ApprovalStatus.APPROVED:
         said = f"{waiting.error.message} ({_why_not(verdict, view)})"
         story.fail(waiting.error.model_copy(update={"message": said}))
     elif message.error is not None:
         story.fail(message.error)
+
+
+def budget_lifted(story: Story, message: told.BudgetLifted) -> None:
+    """Ask the model again: there is room without anybody's decision."""
+    waiting = story.state.held
+    if waiting is not None and waiting.approval_id == message.approval_id:
+        story.tell(_released(waiting, message.at, ApprovalStatus.VOID, lifted=True))
+
+
+def _is_past(view: ApprovalView, waiting: ev.BudgetHeld) -> bool:
+    """Whether `view` says nothing to who waits: nobody asks any more, or it was refused before this task asked."""
+    if view.status is ApprovalStatus.APPROVED:
+        return False
+    return view.status is ApprovalStatus.VOID or (view.decided_at is not None and view.decided_at < waiting.at)
+
+
+def _ask_anew(story: Story, waiting: ev.BudgetHeld, at: datetime) -> None:
+    """The next question about the same: whoever finds this one over comes to the same."""
+    story.tell(_released(waiting, at, ApprovalStatus.VOID))
+    following = derive_id("apr", waiting.approval_id)
+    story.tell(_held(waiting.call_id, following, waiting.error, waiting.short, at))
+
+
+def _released(waiting: ev.BudgetHeld, at: datetime, verdict: ApprovalStatus, **more: Any) -> ev.BudgetReleased:
+    waited_s = max(0.0, (at - waiting.at).total_seconds())
+    return ev.BudgetReleased(
+        call_id=waiting.call_id, approval_id=waiting.approval_id, verdict=verdict, waited_s=waited_s, **more
+    )
 
 
 def _why_not(verdict: ApprovalStatus, view: ApprovalView) -> str:

@@ -182,7 +182,7 @@ def _name(wish: TaskDirective) -> str:
         case AskPeople():
             return f"ask.{wish.call_id}"
         case AskForRaise():
-            return f"raise.{wish.order.key}"
+            return f"raise.{wish.request.approval_id}"
         case ProbeEffect():
             return f"probe.{wish.call_id}.{wish.tried}"
         case CheckOutput():

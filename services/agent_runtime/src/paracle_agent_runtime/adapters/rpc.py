@@ -7,13 +7,15 @@ from typing import Final
 
 from paracle_agent_runtime.telemetry import SOURCE
 from paracle_chassis.bus import Bus, Outgoing
-from paracle_domain.budget.messages import RaiseBudget
+from paracle_domain.budget.messages import ListBudgets, RaiseBudget
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.inference.ledger import QueryUsage, UsageTable
 from paracle_domain.inference.request import AbortCall, Complete, abort_subject
 from paracle_domain.inference.response import Completion
 from paracle_domain.plan import Plan
 from paracle_domain.run.commands import ApprovalView, AskForCall, GetPlan, WithdrawCall
+from paracle_domain.task.events import Shortage
+from paracle_domain.task.raising import has_room
 from paracle_domain.task.sessions import ListTurnsBefore
 
 _ANSWER_S: Final = 10.0
@@ -53,9 +55,9 @@ class RpcPeople:
         """See `People.ask`."""
         return await self._bus.call(request, context, timeout_s=_ANSWER_S)
 
-    async def withdraw(self, approval_id: str, context: Context) -> None:
+    async def withdraw(self, approval_id: str, context: Context, task_id: str | None) -> None:
         """See `People.withdraw`."""
-        await self._bus.call(WithdrawCall(approval_id=approval_id), context, timeout_s=_ANSWER_S)
+        await self._bus.call(WithdrawCall(approval_id=approval_id, task_id=task_id), context, timeout_s=_ANSWER_S)
 
 
 class RpcBudgets:
@@ -67,6 +69,11 @@ class RpcBudgets:
     async def raise_by(self, order: RaiseBudget, context: Context) -> None:
         """See `Budgets.raise_by`."""
         await self._bus.call(order, context, timeout_s=_ANSWER_S)
+
+    async def has_room(self, short: Shortage, context: Context) -> bool:
+        """See `Budgets.has_room`."""
+        asked = ListBudgets(name=short.budget, subject=short.subject, subjects=1)
+        return has_room(await self._bus.call(asked, context, timeout_s=_ANSWER_S), short)
 
 
 class RpcUsage:
