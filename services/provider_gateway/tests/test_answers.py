@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from accounts_samples import KnownRuns
 from answers_memory import MemoryAnswers
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from paracle_chassis.testing.infra import migrated
 from paracle_provider_gateway.adapters.answers import PostgresAnswers
 from paracle_provider_gateway.adapters.archive import PostgresArchive
 from paracle_provider_gateway.answers import AnswerKey, AnswerMemory, AnswerStore, KeptAnswer
-from paracle_provider_gateway.retention import BATCH, Retention
+from paracle_provider_gateway.retention import BATCH, Keep, Retention
 
 Q = AnswerKey("acme", b"q" * 32)
 OTHER = AnswerKey("acme", b"o" * 32)
@@ -96,7 +97,7 @@ async def test_what_has_expired_goes(database: Database):
     old = made(age_s=100, ttl_s=10)
     await answers.keep([(AnswerKey("acme", bytes([n // 256, n % 256])), old) for n in range(BATCH + 1)])
     await answers.keep([(Q, made())])
-    retention = Retention(archive, None)
+    retention = Retention(archive, KnownRuns(), Keep(None, 86_400))
     assert await retention.round() is not None, "there is more, and it is not waited for"
     assert await retention.round() is None
     assert await database.pool.fetchval("select count(*) from answers") == 1

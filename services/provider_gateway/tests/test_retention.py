@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from accounts_samples import PostgresBank, budget, count_of, order, settled
+from accounts_samples import KnownRuns, PostgresBank, budget, count_of, order, settled
 
 from paracle_chassis.postgres import Database
 from paracle_chassis.routes import Routes
@@ -26,18 +25,6 @@ DAY_S = 86_400.0
 RUN, OTHER_RUN = "run_01JTQ000000000000000000001", "run_01JTQ000000000000000000002"
 
 pytestmark = pytest.mark.connected
-
-
-@dataclass
-class KnownRuns:
-    """Runs, of which those that go on are known."""
-
-    going: set[str] = field(default_factory=set)
-    asked: list[tuple[str, str]] = field(default_factory=list)
-
-    async def has_ended(self, tenant: str, run_id: str) -> bool:
-        self.asked.append((tenant, run_id))
-        return run_id not in self.going
 
 
 @pytest.fixture

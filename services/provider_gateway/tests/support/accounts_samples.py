@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Protocol
 from uuid import UUID
@@ -140,6 +141,18 @@ class PostgresBank:
     async def forget(self, order: Order) -> None:
         await self.pool.execute("delete from open_attempts where call_id = $1", order.call_id)
         await self.pool.execute("delete from counters where id = any($1)", [count.id for count, _ in order.counts])
+
+
+@dataclass
+class KnownRuns:
+    """Runs, of which those that go on are known."""
+
+    going: set[str] = field(default_factory=set)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    async def has_ended(self, tenant: str, run_id: str) -> bool:
+        self.asked.append((tenant, run_id))
+        return run_id not in self.going
 
 
 def budget(name: str = "b", **more: Any) -> Budget:
