@@ -157,7 +157,10 @@ class PostgresEventStore:
     def __init__(self, pool: asyncpg.Pool, tables: ActorTables) -> None:
         self._pool = pool
         self._facts = tuple(tables.facts)
-        self._append_sql = _append_sql(tables)
+        self._append_sql = {
+            (there, new): _append_sql(tables, there=there, new=new)
+            for there, new in ((True, False), (False, True), (True, True))
+        }
         facts = "".join(f", {_as_text(name, kind)}" for name, kind in tables.facts.items())
         self._actors_sql = (
             f"select id, tenant, version, status, wake_at, created_at, finished_at{facts} "  # noqa: S608  # names come from code
@@ -227,10 +230,13 @@ class PostgresEventStore:
         if not appends:
             return set()
         ordered = sorted(appends, key=lambda item: item.id)
-        arguments = _columns(ordered, self._facts)
+        there = [item for item in ordered if item.expected]
+        new = [item for item in ordered if not item.expected]
+        statement = self._append_sql[bool(there), bool(new)]
+        arguments = _columns(ordered, there, new, self._facts)
         for pause_s in _DEADLOCK_PAUSES_S:
             try:
-                rows = await self._pool.fetch(self._append_sql, *arguments)
+                rows = await self._pool.fetch(statement, *arguments)
             except asyncpg.DeadlockDetectedError:
                 await asyncio.sleep(pause_s)
             else:
@@ -253,40 +259,56 @@ class PostgresEventStore:
         await self._pool.execute(self._reschedule_sql, *map(list, columns))
 
 
-def _append_sql(tables: ActorTables) -> str:
+_PAGES: Final = {"id": "text", "seq": "int", "cause": "text", "at": "timestamptz", "events": "text"}
+_ACTORS: Final = {
+    "id": "text",
+    "tenant": "text",
+    "version": "int",
+    "status": "text",
+    "wake_at": "timestamptz",
+    "finished_at": "timestamptz",
+}
+
+
+def _append_sql(tables: ActorTables, *, there: bool, new: bool) -> str:
     """One statement: move on the actors that are as expected, make the new ones, and write the pages of both.
+
+    What it does not do it does not say: a lone append costs as much by the length of its statement as by what it does.
 
     `is true` keeps the tenant out of the choice of an index: planned for an empty table, one that begins with it (and
     has to be read whole for an id) would look as good as the primary key.
     """
-    names = "".join(f", {name}" for name in tables.facts)
-    values = "".join(f", n.{name}::{kind}" for name, kind in tables.facts.items())
-    arrays = "".join(f", ${number}::{_sent_as(kind)}[]" for number, kind in enumerate(tables.facts.values(), start=20))
-    return f"""
-    with moved as (
+    moves, makes = {**_ACTORS, "expected": "int"}, {**_ACTORS, "created_at": "timestamptz", **tables.facts}
+    moved = f"""moved as (
         update {tables.actors} a
            set version = g.version, status = g.status, wake_at = g.wake_at, finished_at = g.finished_at
-          from unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::int[])
-               as g(id, tenant, version, status, wake_at, finished_at, expected)
+          from {_rows("g", moves, after=len(_PAGES))}
          where a.id = g.id and (a.tenant = g.tenant) is true and a.version = g.expected
         returning a.id
-    ), made as (
-        insert into {tables.actors} (id, tenant, version, status, wake_at, finished_at, created_at{names})
-        select n.id, n.tenant, n.version, n.status, n.wake_at, n.finished_at, n.created_at{values}
-          from unnest($13::text[], $14::text[], $15::int[], $16::text[], $17::timestamptz[], $18::timestamptz[],
-                      $19::timestamptz[]{arrays})
-               as n(id, tenant, version, status, wake_at, finished_at, created_at{names})
+    ), """  # noqa: S608  # table and column names come from code, here and below
+    made = f"""made as (
+        insert into {tables.actors} ({", ".join(makes)})
+        select {", ".join(f"n.{name}::{kind}" for name, kind in makes.items())}
+          from {_rows("n", makes, after=len(_PAGES) + len(moves) * there)}
         on conflict (id) do nothing
         returning id
-    ), kept as (select id from moved union all select id from made
+    ), """  # noqa: S608
+    kept = " union all ".join(["table moved"] * there + ["table made"] * new)
+    return f"""
+    with {moved * there}{made * new}kept as ({kept}
     ), written as (
         insert into {tables.history} (id, seq, cause, at, events)
         select p.id, p.seq, p.cause, p.at, p.events::json
-          from unnest($8::text[], $9::int[], $10::text[], $11::timestamptz[], $12::text[])
-               as p(id, seq, cause, at, events)
+          from {_rows("p", _PAGES)}
           join kept using (id)
     )
-    select id from kept"""  # noqa: S608  # table and column names come from code
+    select id from kept"""  # noqa: S608
+
+
+def _rows(name: str, columns: Mapping[str, str], *, after: int = 0) -> str:
+    """The table `name` of `columns`, each of which comes as an array; `after` so many other arguments."""
+    arrays = ", ".join(f"${at}::{_sent_as(kind)}[]" for at, kind in enumerate(columns.values(), start=after + 1))
+    return f"unnest({arrays}) as {name}({', '.join(columns)})"
 
 
 # JSON goes in and comes out as text, whatever codec the pool has for it: it is never parsed here.
@@ -298,23 +320,24 @@ def _as_text(name: str, kind: str) -> str:
     return f"{name}::text" if kind in {"json", "jsonb"} else name
 
 
-def _columns(appends: Sequence[Append], facts: Sequence[str]) -> list[list[Any]]:
-    """Of the actors that are there, of all pages, and of new actors. Most only move on, and send no facts."""
+def _columns(
+    appends: Sequence[Append], there: Sequence[Append], new: Sequence[Append], facts: Sequence[str]
+) -> list[list[Any]]:
+    """Of all pages, of the actors that are there, and of new ones; in the order of the statement's arguments."""
     pages = [(item.id, page) for item in appends for page in item.pages]
-    new = [item for item in appends if not item.expected]
-    there = [item for item in appends if item.expected] if new else appends
-    return [
-        *_actors(there),
-        [item.expected for item in there],
+    found: list[list[Any]] = [
         [name for name, _ in pages],
         [page.first_seq for _, page in pages],
         [page.cause for _, page in pages],
         [page.at for _, page in pages],
         [_join(page.events) for _, page in pages],
-        *_actors(new),
-        [item.pages[0].at if item.pages else None for item in new],
-        *([item.facts[name] if item.facts else None for item in new] for name in facts),
     ]
+    if there:
+        found += [*_actors(there), [item.expected for item in there]]
+    if new:
+        found += [*_actors(new), [item.pages[0].at if item.pages else None for item in new]]
+        found += ([item.facts[name] if item.facts else None for item in new] for name in facts)
+    return found
 
 
 def _actors(appends: Sequence[Append]) -> list[list[Any]]:
