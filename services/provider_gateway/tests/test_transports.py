@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,6 +23,7 @@ from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.adapters.http import AiohttpTransport
 from paracle_provider_gateway.adapters.openai import OpenAIProvider
 from paracle_provider_gateway.adapters.resolver import CheckedResolver
+from paracle_provider_gateway.adapters.sdk import LazySdk
 from paracle_provider_gateway.adapters.transport import Credentials, origin_of
 from paracle_provider_gateway.hosts import HostRules
 from paracle_provider_gateway.ports import Provider
@@ -57,6 +59,19 @@ async def test_the_peer_hangs_up_on_a_client_that_reads_no_more():
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
         await reader.read(1)
     writer.close()
+
+
+async def test_an_sdks_client_is_made_once_and_beside_the_event_loop():
+    made: list[int] = []
+
+    def make(module: object) -> object:
+        made.append(threading.get_ident())
+        return module
+
+    sdk = LazySdk("json", make)
+    assert await asyncio.gather(sdk.get(), sdk.get()) == [(json, json)] * 2
+    [thread] = made
+    assert thread != threading.get_ident()
 
 
 async def test_a_connection_is_used_again(raw: RawPeer, transport: TransportName):

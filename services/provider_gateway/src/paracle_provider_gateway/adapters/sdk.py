@@ -6,6 +6,7 @@ import asyncio
 import importlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, override
@@ -15,6 +16,8 @@ from paracle_provider_gateway.adapters.transport import MAX_ERROR_BYTES, Body, C
 from paracle_provider_gateway.faults import Origin
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx2
 
 _NAMED: Final = frozenset({"model", "messages", "input", "max_tokens", "stream"})
@@ -24,7 +27,7 @@ _MODULES: Final[Mapping[Api, str]] = {"openai-chat": "openai", "openai-responses
 
 
 class LazySdk[C]:
-    """An SDK's client, made on first use: importing one takes over a second, so it happens in a thread."""
+    """An SDK's client, made on first use, in a thread: to import one takes over a second, to make a client a tenth."""
 
     def __init__(self, module: str, make: Callable[[ModuleType], C]) -> None:
         self._module_name = module
@@ -36,9 +39,12 @@ class LazySdk[C]:
         """The SDK's module and the client."""
         async with self._lock:
             if self._made is None:
-                module = await asyncio.to_thread(importlib.import_module, self._module_name)
-                self._made = (module, self._make(module))
+                self._made = await asyncio.to_thread(self._import_and_make)
             return self._made
+
+    def _import_and_make(self) -> tuple[ModuleType, C]:
+        module = importlib.import_module(self._module_name)
+        return module, self._make(module)
 
     async def close(self, close: Callable[[C], Awaitable[None]]) -> None:
         """Close the client, if there is one."""
@@ -92,9 +98,11 @@ class SdkTransport:
                 follow_redirects=False,
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 event_hooks={"response": [_cap_refusal]},
+                verify=_certificates(),
             ),
         )
         client._custom_headers = {}  # noqa: SLF001  # ANTHROPIC_CUSTOM_HEADERS and OPENAI_CUSTOM_HEADERS, for any host
+        self._method(client, "reply")  # which imports more, when it is asked for
         return client
 
     def _method(self, client: Any, purpose: Purpose) -> Any:
@@ -113,6 +121,14 @@ class SdkTransport:
         headers = self._credentials.headers()
         said = {name.lower() for name in headers}
         return {name: sdk.omit for name in _OF_ENVIRONMENT if name.lower() not in said} | headers
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Whom to trust, which takes long to read, and is the same for all."""
+    import httpx2  # noqa: PLC0415  # arrives with the SDK, whose import is put off
+
+    return httpx2.create_ssl_context()
 
 
 async def _cap_refusal(response: httpx2.Response) -> None:
