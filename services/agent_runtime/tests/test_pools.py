@@ -137,9 +137,9 @@ def test_a_drained_pool_stays_closed_whatever_the_memory_does():
     used[0] = 10
     pools.weigh()
     assert [pool.room.closed for pool in pools] == [False, True]
-    pools["gpu"].enter("default")
+    seat = pools["gpu"].enter("default")
     assert pools.report().pools["gpu"] == PoolReport(DRAINING, 1, {"default": 1})
-    pools["gpu"].leave("default")
+    seat.leave()
     assert pools.report().pools["gpu"] == PoolReport(DRAINED, 1, {})
     pools.drain([])
     assert pools.report().pools["gpu"].state is OPEN

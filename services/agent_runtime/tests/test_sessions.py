@@ -13,6 +13,7 @@ from runtime_world import CONTEXT, Gateway, MemorySessionBook, World, says, sent
 
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresTaskShelf
 from paracle_agent_runtime.adapters.sessions import PostgresSessionBook, PostgresSessionShelf
+from paracle_agent_runtime.pools import Pools
 from paracle_agent_runtime.ports import Ending, SessionBook
 from paracle_agent_runtime.records import facts_of
 from paracle_agent_runtime.session_desk import SessionDesk
@@ -94,6 +95,45 @@ async def test_a_turn_waits_for_one_that_was_accepted_before_and_has_not_come(st
     stage.orchestrator.accepted.remove(never.run_id)  # it has ended: nobody waits for it any more
     await eventually(lambda: second.task_id in stage.results())
     assert stage.book.turns[CONTEXT.tenant, SESSION] == [first.task_id, second.task_id]
+
+
+@pytest.mark.parametrize("entered", [False, True])
+async def test_turns_that_wait_take_no_room_from_the_one_they_wait_for(*, entered: bool):
+    """The only place is a later turn's: the first one was lost on its way, or with whoever worked on it."""
+    stage = Stage(Gateway(says("one"), says("two"), says("three")), pools=Pools({"agents": 1}))
+    first, second, third = (turn(text, run_id=new_id("run")) for text in ("1", "2", "3"))
+    stage.orchestrator.accepted = [one.run_id for one in (first, second, third)]
+    if entered:
+        await stage.book.enter(CONTEXT.tenant, SESSION, first)
+    async with stage.runtime:
+        await stage.start()
+        await stage.bus.publish([sent(third), sent(second)])
+        await eventually(lambda: stage.runtime.running == 2)
+        await stage.bus.publish([sent(first)])
+        await eventually(lambda: third.task_id in stage.results())
+        await stage.bus.drain(0.05)
+    assert [result.output for result in stage.results().values()] == ["one", "two", "three"]
+
+
+async def test_a_turn_that_waits_lets_others_pass_and_has_a_place_again_once_it_may_begin():
+    stage = Stage(Gateway(None, None), pools=Pools({"agents": 2}))
+    first, second, other = turn("1"), turn("2"), task("helper", {"text": "other"})
+    async with stage.runtime:
+        await stage.start()
+        await stage.bus.publish([sent(first), sent(second)])
+        await eventually(lambda: len(stage.gateway.asked) == 1 and stage.pools["agents"].room.free == 1)
+        await stage.bus.publish([sent(other)])
+        await eventually(lambda: len(stage.gateway.asked) == 2)
+        pool = stage.pools["agents"]
+        assert (pool.room.free, pool.in_hand.total()) == (0, 3)
+        looks = stage.book.looks
+        await eventually(lambda: stage.book.looks > looks + 2)
+        stage.gateway.script = [says("next")]
+        await stage.bus.publish([order(first)])
+        await eventually(lambda: second.task_id in stage.results())
+        assert (pool.room.free, pool.in_hand.total()) == (1, 1)
+        await stage.bus.drain(0.05)
+    assert asked(stage.gateway, 2) == ["2"]
 
 
 @script(None)

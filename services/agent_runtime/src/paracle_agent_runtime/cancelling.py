@@ -64,7 +64,7 @@ class Canceller:
         if not TaskStatus(
             history.status
         ).terminal:  # its model call that is to be closed follows from what it began with
-            job = await self._shop.sessions.join(job, context.tenant)
+            job = await self._shop.sessions.recall(job, context.tenant)
         actor = TaskActor.restore(self._shop, job, context, cause, history)
         try:
             return await actor.cancel(command.reason)

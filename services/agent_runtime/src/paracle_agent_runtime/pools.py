@@ -57,16 +57,20 @@ class Pool:
         self.in_hand: Counter[str] = Counter()
         self._left = asyncio.Event()
 
-    def enter(self, tenant: str) -> None:
+    def enter(self, tenant: str) -> Seat:
         """A task of `tenant` is taken on."""
         self.in_hand[tenant] += 1
         self.room.enter()
+        return Seat(self, tenant)
 
     def leave(self, tenant: str) -> None:
-        """A task of `tenant` has gone."""
+        """A task of `tenant` has gone; whether it still took up room is its seat's to say."""
         self.in_hand[tenant] -= 1
         if not self.in_hand[tenant]:
             del self.in_hand[tenant]
+
+    def make_room(self) -> None:
+        """There is a place more."""
         self.room.leave()
         self._left.set()
 
@@ -75,6 +79,33 @@ class Pool:
         while not self.room.free:
             self._left.clear()
             await self._left.wait()
+
+
+@dataclass(eq=False, slots=True)
+class Seat:
+    """A task's place in its pool. While it waits for others it has none: they might not come in for it."""
+
+    pool: Pool
+    tenant: str
+    empty: bool = False
+
+    def stand_up(self) -> None:
+        """Let others have the place; the task stays in hand."""
+        if not self.empty:
+            self.empty = True
+            self.pool.make_room()
+
+    async def sit_down(self) -> None:
+        """Have a place again, as soon as one is free."""
+        if self.empty:
+            await self.pool.until_free()
+            self.pool.room.enter()
+            self.empty = False
+
+    def leave(self) -> None:
+        """The task has gone."""
+        self.pool.leave(self.tenant)
+        self.stand_up()
 
 
 class Pools:
@@ -184,7 +215,7 @@ class Pools:
             "pools": {
                 pool.name: {
                     "state": self._state(pool),
-                    "in_hand": pool.room.taken,
+                    "in_hand": pool.in_hand.total(),
                     "concurrency": pool.room.size,
                 }
                 for pool in self

@@ -20,7 +20,7 @@ from paracle_agent_runtime.cancelling import Canceller
 from paracle_agent_runtime.outbox import Parcel
 from paracle_agent_runtime.plain import done_plainly
 from paracle_agent_runtime.plans import PlanCache
-from paracle_agent_runtime.pools import Pool, Pools
+from paracle_agent_runtime.pools import Pool, Pools, Seat
 from paracle_agent_runtime.ports import Leases
 from paracle_agent_runtime.results import failed, result_message
 from paracle_agent_runtime.sessions import Place
@@ -64,7 +64,7 @@ class Entry:
     context: Context
     cause: str
     deliveries: list[Delivery]
-    pool: Pool
+    seat: Seat
     place: Place | None = None
     started: float = field(default_factory=time.monotonic)
     work: asyncio.Task[None] | None = None
@@ -215,10 +215,10 @@ class Runtime:
     def _begin(self, task: Task, delivery: Delivery, pool: Pool) -> None:
         delivery.keep()
         context = delivery.envelope.context.caused_by(delivery.envelope.id, task.run_id)
-        place = self._shop.sessions.line_up(task, context.tenant)
-        entry = Entry(task, context, delivery.envelope.id, [delivery], pool, place)
+        seat = pool.enter(context.tenant)
+        place = self._shop.sessions.line_up(task, context.tenant, seat)
+        entry = Entry(task, context, delivery.envelope.id, [delivery], seat, place)
         self._entries[task.task_id] = entry
-        pool.enter(context.tenant)
         # Eager: a task that waits for nothing is done before this returns, without a turn of the event loop.
         entry.work = asyncio.Task(self._work(entry), loop=asyncio.get_running_loop(), eager_start=True)
 
@@ -267,10 +267,11 @@ class Runtime:
                 entry.cancelled = True
                 raise asyncio.CancelledError
             return await done_plainly(self._shop, job, job.target, entry.context)
-        tenant = entry.context.tenant
-        result = await self._journaled(entry, await self._shop.sessions.join(job, tenant, entry.place))
+        if entry.place is not None:
+            job = await self._shop.sessions.join(job, entry.place)
+        result = await self._journaled(entry, job)
         if entry.actor is not None and entry.actor.state.status.terminal:
-            await self._shop.sessions.leave(entry.actor.state, tenant)
+            await self._shop.sessions.leave(entry.actor.state, entry.context.tenant)
         return result
 
     async def _cancelled_before(self, entry: Entry) -> bool:
@@ -365,7 +366,7 @@ class Runtime:
     def _forget(self, entry: Entry) -> None:
         if self._entries.get(entry.task.task_id) is entry:
             del self._entries[entry.task.task_id]
-            entry.pool.leave(entry.context.tenant)
+            entry.seat.leave()
 
     def _stop(self, task_id: str) -> None:
         self._cancelled[task_id] = None

@@ -11,6 +11,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from paracle_agent_runtime.pools import Seat
 from paracle_agent_runtime.ports import Ending, SessionBook, Starts
 from paracle_domain.task.conversation import added, session_of
 from paracle_domain.task.messages import Task, TaskStatus
@@ -24,6 +25,7 @@ class Place:
     """A task's place in the line of those of its tenant's session that came here and have not entered it yet."""
 
     line: tuple[str, str]
+    seat: Seat
     first: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -37,15 +39,15 @@ class Sessions:
         self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
         self._lines: dict[tuple[str, str], dict[Place, None]] = {}
 
-    def line_up(self, task: Task, tenant: str) -> Place | None:
-        """`task` came: it enters its session behind those that came here before it, unless those `step_out`.
+    def line_up(self, task: Task, tenant: str, seat: Seat) -> Place | None:
+        """`task` came, to `seat`: it enters its session behind those that came here before it, unless those `step_out`.
 
         Side by side, each over a connection of its own, they would enter in any order.
         """
         session = session_of(task)
         if session is None:
             return None
-        place = Place((tenant, session))
+        place = Place((tenant, session), seat)
         self._stand(place)
         return place
 
@@ -59,13 +61,22 @@ class Sessions:
             else:
                 del self._lines[place.line]
 
-    async def join(self, job: Job, tenant: str, place: Place | None = None) -> Job:
-        """`job` with what was said before it, once all earlier turns of its session have ended."""
+    async def join(self, job: Job, place: Place) -> Job:
+        """`job` with what was said before it, once all earlier turns of its session have ended.
+
+        It takes up no room meanwhile: an earlier one that has to come in (again) would find none, and none would end.
+        """
+        turn = await self._enter(job.task, place)
+        await self._outwait(turn, place)
+        await place.seat.sit_down()
+        return replace(job, past=await self._book.past(*place.line, turn))
+
+    async def recall(self, job: Job, tenant: str) -> Job:
+        """`job`, of a task that has begun, with what was said before it: its turn had come then."""
         session = session_of(job.task)
         if session is None:
             return job
-        turn = await self._enter(tenant, session, job.task, place)
-        await self._outwait(tenant, session, turn)
+        turn = await self._book.enter(tenant, session, job.task)
         return replace(job, past=await self._book.past(tenant, session, turn))
 
     async def sum_up(self, state: TaskState, tenant: str) -> None:
@@ -101,15 +112,15 @@ class Sessions:
         for waiting in self._waiting.get((tenant, session), ()):
             waiting.set()
 
-    async def _enter(self, tenant: str, session: str, task: Task, place: Place | None) -> int:
-        if place is None:
-            return await self._book.enter(tenant, session, task)
+    async def _enter(self, task: Task, place: Place) -> int:
+        tenant, session = place.line
         while True:
             await self._be_first(place)
             earlier = await self._starts.before(tenant, task.run_id)
             if not earlier or not await self._book.lacks(tenant, session, earlier):
                 break
             self.step_out(place)  # they may be on their way to another replica, lost with nats-server, or right behind
+            place.seat.stand_up()
             await asyncio.sleep(self._look_s)
             self._stand(place)
         turn = await self._book.enter(tenant, session, task)
@@ -124,14 +135,16 @@ class Sessions:
     async def _be_first(self, place: Place) -> None:
         line = self._lines.get(place.line, {})
         if place in line and place is not next(iter(line)):
+            place.seat.stand_up()
             await place.first.wait()
 
-    async def _outwait(self, tenant: str, session: str, turn: int) -> None:
+    async def _outwait(self, turn: int, place: Place) -> None:
         ended = asyncio.Event()
-        listeners = self._waiting.setdefault((tenant, session), set())
+        listeners = self._waiting.setdefault(place.line, set())
         listeners.add(ended)
         try:
-            while await self._book.waits(tenant, session, turn):
+            while await self._book.waits(*place.line, turn):
+                place.seat.stand_up()
                 try:
                     async with asyncio.timeout(self._look_s):
                         await ended.wait()
@@ -140,8 +153,8 @@ class Sessions:
                 ended.clear()
         finally:
             listeners.discard(ended)
-            if not listeners and self._waiting.get((tenant, session)) is listeners:
-                del self._waiting[tenant, session]
+            if not listeners and self._waiting.get(place.line) is listeners:
+                del self._waiting[place.line]
 
 
 def ending(state: TaskState) -> Ending:
