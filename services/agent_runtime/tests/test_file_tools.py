@@ -11,6 +11,7 @@ from tool_bench import Bench
 
 from paracle_domain.task.events import TaskCompleted, dump_event, load_event
 from paracle_domain.task.inputs import Outcome
+from paracle_domain.tool.validation import BUILTINS
 
 FOLDER = {"path": "mails"}
 
@@ -53,6 +54,12 @@ async def test_builtins_fail_closed(bench: Bench, function: str, arguments: dict
     assert end.error is not None
     assert (end.error.code, end.outcome) == (code, Outcome.NOT_DONE)
     assert bench.bugs == []
+
+
+async def test_the_registry_knows_all_functions_that_there_are(bench: Bench):
+    end = await bench.builtin("format_disk", {}, "mails")
+    assert end.error is not None
+    assert end.error.message.endswith(f"there is no builtin 'format_disk'; there are {', '.join(sorted(BUILTINS))}")
 
 
 async def test_files_made_to_break_their_reader_are_read_all_the_same(bench: Bench, tmp_path: Path):

@@ -416,6 +416,14 @@ async def test_delegates_that_cannot_be(registry: RegistryService) -> None:
     assert message == f"models take no tool called 'ask_{long}': 64 characters are the most"
 
 
+async def test_a_tool_that_could_never_work_is_refused(registry: RegistryService) -> None:
+    shell = TOOL.replace("noop", "shell")
+    [(path, message)] = await refusals(registry, shell)
+    assert path == "t.yaml#1 spec.permissions.execute"
+    assert message == "the function 'shell' runs commands; {} allows it, with the usual limits"
+    await apply(registry, shell + "  permissions: {execute: {}}\n")
+
+
 GUARDED = """apiVersion: paracle/v1
 kind: Tool
 metadata: {name: pay}

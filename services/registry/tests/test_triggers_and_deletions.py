@@ -104,7 +104,7 @@ async def test_a_trigger_is_a_manifest_like_others(filled: RegistryService) -> N
             'schedule: {cron: "0 2 * * *", timezone: Europe/Berlin}',
             'subject: {topic: "a b"}',
             "spec.subject.topic",
-            "should match pattern",
+            "should be a topic",
         ),
     ],
 )

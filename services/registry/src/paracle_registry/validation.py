@@ -28,6 +28,7 @@ from paracle_domain.task.approvals import NAMES, loosened
 from paracle_domain.task.probes import NAMES as PROBE_NAMES
 from paracle_domain.task.probes import misfits
 from paracle_domain.tool.spec import Probe, ToolApproval, ToolSpec
+from paracle_domain.tool.validation import validate_tool
 from paracle_domain.trigger.spec import TriggerSpec
 from paracle_domain.trigger.validation import validate_trigger
 from paracle_domain.workflow.graph import expressions_of, validate_workflow
@@ -62,6 +63,7 @@ class _Validator:
             case ToolDocument(spec=spec):
                 yield from check_schema(spec.input, f"{label} spec.input")
                 yield from check_schema(spec.output, f"{label} spec.output")
+                yield from _below(label, validate_tool(spec))
                 yield from _check_approval(spec.approval, f"{label} spec.approval")
                 yield from _check_expression(spec.cost_usd, f"{label} spec.cost_usd", NAMES)
                 if spec.probe is not None:
@@ -72,8 +74,7 @@ class _Validator:
             case TriggerDocument(spec=spec):
                 yield from self._trigger(spec, label)
             case ProviderDocument(spec=spec):
-                found = validate_provider(entry.revision.name, spec)
-                yield from (Finding(path=f"{label} {item.path}", message=item.message) for item in found)
+                yield from _below(label, validate_provider(entry.revision.name, spec))
             case ModelDocument(spec=spec):
                 yield from check_model(self.catalog, entry.revision.name, spec, label)
 
@@ -164,14 +165,14 @@ class _Validator:
     def _workflow(self, spec: WorkflowSpec, label: str) -> Iterator[Finding]:
         yield from check_schema(spec.input, f"{label} spec.input")
         graph_findings = validate_workflow(spec)
-        yield from (Finding(path=f"{label} {item.path}", message=item.message) for item in graph_findings)
+        yield from _below(label, graph_findings)
         for path, work in spec.works():
             yield from self._work(work, f"{label} spec.{path}")
         if not graph_findings:
             yield from self._paths(spec, label)
 
     def _trigger(self, spec: TriggerSpec, label: str) -> Iterator[Finding]:
-        yield from (Finding(path=f"{label} {item.path}", message=item.message) for item in validate_trigger(spec))
+        yield from _below(label, validate_trigger(spec))
         entry = self.catalog.get("Workflow", spec.workflow)
         if entry is None or not isinstance(entry.manifest, WorkflowDocument):
             message = f"there is no workflow {spec.workflow!r}{suggest(spec.workflow, self.catalog.names('Workflow'))}"
@@ -253,6 +254,11 @@ class _Validator:
             case _:
                 pass
         return {"items": schema or {}, "properties": {}} if step.map is not None else schema
+
+
+def _below(label: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """`findings` of a spec as those of the manifest that it stands in."""
+    return (Finding(path=f"{label} {item.path}", message=item.message) for item in findings)
 
 
 def _check_approval(policy: ToolApproval | None, path: str) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ spec:
   description: reads a mail
   input: {type: object, properties: {file: {type: string}}, required: [file], additionalProperties: false}
   output: {type: object, properties: {text: {type: string}}}
-  backend: {type: builtin, function: read_file}
+  backend: {type: builtin, function: noop}
 """
 BASE = """\
 apiVersion: paracle/v1
