@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from paracle_domain.errors import SpecInvalid
-from paracle_domain.manifest import API_VERSION, load_manifest, parse_document
+from paracle_domain.manifest import API_VERSION, DOCUMENTS, load_manifest, parse_document
 from paracle_domain.registry import ResolvePlan
 from paracle_domain.tool.spec import ToolSpec
+from paracle_domain.wording import PATTERNS
 from paracle_domain.workflow.spec import WorkflowSpec
 
 
@@ -42,7 +44,11 @@ def problems(doc: object) -> list[tuple[str, str]]:
         ({"kind": ["Agent"]}, "triage.yaml#2 kind", "is unknown"),
         ({"kind": "Tool", "apiVersion": "v1"}, "triage.yaml#2 apiVersion", "apiVersion 'v1' is unknown"),
         ({"kind": "Tool", "apiVersion": API_VERSION, "spec": TOOL}, "triage.yaml#2 metadata", "is required"),
-        (document("Agent", {}, metadata={"name": "X!"}), "triage.yaml#2 metadata.name", "should match pattern"),
+        (
+            document("Agent", {}, metadata={"name": "X!"}),
+            "triage.yaml#2 metadata.name",
+            "Input should be a name: a to z first",
+        ),
         (
             document("Agent", {"modle": 1}),
             "triage.yaml#2 spec.modle",
@@ -190,6 +196,33 @@ def test_what_only_follows_from_a_finding_within_is_not_said():
         "triage.yaml#2 spec.steps[0].on_error.fallback"
     ]
     wrong = STEP | {"on_error": "stop"}
-    assert ("triage.yaml#2 spec.steps[0].on_error", "Input should be 'fail' or 'continue' (got 'stop')") in problems(
-        document("Workflow", {"steps": [wrong]})
-    )
+    assert problems(document("Workflow", {"steps": [wrong]})) == [
+        ("triage.yaml#2 spec.steps[0].on_error", "Input should be 'fail' or 'continue', or an object (got 'stop')")
+    ]
+
+
+def test_too_few_and_too_many_are_counted():
+    assert problems(document("Workflow", {"steps": []})) == [
+        ("triage.yaml#2 spec.steps", "Input should have at least 1 item (got [])")
+    ]
+    [(path, message)] = problems(document("Workflow", {"steps": [STEP] * 10_001}))
+    assert path == "triage.yaml#2 spec.steps"
+    assert message.startswith("Input should have at most 10,000 items (got ")
+
+
+def test_no_pattern_of_a_manifest_is_shown_as_it_is():
+    found = {pattern for model in DOCUMENTS.values() for pattern in patterns(model.model_json_schema())}
+    assert set(PATTERNS) == found
+
+
+def patterns(schema: object) -> Iterator[str]:
+    """Of the values in `schema`, its keys aside."""
+    match schema:
+        case {"pattern": str(pattern)}:
+            yield pattern
+        case dict():
+            yield from (pattern for below in schema.values() for pattern in patterns(below))
+        case list():
+            yield from (pattern for below in schema for pattern in patterns(below))
+        case _:
+            pass

@@ -40,15 +40,15 @@ an RFC 9457 problem (`to_problem`, `from_problem`), and comes out of the other e
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Final, Self, override
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from paracle_domain.wording import wording
+
 PROBLEM_TYPE_PREFIX: Final = "urn:paracle:error:"
 _QUOTE_LIMIT: Final = 120
-_ID_PATTERN: Final = re.compile(r"\^([a-z]+)_\[0-7\]")
 LONGEST_WAIT_S: Final = 86_400.0
 
 
@@ -408,13 +408,8 @@ def _said(item: Mapping[str, Any]) -> str:
             return str(item["msg"])
         case "value_error":
             return str(item["msg"]).removeprefix("Value error, ")
-        case "timezone_aware":
-            return f"has no time zone: end it with Z for UTC, or with one like +02:00 (got {quote(item['input'])})"
-        case "string_pattern_mismatch" if found := _ID_PATTERN.match(item["ctx"]["pattern"]):
-            kind = found[1]
-            return f"is no id, such as {kind}_01M8B866EV56C6P109NA34YCTA (got {quote(item['input'])})"
         case _:
-            return f"{item['msg']} (got {quote(item['input'])})"
+            return f"{wording(item)} (got {quote(item['input'])})"
 
 
 def quote(value: object) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, TypeAliasType, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
 
 from paracle_domain.agent.manifest import AgentManifest
 from paracle_domain.errors import Finding, SpecInvalid, field_path, quote
@@ -17,10 +18,12 @@ from paracle_domain.provider.spec import ModelSpec, ProviderSpec
 from paracle_domain.registry import Kind
 from paracle_domain.tool.spec import ToolSpec
 from paracle_domain.trigger.spec import TriggerSpec
+from paracle_domain.wording import wording
 from paracle_domain.workflow.spec import Name, Spec, WorkflowSpec
 
 API_VERSION: Final = "paracle/v1"
 MAX_DOCUMENT_DEPTH: Final = 100
+_WANTED: Final = "Input should be "
 Label = Annotated[str, StringConstraints(max_length=1_000)]
 
 
@@ -174,13 +177,26 @@ def _findings(error: ValidationError, doc: object, model: type[BaseModel], label
     Where something in a list is wrong, pydantic also finds the list too short; where a union's right branch fails
     inside, it also says that the other branches do not fit at all.
     """
-    placed = [(_place(item["loc"], doc, absent=item["type"] == "missing"), item) for item in error.errors()]
-    above = {where[:depth] for where, _ in placed for depth in range(len(where))}
+    placed: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
+    for item in error.errors():
+        placed.setdefault(_place(item["loc"], doc, absent=item["type"] == "missing"), []).append(item)
+    above = {where[:depth] for where in placed for depth in range(len(where))}
     return [
-        Finding(path=f"{label} {field_path(where)}".rstrip(), message=_message(item, where, model))
-        for where, item in placed
+        Finding(path=f"{label} {field_path(where)}".rstrip(), message=message)
+        for where, items in placed.items()
         if where not in above
+        for message in _messages(items, where, model)
     ]
+
+
+def _messages(items: Sequence[ErrorDetails], where: tuple[str | int, ...], model: type[BaseModel]) -> Iterator[str]:
+    """What `items` say of one place; what each branch of a union wants there is one sentence."""
+    wanted = [wording(item) for item in items]
+    if len(items) > 1 and all(said.startswith(_WANTED) for said in wanted):
+        branches = ", or ".join(said.removeprefix(_WANTED) for said in wanted)
+        yield f"{_WANTED}{branches} (got {_shown(items[0]['input'])})"
+    else:
+        yield from (_message(item, where, model) for item in items)
 
 
 def _message(item: Mapping[str, Any], where: tuple[str | int, ...], model: type[BaseModel]) -> str:
@@ -198,7 +214,7 @@ def _message(item: Mapping[str, Any], where: tuple[str | int, ...], model: type[
         case "union_tag_not_found":
             return f"{item['ctx']['discriminator']} is missing"
         case _:
-            return f"{item['msg']} (got {_shown(item['input'])})"
+            return f"{wording(item)} (got {_shown(item['input'])})"
 
 
 def _shown(value: object) -> str:
