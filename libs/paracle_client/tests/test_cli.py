@@ -46,17 +46,24 @@ def every_command() -> Iterator[tuple[str, ...]]:
         yield from ((name, below) for below in getattr(found, "commands", ()))
 
 
+def unfinished(told: str) -> list[str]:
+    """Lines of a help that break off, its usage aside."""
+    return [line for line in told.splitlines()[1:] if line.endswith("...")]
+
+
 @pytest.mark.parametrize("command", list(every_command()), ids=" ".join)
 def test_every_command_explains_itself_with_an_example(paracle: Callable[..., Any], command: tuple[str, ...]) -> None:
     result = paracle(*command, "--help")
     assert result.code == 0
     assert f"Example: paracle {' '.join(command)}" in result.out
+    assert unfinished(result.out) == []
 
 
 def test_the_commands_are_told_by_what_they_are_for(paracle: Callable[..., Any]) -> None:
     told = paracle("--help").out
     assert [line for line in told.splitlines() if line.endswith(":")] == ["Options:", *(f"{one}:" for one in SECTIONS)]
     assert all(f"\n  {name} " in told for name in COMMANDS)
+    assert unfinished(told) == []
 
 
 def test_json_is_short_for_its_option(paracle: Callable[..., Any], api: Any) -> None:

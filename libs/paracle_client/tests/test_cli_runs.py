@@ -117,7 +117,14 @@ def test_runs_that_differ_and_runs_that_do_not(paracle: Callable[..., Any], api:
     old, new = (Pins(run_id=make.RUN, workflow="w", revision=n, plan=f"sha256:{n}", contract="1.0") for n in (1, 2))
     agent = {"part": "agent a", "left_revision": 3, "right_revision": 4}
     found = (
-        Difference(part="workflow", left_revision=1, right_revision=1, path="spec.x", change="added", right=None),
+        Difference(
+            part="workflow",
+            left_revision=1,
+            right_revision=1,
+            path="spec.x",
+            change="added",
+            right=[{"a": 1, "b": None}],
+        ),
         Difference(**agent, path="revision", change="changed", left=3, right=4),
         Difference(**agent, path="spec.instructions", change="changed", left="Be kind.", right="y" * 300),
         Difference(part="contract", path="contract", change="changed", left="0.9", right="1.0"),
@@ -134,7 +141,7 @@ def test_runs_that_differ_and_runs_that_do_not(paracle: Callable[..., Any], api:
         "",
         "workflow (revision 1)",
         "  + spec.x",
-        "      + null",
+        '      + [{"a": 1}]',
         "",
         "agent a (revision 3 → 4)",
         "  ~ spec.instructions",

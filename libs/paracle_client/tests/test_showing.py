@@ -62,6 +62,7 @@ def test_steps_are_a_tree(make: Any) -> None:
         step("pay", kept=True, compensated=True, compensation=step("pay.compensate", target="refund")),
         step("ask", StepStatus.WAITING, target_kind="approval", target="", approval_id=approval, due_at=make.START),
         step("wait", StepStatus.WAITING, target_kind="wait", target="", signal="paid"),
+        step("told", target_kind="wait", target="", signal="paid"),
         step("bad", StepStatus.FAILED, degraded=True, error=failed, due_at=make.START),
     )
     found = [(row[0], row[1], row[3], row[4], row[5]) for row in rows(make.view(steps=steps))]
@@ -75,5 +76,6 @@ def test_steps_are_a_tree(make: Any) -> None:
         ("  pay.compensate", "completed", "", "", "tool refund"),
         ("ask", "waiting", "", "", f"approval; approval {approval}; until {until}"),
         ("wait", "waiting", "", "", "wait; waits for signal paid"),
+        ("told", "completed", "", "", "wait; signal paid"),
         ("bad", "failed, tolerated", "", "", "tool t; tool_failed: no"),
     ]

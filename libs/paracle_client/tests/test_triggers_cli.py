@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,19 @@ def test_a_trigger_is_shown_with_its_last_runs(paracle: Callable[..., Any], api:
     fresh = view(make, counts=TriggerCounts()).model_copy(update={"next_fires": ()})
     api.on("GET /v1/triggers/nightly", fresh)
     assert "no runs yet" in paracle("triggers", "show", "nightly")[1]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "told"),
+    [({"timezone": "Europe/Berlin"}, "2027-03-28 03:00:00 (Europe/Berlin)"), ({}, "2027-03-28 01:00:00 (UTC)")],
+)
+def test_its_next_times_are_told_as_its_schedule_means_them(
+    paracle: Callable[..., Any], api: Any, make: Any, schedule: dict[str, str], told: str
+) -> None:
+    at = (datetime(2027, 3, 28, 1, tzinfo=UTC),)
+    found = view(make).model_copy(update={"next_fires": at, "spec": {"schedule": {"cron": "30 2 * * *", **schedule}}})
+    api.on("GET /v1/triggers/nightly", found)
+    assert told in paracle("triggers", "show", "nightly")[1]
 
 
 def test_a_trigger_is_paused_and_resumed(paracle: Callable[..., Any], api: Any, make: Any) -> None:

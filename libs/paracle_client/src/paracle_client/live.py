@@ -163,7 +163,7 @@ def _waits(view: View, event: object, at: datetime) -> View:
         case happened.StepFailing():
             return _step(view, event.step, error=event.error)
         case happened.StepWaiting():
-            what = f"for signal {event.signal}" if event.until is None else f"until {event.until.astimezone():%H:%M:%S}"
+            what = f"for signal {event.signal}" if event.until is None else f"until {_when(event.until, at)}"
             return _step(view, event.step, status=StepStatus.WAITING, started_at=at, detail=what)
         case happened.StepEmitted():
             return _step(view, event.step, started_at=at)
@@ -179,6 +179,12 @@ def _waits(view: View, event: object, at: datetime) -> View:
             return _step(view, event.step, detail=f"not decided in time, so others are asked ({event.approval_id})")
         case _:
             return _run_changed(view, event, at)
+
+
+def _when(until: datetime, at: datetime) -> str:
+    """`until` as people here write it at `at`: with its date, unless that is the day's own."""
+    here = until.astimezone()
+    return f"{here:%H:%M:%S}" if here.date() == at.astimezone().date() else f"{here:%Y-%m-%d %H:%M:%S}"
 
 
 def _run_changed(view: View, event: object, at: datetime) -> View:

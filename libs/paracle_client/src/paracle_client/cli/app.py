@@ -56,6 +56,7 @@ SECTIONS: Final = {
 }
 COMMANDS: Final = {name: module for section in SECTIONS.values() for name, module in section.items()}
 _WIDEST: Final = 100
+_ANY_LENGTH: Final = 10_000
 
 
 class LazyGroup(TyperGroup):
@@ -72,7 +73,7 @@ class LazyGroup(TyperGroup):
             return None
         commands = import_module(f"paracle_client.cli.{module}").app
         commands.rich_markup_mode = None  # help as plain text, like that of the whole
-        return typer.main.get_group(commands).commands[cmd_name]
+        return _told_whole(typer.main.get_group(commands).commands[cmd_name])
 
     @override
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -85,9 +86,16 @@ class LazyGroup(TyperGroup):
     @override
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         for section, names in SECTIONS.items():
-            told = [(name, self.get_command(ctx, name).get_short_help_str(_WIDEST)) for name in names]
+            told = [(name, self.get_command(ctx, name).short_help) for name in names]
             with formatter.section(section):
                 formatter.write_dl(told)
+
+
+def _told_whole(command: Any) -> Any:
+    """Overviews say the first sentence of each command to its end, over several lines if need be."""
+    for one in (command, *getattr(command, "commands", {}).values()):
+        one.short_help = one.get_short_help_str(_ANY_LENGTH)
+    return command
 
 
 app = typer.Typer(

@@ -55,5 +55,16 @@ def _lines(one: Difference) -> Iterator[str]:
 
 
 def _text(value: JsonValue) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(_said(value), ensure_ascii=False)
     return safe(text if len(text) <= _MOST else f"{text[: _MOST - 1]}…")
+
+
+def _said(value: JsonValue) -> JsonValue:
+    """`value` without the fields that nobody set."""
+    match value:
+        case dict():
+            return {name: _said(below) for name, below in value.items() if below is not None}
+        case list():
+            return [_said(below) for below in value]
+        case _:
+            return value

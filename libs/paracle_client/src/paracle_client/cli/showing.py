@@ -105,7 +105,7 @@ def _what(step: StepView) -> Iterator[str]:
     if step.approval_id is not None:
         yield f"approval {step.approval_id}"
     if step.signal is not None:
-        yield f"waits for signal {step.signal}"
+        yield f"{'' if step.status.terminal else 'waits for '}signal {step.signal}"
     if step.due_at is not None and not step.status.terminal:
         yield f"until {moment(step.due_at)}"
     if step.kept:

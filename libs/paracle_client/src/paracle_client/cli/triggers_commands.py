@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import typer
 from pydantic import JsonValue
@@ -164,9 +165,20 @@ def _facts(view: TriggerView) -> Iterator[tuple[str, str]]:
         why = f": {view.paused_reason}" if view.paused_reason else ""
         yield "paused", f"{moment(view.paused_at)}, by {view.paused_by}{why}"
     if view.next_fires:
-        yield "next", ", ".join(map(moment, view.next_fires))
+        yield "next", _next(view)
     if counts := _counts(one.counts):
         yield "so far", counts
+
+
+def _next(view: TriggerView) -> str:
+    """Its next times as its schedule means them, and in which zone that is."""
+    match view.spec.get("schedule"):
+        case {"timezone": str(zone)}:
+            pass
+        case _:
+            zone = "UTC"
+    times = (f"{at.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M:%S}" for at in view.next_fires)
+    return f"{', '.join(times)} ({zone})"
 
 
 def _run_row(one: TriggerRun) -> tuple[object, ...]:
