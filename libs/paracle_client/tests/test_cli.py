@@ -364,6 +364,7 @@ def test_a_person_confirms_what_was_shown(
     api.on(f"GET {path}", one, ended)
     api.on(f"POST {path}/decision", RunAccepted(run_id=make.RUN, status=RunStatus.RUNNING))
     monkeypatch.setattr(sys, "stdin", make.Terminal("y\n"))
+    monkeypatch.setenv("COLUMNS", "60")
     result = paracle("approvals", decision, one.approval_id, "--reason", "checked")
     assert result.code == 0
     assert '"to": "Zoë"' in result.out

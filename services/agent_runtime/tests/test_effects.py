@@ -160,7 +160,8 @@ async def listed(stage: Stage, **wanted: Any) -> list[EffectView]:
 
 
 async def resolve(stage: Stage, key: str, outcome: str = "done", context: Context = CONTEXT) -> EffectView:
-    command = ResolveEffect(key=key, outcome=outcome, output={"id": 7}, reason="looked")
+    output = {"id": 7} if outcome == "done" else None
+    command = ResolveEffect(key=key, outcome=outcome, output=output, reason="looked")
     return EffectView.model_validate(await stage.bus.command(command, context, timeout_s=5))
 
 
@@ -203,6 +204,15 @@ async def test_what_somebody_knows_to_be_done_is_not_done_again(stage: Stage):
     [result] = await stage.do(job.model_copy(update={"task_id": derive_id("task", job.run_id, 2), "attempt": 2}))
     assert (result.status, result.output) == (TaskStatus.COMPLETED, {"id": 7})
     assert len(stage.toolbox.calls) == 1
+
+
+async def test_what_was_not_done_has_no_output(stage: Stage):
+    await doubt(stage)
+    [view] = await listed(stage)
+    command = ResolveEffect(key=view.key, outcome="not_done", output={"id": 7}, reason="looked")
+    with pytest.raises(InvalidInput, match="has answered nothing"):
+        await stage.bus.command(command, CONTEXT, timeout_s=5)
+    assert await listed(stage, state="in_doubt") == [view]
 
 
 async def test_what_was_not_done_may_be_done_by_the_next_attempt(stage: Stage):

@@ -56,6 +56,20 @@ async def test_builtins_fail_closed(bench: Bench, function: str, arguments: dict
     assert bench.bugs == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"path": "mails/a.txt", "max_char": 5}, "there is no argument 'max_char'; did you mean 'max_chars'?"),
+        ({}, "path is required"),
+        ({"path": 7}, "path: Input should be a valid string"),
+    ],
+)
+async def test_a_wrong_argument_is_named(bench: Bench, arguments: dict[str, Any], said: str):
+    end = await bench.builtin("read_text", arguments, "mails")
+    assert end.error is not None
+    assert end.error.message == f"arguments: {said}"
+
+
 async def test_the_registry_knows_all_functions_that_there_are(bench: Bench):
     end = await bench.builtin("format_disk", {}, "mails")
     assert end.error is not None

@@ -404,10 +404,8 @@ def field_path(location: Sequence[str | int], root: str = "") -> str:
 def _said(item: Mapping[str, Any]) -> str:
     """What one of pydantic's findings says, and about what."""
     match item["type"]:
-        case "missing":
-            return str(item["msg"])
-        case "value_error":
-            return str(item["msg"]).removeprefix("Value error, ")
+        case "missing" | "value_error":
+            return wording(item)
         case _:
             return f"{wording(item)} (got {quote(item['input'])})"
 

@@ -207,7 +207,7 @@ def _message(item: Mapping[str, Any], where: tuple[str | int, ...], model: type[
         case "missing":
             return "is required"
         case "value_error":
-            return str(item["msg"]).removeprefix("Value error, ")
+            return wording(item)
         case "union_tag_invalid":
             context = item["ctx"]
             return f"{context['discriminator']} {context['tag']!r} is unknown; known: {context['expected_tags']}"

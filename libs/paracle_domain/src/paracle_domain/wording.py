@@ -36,6 +36,8 @@ def wording(item: Mapping[str, Any]) -> str:
             if found := _ID.match(pattern):
                 return f"is no id, such as {found[1]}_01M8B866EV56C6P109NA34YCTA"
             return f"Input should be {PATTERNS[pattern]}" if pattern in PATTERNS else str(item["msg"])
+        case "value_error":
+            return str(item["msg"]).removeprefix("Value error, ")
         case "timezone_aware":
             return "has no time zone: end it with Z for UTC, or with one like +02:00"
         case "too_short":

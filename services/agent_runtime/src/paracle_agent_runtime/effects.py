@@ -12,7 +12,7 @@ from paracle_chassis.batching import Batches
 from paracle_chassis.bus import Bus
 from paracle_chassis.delivery import Delivery
 from paracle_domain.envelope import Context
-from paracle_domain.errors import Conflict, NotFound, quote
+from paracle_domain.errors import Conflict, InvalidInput, NotFound, quote
 from paracle_domain.machine import EventRecord
 from paracle_domain.task.effects import (
     EffectPage,
@@ -94,6 +94,8 @@ class EffectDesk:
 
     async def _resolved(self, delivery: Delivery) -> EffectView:
         command = delivery.decode(ResolveEffect)
+        if command.outcome == "not_done" and command.output is not None:
+            raise InvalidInput("what was not done has answered nothing; leave output out", path="output")
         context = delivery.envelope.context.caused_by(delivery.envelope.id)
         found = Resolution(
             outcome=command.outcome,

@@ -134,7 +134,9 @@ def _decide(
     if output is Output.JSON:
         print_json(stands)
         return
-    console().print(f"{approval_id} is {stands.status}{_missing(stands)}; run {accepted.run_id}", markup=False)
+    console().print(
+        f"{approval_id} is {stands.status}{_missing(stands)}; run {accepted.run_id}", markup=False, soft_wrap=True
+    )
 
 
 def _confirmed(client: Client, approval_id: str, decision: Verdict, output: Output) -> str:

@@ -122,7 +122,7 @@ def rm(
     if output is Output.JSON:
         print_json(gone)
     else:
-        console().print(f"budget {name} is gone", markup=False)
+        console().print(f"budget {name} is gone", markup=False, soft_wrap=True)
 
 
 @budget.command("raise", epilog="Example: paracle budget raise team atlas --usd 5 --reason 'release week'")

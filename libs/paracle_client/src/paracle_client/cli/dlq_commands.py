@@ -162,7 +162,7 @@ def _report(done: DeadLettersSettled, what: str, output: Output) -> None:
         print_json(done)
     else:
         count = len(done.settled)
-        console().print(f"{count} dead letter{'' if count == 1 else 's'} {what}", markup=False)
+        console().print(f"{count} dead letter{'' if count == 1 else 's'} {what}", markup=False, soft_wrap=True)
     for refused in done.refused:
         say_error(f"{refused.id}: {refused.message}")
     if done.refused:

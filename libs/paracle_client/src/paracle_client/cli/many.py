@@ -48,7 +48,7 @@ def print_accepted(accepted: RunAccepted, output: Output) -> None:
     if output is Output.JSON:
         print_json(accepted)
     else:
-        console().print(f"{accepted.run_id} is {accepted.status}", markup=False)
+        console().print(f"{accepted.run_id} is {accepted.status}", markup=False, soft_wrap=True)
 
 
 def _order_many(verb: str, order: Callable[..., RunsAccepted], *, dry_run: bool, yes: bool, output: Output) -> None:
@@ -68,7 +68,7 @@ def _print(answer: RunsAccepted, words: str, output: Output) -> None:
     if output is Output.JSON:
         print_json(answer)
     else:
-        console().print(words, markup=False)
+        console().print(words, markup=False, soft_wrap=True)
 
 
 def _runs(count: int) -> str:
