@@ -1,12 +1,14 @@
 """What of a tool could never work is known before anybody calls it."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from paracle_domain.tool.spec import ToolSpec
 from paracle_domain.tool.validation import BUILTINS, validate_tool
 
 
-def found(backend: dict[str, object], **permissions: object) -> list[tuple[str, str]]:
+def found(backend: Mapping[str, object], **permissions: object) -> list[tuple[str, str]]:
     spec = ToolSpec.model_validate({"description": "d", "backend": backend, "permissions": permissions})
     return [(finding.path or "", finding.message) for finding in validate_tool(spec)]
 

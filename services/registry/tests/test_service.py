@@ -416,6 +416,16 @@ async def test_delegates_that_cannot_be(registry: RegistryService) -> None:
     assert message == f"models take no tool called 'ask_{long}': 64 characters are the most"
 
 
+async def test_error_codes_that_nothing_fails_with(registry: RegistryService) -> None:
+    await apply(registry, ALL)
+    typo = TRIAGE.replace("on: [tool_unavailable]", "on: [tool_unavailable, tool_faild], never_on: [x]")
+    assert [(path, message.partition(";")[0]) for path, message in await refusals(registry, typo)] == [
+        ("t.yaml#1 spec.steps[0].retry.on[1]", "there is no error code 'tool_faild'"),
+        ("t.yaml#1 spec.steps[0].retry.never_on[0]", "there is no error code 'x'"),
+    ]
+    await apply(registry, typo.replace("retry:", "pool: mine, retry:"))
+
+
 async def test_a_tool_that_could_never_work_is_refused(registry: RegistryService) -> None:
     shell = TOOL.replace("noop", "shell")
     [(path, message)] = await refusals(registry, shell)

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from paracle_domain.agent.inheritance import Resolved
 from paracle_domain.agent.spec import AgentSpec
-from paracle_domain.errors import ExpressionFailed, Finding, SpecInvalid
+from paracle_domain.errors import BY_CODE, ExpressionFailed, Finding, SpecInvalid
 from paracle_domain.expression_syntax import Path
 from paracle_domain.expressions import check_names, has_code, read, read_condition, texts
 from paracle_domain.manifest import (
@@ -168,6 +168,7 @@ class _Validator:
         yield from _below(label, graph_findings)
         for path, work in spec.works():
             yield from self._work(work, f"{label} spec.{path}")
+            yield from self._codes(work, f"{label} spec.{path}.retry")
         if not graph_findings:
             yield from self._paths(spec, label)
 
@@ -194,6 +195,17 @@ class _Validator:
             yield Finding(path=f"{path}.{work.target_kind}", message=message)
         elif not any(True for _ in check_schema(schema, "")):
             yield from check_value(work.input, schema, f"{path}.input", f"{kind.lower()} {name!r}")
+
+    def _codes(self, work: WorkSpec, path: str) -> Iterator[Finding]:
+        """Error codes that nothing of ours fails with; a pool may be served by a program with codes of its own."""
+        found = self._spec_of(work)
+        if not isinstance(found, AgentSpec | ToolSpec) or (work.pool or found.pool) is not None:
+            return
+        for field, codes in (("on", work.retry.on), ("never_on", work.retry.never_on)):
+            for index, code in enumerate(codes):
+                if code not in BY_CODE:
+                    message = f"there is no error code {code!r}{suggest(code, BY_CODE)}"
+                    yield Finding(path=f"{path}.{field}[{index}]", message=message)
 
     def _input_schema(self, work: WorkSpec) -> JsonObject | None:
         found = self._spec_of(work)
