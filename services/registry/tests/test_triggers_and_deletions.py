@@ -195,6 +195,9 @@ async def test_what_is_in_use_is_not_deleted(filled: RegistryService) -> None:
     found = await refusals(delete(filled, ("Workflow", "triage"), ("Tool", "read-mail")))
     assert ("Trigger/nightly spec.workflow", "there is no workflow 'triage': it is to be deleted") in found
     assert any(path == "Agent/base spec.tools" for path, _ in found)
+    await apply(filled, TOOL.replace("read-mail", "read-mails"))
+    found = await refusals(delete(filled, ("Tool", "read-mail")))
+    assert ("Agent/base spec.tools", "there is no tool 'read-mail': it is to be deleted") in found
     await filled.get_spec(GetSpec(kind="Workflow", name="triage"), CALL)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from paracle_domain.errors import Finding, SpecInvalid, quote
 from paracle_domain.manifest import DOCUMENTS, label_of
@@ -14,6 +16,8 @@ from paracle_registry.catalog import Catalog, Key
 from paracle_registry.ports import Revision
 from paracle_registry.validation import validate
 from paracle_registry.yaml_text import read_documents
+
+_MEANT: Final = re.compile(r"; (?:known: |did you mean ).*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,11 @@ def _key(document: object, label: str) -> Key:
             raise SpecInvalid(message, path=label)
 
 
+def _bare(message: str) -> str:
+    """`message` without the names that might have been meant: nobody has mistyped one."""
+    return _MEANT.sub("", message)
+
+
 def plan_delete(current: Catalog, keys: Mapping[Key, str], author: str, now: datetime) -> Deletion:
     """What taking `keys` out of `current` comes to.
 
@@ -81,7 +90,7 @@ def plan_delete(current: Catalog, keys: Mapping[Key, str], author: str, now: dat
     after = current.with_revisions(revisions)
     findings = validate(after, sorted(current.dependents(keys) - keys.keys()), {})
     if findings:
-        used = [Finding(path=item.path, message=f"{item.message}: it is to be deleted") for item in findings]
+        used = [Finding(path=item.path, message=f"{_bare(item.message)}: it is to be deleted") for item in findings]
         raise SpecInvalid.many("nothing was deleted: it is in use", used)
     results = tuple(
         AppliedSpec(kind=item.kind, name=item.name, revision=item.revision, change="deleted") for item in revisions
