@@ -97,10 +97,22 @@ async def test_what_has_expired_goes(database: Database):
     old = made(age_s=100, ttl_s=10)
     await answers.keep([(AnswerKey("acme", bytes([n // 256, n % 256])), old) for n in range(BATCH + 1)])
     await answers.keep([(Q, made())])
-    retention = Retention(archive, KnownRuns(), Keep(None, 86_400))
+    retention = Retention(archive, KnownRuns(), Keep(None, 86_400, answers=9))
     assert await retention.round() is not None, "there is more, and it is not waited for"
     assert await retention.round() is None
     assert await database.pool.fetchval("select count(*) from answers") == 1
+
+
+@pytest.mark.connected
+async def test_a_tenant_has_so_many_and_the_oldest_go(database: Database):
+    queries = Queries.load("paracle_provider_gateway")
+    answers = PostgresAnswers(database.pool, queries, time.monotonic)
+    await answers.keep([(AnswerKey("acme", bytes([n])), made(age_s=n)) for n in range(9)])
+    await answers.keep([(THEIRS, made(age_s=100))])
+    await Retention(PostgresArchive(database.pool, queries), KnownRuns(), Keep(None, 86_400, answers=5)).round()
+    left = await database.pool.fetch("select question from answers where tenant = 'acme' order by question")
+    assert [row["question"] for row in left] == [bytes([n]) for n in range(5)]
+    assert [one is not None for one in await answers.find([THEIRS])] == [True]
 
 
 tenants = st.sampled_from(["a", "b", "c"])

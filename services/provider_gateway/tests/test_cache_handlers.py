@@ -148,6 +148,8 @@ async def test_dropping_them_drops_the_tenants_own_at_every_replica(
     assert {(await told(bus, question())).message.text for _ in range(10)} == {"ours"}, "both replicas have it at hand"
     assert (await bus.call(ClearCache(), CONTEXT)).answers == 1
     await flushed(bus.link.client)
+    assert (await told(bus, question())).message.text == "ours anew"
+    await kept(rows, 2)
     assert {(await told(bus, question())).message.text for _ in range(10)} == {"ours anew"}
     assert {(await told(bus, question(), THEIRS)).message.text for _ in range(10)} == {"theirs"}
 

@@ -288,6 +288,15 @@ async def test_an_answer_is_kept_as_it_was_let_out(world: Gateway, provider: Fak
     assert other.message.text == "Never asked.", "without these guards it is another one"
 
 
+async def test_what_a_guard_could_not_look_at_is_not_kept(world: Gateway, provider: FakeOpenAI):
+    provider.script(say("unseen"), say("seen"))
+    guard, policy = NATS | {"on_error": "pass", "on": "output"}, CachePolicy(ttl_s=60)
+    world.asker.answers["check"] = broken(ToolUnavailable("busy"))
+    assert (await complete(world, guard, cache=policy)).message.text == "unseen"
+    world.asker.answers["check"] = lambda _: GuardAnswer.passed()
+    assert [(await complete(world, guard, cache=policy)).message.text for _ in range(2)] == ["seen", "seen"]
+
+
 # ── models for moderation ────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -45,9 +45,9 @@ async def test_attempts_are_kept_as_long_as_it_is_said(bank: PostgresBank):
     await ended(bank, BATCH + 5)
     await bank.pool.execute("update attempts set ended_at = ended_at - interval '1 hour'")
     await ended(bank, 3)
-    assert await Retention(archive, runs, Keep(None, DAY_S)).round() is None
+    assert await Retention(archive, runs, Keep(None, DAY_S, answers=9)).round() is None
     assert len(await bank.endings()) == BATCH + 8
-    short = Retention(archive, runs, Keep(60, DAY_S))
+    short = Retention(archive, runs, Keep(60, DAY_S, answers=9))
     assert await short.round() is not None, "there is more, and it is not waited for"
     assert len(await bank.endings()) == 8
     assert await short.round() is None
@@ -100,7 +100,7 @@ async def long_unused(bank: PostgresBank) -> PostgresBank:
 
 async def test_counts_of_each_run_and_task_go_some_time_after_their_last_use(long_unused: PostgresBank):
     bank, runs = long_unused, KnownRuns()
-    retention = Retention(PostgresArchive(bank.pool, bank.queries), runs, Keep(None, 30 * DAY_S))
+    retention = Retention(PostgresArchive(bank.pool, bank.queries), runs, Keep(None, 30 * DAY_S, answers=9))
     await used(bank, OTHER_RUN, "task_a")
     assert await retention.round() is None
     assert await left(bank) == {("one", RUN), ("all", "acme"), ("runs", OTHER_RUN), ("tasks", "task_a")}
@@ -109,7 +109,7 @@ async def test_counts_of_each_run_and_task_go_some_time_after_their_last_use(lon
 
 async def test_a_run_that_goes_on_keeps_its_counts_however_long_it_rests(long_unused: PostgresBank):
     bank, runs = long_unused, KnownRuns({RUN})
-    retention = Retention(PostgresArchive(bank.pool, bank.queries), runs, Keep(None, 30 * DAY_S))
+    retention = Retention(PostgresArchive(bank.pool, bank.queries), runs, Keep(None, 30 * DAY_S, answers=9))
     before = await left(bank)
     assert await retention.round() is None
     assert await left(bank) == before - {("tasks", "task_c")}
@@ -135,7 +135,7 @@ async def test_they_go_a_batch_at_a_time(bank: PostgresBank):
     for number in range(COUNTS + 1):
         await used(bank, None, f"task_{number}")
     await bank.pool.execute("update counters set used_on = current_date - 2")
-    retention = Retention(PostgresArchive(bank.pool, bank.queries), KnownRuns(), Keep(None, DAY_S))
+    retention = Retention(PostgresArchive(bank.pool, bank.queries), KnownRuns(), Keep(None, DAY_S, answers=9))
     assert await retention.round() is not None
     assert len(await left(bank)) == 1
     assert await retention.round() is None

@@ -164,7 +164,9 @@ def create_books(
     telling = Background("outbox", outbox.drain, every_s=OUTBOX_EVERY_S)
     bus.link.on_reconnect(outbox.doubt)
     bus.link.on_reconnect(telling.wake)
-    keep = Keep(attempts_s=settings.usage_keep_s, counts_s=settings.budget_counts_keep_s)
+    keep = Keep(
+        attempts_s=settings.usage_keep_s, counts_s=settings.budget_counts_keep_s, answers=settings.cache_answers
+    )
     retention = Retention(PostgresArchive(pool, queries), BusRuns(bus), keep)
     dropping = Background("retention", retention.round, every_s=RETENTION_EVERY_S)
     return Books(

@@ -14,6 +14,7 @@ from paracle_domain.inference.response import Completion
 from paracle_domain.inference.usage import NOTHING
 from paracle_provider_gateway.answer_shelf import AnswerShelf
 from paracle_provider_gateway.answers import AnswerKey, KeptAnswer
+from paracle_provider_gateway.guards.verdicts import LetOut
 from paracle_provider_gateway.plans import Plan
 from paracle_provider_gateway.ports import Outlet
 from paracle_provider_gateway.questions import is_first_choice, is_whole, question_key
@@ -23,7 +24,7 @@ from paracle_provider_gateway.telemetry import CacheResult, Telemetry
 _JOINS: Final = 2
 """Calls of others that one waits for, if they come to nothing; then it waits for nobody."""
 
-type Ask = Callable[[], Awaitable[Completion]]
+type Ask = Callable[[], Awaitable[LetOut]]
 
 
 class Savings(Protocol):
@@ -67,7 +68,7 @@ class Caching:
             known = await asyncio.shield(flight)  # which is not this call's to stop
             if known is not None and known.made_at >= call.oldest:
                 return await self._serve(call, known, CacheResult.JOINED)
-        return await ask()
+        return (await ask()).answer
 
     async def _lead(self, call: _Call, ask: Ask) -> Completion:
         flight = self._flights[call.key] = asyncio.get_running_loop().create_future()
@@ -78,11 +79,12 @@ class Caching:
             if known is not None:
                 return await self._serve(call, known, CacheResult.HIT)
             self._telemetry.missed()
-            completion = await ask()
-            if is_whole(call.request, completion):
-                known = _Known(completion, _now())
-                self._keep(call, known, dropped)
-            return completion
+            made = await ask()
+            if is_whole(call.request, made.answer):
+                known = _Known(made.answer, _now())
+                if made.judged and is_first_choice(call.plan, made.answer):
+                    self._keep(call, known, dropped)
+            return made.answer
         finally:
             del self._flights[call.key]
             flight.set_result(known)
@@ -97,9 +99,8 @@ class Caching:
             return None
 
     def _keep(self, call: _Call, known: _Known, dropped: int) -> None:
-        if is_first_choice(call.plan, known.completion):
-            expires_at = known.made_at + call.policy.ttl_s
-            self._shelf.keep(call.key, KeptAnswer(known.completion.encode(), known.made_at, expires_at), dropped)
+        kept = KeptAnswer(known.completion.encode(), known.made_at, known.made_at + call.policy.ttl_s)
+        self._shelf.keep(call.key, kept, dropped)
 
     async def _serve(self, call: _Call, known: _Known, result: CacheResult) -> Completion:
         given = {

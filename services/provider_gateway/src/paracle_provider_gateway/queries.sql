@@ -61,10 +61,18 @@ select x.tenant, x.question, x.answer, now() - make_interval(secs => x.age_s), n
 with gone as (delete from answers where tenant = $1 returning 1) select count(*)::integer from gone;
 
 -- name: drop_answers
-with gone as (
-    delete from answers
-     where (tenant, question) in (select tenant, question from answers where expires_at <= now() limit $1)
-    returning 1
+-- What has expired, and the oldest of tenants that have more than so many.
+with fat as (
+    select tenant from answers group by tenant having count(*) > $2
+), old as (
+    (select tenant, question from answers where expires_at <= now() limit $1)
+     union
+    (select tenant, question
+       from (select tenant, question, row_number() over (partition by tenant order by made_at desc) as place
+               from answers where tenant in (select tenant from fat)) a
+      where place > $2 limit $1)
+), gone as (
+    delete from answers a using old where a.tenant = old.tenant and a.question = old.question returning 1
 )
 select count(*)::integer from gone;
 

@@ -28,8 +28,8 @@ class Archive(Protocol):
     async def drop_attempts(self, older_s: float, most: int) -> int:
         """Forget up to `most` attempts that ended so long ago; how many there were."""
 
-    async def drop_answers(self, most: int) -> int:
-        """Drop up to `most` kept answers that have expired; how many there were."""
+    async def drop_answers(self, beyond: int, most: int) -> int:
+        """Drop about `most` answers that have expired, or are `beyond` so many of a tenant; how many there were."""
 
     async def drop_counters(self) -> None:
         """Forget what was counted in days and months that are long over."""
@@ -53,14 +53,18 @@ class Runs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """For how many seconds attempts are kept after their end (`None`: for ever), and counts after their last use."""
+    """For how many seconds attempts are kept after their end (`None`: for ever), and counts after their last use.
+
+    `answers`: about how many cached answers of a tenant are kept, the newest.
+    """
 
     attempts_s: float | None
     counts_s: float
+    answers: int
 
 
 class Retention:
-    """Keeps attempts and counts as `keep` says, and counts of windows that are over for two months.
+    """Keeps attempts, counts and answers as `keep` says, and counts of windows that are over for two months.
 
     A run that still goes on keeps its counts however long it has rested: forgotten, they would begin at nothing.
     """
@@ -75,7 +79,7 @@ class Retention:
         keep_s = self._keep.attempts_s
         if keep_s is not None and await self._archive.drop_attempts(keep_s, BATCH) == BATCH:
             return _AGAIN_S
-        if await self._archive.drop_answers(BATCH) == BATCH:
+        if await self._archive.drop_answers(self._keep.answers, BATCH) >= BATCH:
             return _AGAIN_S
         await self._archive.drop_counters()
         return _AGAIN_S if await self._drop_counts() == COUNTS else None

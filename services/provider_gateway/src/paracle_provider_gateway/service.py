@@ -15,6 +15,7 @@ from paracle_provider_gateway.accounts import Accounts, MadeElsewhere
 from paracle_provider_gateway.caching import Caching
 from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.guards.rails import Rails
+from paracle_provider_gateway.guards.verdicts import LetOut
 from paracle_provider_gateway.persistence import Found, Persistence
 from paracle_provider_gateway.plans import Catalog, Plan
 from paracle_provider_gateway.ports import Neighbours, Prices
@@ -105,11 +106,11 @@ class Completions:
     async def _answer(self, request: Complete, context: Context, started: float) -> Completion:
         plan = await self._catalog.plan(context.tenant, request)
         if request.cache is None:
-            return await self._made(plan, request, context, started)
+            return (await self._made(plan, request, context, started)).answer
         ask = partial(self._made, plan, request, context, started)
         return await self._cache.answer(plan, request, request.cache, context, ask)
 
-    async def _made(self, plan: Plan, request: Complete, context: Context, started: float) -> Completion:
+    async def _made(self, plan: Plan, request: Complete, context: Context, started: float) -> LetOut:
         with self._telemetry.call(plan, request) as record:
             found = await self._persistence.answer(plan, request, context, started + request.timeout_s)
             record.deployment = found.answered.deployment

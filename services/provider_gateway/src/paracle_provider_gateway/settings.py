@@ -148,6 +148,9 @@ class GatewaySettings(ServiceSettings):
     cache_memory_mb: float = Field(
         16.0, ge=0, title="Cache in memory", description="Megabytes of cached answers that a replica has at hand."
     )
+    cache_answers: int = Field(
+        100_000, ge=1, title="Cached answers", description="Most that are kept for a tenant; the oldest go first."
+    )
     cache_answer_kb: int = Field(
         256, ge=1, title="Cached answer", description="Kilobytes of an answer that is still put into the cache."
     )

@@ -22,8 +22,8 @@ class PostgresArchive:
         dropped: int = await self._pool.fetchval(self._sql.drop_attempts, older_s, most)
         return dropped
 
-    async def drop_answers(self, most: int) -> int:
-        dropped: int = await self._pool.fetchval(self._sql.drop_answers, most)
+    async def drop_answers(self, beyond: int, most: int) -> int:
+        dropped: int = await self._pool.fetchval(self._sql.drop_answers, most, beyond)
         return dropped
 
     async def drop_counters(self) -> None:

@@ -20,7 +20,7 @@ from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion
 from paracle_provider_gateway.guards.passages import passages_of, with_texts
-from paracle_provider_gateway.guards.verdicts import Guard, Outcome, Verdict
+from paracle_provider_gateway.guards.verdicts import Guard, LetOut, Outcome, Verdict
 from paracle_provider_gateway.ports import Outlet
 from paracle_provider_gateway.streaming import send_whole
 from paracle_provider_gateway.telemetry import Telemetry
@@ -79,24 +79,25 @@ class Rails:
         """
         if not request.guarded("input"):
             return request
-        messages = await self._past("input", request.messages, request, context)
+        messages, _ = await self._past("input", request.messages, request, context)
         return request if messages is request.messages else request.model_copy(update={"messages": messages})
 
-    async def let_out(self, answer: Completion, request: Complete, context: Context) -> Completion:
+    async def let_out(self, answer: Completion, request: Complete, context: Context) -> LetOut:
         """`answer` as the guards of the output let it pass; whoever watches is told of it then. Errors as `let_in`."""
         if not request.guarded("output"):
-            return answer
+            return LetOut(answer)
         said = (answer.message,)
-        messages = await self._past("output", said, request, context)
+        messages, judged = await self._past("output", said, request, context)
         if messages is not said:
             answer = answer.model_copy(update={"message": messages[0]})
         if request.stream_to is not None:
             await send_whole(self._outlet, request.stream_to, request, answer, context)
-        return answer
+        return LetOut(answer, judged)
 
     async def _past(
         self, direction: Direction, messages: tuple[ChatMessage, ...], request: Complete, context: Context
-    ) -> tuple[ChatMessage, ...]:
+    ) -> tuple[tuple[ChatMessage, ...], bool]:
+        """What is left of `messages`, and whether all guards have looked at them."""
         shown = passages_of(messages)
         passages: Sequence[Passage] = shown
         hits: list[Hit] = []
@@ -117,7 +118,9 @@ class Rails:
             await self._audit.tell(hits, request, context)
         if refusal is not None:
             raise refusal
-        return messages if passages is shown else with_texts(messages, (passage.text for passage in passages))
+        judged = all(hit.verdict.outcome is not Outcome.SKIPPED for hit in hits)
+        left = messages if passages is shown else with_texts(messages, (passage.text for passage in passages))
+        return left, judged
 
     async def _asked(
         self, spec: GuardSpec, question: GuardQuestion, request: Complete, context: Context

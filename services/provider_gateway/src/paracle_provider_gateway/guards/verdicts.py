@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from paracle_domain.envelope import Context
 from paracle_domain.guard.messages import GuardQuestion
 from paracle_domain.inference.request import Complete
+from paracle_domain.inference.response import Completion
 
 
 class Outcome(StrEnum):
@@ -48,6 +49,14 @@ class Verdict:
 
 
 PASSED: Final = Verdict()
+
+
+@dataclass(frozen=True, slots=True)
+class LetOut:
+    """An answer as guards let it pass. `judged`: none of them failed to look at it."""
+
+    answer: Completion
+    judged: bool = True
 
 
 class Guard(Protocol):
