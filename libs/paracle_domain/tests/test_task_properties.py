@@ -13,14 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
+from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.errors import ErrorInfo, Finding
 from paracle_domain.inference.chat import ToolCallPart
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import fold
+from paracle_domain.plan import PlannedAgent
 from paracle_domain.run.commands import ApprovalStatus, ApprovalView
 from paracle_domain.run.deciding import asked
 from paracle_domain.task import events as ev
 from paracle_domain.task import inputs as told
+from paracle_domain.task import prompt
 from paracle_domain.task.directives import AskAgent, AskForRaise, AskPeople, CallModel, InvokeTool, ProbeEffect
 from paracle_domain.task.machine import decide
 from paracle_domain.task.messages import TaskResult, TaskStatus
@@ -229,6 +232,15 @@ def _check_limits(state: TaskState) -> None:
     assert spent.total_tokens < limits.tokens + 15 * (1 + len(made))
     shares = [call.delegated.allowance for call in state.calls if call.delegated]
     assert all(share.turns < limits.turns and share.tokens <= limits.tokens for share in shares)
+
+
+@given(st.text(st.sampled_from("a }%#\r\n")))
+def test_instructions_without_a_template_are_what_rendering_makes_of_them(text: str) -> None:
+    plain, rendered = (
+        PlannedAgent(name="a", revision=1, spec=AgentSpec.model_validate({"instructions": said}))
+        for said in (text, "{{ input }}" + text)
+    )
+    assert prompt.instructions(plain, "") == prompt.instructions(rendered, "")
 
 
 def test_golden_streams_load_and_fold() -> None:

@@ -41,8 +41,11 @@ def instructions(agent: PlannedAgent, value: JsonValue) -> str:
     ExpressionFailed
         If the template does not parse, names something absent, or runs out of fuel.
     """
+    text = agent.spec.instructions
+    if "{" not in text:  # nothing to render: the same text, which loses its last line break as any other does
+        return text.removesuffix("\n").removesuffix("\r")
     try:
-        return _templates().render_str(agent.spec.instructions, name="instructions", input=value)
+        return _templates().render_str(text, name="instructions", input=value)
     except TemplateError as error:
         raise ExpressionFailed(
             f"instructions of agent {agent.name!r} cannot be rendered: {error}", path="spec.instructions"
