@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Final
 
 from paracle_domain.envelope import Context
 from paracle_domain.inference.deltas import Change, Delta, EndDelta, build_message, changes_of
@@ -14,6 +16,9 @@ from paracle_domain.inference.response import Completion
 from paracle_provider_gateway.faults import ReplyLost
 from paracle_provider_gateway.plans import Timeouts
 from paracle_provider_gateway.ports import Closing, Outlet, Piece, Reply, StreamItem
+
+_LATE: Final = 1 / 64
+"""By how much of its time a silence may be noticed too late."""
 
 
 @dataclass(slots=True)
@@ -50,6 +55,7 @@ class StreamReader:
         """
         closing: Closing | None = None
         limit, clock = self.timeouts.first_token_s, asyncio.get_running_loop().time
+        moved_at = -math.inf
         async with aclosing(items):
             try:
                 async with asyncio.timeout(limit) as patience:
@@ -59,8 +65,10 @@ class StreamReader:
                                 await self._take(item)
                             case Closing():
                                 closing = item
-                        limit = self.timeouts.between_tokens_s
-                        patience.reschedule(clock() + limit)
+                        limit, now = self.timeouts.between_tokens_s, clock()
+                        if now >= moved_at + limit * _LATE:  # pieces come many at a time, and a timer is dear
+                            moved_at = now
+                            patience.reschedule(now + limit * (1 + _LATE))
             except TimeoutError as error:
                 raise ReplyLost(f"{provider}: the stream was silent for {limit:g} s") from error
         if closing is None:
