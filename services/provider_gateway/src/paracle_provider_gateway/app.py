@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from paracle_chassis.app import Service
 from paracle_chassis.background import Background
 from paracle_chassis.health import Check
+from paracle_chassis.memory import give_back
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_domain.ids import new_id
@@ -79,6 +80,8 @@ from paracle_provider_gateway.retries import RetryPolicy
 from paracle_provider_gateway.service import Completions
 from paracle_provider_gateway.settings import GatewaySettings
 from paracle_provider_gateway.telemetry import Telemetry
+from paracle_provider_gateway.tidying import EVERY_S as TIDYING_EVERY_S
+from paracle_provider_gateway.tidying import Tidying
 from paracle_provider_gateway.upkeep import Upkeep
 from paracle_provider_gateway.usage import UsageDesk
 
@@ -120,12 +123,22 @@ def create_app(settings: GatewaySettings) -> Service:
         telemetry=telemetry,
     )
     deployments = DeploymentDesk(models.catalog, PostgresLoads(database.pool, queries), health, books.replica)
+    tidying = Background("tidying", Tidying(calls, give_back).round, every_s=TIDYING_EVERY_S)
     return Service(
         "provider_gateway",
         settings,
         bus=bus,
         routes=routes(completions, deployments, books.budgets, books.usage, CacheDesk(shelf, bus)),
-        resources=[database, *books.resources, shelf, neighbours, *models.resources, auditing, _closing(calls)],
+        resources=[
+            database,
+            *books.resources,
+            shelf,
+            neighbours,
+            *models.resources,
+            auditing,
+            tidying,
+            _closing(calls),
+        ],
         checks={"postgres": database.check, "guard audit": auditing.check, **books.checks, **models.checks},
     )
 

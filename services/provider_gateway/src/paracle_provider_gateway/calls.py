@@ -88,7 +88,7 @@ class CallTable:
         RateLimited
             If its tenant has too many calls in the air.
         """
-        self._forget()
+        self.forget()
         if key in self._aborted:
             raise Cancelled(self._aborted[key][1])
         if (known := self.kept(key, fingerprint)) is not None:
@@ -115,6 +115,11 @@ class CallTable:
         """The answer of the call, if it is kept; raises `Conflict` as `once` does."""
         answer = self._landed.get(key)
         return None if answer is None else _same(answer, fingerprint, key).completion
+
+    @property
+    def answers(self) -> int:
+        """How many answers are kept."""
+        return len(self._landed)
 
     @property
     def in_air(self) -> int:
@@ -159,7 +164,8 @@ class CallTable:
                 raise Unavailable("the provider gateway is shutting down; ask again") from None
             raise
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Let go of what was kept for its time."""
         oldest = self._clock() - self._keep_s
         while self._landed and next(iter(self._landed.values())).landed_at < oldest:
             self._landed.popitem(last=False)
