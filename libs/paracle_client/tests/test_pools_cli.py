@@ -64,6 +64,8 @@ def test_a_pool_is_shown_with_its_replicas_and_why_it_is_drained(
     api.on("GET /v1/pools/gpu", unserved(make))
     assert "PARACLE_POOLS=gpu" in paracle("pools", "show", "gpu").out
     assert json.loads(paracle("pools", "show", "gpu", "-o", "json").out)["waiting"] == 3
+    api.on("POST /v1/pools/gpu/drain", make.pool(state="drained", in_hand=0, concurrency=0, replicas=()))
+    assert "no agent runtime serves it" in paracle("pools", "drain", "gpu").out, "it may have been mistyped"
 
 
 def test_draining_waits_until_nothing_is_in_hand(paracle: Callable[..., Any], api: Any, make: Any) -> None:

@@ -109,8 +109,8 @@ def _facts(one: PoolView) -> Iterator[tuple[str, str]]:
         why = f": {one.drain.reason}" if one.drain.reason else ""
         who = f"by {one.drain.principal} " if one.drain.principal else ""
         yield "drained", f"{who}on {one.drain.since.astimezone():%Y-%m-%d %H:%M:%S}{why}"
-    if one.state is PoolState.UNSERVED:
-        yield "hint", f"start an agent runtime with PARACLE_POOLS={one.pool}; its tasks wait until then"
+    if not one.replicas and one.state is not PoolState.ELSEWHERE:
+        yield "hint", f"no agent runtime serves it; start one with PARACLE_POOLS={one.pool}, its tasks wait until then"
 
 
 def _row(each: PoolReplica) -> tuple[object, ...]:
