@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 from paracle_domain.dead_letters import dead_letter_id
-from paracle_domain.run.commands import RunPage, RunsAccepted, RunStatus, ShownStep, Stuck
+from paracle_domain.ids import new_id
+from paracle_domain.run.commands import (
+    ApprovalPage,
+    RunPage,
+    RunsAccepted,
+    RunStatus,
+    ShownStep,
+    StepStatus,
+    StepView,
+    Stuck,
+)
 from paracle_domain.run.diff import Difference, Pins, RunsDiff
 
 
@@ -183,3 +193,19 @@ def test_it_must_be_clear_which_runs_are_meant(
     result = paracle("runs", verb, *options)
     assert (result.code, api.asked) == (1, [])
     assert result.err.startswith("error: RUN: give one run's id, or options")
+
+
+def test_a_run_says_which_calls_people_are_asked_about(paracle: Callable[..., Any], api: Any, make: Any) -> None:
+    asked, held = make.approval(), make.approval(approval_id=new_id("apr"), ask="Pay 7?")
+    steps = (
+        StepView(id="a", status=StepStatus.RUNNING, target_kind="tool", target="pay", pool="agents"),
+        StepView(id="ok", status=StepStatus.WAITING, target_kind="approval", target="", approval_id=asked.approval_id),
+    )
+    api.on(f"GET /v1/runs/{make.RUN}", make.view(RunStatus.RUNNING, steps=steps))
+    api.on("GET /v1/pools/agents", make.pool("agents"))
+    api.on("GET /v1/approvals", ApprovalPage(approvals=(held, asked), next_cursor="more"))
+    shown = paracle("runs", "show", make.RUN).out
+    assert f"waits until people decide: Pay 7? (paracle approvals show {held.approval_id})" in shown
+    assert shown.count("people decide") == 1
+    assert f"and more: paracle approvals --status open --run {make.RUN}" in shown
+    assert api.asked[-1].query == {"status": "open", "run_id": make.RUN, "limit": "10"}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from paracle_client import AsyncClient, Client
-from paracle_domain.run.commands import RunStatus, StepStatus, StepView
+from paracle_domain.run.commands import ApprovalPage, RunStatus, StepStatus, StepView
 from paracle_domain.task.pools import PoolList
 
 
@@ -93,6 +93,7 @@ def test_a_run_says_which_pool_it_waits_for_in_vain(paracle: Callable[..., Any],
     api.on(f"GET /v1/runs/{make.RUN}", make.view(RunStatus.RUNNING, steps=steps))
     api.on("GET /v1/pools/gpu", unserved(make))
     api.on("GET /v1/pools/browser", make.pool("browser"))
+    api.on("GET /v1/approvals", ApprovalPage(approvals=()))
     shown = paracle("runs", "show", make.RUN).out
     assert "pool gpu takes no new tasks: nobody serves it (paracle pools show gpu)" in shown
     assert "agent x; pool gpu" in shown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -22,7 +22,7 @@ from paracle_client.cli.filters import (
 from paracle_client.cli.inputs import InputOption, KeyOption, LabelOption, parse_input, parse_labels
 from paracle_client.cli.many import DryRunOption, YesOption, order, print_accepted
 from paracle_client.cli.report import print_value
-from paracle_client.cli.showing import COLUMNS, closed, heading, pools_at_work, rows
+from paracle_client.cli.showing import COLUMNS, closed, heading, held, pools_at_work, rows
 from paracle_client.cli.target import (
     Output,
     OutputOption,
@@ -38,7 +38,9 @@ from paracle_client.client import Client
 from paracle_client.display import duration
 from paracle_client.plain import safe
 from paracle_domain.errors import ParacleError, Unavailable
-from paracle_domain.run.commands import Outputs, RunFilter, RunPage, RunSummary, RunView
+from paracle_domain.run.commands import ApprovalStatus, Outputs, RunFilter, RunPage, RunSummary, RunView
+
+_MOST_HELD: Final = 10
 
 app = typer.Typer()
 runs = typer.Typer(epilog="Example: paracle runs --workflow triage --status failed")
@@ -138,7 +140,7 @@ def show(
             if as_json
             else client.get_run(run_id, parts=parts, outputs=Outputs.NONE)
         )
-        waits = [] if as_json else _closed_pools(client, view)
+        waits = [] if as_json else [*_closed_pools(client, view), *_held_calls(client, view)]
     if as_json:
         print_json(view)
         return
@@ -155,6 +157,14 @@ def _closed_pools(client: Client, view: RunView) -> list[str]:
     except Unavailable as error:
         return [f"worker pools are unknown: {error}"]
     return [line for line in found if line is not None]
+
+
+def _held_calls(client: Client, view: RunView) -> list[str]:
+    """Calls of tools that people are asked about while a task is at work; the steps do not know of them."""
+    if not pools_at_work(view):
+        return []
+    page = client.approvals(run_id=view.run.run_id, status=ApprovalStatus.OPEN, limit=_MOST_HELD)
+    return list(held(view, page))
 
 
 def _run_row(one: RunSummary) -> tuple[object, ...]:

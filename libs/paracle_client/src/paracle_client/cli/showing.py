@@ -8,7 +8,7 @@ from datetime import datetime
 from paracle_client.cli.target import moment
 from paracle_client.display import duration
 from paracle_domain.errors import ErrorInfo
-from paracle_domain.run.commands import QueuePlace, RunView, StepStatus, StepView
+from paracle_domain.run.commands import ApprovalPage, QueuePlace, RunView, StepStatus, StepView
 from paracle_domain.subjects import DEFAULT_POOL
 from paracle_domain.task.pools import PoolState, PoolView
 
@@ -69,6 +69,16 @@ def closed(pool: PoolView) -> str | None:
     """Why tasks of `pool` wait that nobody has begun, if it takes none just now."""
     why = _WHY_NOT.get(pool.state)
     return None if why is None else f"pool {pool.pool} takes no new tasks: {why} (paracle pools show {pool.pool})"
+
+
+def held(view: RunView, page: ApprovalPage) -> Iterator[str]:
+    """What people are asked besides what steps say; of many, that there are more."""
+    known = {one.approval_id for step in view.steps for one in (step, *step.parts)}
+    for one in page.approvals:
+        if one.approval_id not in known:
+            yield f"waits until people decide: {one.ask} (paracle approvals show {one.approval_id})"
+    if page.next_cursor is not None:
+        yield f"and more: paracle approvals --status open --run {view.run.run_id}"
 
 
 def rows(view: RunView) -> Iterator[Row]:
