@@ -185,9 +185,7 @@ def _name(wish: TaskDirective) -> str:
             return f"raise.{wish.request.approval_id}"
         case ProbeEffect():
             return f"probe.{wish.call_id}.{wish.tried}"
-        case CheckOutput():
-            return f"check.{wish.turn}"
-        case ReportResult():
-            return "report"
+        case CheckOutput() | ReportResult():
+            return type(wish).__name__  # there is one at a time
         case _:
             assert_never(wish)
