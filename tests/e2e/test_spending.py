@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 import yaml
 from tests.e2e.deciding import FINANCE, asked_for, fresh_name, person, restart
-from tests.e2e.histories import assert_sound
+from tests.e2e.histories import assert_sound, audit
 from tests.e2e.test_budgets import CALL_USD, priced
 from tests.e2e.world import PATIENCE_S, ROOT, System, paracle
 
@@ -19,7 +19,7 @@ from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_client import AsyncClient
 from paracle_domain.budget.messages import BudgetUse
-from paracle_domain.run.commands import ApprovalStatus, RunStatus, RunView, StepStatus
+from paracle_domain.run.commands import ApprovalStatus, ApprovalView, RunStatus, RunView, StepStatus
 
 EXAMPLE: Final = ROOT / "examples" / "budget" / "agents.yaml"
 BOB: Final = {"PARACLE_PRINCIPAL": "bob", "PARACLE_ROLES": ",".join(FINANCE)}
@@ -170,6 +170,57 @@ async def test_a_raise_that_is_refused_fails_the_run(system: System, fake: FakeO
     use = await spent(system, name)
     assert (use.raised_usd, len(fake.journal)) == (Decimal(0), 2)
     await command(system, "budget", "rm", name)
+
+
+async def all_wait(client: AsyncClient, run_ids: list[str]) -> ApprovalView:
+    """The one approval that all these runs wait for."""
+
+    async def are_held() -> bool:
+        stored = [await audit(client, run_id) for run_id in run_ids]
+        return all(any(one.event.type == "task.budget_held" for one in events) for events in stored)
+
+    await eventually(are_held, within_s=60)
+    asked = [one for run_id in run_ids for one in (await client.approvals(run_id=run_id)).approvals]
+    (only,) = asked
+    return only
+
+
+async def test_all_runs_that_wait_for_a_budget_go_on_once_it_is_raised_by_hand(
+    system: System, fake: FakeOpenAI, ann: AsyncClient
+) -> None:
+    name = fresh_name("by-hand")
+    await set_budget(system, name, "--on-hit", "ask", "--role", "finance")
+    run_ids = [await run(ann, name) for _ in range(4)]
+    one = await all_wait(ann, run_ids)
+    await restart(system, "agent_runtime")
+    assert len(fake.journal) == 2
+    await command(system, "budget", "raise", name, name, "--usd", "1", "--reason", "go on")
+    views = [await ended(ann, run_id) for run_id in run_ids]
+    assert [view.run.status for view in views] == [RunStatus.COMPLETED] * 4
+    assert await all_wait(ann, run_ids) == await ann.get_approval(one.approval_id), "nobody was asked again"
+    await eventually(lambda: _is(ann, one, ApprovalStatus.VOID))
+    use = await spent(system, name)
+    assert (use.raised_usd, use.spent_usd, len(fake.journal)) == (Decimal(1), 12 * CALL_USD, 12)
+    await command(system, "budget", "rm", name)
+
+
+async def test_a_rejection_fails_all_runs_that_wait_for_the_budget(
+    system: System, fake: FakeOpenAI, ann: AsyncClient
+) -> None:
+    name = fresh_name("refuse-all")
+    await set_budget(system, name, "--on-hit", "ask", "--role", "finance")
+    run_ids = [await run(ann, name) for _ in range(4)]
+    one = await all_wait(ann, run_ids)
+    await command(system, "approvals", "reject", one.approval_id, "--digest", one.digest, "--reason", "no", **BOB)
+    views = [await ended(ann, run_id) for run_id in run_ids]
+    assert {view.error.code for view in views if view.error} == {"budget_exceeded"}
+    assert [view.run.status for view in views] == [RunStatus.FAILED] * 4
+    assert ((await spent(system, name)).raised_usd, len(fake.journal)) == (Decimal(0), 2)
+    await command(system, "budget", "rm", name)
+
+
+async def _is(client: AsyncClient, one: ApprovalView, status: ApprovalStatus) -> bool:
+    return (await client.get_approval(one.approval_id)).status is status
 
 
 async def test_the_example_runs_as_it_stands(system: System, ann: AsyncClient) -> None:

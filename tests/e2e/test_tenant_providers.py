@@ -121,6 +121,21 @@ async def test_models_are_asked_while_the_registry_is_away(system: System, key: 
         assert (ended.run.status, len(fake.journal)) == (RunStatus.COMPLETED, 2)
 
 
+async def test_a_gateway_that_starts_without_the_registry_knows_what_tenants_set_up(system: System, key: Path) -> None:
+    del key
+    async with fakes() as (fake, _), system.client() as client:
+        await apply(system, AGENT, MODEL, provider(fake), LATER)
+        await system.invoke("asker", {"text": "?"})
+        waiting = await client.start_run("asks-later")
+        system.stack.kill("registry")
+        system.stack.kill("provider_gateway")
+        await asyncio.to_thread(system.stack.start, "provider_gateway")
+        fake.script(say("Here."))
+        await client.signal(waiting.run_id, "now")
+        ended = await client.wait(waiting.run_id)
+        assert (ended.run.status, len(fake.journal)) == (RunStatus.COMPLETED, 2), ended.error
+
+
 async def test_a_key_is_told_nowhere(system: System, key: Path, bare: Nats) -> None:
     said: list[str] = []
     async with fakes() as (fake, _), system.client() as client:
