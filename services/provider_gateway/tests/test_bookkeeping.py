@@ -31,6 +31,7 @@ from paracle_provider_gateway.ledger import Ending, KnownBudget, Order, Page, Se
 from paracle_provider_gateway.outflow import IN_DOUBT_S, Outflow
 from paracle_provider_gateway.ports import Reply
 from paracle_provider_gateway.pricing import ListPrices
+from paracle_provider_gateway.upkeep import Upkeep
 
 DEAR = Price(input=Decimal(1), output=Decimal(10))
 
@@ -427,12 +428,45 @@ async def test_what_was_being_told_while_that_was_in_doubt_is_told_again(office:
     office.keeper.settle(one, Outcome(None, "rate_limited", 1))
     await eventually(lambda: office.ledger.settles)
     office.ledger.gate.set()
-    await again
-    assert len(office.world.open) == 1
+    await eventually(lambda: len(office.ledger.settles) == 2)
     office.ledger.may_answer.set()
+    await again
     await office.settled()
     assert office.world.open == {}
     assert office.tally == Tally()
+
+
+async def test_a_replica_is_steady_again_once_it_has_told_everything(office: Office):
+    with_budgets(office, budget())
+    in_air, ended = attempt(), attempt()
+    for each in (in_air, ended):
+        await office.keeper.open(each)
+    office.ledger.failures = [ConnectionResetError("away")]
+    office.keeper.settle(ended, Outcome(reply(Usage(input_tokens=10, model_calls=1)), None, 1))
+    await eventually(lambda: office.ledger.settles)
+    before = office.tally
+    office.ledger.lose_everything()
+    said: list[tuple[bool, int]] = []
+
+    class Seen:
+        """It notes whether it is in doubt, and how much the ledger knows."""
+
+        is_in_doubt = True
+
+        async def seen(self) -> None:
+            said.append((self.is_in_doubt, len(office.world.ended) + len(office.world.open)))
+
+    upkeep = Upkeep(Seen(), office.ledger, office.keeper)
+    office.ledger.failures = [ConnectionResetError("away")]
+    with pytest.raises(ConnectionResetError):
+        await upkeep.round()
+    await upkeep.round()
+    assert said == [(True, 0), (True, 0), (False, 2)]
+    await upkeep.round()
+    assert said[3:] == [(False, 2)]
+    await office.settled()
+    assert before.reserved_tokens == 2 * office.tally.reserved_tokens
+    assert office.tally.spent_tokens == 10
 
 
 async def test_what_was_given_up_and_granted_all_the_same_is_taken_back(office: Office):

@@ -209,6 +209,26 @@ async def test_what_was_forgotten_is_said_once_more(bank: Bank):
     assert await bank.tally(COUNT) == Tally(spent_usd=Decimal("0.05"), spent_tokens=5, calls=1)
 
 
+async def test_after_a_crash_nothing_is_opened_before_every_replica_has_told_again(postgres_bank: PostgresBank):
+    bank, ledger = postgres_bank, postgres_bank.ledger("a")
+    await bank.pool.execute("truncate steady")  # as a crash does
+    for replica in ("a", "b"):
+        assert list(await ledger.open([order(COUNT)])) == [NoRoom(0.25, limit="doubt")]
+        await bank.pool.execute(bank.queries.steady, replica)
+    assert await bank.tally(COUNT) == Tally()
+    assert list(await ledger.open([order(COUNT)])) == [None]
+    await bank.pool.execute("truncate steady")
+    assert list(await ledger.open([order(COUNT, mode=Mode.AGAIN)])) == [None], "that is how they tell"
+
+
+async def test_a_replica_that_is_gone_for_good_is_waited_for_no_longer(postgres_bank: PostgresBank):
+    bank, ledger = postgres_bank, postgres_bank.ledger("a")
+    await bank.pool.execute("delete from steady where replica = 'b'")
+    assert list(await ledger.open([order(COUNT)])) == [NoRoom(0.25, limit="doubt")]
+    await bank.pool.execute(bank.queries.gone, "b")
+    assert list(await ledger.open([order(COUNT)])) == [None]
+
+
 class TestSharedLimits:
     async def test_no_more_are_in_the_air_than_allowed(self, bank: Bank):
         limits = DeploymentLimits(concurrency=2)

@@ -65,6 +65,35 @@ async def test_a_connection_that_is_gone_is_made_anew_and_what_it_may_mean_is_kn
     assert await _seen(database) == {}
 
 
+async def test_after_a_crash_nobody_is_steady_who_has_not_said_so(postgres_server: PostgresServer):
+    await migrated(postgres_server.dsn, "paracle_provider_gateway")
+    async with Database(ServiceSettings(postgres_dsn=postgres_server.dsn), "paracle_provider_gateway") as found:
+        async with PostgresReplica(found.pool, QUERIES, "rep_a") as replica:
+            assert await _steady(found) == ["rep_a"]
+            postgres_server.kill()
+            postgres_server.start()
+            await eventually(lambda: _has_seen(replica), within_s=30)
+            assert replica.is_in_doubt
+            assert await _steady(found) == []
+            assert set(await _seen(found)) == {"rep_a"}
+            replica.is_in_doubt = False
+            await replica.seen()
+            assert await _steady(found) == ["rep_a"]
+        assert await _steady(found) == []
+
+
+async def _has_seen(replica: PostgresReplica) -> bool:
+    try:
+        await replica.seen()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    return True
+
+
+async def _steady(database: Database) -> list[str]:
+    return [row["replica"] for row in await database.pool.fetch("select replica from steady")]
+
+
 class Handing:
     """A pool that remembers which connections it handed out."""
 

@@ -64,6 +64,7 @@ _LIMIT_NAMES: Final = {
     "concurrency": "as many calls as it may have are in the air",
     "requests": "its requests of this minute are used up",
     "tokens": "its tokens of this minute are used up",
+    "doubt": "PostgreSQL has lost its last moments, of which it is told again",
 }
 
 
@@ -177,7 +178,7 @@ class Bookkeeper:
             order.mode = Mode.AGAIN
         if live:
             await self._ledger.open(live)
-        self._outflow.tell_again()
+        await self._outflow.tell_again()
 
     def take_back(self) -> None:
         """Take back once more what was given up a while ago: a statement may outlive its connection for a moment."""

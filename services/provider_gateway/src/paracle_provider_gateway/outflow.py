@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import batched, islice
 from typing import Final, Self
 
 from paracle_chassis import outages
@@ -34,7 +35,6 @@ class Outflow:
         self._waiting: deque[Settlement] = deque()
         self._told: deque[tuple[float, Settlement]] = deque()
         self._in_doubt = False
-        self._doubts = 0
         self._task: asyncio.Task[None] | None = None
 
     def add(self, settlements: Iterable[Settlement]) -> None:
@@ -47,13 +47,17 @@ class Outflow:
         """What was told lately may be lost, and what is told till `tell_again` may come too early to be of use."""
         self._in_doubt = True
 
-    def tell_again(self) -> None:
-        """Tell all of that once more: the ledger knows again what it is about."""
+    async def tell_again(self) -> None:
+        """Tell all of that once more, and what waits with it: the ledger knows again what it is about.
+
+        Raises
+        ------
+        Exception
+            If the ledger is away again.
+        """
+        for batch in batched([*(one for _, one in self._told), *self._waiting], BATCH):
+            await self._tell_each(batch)
         self._in_doubt = False
-        self._doubts += 1
-        told = [one for _, one in self._told]
-        self._told.clear()
-        self.add(told)
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,32 +73,33 @@ class Outflow:
     async def _run(self) -> None:
         delays = outages.delays()
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            batch = list(islice(self._waiting, BATCH))
             try:
-                await self._tell(batch)
-            except Exception as error:  # noqa: BLE001  # logged; an outage is waited out
-                if outages.is_outage(error) or isinstance(error, TimeoutError):
-                    self._waiting.extendleft(reversed(batch))
-                    _log.warning("%d settlements wait for PostgreSQL: %s", len(self._waiting), error)
-                    await asyncio.sleep(next(delays))
-                elif len(batch) > 1:
-                    _log.exception("a batch of settlements failed; each is told by itself")
-                    await self._one_by_one(batch)
-                else:
-                    _log.exception("what attempt %s came to cannot be told", batch[0].order.key)
+                await self._tell_each(batch)
+            except Exception as error:  # noqa: BLE001  # it is an outage, which is waited out
+                _log.warning("%d settlements wait for PostgreSQL: %s", len(self._waiting), error)
+                await asyncio.sleep(next(delays))
             else:
+                for _ in batch:
+                    self._waiting.popleft()
                 delays = outages.delays()
         self._task = None
 
-    async def _one_by_one(self, batch: Sequence[Settlement]) -> None:
-        for one in batch:
-            try:
-                await self._tell([one])
-            except Exception:  # noqa: BLE001  # logged; the others are told all the same
-                _log.exception("what attempt %s came to cannot be told", one.order.key)
+    async def _tell_each(self, batch: Sequence[Settlement]) -> None:
+        """Tell all of `batch`, but for those that cannot be told; raises what is an outage."""
+        try:
+            await self._tell(batch)
+        except Exception as error:
+            if outages.is_outage(error) or isinstance(error, TimeoutError):
+                raise
+            if len(batch) == 1:
+                _log.exception("what attempt %s came to cannot be told", batch[0].order.key)
+                return
+            _log.exception("a batch of settlements failed; each is told by itself")
+            for one in batch:
+                await self._tell_each([one])
 
     async def _tell(self, batch: Sequence[Settlement]) -> None:
-        doubts = self._doubts
         cached = [one for one in batch if one.ending is Ending.CACHED]
         if cached:
             await self._ledger.note(cached)
@@ -105,13 +110,6 @@ class Outflow:
                 one.order.mode = Mode.AGAIN
             await self._ledger.open([one.order for one in unknown])
             await self._ledger.settle(unknown)
-        if self._doubts > doubts:
-            self._waiting.extend(batch)
-        else:
-            self._keep(batch)
-
-    def _keep(self, batch: Sequence[Settlement]) -> None:
-        """Have it at hand till it is sure that the ledger does not lose it."""
         now = self._clock()
         self._told.extend((now, one) for one in batch)
         while self._told and (self._is_safe(self._told[0][0], now) or len(self._told) > _KEPT):

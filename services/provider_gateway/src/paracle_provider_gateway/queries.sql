@@ -2,7 +2,11 @@
 -- This replica is alive, by the clock of PostgreSQL, which all of them share.
 insert into replicas (id, seen_at) values ($1, now()) on conflict (id) do update set seen_at = excluded.seen_at;
 
+-- name: steady
+insert into steady (replica) values ($1) on conflict do nothing;
+
 -- name: gone
+with left_too as (delete from steady where replica = $1)
 delete from replicas where id = $1;
 
 -- name: is_gone
@@ -81,8 +85,11 @@ select close_orphans(1000, $1, $2, $3);
 
 -- name: forget_replicas
 -- A replica says every five seconds that it is there, as long as PostgreSQL is there to be told.
-delete from replicas
- where seen_at < now() - interval '20 seconds' and pg_postmaster_start_time() < now() - interval '20 seconds';
+with forgotten as (
+    delete from replicas
+     where seen_at < now() - interval '20 seconds' and pg_postmaster_start_time() < now() - interval '20 seconds'
+    returning id)
+delete from steady where replica in (select id from forgotten);
 
 -- name: close_orphans
 select close_orphans($1);

@@ -14,7 +14,10 @@ BATCH: Final = 500
 
 
 class Presence(Protocol):
-    """This replica, as the others see it. `is_in_doubt`: the database may have lost its last moments."""
+    """This replica, as the others see it. `is_in_doubt`: the database may have lost its last moments.
+
+    As long as it is, nobody can say how budgets stand.
+    """
 
     is_in_doubt: bool
 
@@ -36,6 +39,7 @@ class Upkeep:
         if self._presence.is_in_doubt:
             await self._bookkeeper.tell_again()
             self._presence.is_in_doubt = False
+            await self._presence.seen()
         self._bookkeeper.take_back()
         while closed := await self._ledger.close_orphans(BATCH):
             _log.warning("closed %d attempts of replicas that are gone; what they had reserved counts as used", closed)

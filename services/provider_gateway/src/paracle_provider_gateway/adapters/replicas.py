@@ -20,6 +20,7 @@ class PostgresReplica:
     """A resource: says again and again that replica `id` is alive (`seen`), and on leaving that it went.
 
     It keeps one connection: when that breaks, PostgreSQL may have died, and its last moments with it (`is_in_doubt`).
+    After a crash no attempt is opened for anybody before every replica has said that it is in doubt no more (`steady`).
     """
 
     def __init__(self, pool: asyncpg.Pool, queries: Queries, id: str) -> None:
@@ -37,6 +38,8 @@ class PostgresReplica:
         if self._connection is None:
             self._connection = await self._pool.acquire()
         await self._connection.execute(self._sql.seen, self.id)
+        if not self.is_in_doubt:
+            await self._connection.execute(self._sql.steady, self.id)
 
     async def __aenter__(self) -> Self:
         await self.seen()
