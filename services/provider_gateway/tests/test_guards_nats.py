@@ -127,7 +127,7 @@ async def test_one_that_is_silent_is_given_up(asker: NatsAsker, nats_client: Cli
     ("body", "headers", "kind"),
     [
         (b"nonsense", None, MalformedMessage),
-        (b'{"verdict": "maybe"}', None, MalformedMessage),
+        (b'{"verdict": "secret"}', None, MalformedMessage),
         (b'{"verdict": "replace", "texts": ["a"]}', None, MalformedMessage),
         (json.dumps(ToolUnavailable("busy").to_problem()).encode(), {ERROR: "tool_unavailable"}, ToolUnavailable),
     ],
@@ -136,8 +136,9 @@ async def test_what_is_no_answer_is_an_error(
     asker: NatsAsker, nats_client: Client, body: bytes, headers: dict[str, str] | None, kind: type[ParacleError]
 ):
     await serve(nats_client, [(body, headers)])
-    with pytest.raises(kind):
+    with pytest.raises(kind) as wrong:
         await asker.ask("check", question("a", "b"), CONTEXT, 10)
+    assert "secret" not in str(wrong.value)
 
 
 async def test_a_guard_that_breaks_says_so(asker: NatsAsker, nats_url: str):

@@ -80,7 +80,10 @@ def _headers(guard: str, question: GuardQuestion, context: Context, timeout_s: f
 def _read(message: Incoming, passages: int) -> GuardAnswer:
     if (error := decode_error(message.data, message.headers)) is not None:
         raise error
-    answer = GuardAnswer.decode(message.data)
+    try:
+        answer = GuardAnswer.decode(message.data)
+    except MalformedMessage as error:  # which quotes what it is about
+        raise MalformedMessage("what it answered is no guard.answer", path=error.path) from None
     assert isinstance(answer, GuardAnswer)
     if answer.texts is not None and len(answer.texts) != passages:
         raise MalformedMessage(f"{len(answer.texts)} texts in the places of {passages}", path="texts")

@@ -140,10 +140,10 @@ class Rails:
     def _failed(
         self, spec: GuardSpec, question: GuardQuestion, error: Exception
     ) -> tuple[Verdict, ParacleError | None]:
-        known = isinstance(error, ParacleError)
+        what = error.message if isinstance(error, ParacleError) else type(error).__name__
         log.warning(
-            "a guard failed", exc_info=None if known else error,
-            extra={"guard": spec.name, "agent": question.agent, "direction": question.direction, "error": str(error)},
+            "a guard failed", exc_info=None if isinstance(error, ParacleError) else error,
+            extra={"guard": spec.name, "agent": question.agent, "direction": question.direction, "error": what},
         )  # fmt: skip
         found = {error.code if isinstance(error, ParacleError) else "broken": 1}
         if spec.on_error == "pass":
