@@ -39,7 +39,7 @@ class FakeOpenAI(WireServer):
 
     @override
     def whole(self, turn: Turn, request: Any) -> Any:
-        if isinstance(request.get("input"), list) and all(isinstance(text, str) for text in request["input"]):
+        if isinstance(texts := request.get("input"), list) and texts and isinstance(texts[0], str):
             return _judgements(turn, request)
         if "input" in request:
             return fake_responses.whole(turn, request)

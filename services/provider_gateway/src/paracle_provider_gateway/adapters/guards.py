@@ -82,8 +82,8 @@ def _read(message: Incoming, passages: int) -> GuardAnswer:
         raise error
     try:
         answer = GuardAnswer.decode(message.data)
-    except MalformedMessage as error:  # which quotes what it is about
-        raise MalformedMessage("what it answered is no guard.answer", path=error.path) from None
+    except MalformedMessage as wrong:  # which quotes what it is about
+        raise MalformedMessage("what it answered is no guard.answer", path=wrong.path) from None
     assert isinstance(answer, GuardAnswer)
     if answer.texts is not None and len(answer.texts) != passages:
         raise MalformedMessage(f"{len(answer.texts)} texts in the places of {passages}", path="texts")

@@ -127,12 +127,19 @@ def _has_plus(run: _Run, first: int) -> bool:
 def _is_phone(run: _Run, first: int, last: int, digits: str) -> bool:
     if _has_plus(run, first):
         return len(digits) <= 15 and digits[0] != "0"
+    if _is_within_a_word(run, first, last):
+        return False
     if digits.startswith("00"):
         return len(digits) >= 10 and digits[2] != "0"
     if digits[0] == "0":
         return digits[1] != "0" and 9 <= len(digits) <= 12 and not _is_decimal_or_date(run, first)
     own = digits.removeprefix("1")
     return run.sizes(first, last) in _AMERICAN_GROUPS and len(own) == 10 and own[0] > "1" and own[3] > "1"
+
+
+def _is_within_a_word(run: _Run, first: int, last: int) -> bool:
+    start, end = run.groups[first][0], run.groups[last][1]
+    return run.text[max(0, start - 1) : start].isalpha() or run.text[end : end + 1].isalpha()
 
 
 def _is_decimal_or_date(run: _Run, first: int) -> bool:

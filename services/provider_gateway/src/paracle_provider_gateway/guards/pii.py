@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
+from string import digits, hexdigits
 from typing import Final
 
 from paracle_domain.guard.spec import PersonalData
@@ -26,11 +27,13 @@ _DOMAIN: Final = re.compile(
 )
 _LOCAL: Final = frozenset("._%+-'")
 _LONGEST_QUOTED: Final = 66
-_IPV4: Final = re.compile(r"(?<![0-9])(?<![0-9]\.)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0-9]|\.[0-9])")
+_IPV4: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
+_COLONS: Final = re.compile(r":[0-9A-Fa-f]{0,4}:")
 _IPV6: Final = re.compile(
     r"(?<![\w:])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,8}(?:\.[0-9]{1,3}){0,3}(?![\w:])", re.IGNORECASE
 )
-_US_SSN: Final = re.compile(r"(?<![0-9])(?!000|666|9)[0-9]{3}([ -])(?!00)[0-9]{2}\1(?!0000)[0-9]{4}(?![0-9])")
+_LONGEST_GROUP: Final = 4
+_US_SSN: Final = re.compile(r"([0-9]{3})([ -])([0-9]{2})\2([0-9]{4})")
 _IBAN: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}[ ._-]{0,2}[0-9][ ._-]{0,2}[0-9]")
 _IBAN_GAP: Final = frozenset(" ._-")
 _IBAN_LENGTHS: Final[Mapping[str, int]] = {
@@ -131,14 +134,34 @@ def _local_part(text: str, first: int, at: int) -> int:
 
 def _ips(text: str) -> Iterator[Span]:
     for found in _IPV4.finditer(text):
-        if all(int(octet) <= 255 for octet in found[0].split(".")):
-            yield found.span()
-    for found in _IPV6.finditer(text):
+        start, end = found.span()
+        longer = _is_digit(text, start - 1) or _is_digit(text, end)
+        more = (text[start - 1 : start] == "." and _is_digit(text, start - 2)) or (
+            text[end : end + 1] == "." and _is_digit(text, end + 1)
+        )
+        if not longer and not more and all(int(octet) <= 255 for octet in found[0].split(".")):
+            yield start, end
+    yield from _ipv6s(text)
+
+
+def _ipv6s(text: str) -> Iterator[Span]:
+    done = 0
+    for colons in _COLONS.finditer(text):
+        start = colons.start()
+        while start > done and colons.start() - start < _LONGEST_GROUP and text[start - 1] in hexdigits:
+            start -= 1
+        if start < done or (found := _IPV6.match(text, start)) is None:
+            continue
+        done = found.end()
         shown = found[0]
         if shown.endswith(":") and not shown.endswith("::"):
             shown = shown[:-1]
         if any(character.isdigit() for character in shown) and _is_ip(shown):
-            yield found.start(), found.start() + len(shown)
+            yield start, start + len(shown)
+
+
+def _is_digit(text: str, place: int) -> bool:
+    return 0 <= place < len(text) and text[place] in digits
 
 
 def _is_ip(text: str) -> bool:
@@ -150,7 +173,11 @@ def _is_ip(text: str) -> bool:
 
 
 def _ssns(text: str) -> Iterator[Span]:
-    return (found.span() for found in _US_SSN.finditer(text))
+    for found in _US_SSN.finditer(text):
+        area, _, group, serial = found.groups()
+        given = area not in {"000", "666"} and area[0] != "9" and group != "00" and serial != "0000"
+        if given and not _is_digit(text, found.start() - 1) and not _is_digit(text, found.end()):
+            yield found.span()
 
 
 def _ibans(text: str) -> Iterator[Span]:
