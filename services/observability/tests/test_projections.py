@@ -10,7 +10,7 @@ from observability_samples import RUN, TASK, Event, record, replied, tool_return
 
 from paracle_domain import subjects
 from paracle_domain.errors import MalformedMessage
-from paracle_domain.inference.usage import Usage
+from paracle_domain.inference.usage import NOTHING, Usage
 from paracle_domain.machine import EventRecord
 from paracle_domain.task.events import CompactionFailed, ModelReplied, TaskCompacted
 from paracle_observability.projections import EventRow, UsageRow, _Reply, messages, spending, usage_report
@@ -107,6 +107,17 @@ def test_summaries_are_spending_too_and_so_are_those_that_came_to_nothing():
         (2, "small", 7, "a"),
     ]
     assert unread == []
+
+
+def test_a_reply_from_the_cache_is_no_call():
+    call = {"provider": "openai", "model": "small", "agent": "a", "step": "s"}
+    used = Usage(input_tokens=7, model_calls=1)
+    told = [
+        record(1, "task.model_replied", entity="task", id=TASK, usage=used.model_dump(mode="json"), **call),
+        record(2, "task.model_replied", entity="task", id=TASK, usage=NOTHING.model_dump(mode="json"), **call),
+    ]
+    spent, _ = spending([read(Event(one)) for one in told])
+    assert [item.usage.model_calls for item in spent] == [1, 0]
 
 
 def test_an_unreadable_model_reply_is_pointed_out():

@@ -18,7 +18,7 @@ from paracle_domain import subjects
 from paracle_domain.audit import ModelUsage, NamedUsage, StoredEvent, UsageReport
 from paracle_domain.envelope import ANONYMOUS
 from paracle_domain.errors import MalformedMessage, from_validation
-from paracle_domain.inference.usage import Usage
+from paracle_domain.inference.usage import NOTHING, Usage
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Value
 
@@ -267,13 +267,14 @@ class _Reply(Value):
 
 def _model_call(row: EventRow, event: EventRecord, run_id: str) -> Spent:
     said = _Reply.model_validate(event.data)
+    calls = 0 if said.usage == NOTHING else 1  # what used nothing came from the cache
     return Spent(
         row.tenant,
         run_id,
         row.id,
         row.seq,
         event.seq,
-        said.usage.model_copy(update={"model_calls": 1, "tool_calls": 0}),
+        said.usage.model_copy(update={"model_calls": calls, "tool_calls": 0}),
         said.provider,
         said.model,
         said.agent,
