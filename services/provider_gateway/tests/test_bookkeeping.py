@@ -19,8 +19,9 @@ from paracle_domain.budget.spec import Budget, BudgetApproval
 from paracle_domain.envelope import Context
 from paracle_domain.errors import BudgetExceeded, Unavailable
 from paracle_domain.inference.chat import ChatMessage, Sampling
+from paracle_domain.inference.embedding import ModelCall
 from paracle_domain.inference.estimate import estimate_input
-from paracle_domain.inference.request import CallLabels, Complete
+from paracle_domain.inference.request import CallLabels
 from paracle_domain.inference.response import Completion, FinishReason
 from paracle_domain.inference.usage import Usage
 from paracle_domain.provider.spec import DeploymentLimits, Price
@@ -136,7 +137,7 @@ def reply(usage: Usage, model: str = "big-1") -> Reply:
     return Reply(ChatMessage.assistant("Hi"), FinishReason.STOP, usage, model)
 
 
-def estimate(request: Complete) -> Decimal:
+def estimate(request: ModelCall) -> Decimal:
     return (estimate_input(request) * DEAR.input + 100 * DEAR.output) / 1_000_000
 
 

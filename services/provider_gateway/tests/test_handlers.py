@@ -8,21 +8,25 @@ from collections.abc import AsyncIterator
 import pytest
 from memory_registry import MemoryRegistry
 from nats.aio.client import Client
-from provider_gateway_samples import TASK, ask
+from provider_gateway_samples import TASK, ask, embed
 
 from paracle_chassis.bus import outgoing
 from paracle_chassis.frames import flushed
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.fake_embeddings import vector_of
 from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_chassis.testing.infra import OpenBus, migrated
 from paracle_chassis.testing.wire import Turn, say
 from paracle_domain import subjects
+from paracle_domain.budget.messages import SetBudget
+from paracle_domain.budget.spec import Budget
 from paracle_domain.envelope import Context
-from paracle_domain.errors import Cancelled, NotFound
+from paracle_domain.errors import BudgetExceeded, Cancelled, NotFound
 from paracle_domain.inference.deltas import Delta, assemble
 from paracle_domain.inference.deployments import ListDeployments
-from paracle_domain.inference.request import AbortCall, ListModels, abort_subject
+from paracle_domain.inference.ledger import ListAttempts, Outcome, UsageRecord
+from paracle_domain.inference.request import AbortCall, CallLabels, ListModels, abort_subject
 from paracle_domain.registry import SpecsChanged, changed_subject
 from paracle_provider_gateway.app import create_app
 from paracle_provider_gateway.settings import GatewaySettings
@@ -95,6 +99,33 @@ async def test_an_abort_is_heard(bus: NatsBus, provider: FakeOpenAI):
     await asyncio.wait_for(provider.journal[0].gone.wait(), 30)
 
 
+async def test_embeddings_come_whole_however_large(bus: NatsBus):
+    request = embed(*map(str, range(256)), model="openai-compatible/e", dimensions=1_536)
+    answer = await bus.call(request, CONTEXT, timeout_s=20)
+    assert len(answer.encode()) > 2_000_000, "more than NATS takes"
+    assert answer.numbers[255] == tuple(vector_of("255", 1_536))
+    assert await bus.call(request, CONTEXT, timeout_s=20) == answer
+
+
+async def test_what_is_embedded_is_in_the_ledger_and_on_budgets(bus: NatsBus, provider: FakeOpenAI):
+    terms = {"name": "few", "scope": "agent", "limit_tokens": 10}
+    await bus.call(SetBudget(budget=Budget.model_validate(terms)), CONTEXT)
+    provider.otherwise = say("", input_tokens=12)
+    request = embed("some", "texts", model="openai-compatible/e", labels=CallLabels(agent="reader"))
+    await bus.call(request, CONTEXT, timeout_s=20)
+
+    async def record() -> UsageRecord | None:
+        found = await bus.call(ListAttempts(agent="reader"), CONTEXT)
+        return next((one for one in found.records if one.outcome is Outcome.COMPLETED), None)
+
+    await eventually(record)
+    kept = await record()
+    assert kept is not None
+    assert (kept.model, kept.input_tokens, kept.output_tokens) == ("e", 12, 0)
+    with pytest.raises(BudgetExceeded, match="12 of 10 tokens"):
+        await bus.call(embed("more", model="openai-compatible/e", labels=CallLabels(agent="reader")), CONTEXT)
+
+
 async def test_errors_come_out_as_what_they_are(bus: NatsBus):
     with pytest.raises(NotFound, match="set ANTHROPIC_API_KEY"):
         await bus.call(ask(model="anthropic/claude"), CONTEXT)
@@ -104,6 +135,8 @@ async def test_models_are_listed(bus: NatsBus):
     found = await bus.call(ListModels(), CONTEXT)
     assert found.default == "openai-compatible/fake-model"
     assert {model.name for model in found.models} >= {"sandbox/rules", "openai-compatible/fake-model"}
+    embeds = [model.name for model in found.models if "embeddings" in model.capabilities]
+    assert embeds == ([] if found.default_embedding is None else [found.default_embedding])
 
 
 async def test_what_a_tenant_applied_is_asked_from_its_next_call_on(

@@ -8,12 +8,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 import pytest
-from provider_gateway_samples import CONTEXT, ask, gateway
+from provider_gateway_samples import CONTEXT, ask, embed, gateway
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import OpenBus
 from paracle_domain.errors import Conflict
+from paracle_domain.inference.embedding import Embeddings
 from paracle_domain.inference.response import Completion
+from paracle_domain.inference.usage import Usage
 from paracle_provider_gateway.adapters.neighbours import NatsNeighbours
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.calls import CallTable
@@ -78,6 +80,19 @@ async def test_an_answer_is_waited_for_and_told(street: Street):
     assert await at_home == await away == answer
     with pytest.raises(Conflict, match="made before with another request"):
         await street.heard(request.call_id, fingerprint(ask("Something else?")))
+
+
+async def test_embeddings_are_told_as_what_they_are(street: Street):
+    request = embed()
+    answer = Embeddings(
+        vectors=("AACAPw==",), dimensions=1, usage=Usage(), provider="p", model="m", deployment="p/m", latency_s=0
+    )
+
+    async def work() -> Embeddings:
+        return answer
+
+    await street.calls.once(("acme", request.call_id), fingerprint(request), work)
+    assert await street.heard(request.call_id, fingerprint(request)) == answer
 
 
 async def test_nobody_tells_of_calls_of_others_or_of_none(street: Street):

@@ -21,6 +21,7 @@ from paracle_domain.errors import (
 )
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.deltas import EndDelta, TextDelta, assemble
+from paracle_domain.inference.embedding import ModelCall
 from paracle_domain.inference.request import AbortCall, Complete, ListModels
 from paracle_domain.inference.response import BreakerState, FinishReason, ModelList
 from paracle_domain.inference.usage import Usage
@@ -97,7 +98,7 @@ class OnePlan:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
 
-    async def plan(self, tenant: str, request: Complete) -> Plan:
+    async def plan(self, tenant: str, request: ModelCall) -> Plan:
         return self._plan
 
     async def models(self, tenant: str) -> ModelList:

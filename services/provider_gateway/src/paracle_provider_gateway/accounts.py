@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from paracle_domain.envelope import Context
-from paracle_domain.inference.request import Complete
+from paracle_domain.inference.embedding import ModelCall
 from paracle_provider_gateway.plans import Deployment
-from paracle_provider_gateway.ports import Reply
+from paracle_provider_gateway.ports import Said
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,19 +21,19 @@ class Attempt:
 
     number: int
     deployment: Deployment
-    request: Complete
+    request: ModelCall
     context: Context
     first_word: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended: with a reply, or with an error's code. Times are in seconds since it was granted.
+    """How an attempt ended: with an answer, or with an error's code. Times are in seconds since it was granted.
 
     `lost`: the provider has the request, and may have answered it, but its reply did not come whole.
     """
 
-    reply: Reply | None
+    reply: Said | None
     error: str | None
     latency_s: float
     first_token_s: float | None = None

@@ -20,13 +20,15 @@ from paracle_chassis.memory import give_back
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_domain.ids import new_id
-from paracle_domain.provider.presets import X_API_KEY, Quirks
+from paracle_domain.provider.presets import PRESETS, X_API_KEY
 from paracle_provider_gateway.adapters.answers import PostgresAnswers
 from paracle_provider_gateway.adapters.archive import PostgresArchive
 from paracle_provider_gateway.adapters.audit import AGAIN_EVERY_S, BusAudit
 from paracle_provider_gateway.adapters.budgets import OUTBOX_EVERY_S, BudgetOutbox, PostgresBudgets
+from paracle_provider_gateway.adapters.builtin import BuiltinProvider, wordllama_folder
 from paracle_provider_gateway.adapters.config import (
     ANTHROPIC_URL,
+    OPENAI_EMBEDDING,
     OPENAI_URL,
     KeyHeader,
     KeySupplier,
@@ -218,9 +220,13 @@ def create_models(settings: GatewaySettings, bus: NatsBus, prices: Prices, healt
 
 
 def create_providers(settings: GatewaySettings) -> list[Provider]:
-    """The providers that are set up, in the order in which `default` prefers them; the sandbox is always there."""
+    """The providers that are set up, in the order in which `default` prefers them; the sandbox is always there.
+
+    So is the built-in model for embeddings, if the gateway was installed with it.
+    """
     found = [create_provider(config) for config in configured(settings)]
-    return [*found, SandboxProvider()]
+    builtin = [BuiltinProvider(folder)] if (folder := wordllama_folder()) is not None else []
+    return [*found, SandboxProvider(), *builtin]
 
 
 def configured(settings: GatewaySettings) -> Iterator[ProviderConfig]:
@@ -244,7 +250,8 @@ def configured(settings: GatewaySettings) -> Iterator[ProviderConfig]:
             key=openai,
             key_source="OPENAI_API_KEY",
             model=settings.openai_default_model,
-            quirks=Quirks(output_limit="max_completion_tokens"),
+            embedding_model=OPENAI_EMBEDDING,
+            quirks=PRESETS["openai"].quirks,
         )
     anthropic = _key(settings.anthropic_api_key, settings.anthropic_api_key_file, "ANTHROPIC_API_KEY")
     if anthropic is not None:
@@ -293,6 +300,7 @@ def create_catalog(
         prices,
         health,
         settings.default_model,
+        settings.default_embedding_model,
         retry=_retry(settings),
         timeouts=_timeouts(settings),
     )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from paracle_domain.errors import Cancelled, ContentRefused, InternalError, ParacleError
 from paracle_domain.inference.deltas import Delta
+from paracle_domain.inference.embedding import Embed
+from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import FinishReason
 from paracle_provider_gateway.accounts import Accounts, Attempt, Full, Outcome
 from paracle_provider_gateway.admission import Admission
@@ -16,15 +18,15 @@ from paracle_provider_gateway.faults import ReplyLost
 from paracle_provider_gateway.gates import Gates
 from paracle_provider_gateway.health import Health, Leave, Resting
 from paracle_provider_gateway.plans import Deployment
-from paracle_provider_gateway.ports import Outlet, Reply
+from paracle_provider_gateway.ports import Embedder, Outlet, Reply, Said
 from paracle_provider_gateway.streaming import StreamReader
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A reply, whose it is, and when its first piece came (if it was streamed)."""
+    """An answer, whose it is, and when its first piece came (if it was streamed)."""
 
-    reply: Reply
+    reply: Said
     deployment: Deployment
     first_piece_at: float | None
 
@@ -94,8 +96,7 @@ class Attempts:
     async def _settled(self, attempt: Attempt) -> Answered:
         clock = asyncio.get_running_loop().time
         started = clock()
-        stream_to = attempt.request.stream_to
-        reader = None if stream_to is None else self._reader(attempt, stream_to)
+        reader = self._reader(attempt)
         try:
             answered = await self._in_time(attempt, reader)
         except BaseException as error:  # one that was stopped, too: what it reserved is to be settled
@@ -125,20 +126,20 @@ class Attempts:
             raise ReplyLost(f"{attempt.deployment.name}: no whole answer within {limit:g} s") from error
 
     async def _sent(self, attempt: Attempt, reader: StreamReader | None) -> Answered:
-        deployment, request = attempt.deployment, attempt.request
-        provider = deployment.provider
-        if reader is None:
-            reply = await provider.ask(deployment.model, request)
-            if attempt.first_word is not None:
-                attempt.first_word()
-        else:
-            reply = await reader.read(provider.name, provider.stream(deployment.model, request))
-        if reply.finish_reason is FinishReason.CONTENT_FILTER:
+        deployment = attempt.deployment
+        said = await _said(attempt, reader)
+        if reader is None and attempt.first_word is not None:
+            attempt.first_word()
+        if isinstance(said, Reply) and said.finish_reason is FinishReason.CONTENT_FILTER:
             raise ContentRefused(f"{deployment.name}: the provider's content filter stopped the reply")
-        return Answered(credible(reply), deployment, None if reader is None else reader.first_piece_at)
+        return Answered(credible(said), deployment, None if reader is None else reader.first_piece_at)
 
-    def _reader(self, attempt: Attempt, task_id: str) -> StreamReader:
+    def _reader(self, attempt: Attempt) -> StreamReader | None:
+        """What reads the reply, if it is to be streamed."""
         request = attempt.request
+        if not isinstance(request, Complete) or (task_id := request.stream_to) is None:
+            return None
+
         held_back = request.guarded("output")
 
         async def send(delta: Delta) -> None:
@@ -147,6 +148,19 @@ class Attempts:
 
         number = request.attempts_before + attempt.number
         return StreamReader(request.call_id, number, send, attempt.deployment.timeouts, attempt.first_word)
+
+
+async def _said(attempt: Attempt, reader: StreamReader | None) -> Said:
+    """What the provider says; read by `reader`, if there is one."""
+    provider, model = attempt.deployment.provider, attempt.deployment.model
+    match attempt.request:
+        case Embed() as request:
+            assert isinstance(provider, Embedder), "others are not in its plan"
+            return await provider.embed(model, request)
+        case Complete() as request if reader is None:
+            return await provider.ask(model, request)
+        case Complete() as request:
+            return await reader.read(provider.name, provider.stream(model, request))
 
 
 def _since(started: float, moment: float | None) -> float | None:

@@ -27,6 +27,7 @@ from paracle_domain.errors import (
     InternalError,
     Unavailable,
 )
+from paracle_domain.inference.embedding import ModelCall
 from paracle_domain.inference.estimate import estimate_input, estimate_output
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion
@@ -301,11 +302,11 @@ def count_of(tenant: str, born: int, charge: Charge) -> Count:
     return Count(UUID(bytes=digest), tenant, charge.budget, born, charge.subject, charge.period)
 
 
-def _user(request: Complete, context: Context) -> str | None:
+def _user(request: ModelCall, context: Context) -> str | None:
     return request.labels.principal or context.principal or None
 
 
-def _labels(request: Complete, context: Context) -> tuple[str | None, ...]:
+def _labels(request: ModelCall, context: Context) -> tuple[str | None, ...]:
     """As `ledger.LABELS` has them."""
     own = request.labels
     return own.project, _user(request, context), own.agent, own.run_id, own.task_id, own.parent_task_id, own.step

@@ -14,7 +14,10 @@ from typing import Any, Final
 
 from paracle_chassis.rpc_server import MOST_LONG
 from paracle_domain.errors import Cancelled, Conflict, RateLimited, Unavailable
-from paracle_domain.inference.response import Completion
+from paracle_domain.inference.embedding import Embeddings
+from paracle_provider_gateway.ports import Answer
+
+_MOST_CHARACTERS: Final = 32 * 1024 * 1024
 
 MOST_OF_TENANT: Final = MOST_LONG * 3 // 4
 """So many calls of one tenant are in the air at most, those that wait included: the others' are still taken in hand."""
@@ -23,7 +26,7 @@ _COME_BACK_S: Final = 1.0
 type CallKey = tuple[str, str]
 """Tenant and call id."""
 
-type Work = Callable[[], Coroutine[Any, Any, Completion]]
+type Work = Callable[[], Coroutine[Any, Any, Answer]]
 
 
 @dataclass(slots=True)
@@ -31,17 +34,22 @@ class _Flight:
     """A call in the air."""
 
     fingerprint: bytes
-    task: asyncio.Task[Completion]
+    task: asyncio.Task[Answer]
     abort_reason: str | None = None
 
 
 @dataclass(slots=True)
-class _Answer:
+class _Landed:
     """What came of one. Its task, and what that holds, has gone: thousands are kept."""
 
     fingerprint: bytes
-    completion: Completion
+    answer: Answer
     landed_at: float
+
+    @property
+    def characters(self) -> int:
+        """Of the vectors in it: a thousand times that of words."""
+        return sum(map(len, self.answer.vectors)) if isinstance(self.answer, Embeddings) else 0
 
 
 class CallTable:
@@ -52,7 +60,8 @@ class CallTable:
     keep_s
         How long finished answers, and the memory of aborts, are kept.
     limit
-        Most answers (and most aborts) that are kept; the oldest go first.
+        Most answers (and most aborts) that are kept; the oldest go first. So do they where there are too many vectors
+        among them.
     most_of_tenant
         Most calls of one tenant that are in the air.
     """
@@ -71,10 +80,11 @@ class CallTable:
         self._of_tenant = Counter[str]()
         self._clock = clock
         self._in_air: dict[CallKey, _Flight] = {}
-        self._landed: OrderedDict[CallKey, _Answer] = OrderedDict()
+        self._landed: OrderedDict[CallKey, _Landed] = OrderedDict()
+        self._characters = 0
         self._aborted: OrderedDict[CallKey, tuple[float, str]] = OrderedDict()
 
-    async def once(self, key: CallKey, fingerprint: bytes, work: Work) -> Completion:
+    async def once(self, key: CallKey, fingerprint: bytes, work: Work) -> Answer:
         """The answer of the call `key`: the one that is kept, the one in the air, or else what `work` gives.
 
         A caller that goes away does not stop the call; `abort` does. Failures are not kept.
@@ -99,7 +109,8 @@ class CallTable:
     def abort(self, key: CallKey, reason: str) -> bool:
         """Stop the call `key`, or refuse it if it arrives later. Whether it was in the air here."""
         self._aborted[key] = (self._clock(), reason)
-        self._trim(self._aborted)
+        while len(self._aborted) > self._limit:
+            self._aborted.popitem(last=False)
         flight = self._in_air.get(key)
         if flight is None:
             return False
@@ -111,10 +122,10 @@ class CallTable:
         flight = self._in_air.get(key)
         return flight is not None and _same(flight, fingerprint, key) is flight
 
-    def kept(self, key: CallKey, fingerprint: bytes) -> Completion | None:
+    def kept(self, key: CallKey, fingerprint: bytes) -> Answer | None:
         """The answer of the call, if it is kept; raises `Conflict` as `once` does."""
-        answer = self._landed.get(key)
-        return None if answer is None else _same(answer, fingerprint, key).completion
+        landed = self._landed.get(key)
+        return None if landed is None else _same(landed, fingerprint, key).answer
 
     @property
     def answers(self) -> int:
@@ -144,17 +155,20 @@ class CallTable:
         flight.task.add_done_callback(lambda task: self._landed_or_lost(key, flight, task))
         return flight
 
-    def _landed_or_lost(self, key: CallKey, flight: _Flight, task: asyncio.Task[Completion]) -> None:
+    def _landed_or_lost(self, key: CallKey, flight: _Flight, task: asyncio.Task[Answer]) -> None:
         del self._in_air[key]
         self._of_tenant[key[0]] -= 1
         if not self._of_tenant[key[0]]:
             del self._of_tenant[key[0]]
         if task.cancelled() or task.exception() is not None:
             return
-        self._landed[key] = _Answer(flight.fingerprint, task.result(), self._clock())
-        self._trim(self._landed)
+        landed = _Landed(flight.fingerprint, task.result(), self._clock())
+        self._landed[key] = landed
+        self._characters += landed.characters
+        while len(self._landed) > self._limit or self._characters > _MOST_CHARACTERS:
+            self._forget_oldest()
 
-    async def _land(self, flight: _Flight) -> Completion:
+    async def _land(self, flight: _Flight) -> Answer:
         try:
             return await asyncio.shield(flight.task)
         except asyncio.CancelledError:
@@ -168,16 +182,16 @@ class CallTable:
         """Let go of what was kept for its time."""
         oldest = self._clock() - self._keep_s
         while self._landed and next(iter(self._landed.values())).landed_at < oldest:
-            self._landed.popitem(last=False)
+            self._forget_oldest()
         while self._aborted and next(iter(self._aborted.values()))[0] < oldest:
             self._aborted.popitem(last=False)
 
-    def _trim(self, kept: OrderedDict[CallKey, Any]) -> None:
-        while len(kept) > self._limit:
-            kept.popitem(last=False)
+    def _forget_oldest(self) -> None:
+        _, landed = self._landed.popitem(last=False)
+        self._characters -= landed.characters
 
 
-def _same[C: (_Flight, _Answer)](call: C, fingerprint: bytes, key: CallKey) -> C:
+def _same[C: (_Flight, _Landed)](call: C, fingerprint: bytes, key: CallKey) -> C:
     """`call`, if it is for a request of this `fingerprint`."""
     if call.fingerprint != fingerprint:
         raise made_before(key[1])

@@ -24,9 +24,11 @@ from paracle_domain.inference.chat import (
     ToolCallPart,
     ToolResultPart,
 )
+from paracle_domain.inference.embedding import Embed, ModelCall
 from paracle_domain.inference.request import Complete
 from paracle_domain.provider.spec import Capabilities
-from paracle_provider_gateway.plans import Plan
+from paracle_provider_gateway.plans import Deployment, Plan
+from paracle_provider_gateway.ports import Embedder
 
 CHARACTERS_A_TOKEN: Final = 4
 _THINKING: Final = ("reasoning_effort", "reasoning", "thinking")
@@ -38,6 +40,7 @@ _EMBEDS: Final = Capabilities(embeddings=True, tools=False, vision=False, json_s
 
 _WELL_KNOWN: Final[tuple[tuple[str, Capabilities], ...]] = (
     (r"text-embedding-|embed-|mistral-embed|codestral-embed|gemini-embedding|nomic-embed|voyage-|bge-", _EMBEDS),
+    (r"all-minilm|mxbai-embed|snowflake-arctic-embed|embeddinggemma|qwen3-embedding|wordllama-", _EMBEDS),
     (r"gpt-5(?!.*chat)", _ALL.model_copy(update={"max_output_tokens": 128_000})),
     (r"gpt-5.*chat", _PLAIN),
     (r"gpt-4\.1", _PLAIN.model_copy(update={"max_output_tokens": 32_768})),
@@ -69,7 +72,9 @@ def known_of(model: str) -> Capabilities:
     name = model.rpartition("/")[2].lower()
     for pattern, known in _PATTERNS:
         if pattern.match(name):
-            return known.model_copy(update={"context_tokens": _context_of(name)})
+            return known.model_copy(
+                update={"context_tokens": _context_of(name), "embeddings": known.embeddings or False}
+            )
     return Capabilities(context_tokens=_context_of(name))
 
 
@@ -82,7 +87,7 @@ def _context_of(name: str) -> int | None:
     return None
 
 
-def fitting(plan: Plan, request: Complete) -> Plan:
+def fitting(plan: Plan, request: ModelCall) -> Plan:
     """`plan` with those deployments alone that can do what `request` asks for; itself if all can.
 
     One that may be too long for some is asked of the others; if it is for all, they are asked nevertheless, since only
@@ -91,14 +96,17 @@ def fitting(plan: Plan, request: Complete) -> Plan:
     Raises
     ------
     InvalidInput
-        If none can; the message names the field and what each of them cannot do.
+        If none can; the message names the field and what each of them cannot do. If those that can embed are of
+        different models, whose vectors cannot be compared.
     """
-    asked = _Asked(request)
-    lacking = {found.key: lack for found in plan.deployments if (lack := asked.lack(found.capabilities)) is not None}
+    asked = _Texts(request) if isinstance(request, Embed) else _Asked(request)
+    lacking = {found.key: lack for found in plan.deployments if (lack := asked.lack(found)) is not None}
     if lacking:
         plan = _without(plan, lacking.keys()) or _refuse(lacking)
     if plan.only is not None:
         return plan
+    if isinstance(request, Embed):
+        _check_one_model(plan)
     long = {found.key for found in plan.deployments if asked.is_too_long(found.capabilities)}
     return (_without(plan, long) or plan) if long else plan
 
@@ -120,9 +128,9 @@ class _Asked:
         read = sum(map(_length, parts)) // CHARACTERS_A_TOKEN
         return read + (self._request.sampling.max_output_tokens or 0)
 
-    def lack(self, can: Capabilities) -> tuple[str, str] | None:
+    def lack(self, deployment: Deployment) -> tuple[str, str] | None:
         """The field that asks for more than a model can do, and what that is."""
-        request = self._request
+        request, can = self._request, deployment.capabilities
         if can.embeddings:
             return "messages", "can make embeddings and nothing else"
         if request.tools and can.tools is False:
@@ -142,6 +150,37 @@ class _Asked:
 
     def is_too_long(self, can: Capabilities) -> bool:
         return can.context_tokens is not None and self._tokens > can.context_tokens
+
+
+class _Texts:
+    """The same of texts that are to be embedded."""
+
+    def __init__(self, request: Embed) -> None:
+        self._longest = max(map(len, request.texts)) // CHARACTERS_A_TOKEN
+
+    def lack(self, deployment: Deployment) -> tuple[str, str] | None:
+        makes_none = deployment.capabilities.embeddings is False or not isinstance(deployment.provider, Embedder)
+        return ("model", "makes no embeddings") if makes_none else None
+
+    def is_too_long(self, can: Capabilities) -> bool:
+        return can.context_tokens is not None and self._longest > can.context_tokens
+
+
+def _check_one_model(plan: Plan) -> None:
+    """Whoever answers, vectors must be of one model: that of the same name, whoever runs it."""
+    models = {deployment.name: _model_itself(deployment.model) for deployment in plan.deployments}
+    if len(set(models.values())) > 1:
+        what = ", ".join(models)
+        message = (
+            f"model {plan.name!r} leads to different models ({what}), whose vectors cannot be compared; "
+            "give each a name of its own"
+        )
+        raise InvalidInput(message, path="model")
+
+
+def _model_itself(model: str) -> str:
+    """What a model is called everywhere: `nomic-embed-text` of `nomic-ai/nomic-embed-text:latest`."""
+    return model.rpartition("/")[2].removesuffix(":latest").lower()
 
 
 def _length(part: Part) -> int:

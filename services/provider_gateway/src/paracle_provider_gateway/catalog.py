@@ -7,15 +7,16 @@ from decimal import Decimal
 from typing import Final
 
 from paracle_domain.errors import InvalidInput, NotFound, ParacleError, quote
-from paracle_domain.inference.request import Complete
+from paracle_domain.inference.embedding import Embed, ModelCall
 from paracle_domain.inference.response import ModelInfo, ModelList
-from paracle_domain.provider.spec import DEFAULT, provider_of
+from paracle_domain.provider.spec import BUILTIN, DEFAULT, DEFAULT_EMBEDDING, provider_of
 from paracle_provider_gateway.capabilities import fitting, known_of
 from paracle_provider_gateway.deployments import Found
 from paracle_provider_gateway.following import Following
 from paracle_provider_gateway.health import Health
 from paracle_provider_gateway.plans import Deployment, Plan, Route, Tier, Timeouts
-from paracle_provider_gateway.ports import Prices, Provider
+from paracle_provider_gateway.ports import Embedder, Prices, Provider
+from paracle_provider_gateway.pricing import FREE
 from paracle_provider_gateway.retries import RetryPolicy
 from paracle_provider_gateway.setups import Setup
 
@@ -27,13 +28,19 @@ HOW_TO_SET_UP: Final[Mapping[str, str]] = {
 """The variable that sets up each provider which is not always there."""
 
 _PLANS_KEPT: Final = 1024
+_NOT_INSTALLED: Final = "the provider gateway was installed without its model; install paracle-provider-gateway[local]"
+_NO_EMBEDDINGS: Final = (
+    "no model for embeddings is set up; name one, set PARACLE_DEFAULT_EMBEDDING_MODEL for the provider gateway, or "
+    "install paracle-provider-gateway[local]"
+)
 
 
 class EnvironmentCatalog:
-    """The providers that are set up, in order of preference, for all tenants; the sandbox comes last.
+    """The providers that are set up, in order of preference, for all tenants.
 
-    `default` is the model that `default` stands for; absent: the first provider's own default. Every name has one route
-    with these `timeouts`, tried as `retry` says.
+    `default` is the model that `default` stands for, `default_embedding` the one where embeddings are asked for;
+    absent: that of the first provider which has one. Every name has one route with these `timeouts`, tried as `retry`
+    says.
     """
 
     def __init__(
@@ -42,6 +49,7 @@ class EnvironmentCatalog:
         prices: Prices,
         health: Health,
         default: str | None = None,
+        default_embedding: str | None = None,
         *,
         retry: RetryPolicy,
         timeouts: Timeouts,
@@ -51,17 +59,21 @@ class EnvironmentCatalog:
         self._prices = prices
         self._health = health
         self._default = default
+        self._default_embedding = default_embedding
         self._retry = retry
         self._timeouts = timeouts
         self._plans: dict[str, Plan] = {}
 
-    async def plan(self, _tenant: str, request: Complete) -> Plan:
-        full = await self.default_name() if request.model == DEFAULT else request.model
+    async def plan(self, _tenant: str, request: ModelCall) -> Plan:
+        full = request.model
+        if full == DEFAULT:
+            full = self.embedding_name() if isinstance(request, Embed) else await self.default_name()
         return fitting(self._plans.get(full) or self._made(full), request)
 
     async def models(self, _tenant: str) -> ModelList:
         default = await self.default_name()
-        return ModelList(models=tuple(self._info(name, default) for name in await self.names()), default=default)
+        models = tuple(self._info(name, default) for name in await self.names())
+        return ModelList(models=models, default=default, default_embedding=self._embedding())
 
     async def names(self) -> list[str]:
         """Of the deployments that providers show, and the default one."""
@@ -75,6 +87,26 @@ class EnvironmentCatalog:
             return self._default
         first = self._providers[0]
         return f"{first.name}/{await first.default_model()}"
+
+    def embedding_name(self) -> str:
+        """The full name that `default` stands for where embeddings are asked for.
+
+        Raises
+        ------
+        NotFound
+            If no provider is known to have such a model.
+        """
+        if (found := self._embedding()) is None:
+            raise NotFound(_NO_EMBEDDINGS, path="model")
+        return found
+
+    def _embedding(self) -> str | None:
+        if self._default_embedding is not None:
+            return self._default_embedding
+        for provider in self._providers:
+            if isinstance(provider, Embedder) and provider.embedding_model is not None:
+                return f"{provider.name}/{provider.embedding_model}"
+        return None
 
     def _info(self, name: str, default: str) -> ModelInfo:
         return info_of(self.deployment(name), self._prices, self._health).model_copy(
@@ -107,11 +139,15 @@ class EnvironmentCatalog:
             )
         if provider not in self._by_name:
             raise self._missing(provider, full)
-        return Deployment(self._by_name[provider], model, timeouts=self._timeouts, capabilities=known_of(model))
+        price = FREE if provider == BUILTIN else None
+        found = self._by_name[provider]
+        return Deployment(found, model, timeouts=self._timeouts, capabilities=known_of(model), price=price)
 
     def _missing(self, provider: str, full: str) -> NotFound:
         variable = HOW_TO_SET_UP.get(provider)
-        if variable is not None:
+        if provider == BUILTIN:
+            what = _NOT_INSTALLED
+        elif variable is not None:
             what = f"provider {provider!r} is not set up; set {variable} for the provider gateway"
         else:
             known = ", ".join(sorted({*HOW_TO_SET_UP, *self._by_name}))
@@ -128,9 +164,11 @@ class TenantCatalog:
         self._prices = prices
         self._health = health
 
-    async def plan(self, tenant: str, request: Complete) -> Plan:
+    async def plan(self, tenant: str, request: ModelCall) -> Plan:
         setup = await self._following.setup(tenant)
         name = request.model
+        if name == DEFAULT and isinstance(request, Embed):
+            name = DEFAULT_EMBEDDING if DEFAULT_EMBEDDING in setup.models else self._operator.embedding_name()
         default = await self._operator.default_name() if setup.leads_to_default(name) else None
         return fitting(setup.plan(name, default), request)
 
@@ -138,15 +176,17 @@ class TenantCatalog:
         """Models of the tenant by name, what its providers show, then what the operator's do."""
         setup = await self._following.setup(tenant)
         operators = await self._operator.models(tenant)
-        default = operators.default
+        default, embedding = operators.default, operators.default_embedding
         if DEFAULT in setup.models:
             default = self._alias(DEFAULT, setup, default).routes[0]
+        if DEFAULT_EMBEDDING in setup.models:
+            embedding = self._alias(DEFAULT_EMBEDDING, setup, default).routes[0]
         names = [f"{provider}/{model}" for provider, offer in setup.providers.items() for model in offer.shown]
         own = [self._alias(name, setup, operators.default) for name in sorted(setup.models)]
         shown = [info_of(setup.deployment(name), self._prices, self._health) for name in names]
         others = [info for info in operators.models if info.provider not in setup.providers]
         every = [info.model_copy(update={"default": info.name == default}) for info in (*own, *shown, *others)]
-        return ModelList(models=tuple(every), default=default)
+        return ModelList(models=tuple(every), default=default, default_embedding=embedding)
 
     async def deployments(self, tenant: str) -> dict[str, Found]:
         """Those that models of the tenant lead to, that providers show, and that the tenant's callers asked of late."""

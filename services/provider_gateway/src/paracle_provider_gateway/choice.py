@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
+from paracle_domain.inference.embedding import ModelCall
 from paracle_domain.inference.estimate import estimate_input
 from paracle_domain.inference.request import Complete
 from paracle_provider_gateway.latencies import Latencies
@@ -26,11 +27,12 @@ class Choice:
         self._prices = prices
         self._draw = draw
 
-    def order(self, plan: Plan, request: Complete, now: float) -> tuple[Deployment, ...]:
+    def order(self, plan: Plan, request: ModelCall, now: float) -> tuple[Deployment, ...]:
         """The deployments of `plan`, each once."""
         if (only := plan.only) is not None:
             return (only,)
-        streamed = request.stream_to is not None
+        streamed = isinstance(request, Complete) and request.stream_to is not None
+        said = (request.sampling.max_output_tokens or _TYPICAL_OUTPUT) if isinstance(request, Complete) else 0
 
         def latency(deployment: Deployment) -> float | None:
             return self._latencies.estimate(deployment.key, now, streamed=streamed)
@@ -40,7 +42,7 @@ class Choice:
             return estimate_input(request)
 
         def cost(deployment: Deployment) -> float | None:
-            found = self._prices.estimate(deployment, given(), request.sampling.max_output_tokens or _TYPICAL_OUTPUT)
+            found = self._prices.estimate(deployment, given(), said)
             return None if found is None else float(found)
 
         return ordered(plan, latency=latency, cost=cost, draw=self._draw)

@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Final
 
 from paracle_domain.inference.usage import Usage
-from paracle_provider_gateway.ports import Reply
+from paracle_provider_gateway.ports import Said
 
 _MOST_TOKENS: Final = 10**12
 _LONGEST_NAME: Final = 200
 
 
-def credible(reply: Reply) -> Reply:
+def credible[S: Said](reply: S) -> S:
     """`reply` with a usage that adds up, and without a model's name that cannot be kept."""
     usage, model = _added_up(reply.usage), _kept(reply.model)
     return reply if usage is reply.usage and model is reply.model else replace(reply, usage=usage, model=model)

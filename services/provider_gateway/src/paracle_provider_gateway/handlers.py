@@ -8,6 +8,7 @@ from paracle_domain import subjects
 from paracle_domain.budget.messages import DeleteBudget, ListBudgets, RaiseBudget, SetBudget
 from paracle_domain.inference.caching import ClearCache, cleared_subject
 from paracle_domain.inference.deployments import ListDeployments
+from paracle_domain.inference.embedding import Embed
 from paracle_domain.inference.ledger import ListAttempts, QueryUsage
 from paracle_domain.inference.request import AbortCall, Complete, ListModels, abort_subject
 from paracle_provider_gateway.budgets import BudgetDesk
@@ -30,6 +31,7 @@ def routes(
 
     table = Routes("provider_gateway")
     table.rpc(Complete, completions.complete, long=True)
+    table.rpc(Embed, completions.embed, long=True)
     table.rpc(ListModels, completions.list_models)
     table.rpc(ListDeployments, deployments.list_deployments)
     table.rpc(QueryUsage, usage.query_usage)

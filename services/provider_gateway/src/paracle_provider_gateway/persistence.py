@@ -10,7 +10,7 @@ from typing import assert_never
 
 from paracle_domain.envelope import Context
 from paracle_domain.errors import ParacleError, RateLimited
-from paracle_domain.inference.request import Complete
+from paracle_domain.inference.embedding import ModelCall
 from paracle_provider_gateway.accounts import Attempt, Full
 from paracle_provider_gateway.attempts import Answered, Attempts, Made
 from paracle_provider_gateway.choice import Choice
@@ -50,7 +50,7 @@ class Persistence:
         self._sleep = sleep
         self._draw = draw
 
-    async def answer(self, plan: Plan, request: Complete, context: Context, deadline: float) -> Found:
+    async def answer(self, plan: Plan, request: ModelCall, context: Context, deadline: float) -> Found:
         """The first reply.
 
         `deadline` is a time of the running event loop. A wait that would end after it is not begun: the error is raised
@@ -105,7 +105,7 @@ class _Way:
     def __init__(
         self,
         plan: Plan,
-        request: Complete,
+        request: ModelCall,
         context: Context,
         order: Sequence[Deployment],
         draw: Callable[[], float],

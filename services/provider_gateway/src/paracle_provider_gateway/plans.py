@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from paracle_domain.inference.request import Complete
+from paracle_domain.inference.embedding import ModelCall
 from paracle_domain.inference.response import ModelList
 from paracle_domain.provider.spec import Capabilities, DeploymentLimits, Price, Strategy
 from paracle_provider_gateway.ports import Provider
@@ -128,7 +128,7 @@ class Plan:
 class Catalog(Protocol):
     """Knows what names stand for, tenant by tenant. It may know otherwise at the next call; a plan stays as it is."""
 
-    async def plan(self, tenant: str, request: Complete) -> Plan:
+    async def plan(self, tenant: str, request: ModelCall) -> Plan:
         """Who can answer `request`: every deployment of the plan can do what it asks for.
 
         Raises

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from paracle_domain.envelope import Context
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.deltas import Change, Delta
+from paracle_domain.inference.embedding import Embed, Embeddings
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion, FinishReason
 from paracle_domain.inference.usage import Usage
@@ -25,6 +26,16 @@ class Reply:
 
     message: ChatMessage
     finish_reason: FinishReason
+    usage: Usage
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """A provider's answer to one request for embeddings: a packed vector of each text, all of the same length."""
+
+    vectors: tuple[str, ...]
+    dimensions: int
     usage: Usage
     model: str
 
@@ -47,6 +58,10 @@ class Closing:
 
 
 type StreamItem = Piece | Closing
+type Said = Reply | Vectors
+"""What a provider says to one request."""
+type Answer = Completion | Embeddings
+"""What the gateway answers to a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,22 @@ class Judgement:
 
     flagged: frozenset[str]
     scores: Mapping[str, float]
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """A provider that makes embeddings; the rest is as with `Provider`."""
+
+    @property
+    def embedding_model(self) -> str | None:
+        """The model that stands for `default` where embeddings are asked for; `None` if it has none that is known."""
+
+    @property
+    def texts_at_once(self) -> int:
+        """Most texts of which `embed` takes the embeddings."""
+
+    async def embed(self, model: str, request: Embed) -> Vectors:
+        """The embeddings of at most `texts_at_once` texts, in their order."""
 
 
 @runtime_checkable
@@ -148,7 +179,7 @@ class Prices(Protocol):
 class Neighbours(Protocol):
     """The other replicas of the gateway."""
 
-    async def answer(self, replica: str, tenant: str, call_id: str, fingerprint: bytes) -> Completion | None:
+    async def answer(self, replica: str, tenant: str, call_id: str, fingerprint: bytes) -> Answer | None:
         """What the call of `replica` came to, once it has; `None` if nobody can say any more.
 
         It waits for a replica that cannot be asked as long as that is not known to be gone.

@@ -19,6 +19,9 @@ from paracle_provider_gateway.ports import Rates
 SANDBOX_PRICE: Final = Price(input=Decimal("0.10"), output=Decimal("0.40"))
 """Not real money: the sandbox charges it so that budgets and cost views can be exercised."""
 
+FREE: Final = Price(input=Decimal(0), output=Decimal(0))
+"""What runs here costs no money."""
+
 _MTOK: Final = 1_000_000
 _FREE: Final = Decimal(0)
 _SAMPLE: Final = 1_000  # small, since some models cost more above a length of input

@@ -1,35 +1,38 @@
-"""The use cases: complete a conversation, list models, abort a call."""
+"""The use cases: complete a conversation, embed texts, list models, abort a call."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 from functools import partial
-from typing import Final
+from typing import Final, assert_never
 
 from paracle_domain.envelope import Context
 from paracle_domain.errors import BudgetExceeded, DeadlineExceeded
+from paracle_domain.inference.embedding import Embed, Embeddings, ModelCall
 from paracle_domain.inference.request import AbortCall, Complete, ListModels
 from paracle_domain.inference.response import Completion, ModelList
 from paracle_provider_gateway.accounts import Accounts, MadeElsewhere
 from paracle_provider_gateway.caching import Caching
 from paracle_provider_gateway.calls import CallTable
+from paracle_provider_gateway.embedding import joined, parts_of
 from paracle_provider_gateway.guards.rails import Rails
 from paracle_provider_gateway.guards.verdicts import LetOut
 from paracle_provider_gateway.persistence import Found, Persistence
 from paracle_provider_gateway.plans import Catalog, Plan
-from paracle_provider_gateway.ports import Neighbours, Prices
+from paracle_provider_gateway.ports import Answer, Neighbours, Prices, Reply
 from paracle_provider_gateway.telemetry import Telemetry
 
 _NOT_THE_QUESTION: Final = {"call_id", "stream_to", "attempts_before", "priority", "timeout_s", "labels", "cache"}
 
 
 class Completions:
-    """Answers `Complete` with the reply of a deployment: at most once for a call id, within its time, with its cost.
+    """Answers `Complete` and `Embed` with what a deployment says: once for a call id, within its time, with its cost.
 
-    The way of a call: the table of calls (`complete`), its time (`_in_time`), no other replica that has it, and what
-    guards let in of it (`_here`), another model where a budget says so (`_affordable`), what the model's name stands
-    for, a kept answer if one will do (`_answer`), attempts till one answers, and what guards let out (`_made`).
+    The way of a call: the table of calls (`_once`), its time (`_in_time`), no other replica that has it (`_here`), and
+    what is asked (`_asked`): texts, of a model that makes embeddings (`_embeddings`), or a conversation. That one goes
+    on as guards let it in, of another model where a budget says so (`_affordable`), to what the model's name stands
+    for, if no kept answer will do (`_answer`), by attempts till one answers; guards see what is let out (`_made`).
     """
 
     def __init__(
@@ -57,8 +60,15 @@ class Completions:
 
     async def complete(self, request: Complete, context: Context) -> Completion:
         """The model's next message; errors as `Complete` names them."""
-        key = (context.tenant, request.call_id)
-        return await self._calls.once(key, fingerprint(request), lambda: self._in_time(request, context))
+        answer = await self._once(request, context)
+        assert isinstance(answer, Completion), "a conversation has a fingerprint of its own"
+        return answer
+
+    async def embed(self, request: Embed, context: Context) -> Embeddings:
+        """A vector of each text; errors as `Embed` names them."""
+        answer = await self._once(request, context)
+        assert isinstance(answer, Embeddings), "texts have a fingerprint of their own"
+        return answer
 
     async def abort(self, tenant: str, order: AbortCall) -> None:
         """Stop a call, if it is this replica that has it."""
@@ -68,8 +78,12 @@ class Completions:
         """The models that the tenant can ask for by name, the default among them."""
         return await self._catalog.models(context.tenant)
 
-    async def _in_time(self, request: Complete, context: Context) -> Completion:
-        started = asyncio.get_running_loop().time()
+    async def _once(self, request: ModelCall, context: Context) -> Answer:
+        key = (context.tenant, request.call_id)
+        return await self._calls.once(key, fingerprint(request), lambda: self._in_time(request, context))
+
+    async def _in_time(self, request: ModelCall, context: Context) -> Answer:
+        started = _now()
         try:
             async with asyncio.timeout(request.timeout_s):
                 return await self._here(request, context, started)
@@ -79,17 +93,25 @@ class Completions:
         finally:
             self._accounts.done(context.tenant, request.call_id)
 
-    async def _here(self, request: Complete, context: Context, started: float) -> Completion:
+    async def _here(self, request: ModelCall, context: Context, started: float) -> Answer:
         while True:
             try:
-                asked = await self._rails.let_in(request, context)
-                return await self._affordable(asked, context, started)
+                return await self._asked(request, context, started)
             except MadeElsewhere as found:
-                theirs = (found.replica, context.tenant, request.call_id, fingerprint(request))
-                answer = await self._neighbours.answer(*theirs)
+                asked = (found.replica, context.tenant, request.call_id, fingerprint(request))
+                answer = await self._neighbours.answer(*asked)
                 if answer is not None:
                     return answer
                 await self._accounts.take_over(context.tenant, request.call_id, found.replica)
+
+    async def _asked(self, request: ModelCall, context: Context, started: float) -> Answer:
+        match request:
+            case Complete():
+                return await self._affordable(await self._rails.let_in(request, context), context, started)
+            case Embed():
+                return await self._embeddings(request, context, started)
+            case _:
+                assert_never(request)
 
     async def _affordable(self, request: Complete, context: Context, started: float) -> Completion:
         asked = {request.model}
@@ -114,11 +136,21 @@ class Completions:
         with self._telemetry.call(plan, request) as record:
             found = await self._persistence.answer(plan, request, context, started + request.timeout_s)
             record.deployment = found.answered.deployment
-            record.completion = self._completion(found, started)
-        return await self._rails.let_out(record.completion, request, context)
+            record.answer = completion = self._completion(found, started)
+        return await self._rails.let_out(completion, request, context)
+
+    async def _embeddings(self, request: Embed, context: Context, started: float) -> Embeddings:
+        plan = await self._catalog.plan(context.tenant, request)
+        with self._telemetry.call(plan, request) as record:
+            deadline = started + request.timeout_s
+            found = [await self._persistence.answer(plan, part, context, deadline) for part in parts_of(request, plan)]
+            record.deployment = found[0].answered.deployment
+            record.answer = embeddings = joined(found, self._prices, _now() - started)
+        return embeddings
 
     def _completion(self, found: Found, started: float) -> Completion:
         reply, first, deployment = found.answered.reply, found.answered.first_piece_at, found.answered.deployment
+        assert isinstance(reply, Reply)
         provider, model = deployment.provider, reply.model or deployment.model
         return Completion(
             message=reply.message,
@@ -128,13 +160,17 @@ class Completions:
             model=model,
             deployment=deployment.name,
             sandbox=provider.sandbox,
-            latency_s=asyncio.get_running_loop().time() - started,
+            latency_s=_now() - started,
             first_token_s=None if first is None else first - started,
             attempts=found.attempts,
         )
 
 
-def fingerprint(request: Complete) -> bytes:
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def fingerprint(request: ModelCall) -> bytes:
     """What tells one question from another: the request without its id, priority, time, labels, stream and cache."""
     question = request.model_dump_json(exclude=_NOT_THE_QUESTION)
     return hashlib.blake2b(question.encode(), digest_size=16).digest()

@@ -99,6 +99,13 @@ class GatewaySettings(ServiceSettings):
         description="What `default` stands for, as provider/model; if unset, the first provider that is set up.",
         pattern=r"^[a-z-]+/.+$",
     )
+    default_embedding_model: str | None = Field(
+        None,
+        title="Default embedding model",
+        description="What `default` stands for where embeddings are asked for, as provider/model; if unset, that of "
+        "the first provider which has one: OpenAI's text-embedding-3-small, then the built-in one.",
+        pattern=r"^[a-z-]+/.+$",
+    )
     provider_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_hosts)] = Field(
         (),
         title="Hosts of providers",

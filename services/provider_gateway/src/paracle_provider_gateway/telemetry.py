@@ -5,6 +5,7 @@ Source: the OpenTelemetry semantic conventions for generative AI. No prompts or 
 | signal | name | attributes |
 |---|---|---|
 | span | `chat {model}` | operation, provider, request and response model, finish reasons, tokens, error type |
+| span | `embeddings {model}` | the same with dimensions instead of finish reasons |
 | span | `chat {model}`, of a kept answer | operation, provider, request model, result: hit, joined |
 | histogram | `gen_ai.client.operation.duration` (s) | operation, provider, request model, error type |
 | histogram | `gen_ai.client.token.usage` (tokens) | operation, provider, request model, token type |
@@ -34,12 +35,15 @@ from opentelemetry.trace import StatusCode
 from paracle_chassis import telemetry
 from paracle_chassis.telemetry import Counter, Gauge, Histogram
 from paracle_domain.errors import ParacleError
+from paracle_domain.inference.embedding import Embed, Embeddings, ModelCall
 from paracle_domain.inference.request import CallLabels, Complete
 from paracle_domain.inference.response import BreakerState, Completion
 from paracle_provider_gateway.plans import Deployment, Plan
+from paracle_provider_gateway.ports import Answer
 
 SCOPE: Final = "paracle.provider_gateway"
 CHAT: Final = "chat"
+EMBEDDINGS: Final = "embeddings"
 
 OPERATION: Final = "gen_ai.operation.name"
 PROVIDER: Final = "gen_ai.provider.name"
@@ -51,6 +55,7 @@ OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 CACHED_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
 REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
 TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105  # not a password
+DIMENSIONS: Final = "gen_ai.embeddings.dimension.count"
 AGENT_NAME: Final = "gen_ai.agent.name"
 ERROR_TYPE: Final = "error.type"
 RUN_ID: Final = "paracle.run.id"
@@ -102,7 +107,7 @@ class CacheResult(StrEnum):
 class CallRecord:
     """What becomes known of a call while it is made."""
 
-    completion: Completion | None = None
+    answer: Answer | None = None
     deployment: Deployment | None = None
 
 
@@ -110,25 +115,26 @@ class Telemetry:
     """A span and metrics for every call, and a log line for every one that fails."""
 
     @contextmanager
-    def call(self, plan: Plan, request: Complete) -> Iterator[CallRecord]:
+    def call(self, plan: Plan, request: ModelCall) -> Iterator[CallRecord]:
         """Record the call that is made within this context."""
         first = next(plan.deployments)
         model = first.model
-        names = {OPERATION: CHAT, PROVIDER: first.provider.name, REQUEST_MODEL: model}
+        operation = EMBEDDINGS if isinstance(request, Embed) else CHAT
+        names = {OPERATION: operation, PROVIDER: first.provider.name, REQUEST_MODEL: model}
         attributes = names | {CALL_ID: request.call_id} | _labels(request.labels)
         record, started = CallRecord(), perf_counter()
         failure: BaseException | None = None
-        with telemetry.span(f"{CHAT} {model}", kind="client", attributes=attributes) as span:
+        with telemetry.span(f"{operation} {model}", kind="client", attributes=attributes) as span:
             try:
                 yield record
             except BaseException as error:  # noqa: BLE001  # raised again below
                 self._failed(span, names, attributes, error, perf_counter() - started)
                 failure = error  # outside of the span, which would record it with all that it quotes
             else:
-                assert record.completion is not None
+                assert record.answer is not None
                 if record.deployment is not first:
                     names, attributes = _renamed(span, record.deployment, names, attributes)
-                self._finished(span, names, attributes, record.completion)
+                self._finished(span, names, attributes, record.answer)
         if failure is not None:
             raise failure
 
@@ -175,26 +181,31 @@ class Telemetry:
         _guards.add(1, names)
         log.info("a guard hit", extra=names | {CALL_ID: request.call_id} | _labels(request.labels))
 
-    def _finished(self, span: Any, names: dict[str, str], attributes: dict[str, str], completion: Completion) -> None:
-        usage = completion.usage
-        _duration.record(completion.latency_s, names)
+    def _finished(self, span: Any, names: dict[str, str], attributes: dict[str, str], answer: Answer) -> None:
+        usage = answer.usage
+        _duration.record(answer.latency_s, names)
         _tokens.record(usage.input_tokens, names | {TOKEN_TYPE: "input"})
-        _tokens.record(usage.output_tokens, names | {TOKEN_TYPE: "output"})
-        if completion.first_token_s is not None:
-            _first_chunk.record(completion.first_token_s, names)
+        if isinstance(answer, Completion):
+            _tokens.record(usage.output_tokens, names | {TOKEN_TYPE: "output"})
+            if answer.first_token_s is not None:
+                _first_chunk.record(answer.first_token_s, names)
         outcome: dict[str, str | int] = {
-            RESPONSE_MODEL: completion.model,
+            RESPONSE_MODEL: answer.model,
             INPUT_TOKENS: usage.input_tokens,
             OUTPUT_TOKENS: usage.output_tokens,
             CACHED_TOKENS: usage.cached_tokens,
             REASONING_TOKENS: usage.reasoning_tokens,
-            ATTEMPTS: completion.attempts,
+            ATTEMPTS: answer.attempts,
         }
         if span is not None:
             span.set_attributes(outcome)
-            span.set_attribute(FINISH_REASONS, [completion.finish_reason.value])
+            match answer:
+                case Completion():
+                    span.set_attribute(FINISH_REASONS, [answer.finish_reason.value])
+                case Embeddings():
+                    span.set_attribute(DIMENSIONS, answer.dimensions)
         if log.isEnabledFor(logging.DEBUG):  # its caller keeps each call in its ledger
-            log.debug("model call finished", extra=attributes | outcome | {"latency_s": round(completion.latency_s, 3)})
+            log.debug("model call finished", extra=attributes | outcome | {"latency_s": round(answer.latency_s, 3)})
 
     def _failed(
         self, span: Any, names: dict[str, str], attributes: dict[str, str], error: BaseException, seconds: float

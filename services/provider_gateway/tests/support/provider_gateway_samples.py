@@ -18,6 +18,7 @@ from paracle_chassis.testing.wire import WireServer
 from paracle_domain.envelope import Context
 from paracle_domain.inference.chat import ChatMessage, ToolDefinition
 from paracle_domain.inference.deltas import Delta
+from paracle_domain.inference.embedding import Embed
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion
 from paracle_domain.provider.presets import Quirks
@@ -40,7 +41,7 @@ from paracle_provider_gateway.guards.workbench import Guards
 from paracle_provider_gateway.health import Health
 from paracle_provider_gateway.persistence import Persistence
 from paracle_provider_gateway.plans import Catalog, Deployment, Timeouts
-from paracle_provider_gateway.ports import Provider
+from paracle_provider_gateway.ports import Answer, Provider
 from paracle_provider_gateway.pricing import ListPrices
 from paracle_provider_gateway.retries import RetryPolicy
 from paracle_provider_gateway.service import Completions
@@ -104,9 +105,9 @@ class MemoryAccounts:
 class Neighbourhood:
     """Neighbours that say what they are told to, or nothing."""
 
-    answers: list[Completion] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
 
-    async def answer(self, _replica: str, _tenant: str, _call_id: str, _fingerprint: bytes) -> Completion | None:
+    async def answer(self, _replica: str, _tenant: str, _call_id: str, _fingerprint: bytes) -> Answer | None:
         return self.answers.pop() if self.answers else None
 
 
@@ -131,6 +132,7 @@ class Gateway:
 def gateway(
     *providers: Provider,
     default: str | None = None,
+    default_embedding: str | None = None,
     catalog: Catalog | None = None,
     slots: int = 512,
     accounts: Accounts | None = None,
@@ -149,7 +151,13 @@ def gateway(
     health = Health(rules or BreakerRules(), telemetry.health, lambda: time.monotonic() + sum(waits))
     attempts = Attempts(admission=Admission(slots), health=health, accounts=accounts or kept, outlet=outbox)
     known = catalog or EnvironmentCatalog(
-        providers, prices, health, default, retry=retry or RetryPolicy(), timeouts=timeouts or Timeouts()
+        providers,
+        prices,
+        health,
+        default,
+        default_embedding,
+        retry=retry or RetryPolicy(),
+        timeouts=timeouts or Timeouts(),
     )
     answers = answers or MemoryAnswers()
     memory = AnswerMemory(1_000_000)
@@ -182,6 +190,10 @@ _numbers = itertools.count(1)
 def ask(text: str = "Hello?", **more: Any) -> Complete:
     more = {"call_id": f"call-{next(_numbers)}", "messages": (ChatMessage.user(text),), "timeout_s": 20} | more
     return Complete(**more)
+
+
+def embed(*texts: str, **more: Any) -> Embed:
+    return Embed(**({"call_id": f"call-{next(_numbers)}", "texts": texts or ("A text.",), "timeout_s": 20} | more))
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""OpenAI's APIs on the wire, scripted: Chat Completions, and Responses.
+"""OpenAI's APIs on the wire, scripted: Chat Completions, Responses, Embeddings, and Moderations.
 
 Source: the OpenAI API reference, "Chat".
 """
@@ -11,12 +11,13 @@ from typing import Any, override
 
 from aiohttp import web
 
-from paracle_chassis.testing import fake_responses
+from paracle_chassis.testing import fake_embeddings, fake_responses
 from paracle_chassis.testing.wire import ToolUse, Turn, WireServer, fragments
 
 
 class FakeOpenAI(WireServer):
-    """`POST /v1/chat/completions` and `/v1/responses`, whole and streamed, `/v1/moderations`, and `GET /v1/models`.
+    """`POST /v1/chat/completions` and `/v1/responses`, whole and streamed, `/v1/embeddings`, `/v1/moderations`, and
+    `GET /v1/models`.
 
     Of a moderation, the words of the turn are what is flagged: as `violence` if it is in a text.
     """
@@ -34,13 +35,22 @@ class FakeOpenAI(WireServer):
             web.post("/v1/chat/completions", self.answer),
             web.post("/v1/responses", self.answer),
             web.post("/v1/moderations", self.answer),
+            web.post("/v1/embeddings", self.answer),
             web.get("/v1/models", self._list_models),
         ]
 
     @override
+    def whole_at(self, path: str, turn: Turn, request: Any) -> Any:
+        match path.rpartition("/")[2]:
+            case "embeddings":
+                return fake_embeddings.whole(turn, request)
+            case "moderations":
+                return _judgements(turn, request)
+            case _:
+                return self.whole(turn, request)
+
+    @override
     def whole(self, turn: Turn, request: Any) -> Any:
-        if isinstance(texts := request.get("input"), list) and texts and isinstance(texts[0], str):
-            return _judgements(turn, request)
         if "input" in request:
             return fake_responses.whole(turn, request)
         choices = [{"index": 0, "message": _message(turn), "finish_reason": _finish(turn)}]

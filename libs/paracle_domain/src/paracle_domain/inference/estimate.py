@@ -17,6 +17,7 @@ from paracle_domain.inference.chat import (
     ToolDefinition,
     ToolResultPart,
 )
+from paracle_domain.inference.embedding import Embed, ModelCall
 from paracle_domain.inference.request import Complete
 
 IMAGE_TOKENS: Final = 1_600
@@ -34,8 +35,18 @@ _PER_PART: Final = 8
 """What a part's role, kind and end cost."""
 
 
-def estimate_input(request: Complete) -> int:
+def estimate_input(request: ModelCall) -> int:
     """Tokens of everything that the model is given."""
+    match request:
+        case Complete():
+            return _conversation(request)
+        case Embed():
+            return sum(map(_text, request.texts))
+        case _:
+            assert_never(request)
+
+
+def _conversation(request: Complete) -> int:
     found = sum(_PER_PART + _part(part) for message in request.messages for part in message.parts)
     found += sum(map(_tool, request.tools))
     if request.output is not None:
@@ -43,8 +54,10 @@ def estimate_input(request: Complete) -> int:
     return found + _PER_PART * len(request.messages)
 
 
-def estimate_output(request: Complete, most: int | None = None) -> int:
+def estimate_output(request: ModelCall, most: int | None = None) -> int:
     """The most tokens that the model may say and think; `most` is what it can at all, where that is known."""
+    if isinstance(request, Embed):
+        return 0
     asked, thoughts = request.sampling.max_output_tokens, THOUGHTS.get(request.sampling.thinking or "off", 0)
     if asked is None:
         return most or TYPICAL_OUTPUT + thoughts

@@ -76,7 +76,8 @@ class ModelInfo(Value):
 
 
 class ModelList(Message, type_name="inference.models"):
-    """Models by name, and what `default` stands for."""
+    """Models by name, and what `default` stands for; where embeddings are asked for, that is another one, if any."""
 
     models: tuple[ModelInfo, ...]
     default: str
+    default_embedding: str | None = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from paracle_domain.inference.embedding import MOST_TEXTS
 from paracle_domain.provider.spec import Api, KeyRef, ProviderSpec
 
 API_KEY: Final = "api-key"
@@ -32,6 +33,12 @@ class Quirks:
         How it takes the schema of an answer: enforced, or in words beside the order to write JSON.
     tool_choice_required
         What it calls that some tool must be called.
+    vectors
+        In which form it is asked for embeddings; whatever it answers is read.
+    dimensions
+        What it calls the length of an embedding.
+    texts_at_once
+        Most texts of which it takes the embeddings in one request.
     """
 
     output_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -39,6 +46,9 @@ class Quirks:
     stream_usage: bool = True
     output: Literal["json_schema", "json_object"] = "json_schema"
     tool_choice_required: Literal["required", "any"] = "required"
+    vectors: Literal["float", "base64"] = "float"
+    dimensions: Literal["dimensions", "output_dimension"] = "dimensions"
+    texts_at_once: int = MOST_TEXTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         api=Api.OPENAI_RESPONSES,
         base_url="https://api.openai.com/v1",
         key="OPENAI_API_KEY",
-        quirks=Quirks(output_limit="max_completion_tokens"),
+        quirks=Quirks(output_limit="max_completion_tokens", vectors="base64"),
     ),
     "anthropic": Preset(
         "Anthropic",
@@ -86,16 +96,25 @@ PRESETS: Final[Mapping[str, Preset]] = {
         key="AZURE_OPENAI_API_KEY",
         key_header=API_KEY,
         hosts=("*.openai.azure.com", "*.services.ai.azure.com", "*.cognitiveservices.azure.com"),
-        quirks=Quirks(output_limit="max_completion_tokens"),
+        quirks=Quirks(output_limit="max_completion_tokens", vectors="base64"),
     ),
     "gemini": Preset(
-        "Google Gemini", base_url="https://generativelanguage.googleapis.com/v1beta/openai", key="GEMINI_API_KEY"
+        "Google Gemini",
+        base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+        key="GEMINI_API_KEY",
+        quirks=Quirks(texts_at_once=100),
     ),
     "mistral": Preset(
         "Mistral",
         base_url="https://api.mistral.ai/v1",
         key="MISTRAL_API_KEY",
-        quirks=Quirks(seed="random_seed", stream_usage=False, tool_choice_required="any"),
+        quirks=Quirks(
+            seed="random_seed",
+            stream_usage=False,
+            tool_choice_required="any",
+            vectors="base64",
+            dimensions="output_dimension",
+        ),
     ),
     "deepseek": Preset(
         "DeepSeek",
@@ -119,10 +138,15 @@ PRESETS: Final[Mapping[str, Preset]] = {
         key="PERPLEXITY_API_KEY",
         quirks=Quirks(stream_usage=False),
     ),
-    "cohere": Preset("Cohere", base_url="https://api.cohere.ai/compatibility/v1", key="COHERE_API_KEY"),
-    "ollama": Preset("Ollama", base_url="http://localhost:11434/v1"),
-    "vllm": Preset("vLLM", base_url="http://localhost:8000/v1"),
-    "llama-cpp": Preset("llama.cpp", base_url="http://localhost:8080/v1"),
+    "cohere": Preset(
+        "Cohere",
+        base_url="https://api.cohere.ai/compatibility/v1",
+        key="COHERE_API_KEY",
+        quirks=Quirks(texts_at_once=96),
+    ),
+    "ollama": Preset("Ollama", base_url="http://localhost:11434/v1", quirks=Quirks(vectors="base64")),
+    "vllm": Preset("vLLM", base_url="http://localhost:8000/v1", quirks=Quirks(vectors="base64")),
+    "llama-cpp": Preset("llama.cpp", base_url="http://localhost:8080/v1", quirks=Quirks(vectors="base64")),
     "lm-studio": Preset("LM Studio", base_url="http://localhost:1234/v1"),
 }
 

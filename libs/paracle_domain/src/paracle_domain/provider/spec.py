@@ -22,9 +22,13 @@ ModelId = Annotated[str, StringConstraints(pattern=r"^[^\s\x00-\x1f\x7f]+$", min
 """What a provider calls one of its models; there may be slashes in it."""
 
 DEFAULT: Final = "default"
+DEFAULT_EMBEDDING: Final = "default-embedding"
+"""The tenant's own model that `default` stands for where embeddings are asked for."""
 SANDBOX: Final = "sandbox"
-FROM_ENVIRONMENT: Final = ("openai-compatible", "openai", "anthropic", SANDBOX)
-"""Providers that the operator sets up by the gateway's environment; a tenant's manifest of one's name hides it."""
+BUILTIN: Final = "builtin"
+"""Models that are part of the gateway."""
+FROM_ENVIRONMENT: Final = ("openai-compatible", "openai", "anthropic", BUILTIN, SANDBOX)
+"""Providers that the operator sets up by the gateway's environment, or that are always there."""
 
 
 def _deployment_name(text: str) -> str:

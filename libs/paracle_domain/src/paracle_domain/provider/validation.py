@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from paracle_domain.errors import Finding, quote
 from paracle_domain.names import suggest
 from paracle_domain.provider.presets import PRESETS, endpoint_of
-from paracle_domain.provider.spec import SANDBOX, ModelSpec, ProviderSpec, Strategy
+from paracle_domain.provider.spec import BUILTIN, SANDBOX, ModelSpec, ProviderSpec, Strategy
 
 _SECRET: Final = re.compile(r"(?:^|[-_])(?:\w*key|\w*token|secret|cookie|\w*auth\w*|password)(?:$|[-_])", re.IGNORECASE)
 """Names that speak of secrets, which do not stand in manifests."""
@@ -29,8 +29,8 @@ def validate_provider(name: str, spec: ProviderSpec) -> list[Finding]:
 
 
 def _check_place(name: str, spec: ProviderSpec) -> Iterator[Finding]:
-    if name == SANDBOX:
-        message = f"{SANDBOX!r} is the built-in provider of that name, which nothing stands in for; use another name"
+    if name in {SANDBOX, BUILTIN}:
+        message = f"{name!r} is the built-in provider of that name, which nothing stands in for; use another name"
         yield Finding(path="metadata.name", message=message)
     if spec.preset is not None and spec.preset not in PRESETS:
         message = f"there is no preset {quote(spec.preset)}{suggest(spec.preset, PRESETS)}"

@@ -20,6 +20,7 @@ type KeySupplier = Callable[[], SecretStr | None]
 """The key as it is now: asked before every request, since keys rotate."""
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
+OPENAI_EMBEDDING: Final = "text-embedding-3-small"
 ANTHROPIC_URL: Final = "https://api.anthropic.com"
 
 
@@ -61,6 +62,8 @@ class ProviderConfig:
         What `default` stands for; if absent, the first model that the server lists.
     model_source
         What to set so that `model` is known, for messages.
+    embedding_model
+        What `default` stands for where embeddings are asked for, if that is known.
     max_output_tokens
         Sent where a request names no limit and the API insists on one (Anthropic).
     connect_s
@@ -79,6 +82,7 @@ class ProviderConfig:
     query: Mapping[str, str] = field(default_factory=dict[str, str])
     model: str | None = None
     model_source: str = "its default model"
+    embedding_model: str | None = None
     max_output_tokens: int = 8192
     quirks: Quirks = field(default_factory=Quirks)
     connect_s: float = 10.0

@@ -14,12 +14,13 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
+from pydantic import TypeAdapter
 
 from paracle_chassis.nats_bus import NatsBus
 from paracle_domain import subjects
 from paracle_domain.errors import Conflict, Unavailable
-from paracle_domain.inference.response import Completion
 from paracle_provider_gateway.calls import CallKey, CallTable, made_before
+from paracle_provider_gateway.ports import Answer
 
 _SERVICE: Final = "provider_gateway_replica"
 _IN_AIR: Final = b"air"
@@ -29,6 +30,7 @@ _PATIENCE_S: Final = 2.0
 _LOOK_S: Final = 0.25
 _MISSED_S: Final = 0.5
 _LARGEST: Final = 512 * 1024
+_ANSWER: Final = TypeAdapter[Answer](Answer)
 
 
 class NatsNeighbours:
@@ -44,7 +46,7 @@ class NatsNeighbours:
         self._is_gone = is_gone
         self._subscription: Subscription | None = None
 
-    async def answer(self, replica: str, tenant: str, call_id: str, fingerprint: bytes) -> Completion | None:
+    async def answer(self, replica: str, tenant: str, call_id: str, fingerprint: bytes) -> Answer | None:
         """See `Neighbours.answer`."""
         question = f"{call_id} {fingerprint.hex()}".encode()
         subject = subjects.rpc(tenant, _SERVICE, replica)
@@ -66,7 +68,7 @@ class NatsNeighbours:
             if said.data == _OTHER:
                 raise made_before(call_id)
             if said.data != _IN_AIR:
-                return Completion.model_validate_json(said.data)
+                return _ANSWER.validate_json(said.data)
             await asyncio.sleep(_LOOK_S)
 
     async def __aenter__(self) -> Self:

@@ -10,13 +10,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from paracle_domain.errors import NotFound
+from paracle_domain.inference.embedding import Embed
 from paracle_domain.inference.request import Complete
-from paracle_provider_gateway.adapters import moderation_wire
+from paracle_provider_gateway.adapters import embedding_wire, moderation_wire
 from paracle_provider_gateway.adapters.config import ProviderConfig
 from paracle_provider_gateway.adapters.transport import Transport
 from paracle_provider_gateway.adapters.wire import EventReader, read_json, read_stream, with_params
 from paracle_provider_gateway.faults import Origin
-from paracle_provider_gateway.ports import Judgement, Reply, StreamItem
+from paracle_provider_gateway.ports import Judgement, Reply, StreamItem, Vectors
 
 
 class HttpProvider[R: BaseModel](ABC):
@@ -88,7 +89,21 @@ class HttpProvider[R: BaseModel](ABC):
 
 
 class OpenAIHttpProvider[R: BaseModel](HttpProvider[R]):
-    """One that speaks an API of OpenAI's, which has models for moderation besides: a `Judge`."""
+    """One that speaks an API of OpenAI's, which has models for other things besides: an `Embedder` and a `Judge`."""
+
+    @property
+    def embedding_model(self) -> str | None:
+        return self._config.embedding_model
+
+    @property
+    def texts_at_once(self) -> int:
+        return self._config.quirks.texts_at_once
+
+    async def embed(self, model: str, request: Embed) -> Vectors:
+        body = embedding_wire.request_body(model, request, self._config.quirks)
+        async with self._transport.post(body, timeout_s=request.timeout_s, purpose="embeddings") as response:
+            found = await read_json(response, embedding_wire.WireEmbeddings, self._origin)
+        return embedding_wire.read_vectors(found, request, self._origin)
 
     async def judge(self, model: str, texts: Sequence[str], timeout_s: float) -> Sequence[Judgement]:
         body = moderation_wire.request_body(model, texts)

@@ -108,6 +108,8 @@ class SdkTransport:
     def _method(self, client: Any, purpose: Purpose) -> Any:
         if purpose == "moderation":
             return client.moderations.with_streaming_response.create
+        if purpose == "embeddings":
+            return client.embeddings.with_streaming_response.create
         match self._config.api:
             case "openai-chat":
                 return client.chat.completions.with_streaming_response.create

@@ -18,9 +18,9 @@ ENDPOINTS: Final[Mapping[Api, str]] = {
     "openai-responses": "/responses",
     "anthropic": "/v1/messages",
 }
-type Purpose = Literal["reply", "moderation"]
+type Purpose = Literal["reply", "embeddings", "moderation"]
 """What a model is asked for."""
-ELSEWHERE: Final[Mapping[Purpose, str]] = {"moderation": "/moderations"}
+ELSEWHERE: Final[Mapping[Purpose, str]] = {"embeddings": "/embeddings", "moderation": "/moderations"}
 """Endpoints of the OpenAI APIs for what is no reply."""
 MAX_ERROR_BYTES: Final = 64 * 1024
 _KEYS_REMEMBERED: Final = 4

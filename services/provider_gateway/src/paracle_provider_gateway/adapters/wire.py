@@ -23,6 +23,7 @@ from paracle_provider_gateway.ports import Piece, StreamItem
 MAX_REPLY_BYTES: Final = 32 * 1024 * 1024
 _OURS: Final = frozenset(
     {"model", "messages", "input", "n", "stream", "stream_options", "background"}
+    | {"dimensions", "output_dimension", "encoding_format", "output_dtype"}
     | {"max_tokens", "max_completion_tokens", "max_output_tokens"}
 )
 """Parameters that no request may pass on; budgets reserve what `sampling.max_output_tokens` says."""
@@ -249,7 +250,7 @@ def replayed(call: ToolCallPart) -> JsonObject:
     return call.arguments if call.invalid is None else {"invalid_arguments": call.invalid}
 
 
-def with_params(body: dict[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+def with_params(body: dict[str, Any], params: Mapping[str, Any], path: str = "sampling.params") -> dict[str, Any]:
     """`body` with the parameters that a request passes on under the provider's own names.
 
     Raises
@@ -259,5 +260,5 @@ def with_params(body: dict[str, Any], params: Mapping[str, Any]) -> dict[str, An
     """
     if taken := _OURS & params.keys():
         name = min(taken)
-        raise InvalidInput(f"{name} cannot be a parameter of the provider; the gateway sets it", path="sampling.params")
+        raise InvalidInput(f"{name} cannot be a parameter of the provider; the gateway sets it", path=path)
     return body | dict(params)

@@ -76,7 +76,9 @@ class ModelModerator:
             raise BudgetExceeded(error.message, details=details) from error
         finally:
             self._accounts.done(context.tenant, asked.call_id)
-        return _JUDGEMENTS.validate_json(found.answered.reply.message.text)
+        reply = found.answered.reply
+        assert isinstance(reply, Reply)
+        return _JUDGEMENTS.validate_json(reply.message.text)
 
 
 def _judging(plan: Plan) -> Plan:
