@@ -110,8 +110,10 @@ class AsyncClient:
     drain_pool = _asks(calls.pools.drain_pool)
     resume_pool = _asks(calls.pools.resume_pool)
 
-    # Money
+    # Models and money
 
+    models = _asks(calls.models.models)
+    embed = _asks(calls.models.embed)
     query_usage = _asks(calls.money.query_usage)
     attempts = _asks(calls.money.attempts)
     deployments = _asks(calls.money.deployments)

@@ -17,6 +17,7 @@ from paracle_api_gateway.routes.approvals import DecisionRequest
 from paracle_api_gateway.routes.budgets import BudgetRequest, RaiseRequest
 from paracle_api_gateway.routes.effects import ResolutionRequest
 from paracle_api_gateway.routes.many_runs import CancelManyRequest, ResumeManyRequest
+from paracle_api_gateway.routes.models import EmbeddingRequest
 from paracle_api_gateway.routes.pools import DrainRequest
 from paracle_api_gateway.routes.run_orders import CancelRequest, ForkRequest, ReasonRequest, SignalRequest
 from paracle_api_gateway.routes.runs import InvokeRequest, RunRequest
@@ -30,7 +31,7 @@ _TAGS: Final = (
     ("workflows", "Workflows, and starting runs of them."),
     ("triggers", "What starts runs by itself: schedules and messages."),
     ("providers", "Who answers model calls, and with which limits and prices."),
-    ("models", "Names for models, and the routes to who answers."),
+    ("models", "Models: names for them, the routes to who answers, and embeddings."),
     ("runs", "Executions of workflows: durable, numbered event by event, accounted for."),
     ("sessions", "Conversations with agents, turn by turn."),
     ("approvals", "What people are asked before runs go on, and what they decide."),
@@ -57,6 +58,7 @@ _BODIES: Final = (
     DrainRequest,
     BudgetRequest,
     RaiseRequest,
+    EmbeddingRequest,
     *dead_letters.BODIES,
     CancelManyRequest,
     ResumeManyRequest,

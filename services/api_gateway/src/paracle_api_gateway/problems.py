@@ -74,6 +74,7 @@ class Problem(BaseModel):
 
 _MEANING: Final = {
     400: "The body is not UTF-8, or not JSON.",
+    402: "A budget is used up.",
     403: "Not allowed.",
     404: "There is no such thing.",
     406: "The answer does not exist in that form.",
@@ -82,7 +83,9 @@ _MEANING: Final = {
     415: "The body has a content type that is not taken here.",
     421: "The server does not go by the name in `Host`.",
     422: "A value is not acceptable; `path` and `problems` say which and why.",
+    429: "Too much is asked; `retry_after_s` says when there is room again.",
     500: "A bug; the log has the details under the request's id.",
+    502: "Whoever answers model calls failed; `detail` says how.",
     503: "A part of Paracle is not there at the moment; try again.",
     504: "No answer in time; try again.",
 }

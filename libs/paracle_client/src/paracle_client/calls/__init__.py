@@ -3,6 +3,6 @@
 Both clients have them as their methods (`aio`, `client`): what a call takes and does is said here alone.
 """
 
-from paracle_client.calls import manifests, money, people, pools, runs, triggers
+from paracle_client.calls import manifests, models, money, people, pools, runs, triggers
 
-__all__ = ["manifests", "money", "people", "pools", "runs", "triggers"]
+__all__ = ["manifests", "models", "money", "people", "pools", "runs", "triggers"]

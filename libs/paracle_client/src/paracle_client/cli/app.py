@@ -43,6 +43,8 @@ SECTIONS: Final = {
         "sessions": "sessions_commands",
     },
     "Models and money": {
+        "models": "models_commands",
+        "embed": "models_commands",
         "deployments": "deployments_commands",
         "usage": "usage_commands",
         "budget": "budget_commands",
