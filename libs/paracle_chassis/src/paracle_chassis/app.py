@@ -17,7 +17,6 @@ settings, 1 for everything else.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -26,8 +25,8 @@ from functools import partial
 from inspect import signature
 from typing import Any, Final, get_type_hints
 
+from paracle_chassis import garbage, telemetry
 from paracle_chassis import logging as json_logs
-from paracle_chassis import telemetry
 from paracle_chassis.health import Check, Health
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.outages import is_outage
@@ -38,7 +37,6 @@ from paracle_domain.errors import ParacleError
 _log = logging.getLogger(__name__)
 
 EXIT_FAILED: Final = 1
-_GC_THRESHOLDS: Final = (1_000_000, 4, 100)
 
 
 class Service:
@@ -126,22 +124,10 @@ class Service:
 
     async def _run_until(self, stopping: asyncio.Event) -> None:
         async with self.running():
-            _settle_garbage()
+            garbage.settle()
+            looking = asyncio.create_task(garbage.keep_looking(), name="garbage")
             await stopping.wait()
-
-
-def _settle_garbage() -> None:
-    """Let the collector look at what the service makes, not at what it is made of, and not every 700 objects.
-
-    A batch makes thousands of objects that live as long as it does; with Python's thresholds, the collector went
-    through all states in memory again and again and took 40 % of the orchestrator's time. A full batch has tens of
-    thousands in hand, and five thousand agents that wait for their models half a million: the first threshold is above
-    that, or what goes by itself in the end is looked at while in use, for a tenth of a second that nothing else has.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
-    gc.enable()  # `__main__` may have left it off while all was loaded
+            looking.cancel()
 
 
 def run[S: ServiceSettings](create_app: Callable[[S], Service], settings: type[S] | None = None) -> None:
