@@ -50,7 +50,10 @@ declare
     first_pair integer;
     granted boolean := false;
     c integer; l integer; why text; who integer; wait_s double precision;
-    in_doubt boolean := exists (select from replicas r where not exists (select from steady s where s.replica = r.id));
+    in_doubt boolean := exists ( -- of one that is gone (`is_gone`) nothing more is to be heard
+        select from replicas r
+         where greatest(r.seen_at, pg_postmaster_start_time()) > moment - interval '10 seconds'
+           and not exists (select from steady s where s.replica = r.id));
 begin
     perform set_config('synchronous_commit', 'off', true);
 
