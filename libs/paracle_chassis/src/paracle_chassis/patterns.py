@@ -15,7 +15,9 @@ import re2
 from paracle_domain.errors import InvalidInput, quote
 from paracle_domain.strict_json import whole_text
 
-_KEPT: Final = 1_024
+_KEPT: Final = 128
+_MOST_BYTES: Final = 4 << 20
+"""Of what RE2 makes of an expression, before and while it is looked for."""
 
 
 class Pattern:
@@ -24,6 +26,7 @@ class Pattern:
     def __init__(self, text: str, *, ignore_case: bool = False) -> None:
         options = re2.Options()
         options.log_errors = False
+        options.max_mem = _MOST_BYTES
         options.case_sensitive = not ignore_case
         try:
             self._compiled = re2.compile(text, options)
