@@ -126,14 +126,30 @@ async def test_a_turn_that_waits_lets_others_pass_and_has_a_place_again_once_it_
         await eventually(lambda: len(stage.gateway.asked) == 2)
         pool = stage.pools["agents"]
         assert (pool.room.free, pool.in_hand.total()) == (0, 3)
-        looks = stage.book.looks
-        await eventually(lambda: stage.book.looks > looks + 2)
         stage.gateway.script = [says("next")]
         await stage.bus.publish([order(first)])
         await eventually(lambda: second.task_id in stage.results())
         assert (pool.room.free, pool.in_hand.total()) == (1, 1)
         await stage.bus.drain(0.05)
     assert asked(stage.gateway, 2) == ["2"]
+
+
+@script(None)
+async def test_of_turns_that_wait_the_next_one_looks_for_all(stage: Stage):
+    first, second, third = (turn(text) for text in ("1", "2", "3"))
+    looks = stage.book.looks
+    async with stage.runtime:
+        await stage.start()
+        await stage.bus.publish([sent(first), sent(second), sent(third)])
+        await eventually(lambda: looks[2] > 3)
+        assert looks[3] == 1
+        await stage.bus.publish([order(second)])
+        await eventually(lambda: looks[3] > 3)
+        stage.gateway.script = [says("last")]
+        await stage.bus.publish([order(first)])
+        await eventually(lambda: third.task_id in stage.results())
+        await stage.bus.drain(0.05)
+    assert asked(stage.gateway, 1) == ["3"]
 
 
 @script(None)

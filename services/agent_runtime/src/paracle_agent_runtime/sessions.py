@@ -8,6 +8,7 @@ finds the task ended and keeps them then, and nobody else begins before.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -36,7 +37,7 @@ class Sessions:
         self._book = book
         self._starts = starts
         self._look_s = look_s
-        self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
+        self._waiting: dict[tuple[str, str], dict[int, asyncio.Event]] = {}
         self._lines: dict[tuple[str, str], dict[Place, None]] = {}
 
     def line_up(self, task: Task, tenant: str, seat: Seat) -> Place | None:
@@ -109,8 +110,7 @@ class Sessions:
         if session is None:
             return
         await self._book.end(tenant, task.task_id, ending)
-        for waiting in self._waiting.get((tenant, session), ()):
-            waiting.set()
+        self._wake((tenant, session))
 
     async def _enter(self, task: Task, place: Place) -> int:
         tenant, session = place.line
@@ -139,22 +139,27 @@ class Sessions:
             await place.first.wait()
 
     async def _outwait(self, turn: int, place: Place) -> None:
-        ended = asyncio.Event()
-        listeners = self._waiting.setdefault(place.line, set())
-        listeners.add(ended)
+        waiters = self._waiting.setdefault(place.line, {})
+        heard = waiters[turn] = asyncio.Event()
         try:
             while await self._book.waits(*place.line, turn):
                 place.seat.stand_up()
-                try:
-                    async with asyncio.timeout(self._look_s):
-                        await ended.wait()
-                except TimeoutError:
-                    continue
-                ended.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._look_s if turn == min(waiters) else None):
+                        await heard.wait()
+                heard.clear()
         finally:
-            listeners.discard(ended)
-            if not listeners and self._waiting.get(place.line) is listeners:
+            if waiters.get(turn) is heard:
+                del waiters[turn]
+            if not waiters and self._waiting.get(place.line) is waiters:
                 del self._waiting[place.line]
+            self._wake(place.line)
+
+    def _wake(self, line: tuple[str, str]) -> None:
+        """Have the next turn of those that wait here look: before it none of them goes on, so it looks for all."""
+        waiters = self._waiting.get(line)
+        if waiters:
+            waiters[min(waiters)].set()
 
 
 def ending(state: TaskState) -> Ending:

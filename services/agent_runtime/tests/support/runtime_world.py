@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -441,7 +442,7 @@ class MemorySessionBook:
         self.runs: set[tuple[str, str, str]] = set()
         self.ended: dict[str, Ending] = {}
         self.recaps: dict[str, Recap] = {}
-        self.looks = 0
+        self.looks: Counter[int] = Counter()
 
     async def enter(self, tenant: str, session: str, task: Task) -> int:
         turns = self.turns.setdefault((tenant, session), [])
@@ -454,14 +455,13 @@ class MemorySessionBook:
         return any((tenant, session, run_id) not in self.runs for run_id in run_ids)
 
     async def waits(self, tenant: str, session: str, turn: int) -> bool:
-        self.looks += 1
+        self.looks[turn] += 1
         before = self.turns[tenant, session][: turn - 1]
         stopped = {"failed", "cancelled", "timed_out"}
         open_turns = [task_id for task_id in before if task_id not in self.ended]
         return any(task_id not in self._actors or self._actors[task_id].status not in stopped for task_id in open_turns)
 
     async def past(self, tenant: str, session: str, turn: int) -> Past:
-        self.looks += 1
         before = self.turns[tenant, session][: turn - 1]
         kept = [
             KeptTurn(number, self.ended[task_id].messages, self.ended[task_id].tokens)
