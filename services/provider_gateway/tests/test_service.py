@@ -171,6 +171,22 @@ async def test_memory_is_given_back_after_many_answers_once_no_call_is_in_the_ai
     assert given_back == [12.0]
 
 
+async def test_memory_is_given_back_also_if_nobody_calls_after_a_burst():
+    now, given_back = 0.0, list[float]()
+    table = CallTable(keep_s=10, clock=lambda: now)
+    tidying = Tidying(table, lambda: given_back.append(now))
+    completion = await gateway(SandboxProvider()).completions.complete(ask(), CONTEXT)
+
+    async def work():
+        return completion
+
+    for number in range(1_000):
+        await table.once(("acme", f"{number}"), b"same", work)
+    now = 11.0
+    await tidying.round()
+    assert given_back == [11.0]
+
+
 async def test_a_tenant_that_has_too_many_calls_in_the_air_is_asked_to_come_back():
     table, gate = CallTable(most_of_tenant=2), asyncio.Event()
 

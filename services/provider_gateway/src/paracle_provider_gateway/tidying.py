@@ -24,9 +24,9 @@ class Tidying:
 
     async def round(self) -> None:
         """See above."""
+        self._most = max(self._most, self._calls.answers)
         self._calls.forget()
         left = self._calls.answers
-        self._most = max(self._most, left)
         if self._most - left >= _MANY and not self._calls.in_air:
             self._most = left
             self._give_back()
