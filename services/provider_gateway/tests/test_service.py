@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from decimal import Decimal
 
 import pytest
+from accounts_memory import MemoryLedger, World
 from provider_gateway_samples import CANARY, CONTEXT, TASK, ask, gateway
 from pydantic import ValidationError
 
@@ -34,6 +35,7 @@ from paracle_provider_gateway.adapters.outlet import BusOutlet
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.app import create_providers
 from paracle_provider_gateway.calls import CallTable
+from paracle_provider_gateway.outflow import Outflow
 from paracle_provider_gateway.ports import Reply, StreamItem
 from paracle_provider_gateway.settings import GatewaySettings
 from paracle_provider_gateway.tidying import Tidying
@@ -147,7 +149,7 @@ async def test_answers_are_forgotten_with_time_and_with_number():
 async def test_memory_is_given_back_after_many_answers_once_no_call_is_in_the_air():
     now, given_back = 0.0, list[float]()
     table, gate = CallTable(keep_s=10, clock=lambda: now), asyncio.Event()
-    tidying = Tidying(table, lambda: given_back.append(now))
+    tidying = Tidying(table, Outflow(MemoryLedger(World(), "rep"), lambda: now), lambda: given_back.append(now))
     completion = await gateway(SandboxProvider()).completions.complete(ask(), CONTEXT)
 
     async def work():
@@ -174,7 +176,7 @@ async def test_memory_is_given_back_after_many_answers_once_no_call_is_in_the_ai
 async def test_memory_is_given_back_also_if_nobody_calls_after_a_burst():
     now, given_back = 0.0, list[float]()
     table = CallTable(keep_s=10, clock=lambda: now)
-    tidying = Tidying(table, lambda: given_back.append(now))
+    tidying = Tidying(table, Outflow(MemoryLedger(World(), "rep"), lambda: now), lambda: given_back.append(now))
     completion = await gateway(SandboxProvider()).completions.complete(ask(), CONTEXT)
 
     async def work():

@@ -125,7 +125,7 @@ def create_app(settings: GatewaySettings) -> Service:
         telemetry=telemetry,
     )
     deployments = DeploymentDesk(models.catalog, PostgresLoads(database.pool, queries), health, books.replica)
-    tidying = Background("tidying", Tidying(calls, give_back).round, every_s=TIDYING_EVERY_S)
+    tidying = Background("tidying", Tidying(calls, books.outflow, give_back).round, every_s=TIDYING_EVERY_S)
     return Service(
         "provider_gateway",
         settings,
@@ -160,6 +160,7 @@ class Books:
 
     replica: str
     bookkeeper: Bookkeeper
+    outflow: Outflow
     budgets: BudgetDesk
     usage: UsageDesk
     resources: Sequence[AbstractAsyncContextManager[Any]]
@@ -187,6 +188,7 @@ def create_books(
     return Books(
         replica.id,
         bookkeeper,
+        outflow,
         BudgetDesk(PostgresBudgets(pool, queries), telling.wake),
         UsageDesk(PostgresUsage(pool, queries)),
         resources=[replica, upkeep, outflow, telling, dropping],

@@ -6,19 +6,21 @@ from collections.abc import Callable
 from typing import Final
 
 from paracle_provider_gateway.calls import CallTable
+from paracle_provider_gateway.outflow import Outflow
 
 EVERY_S: Final = 30.0
 _MANY: Final = 1_000
 
 
 class Tidying:
-    """Forgets old answers; after many of them, once no call is in the air, the system gets their memory back.
+    """Forgets old answers and settlements; after many, once no call is in the air, the system gets their memory back.
 
     What is kept of a burst lies between what is not, so little can be given back before.
     """
 
-    def __init__(self, calls: CallTable, give_back: Callable[[], None]) -> None:
+    def __init__(self, calls: CallTable, outflow: Outflow, give_back: Callable[[], None]) -> None:
         self._calls = calls
+        self._outflow = outflow
         self._give_back = give_back
         self._most = 0
 
@@ -26,6 +28,7 @@ class Tidying:
         """See above."""
         self._most = max(self._most, self._calls.answers)
         self._calls.forget()
+        self._outflow.forget()
         left = self._calls.answers
         if self._most - left >= _MANY and not self._calls.in_air:
             self._most = left
