@@ -79,6 +79,8 @@ class Publisher:
     async def publish(self, messages: Sequence[Wire], *, deadline_s: float = DEADLINE_S) -> None:
         """Store all `messages`, in order within their subjects unless some travel in bundles or the connection breaks.
 
+        What somebody is to work on goes first, since a run waits for that and not for what is told of it.
+
         Raises
         ------
         Unavailable
@@ -88,7 +90,8 @@ class Publisher:
         groups: dict[StreamSpec | None, list[Wire]] = {}
         for wire in messages:
             groups.setdefault(topology.stream_of_subject(wire.subject), []).append(wire)
-        await asyncio.gather(*(self._publish_group(spec, wires, deadline) for spec, wires in groups.items()))
+        ordered = sorted(groups.items(), key=lambda group: not _waited_for(group[0]))
+        await asyncio.gather(*(self._publish_group(spec, wires, deadline) for spec, wires in ordered))
 
     async def _publish_group(self, spec: StreamSpec | None, messages: Sequence[Wire], deadline: float) -> None:
         if spec is not None and spec.no_ack:
@@ -234,6 +237,10 @@ class Publisher:
             window.homeless = False
         if window.refusal:
             await asyncio.sleep(_RETRY_S)
+
+
+def _waited_for(spec: StreamSpec | None) -> bool:
+    return spec is not None and spec.work_queue
 
 
 def _frame(wire: Wire, reply: str) -> bytes:
