@@ -1,0 +1,80 @@
+"""Guards of the running service: over real NATS, with the ledger in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from memory_registry import MemoryRegistry
+from provider_gateway_samples import ask
+
+from paracle_chassis.nats_bus import NatsBus
+from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.fake_openai import FakeOpenAI
+from paracle_chassis.testing.infra import OpenBus, migrated
+from paracle_chassis.testing.wire import say
+from paracle_domain.envelope import Context
+from paracle_domain.errors import ContentRefused
+from paracle_domain.inference.ledger import ListAttempts, UsageRecord
+from paracle_domain.inference.request import CallLabels
+from paracle_provider_gateway.app import create_app
+from paracle_provider_gateway.settings import GatewaySettings
+
+pytestmark = pytest.mark.connected
+CONTEXT = Context("acme")
+PII: dict[str, Any] = {"name": "no-mail", "type": "pii"}
+KIND: dict[str, Any] = {
+    "name": "kind", "type": "moderation", "model": "openai-compatible/omni-moderation-latest", "on": "input",
+}  # fmt: skip
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[FakeOpenAI]:
+    async with FakeOpenAI() as server:
+        yield server
+
+
+@pytest.fixture
+async def bus(
+    nats_url: str, postgres_dsn: str, open_bus: OpenBus, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[NatsBus]:
+    """A caller's bus, with the service running behind NATS."""
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    await migrated(postgres_dsn, "paracle_provider_gateway")
+    await (await open_bus("registry")).serve(MemoryRegistry().routes())
+    settings = GatewaySettings(nats_url=nats_url, postgres_dsn=postgres_dsn, compatible_base_url=provider.url)
+    async with create_app(settings).running():
+        yield await open_bus("agent_runtime")
+
+
+async def test_what_is_let_in_and_out_is_redacted(bus: NatsBus, provider: FakeOpenAI):
+    provider.script(say("To b@example.com."))
+    answer = await bus.call(ask("From a@example.com.", guards=[PII]), CONTEXT, timeout_s=20)
+    assert answer.message.text == "To [EMAIL]."
+    assert "From [EMAIL]." in str(provider.journal[0].body)
+
+
+async def test_a_refusal_comes_out_as_what_it_is(bus: NatsBus, provider: FakeOpenAI):
+    with pytest.raises(ContentRefused, match="guard 'no-mail' refused the input") as refused:
+        await bus.call(ask("From a@example.com.", guards=[PII | {"on_hit": "refuse"}]), CONTEXT)
+    assert refused.value.details["guard"] == "no-mail"
+    assert provider.journal == []
+
+
+async def test_moderation_is_in_the_ledger_at_no_cost(bus: NatsBus, provider: FakeOpenAI):
+    provider.script(say("kill"))
+    labels = CallLabels(agent="writer")
+    with pytest.raises(ContentRefused, match=r"violence \(1\)"):
+        await bus.call(ask("I kill you.", guards=[KIND], labels=labels), CONTEXT, timeout_s=20)
+    found: list[UsageRecord] = []
+
+    async def settled() -> bool:
+        found[:] = (await bus.call(ListAttempts(), CONTEXT)).records
+        return bool(found) and found[0].outcome != "open"
+
+    await eventually(settled)
+    (one,) = found
+    assert (one.model, one.agent, one.outcome) == ("omni-moderation-latest", "writer", "completed")
+    assert one.cost_usd == 0
