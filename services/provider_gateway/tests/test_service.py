@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator
 from decimal import Decimal
 
 import pytest
-from accounts_memory import MemoryLedger, World
 from provider_gateway_samples import CANARY, CONTEXT, TASK, ask, gateway
 from pydantic import ValidationError
 
@@ -35,10 +34,8 @@ from paracle_provider_gateway.adapters.outlet import BusOutlet
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.app import create_providers
 from paracle_provider_gateway.calls import CallTable
-from paracle_provider_gateway.outflow import Outflow
 from paracle_provider_gateway.ports import Reply, StreamItem
 from paracle_provider_gateway.settings import GatewaySettings
-from paracle_provider_gateway.tidying import Tidying
 
 
 class Gated:
@@ -144,49 +141,6 @@ async def test_answers_are_forgotten_with_time_and_with_number():
     now = 11.0
     await once("c")
     assert made[-1] == "c"
-
-
-async def test_memory_is_given_back_after_many_answers_once_no_call_is_in_the_air():
-    now, given_back = 0.0, list[float]()
-    table, gate = CallTable(keep_s=10, clock=lambda: now), asyncio.Event()
-    tidying = Tidying(table, Outflow(MemoryLedger(World(), "rep"), lambda: now), lambda: given_back.append(now))
-    completion = await gateway(SandboxProvider()).completions.complete(ask(), CONTEXT)
-
-    async def work():
-        if now:
-            await gate.wait()
-        return completion
-
-    for number in range(1_001):
-        await table.once(("acme", f"{number}"), b"same", work)
-    await tidying.round()
-    now = 11.0
-    late = asyncio.create_task(table.once(("acme", "late"), b"same", work))
-    await eventually(lambda: table.in_air)
-    await tidying.round()
-    assert given_back == [], "a call is in the air"
-    gate.set()
-    await late
-    now = 12.0
-    for _ in range(2):
-        await tidying.round()
-    assert given_back == [12.0]
-
-
-async def test_memory_is_given_back_also_if_nobody_calls_after_a_burst():
-    now, given_back = 0.0, list[float]()
-    table = CallTable(keep_s=10, clock=lambda: now)
-    tidying = Tidying(table, Outflow(MemoryLedger(World(), "rep"), lambda: now), lambda: given_back.append(now))
-    completion = await gateway(SandboxProvider()).completions.complete(ask(), CONTEXT)
-
-    async def work():
-        return completion
-
-    for number in range(1_000):
-        await table.once(("acme", f"{number}"), b"same", work)
-    now = 11.0
-    await tidying.round()
-    assert given_back == [11.0]
 
 
 async def test_a_tenant_that_has_too_many_calls_in_the_air_is_asked_to_come_back():

@@ -16,7 +16,6 @@ from pydantic import SecretStr
 from paracle_chassis.app import Service
 from paracle_chassis.background import Background
 from paracle_chassis.health import Check
-from paracle_chassis.memory import give_back
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_domain.ids import new_id
@@ -82,8 +81,6 @@ from paracle_provider_gateway.retries import RetryPolicy
 from paracle_provider_gateway.service import Completions
 from paracle_provider_gateway.settings import GatewaySettings
 from paracle_provider_gateway.telemetry import Telemetry
-from paracle_provider_gateway.tidying import EVERY_S as TIDYING_EVERY_S
-from paracle_provider_gateway.tidying import Tidying
 from paracle_provider_gateway.upkeep import Upkeep
 from paracle_provider_gateway.usage import UsageDesk
 
@@ -125,22 +122,12 @@ def create_app(settings: GatewaySettings) -> Service:
         telemetry=telemetry,
     )
     deployments = DeploymentDesk(models.catalog, PostgresLoads(database.pool, queries), health, books.replica)
-    tidying = Background("tidying", Tidying(calls, books.outflow, give_back).round, every_s=TIDYING_EVERY_S)
     return Service(
         "provider_gateway",
         settings,
         bus=bus,
         routes=routes(completions, deployments, books.budgets, books.usage, CacheDesk(shelf, bus)),
-        resources=[
-            database,
-            *books.resources,
-            shelf,
-            neighbours,
-            *models.resources,
-            auditing,
-            tidying,
-            _closing(calls),
-        ],
+        resources=[database, *books.resources, shelf, neighbours, *models.resources, auditing, _closing(calls)],
         checks={"postgres": database.check, "guard audit": auditing.check, **books.checks, **models.checks},
     )
 
@@ -160,7 +147,6 @@ class Books:
 
     replica: str
     bookkeeper: Bookkeeper
-    outflow: Outflow
     budgets: BudgetDesk
     usage: UsageDesk
     resources: Sequence[AbstractAsyncContextManager[Any]]
@@ -188,7 +174,6 @@ def create_books(
     return Books(
         replica.id,
         bookkeeper,
-        outflow,
         BudgetDesk(PostgresBudgets(pool, queries), telling.wake),
         UsageDesk(PostgresUsage(pool, queries)),
         resources=[replica, upkeep, outflow, telling, dropping],

@@ -98,7 +98,7 @@ class CallTable:
         RateLimited
             If its tenant has too many calls in the air.
         """
-        self.forget()
+        self._forget()
         if key in self._aborted:
             raise Cancelled(self._aborted[key][1])
         if (known := self.kept(key, fingerprint)) is not None:
@@ -126,11 +126,6 @@ class CallTable:
         """The answer of the call, if it is kept; raises `Conflict` as `once` does."""
         landed = self._landed.get(key)
         return None if landed is None else _same(landed, fingerprint, key).answer
-
-    @property
-    def answers(self) -> int:
-        """How many answers are kept."""
-        return len(self._landed)
 
     @property
     def in_air(self) -> int:
@@ -178,8 +173,7 @@ class CallTable:
                 raise Unavailable("the provider gateway is shutting down; ask again") from None
             raise
 
-    def forget(self) -> None:
-        """Let go of what was kept for its time."""
+    def _forget(self) -> None:
         oldest = self._clock() - self._keep_s
         while self._landed and next(iter(self._landed.values())).landed_at < oldest:
             self._forget_oldest()

@@ -112,11 +112,6 @@ class Outflow:
             await self._ledger.settle(unknown)
         now = self._clock()
         self._told.extend((now, one) for one in batch)
-        self.forget()
-
-    def forget(self) -> None:
-        """Let go of what the ledger is sure to keep."""
-        now = self._clock()
         while self._told and (self._is_safe(self._told[0][0], now) or len(self._told) > _KEPT):
             self._told.popleft()
 
