@@ -135,8 +135,9 @@ def test_what_is_wrong_with_a_provider_is_found(spec: dict[str, Any], path: str,
     assert message in found[path]
 
 
-def test_nothing_stands_in_for_the_sandbox() -> None:
-    assert list(provider_findings("sandbox", base_url=LOCAL)) == ["metadata.name"]
+@pytest.mark.parametrize("name", ["sandbox", "builtin"])
+def test_nothing_stands_in_for_what_is_built_in(name: str) -> None:
+    assert list(provider_findings(name, base_url=LOCAL)) == ["metadata.name"]
 
 
 @pytest.mark.parametrize(
