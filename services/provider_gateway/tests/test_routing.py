@@ -11,6 +11,7 @@ from provider_gateway_samples import CONTEXT, TASK, Gateway, ask, gateway
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain.errors import (
+    BudgetExceeded,
     Cancelled,
     ContentRefused,
     DeadlineExceeded,
@@ -26,7 +27,7 @@ from paracle_domain.inference.request import AbortCall, Complete, ListModels
 from paracle_domain.inference.response import BreakerState, FinishReason, ModelList
 from paracle_domain.inference.usage import Usage
 from paracle_domain.provider.spec import Price, Strategy
-from paracle_provider_gateway.accounts import Full
+from paracle_provider_gateway.accounts import GRANTED, Full
 from paracle_provider_gateway.breaker import BreakerRules
 from paracle_provider_gateway.faults import DeploymentFailed
 from paracle_provider_gateway.plans import Deployment, Plan, Route, Tier, Timeouts
@@ -166,6 +167,17 @@ async def test_what_is_streamed_for_a_call_that_was_asked_before_replaces_what_w
     over = routed(*at(Scripted("only")))
     await over.completions.complete(ask(stream_to=TASK, attempts_before=1_000), CONTEXT)
     assert {delta.attempt for delta in over.outbox.deltas} == {1_001}
+
+
+async def test_what_a_budgets_cheaper_model_streams_replaces_what_the_dear_one_began_to_say():
+    over = routed(*at(Scripted("first", DOWN), Scripted("second")))
+    over.accounts.answers = [GRANTED, BudgetExceeded("used up", details={"model": "cheap"})]
+    answer = await over.completions.complete(ask(stream_to=TASK, attempts_before=1_000), CONTEXT)
+    told = [(attempt.request.model, attempt.number) for attempt in over.accounts.opened]
+    assert told == [("default", 1), ("default", 2), ("cheap", 1)]
+    assert {delta.attempt for delta in over.outbox.deltas} == {1_001, 1_003}
+    assert assemble(over.outbox.deltas) == answer.message == ChatMessage.assistant("first")
+    assert answer.attempts == 2, "for what a budget refuses nothing is sent"
 
 
 @pytest.mark.parametrize("stream_to", [None, TASK])

@@ -48,7 +48,8 @@ class Order:
     Attributes
     ----------
     serial
-        Tells it from all other attempts of its call; `number` counts from 1 again where a call is repeated.
+        Tells it from all other attempts of its call; `number` counts from 1 again where a call is repeated, or
+        turned to another model by a budget.
     load
         Key of its deployment, if that has limits that replicas share.
     counts

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from paracle_domain.envelope import Context
-from paracle_domain.errors import ParacleError, RateLimited
+from paracle_domain.errors import BudgetExceeded, ParacleError, RateLimited
 from paracle_domain.inference.embedding import ModelCall
 from paracle_provider_gateway.accounts import Attempt, Full
 from paracle_provider_gateway.attempts import Answered, Attempts, Made
@@ -27,6 +27,14 @@ class Found:
 
     answered: Answered
     attempts: int
+
+
+@dataclass(slots=True)
+class Tried:
+    """How far a call is: how many attempts have a number, and how many requests were sent."""
+
+    numbered: int = 0
+    sent: int = 0
 
 
 class Persistence:
@@ -50,18 +58,22 @@ class Persistence:
         self._sleep = sleep
         self._draw = draw
 
-    async def answer(self, plan: Plan, request: ModelCall, context: Context, deadline: float) -> Found:
+    async def answer(
+        self, plan: Plan, request: ModelCall, context: Context, deadline: float, tried: Tried | None = None
+    ) -> Found:
         """The first reply.
 
         `deadline` is a time of the running event loop. A wait that would end after it is not begun: the error is raised
-        at once, with its `retry_after_s`, so that the caller can do something better with the time.
+        at once, with its `retry_after_s`, so that the caller can do something better with the time. What is tried is
+        counted in `tried`, for who has to know it though all of it failed.
         """
-        way = _Way(plan, request, context, self._choice.order(plan, request, _now()), self._draw)
+        order = self._choice.order(plan, request, _now())
+        way = _Way(plan, request, context, order, self._draw, Tried() if tried is None else tried)
         while True:
             match way.step():
                 case Ask(deployment):
                     if (answered := await self._ask(way, deployment, deadline)) is not None:
-                        return Found(answered, way.sent)
+                        return Found(answered, way.tried.sent)
                 case Wait(until) if until < deadline:
                     await self._sleep(way.wait(until))
                 case Wait(_, error) | GiveUp(error):
@@ -109,16 +121,16 @@ class _Way:
         context: Context,
         order: Sequence[Deployment],
         draw: Callable[[], float],
+        tried: Tried,
     ) -> None:
         self.plan = plan
-        self.sent = 0
+        self.tried = tried
         self.failure: tuple[Deployment, ParacleError] | None = None
         self._walk = Walk(order, plan.retry)
         self._request = request
         self._context = context
         self._draw = draw
         self._now = _now()  # when something was known last; not before what was waited for
-        self._numbers = 0
 
     def step(self) -> Step:
         return self._walk.step(self._now)
@@ -139,18 +151,18 @@ class _Way:
 
     def attempt(self, deployment: Deployment, first_word: Callable[[], None] | None = None) -> Attempt:
         """The next attempt; numbers rise, since what a later one streams replaces what an earlier one did."""
-        self._numbers += 1
-        return Attempt(self._numbers, deployment, self._request, self._context, first_word)
+        self.tried.numbered += 1
+        return Attempt(self.tried.numbered, deployment, self._request, self._context, first_word)
 
     def ended(self, deployment: Deployment, result: Made | ParacleError | None) -> Answered | None:
         """Note how an attempt ended; `None`: another one won."""
         self._now = max(self._now, _now())
         match result:
             case Answered():
-                self.sent += 1
+                self.tried.sent += 1
                 return result
             case ParacleError():
-                self.sent += 1
+                self.tried.sent += not isinstance(result, BudgetExceeded)  # which lets nothing be sent
                 self.failure = (deployment, result)
                 self._walk.failed(deployment, result, self._now, self._draw())
             case Full(what, after_s):
@@ -159,7 +171,7 @@ class _Way:
             case Resting(error):
                 self._walk.resting(deployment, error, self._now, self._draw())
             case None:
-                self.sent += 1
+                self.tried.sent += 1
             case unreachable:
                 assert_never(unreachable)
         return None

@@ -18,7 +18,7 @@ from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.embedding import joined, parts_of
 from paracle_provider_gateway.guards.rails import Rails
 from paracle_provider_gateway.guards.verdicts import LetOut
-from paracle_provider_gateway.persistence import Found, Persistence
+from paracle_provider_gateway.persistence import Found, Persistence, Tried
 from paracle_provider_gateway.plans import Catalog, Plan
 from paracle_provider_gateway.ports import Answer, Neighbours, Prices, Reply
 from paracle_provider_gateway.telemetry import Telemetry
@@ -114,27 +114,29 @@ class Completions:
                 assert_never(request)
 
     async def _affordable(self, request: Complete, context: Context, started: float) -> Completion:
-        asked = {request.model}
+        asked, tried = {request.model}, Tried()
         while True:
             try:
-                return await self._answer(request, context, started)
+                return await self._answer(request, context, started, tried)
             except BudgetExceeded as error:
                 instead = error.details.get("model")
                 if instead is None or instead in asked:
                     raise
                 asked.add(instead)
-                request = request.model_copy(update={"model": instead})
+                streamed = request.attempts_before + tried.numbered  # what it says replaces what others began to say
+                request = request.model_copy(update={"model": instead, "attempts_before": streamed})
+                tried.numbered = 0
 
-    async def _answer(self, request: Complete, context: Context, started: float) -> Completion:
+    async def _answer(self, request: Complete, context: Context, started: float, tried: Tried) -> Completion:
         plan = await self._catalog.plan(context.tenant, request)
         if request.cache is None:
-            return (await self._made(plan, request, context, started)).answer
-        ask = partial(self._made, plan, request, context, started)
+            return (await self._made(plan, request, context, started, tried)).answer
+        ask = partial(self._made, plan, request, context, started, tried)
         return await self._cache.answer(plan, request, request.cache, context, ask)
 
-    async def _made(self, plan: Plan, request: Complete, context: Context, started: float) -> LetOut:
+    async def _made(self, plan: Plan, request: Complete, context: Context, started: float, tried: Tried) -> LetOut:
         with self._telemetry.call(plan, request) as record:
-            found = await self._persistence.answer(plan, request, context, started + request.timeout_s)
+            found = await self._persistence.answer(plan, request, context, started + request.timeout_s, tried)
             record.deployment = found.answered.deployment
             record.answer = completion = self._completion(found, started)
         return await self._rails.let_out(completion, request, context)
