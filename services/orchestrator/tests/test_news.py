@@ -122,8 +122,7 @@ async def test_a_change_is_heard_before_the_start_that_follows_it(open_bus: Open
     async with RegistryNews(bus.link) as news:
         last: object = news.age
         assert last is not None
-        starts = await bus.client.subscribe("starts")
-        bus.link.inlet.divert(starts, lambda _: seen.put_nowait(news.age))
+        await bus.link.hear("starts", lambda _: seen.put_nowait(news.age))
         await flushed(bus.client)
         for _ in range(100):
             told = outgoing(changed_subject("acme"), SpecsChanged(), CALL, source="paracle/test")

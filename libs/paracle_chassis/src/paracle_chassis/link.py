@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 
 from paracle_chassis import _lean, frames
 from paracle_chassis.inlet import Incoming, Inlet
@@ -22,6 +24,7 @@ from paracle_domain.errors import Unavailable
 if TYPE_CHECKING:
     from faststream.nats import NatsBroker
     from nats.aio.client import Client
+    from nats.aio.subscription import Subscription
     from nats.js import JetStreamContext
 
 _log = logging.getLogger(__name__)
@@ -70,6 +73,26 @@ class Inbox:
             on_message(more, message)
         elif message.reply:  # somebody still works for a caller that no longer waits: hang up
             self._acks.put((message.reply,))
+
+
+class Heard:
+    """A subject that is listened to over the connection of that time, which may be closed or another by now."""
+
+    def __init__(self, subscription: Subscription, inlet: Inlet) -> None:
+        self._subscription = subscription
+        self._inlet = inlet
+
+    async def stop(self) -> None:
+        """Listen no more. On a connection that is gone, nothing is left to be done."""
+        with suppress(NatsError, OSError):
+            await self._subscription.unsubscribe()
+        self._inlet.forget(self._subscription)
+
+    async def drain(self) -> None:
+        """The same once all that the server has sent until now is heard."""
+        with suppress(NatsError, OSError):
+            await self._subscription.drain()  # type: ignore[no-untyped-call]  # nats-py leaves it untyped
+        self._inlet.forget(self._subscription)
 
 
 class Link:
@@ -148,6 +171,12 @@ class Link:
         self._inlet = Inlet.on(self.client)
         self._inbox = Inbox(self.client, self._inlet, self.acks)
         await self._inbox.open()
+
+    async def hear(self, subject: str, sink: Callable[[Incoming], None], *, queue: str = "") -> Heard:
+        """Call `sink` with what comes on `subject`, as it comes; of all who share a `queue`, one is called."""
+        subscription = await self.client.subscribe(subject, queue=queue)
+        self.inlet.divert(subscription, sink)
+        return Heard(subscription, self.inlet)
 
     async def close(self) -> None:
         """Send what is still buffered, then disconnect."""

@@ -19,17 +19,15 @@ import hashlib
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from paracle_chassis import codec
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.inlet import Incoming
-from paracle_chassis.link import Link
+from paracle_chassis.link import Heard, Link
 from paracle_chassis.voice import frame_of
 from paracle_domain.envelope import CE_ID, MSG_ID, REPLY_TO
 from paracle_domain.errors import ParacleError
@@ -70,26 +68,21 @@ class Replies:
         self._link = link
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
         self._answered: OrderedDict[str, _Answered] = OrderedDict()
-        self._subscriptions: list[Subscription] = []
+        self._heard: list[Heard] = []
         self._origin = ""
         self._marks: list[str] = []
 
     async def start(self, answered: Iterable[str]) -> None:
         """Hear what comes on the subjects that the service answers, and what other replicas answered."""
-        client = self._link.client
-        self._origin = client.new_inbox().rpartition(".")[2]
-        heard = [(subject, self._on_message) for subject in answered]
-        for subject, hear in (*heard, (self._told, self._on_answered_elsewhere)):
-            subscription = await client.subscribe(subject)
-            self._link.inlet.divert(subscription, hear)
-            self._subscriptions.append(subscription)
+        self._origin = self._link.client.new_inbox().rpartition(".")[2]
+        for subject in answered:
+            self._heard.append(await self._link.hear(subject, self._on_message))
+        self._heard.append(await self._link.hear(self._told, self._on_answered_elsewhere))
 
     async def stop(self) -> None:
-        for subscription in self._subscriptions:
-            with suppress(NatsError):
-                await subscription.unsubscribe()
-            self._link.inlet.forget(subscription)
-        self._subscriptions.clear()
+        heard, self._heard = self._heard, []
+        for each in heard:
+            await each.stop()
 
     async def answer(self, delivery: Delivery, answer: Message | JsonObject | ParacleError) -> None:
         """Answer whoever sent `delivery`. The answer also reads as JetStream's acknowledgement."""

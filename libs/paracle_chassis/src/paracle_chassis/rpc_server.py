@@ -18,14 +18,13 @@ from collections.abc import Awaitable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
 
-from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from paracle_chassis import codec, telemetry
 from paracle_chassis.claims import Claims
 from paracle_chassis.heartbeats import Heartbeats
 from paracle_chassis.inlet import Incoming
-from paracle_chassis.link import NO_RESPONDERS, Link, status_of
+from paracle_chassis.link import NO_RESPONDERS, Heard, Link, status_of
 from paracle_chassis.logging import envelope_story, story
 from paracle_chassis.outages import is_outage
 from paracle_chassis.routes import RpcRoute
@@ -78,20 +77,17 @@ class RpcServer:
         self._claims = claims
         self._short, self._long = _Desk(MOST_IN_FLIGHT), _Desk(MOST_LONG)
         self._heartbeats = Heartbeats(link.voice, KEEP_ALIVE_S)
-        self._subscription: Subscription | None = None
+        self._heard: Heard | None = None
 
     async def start(self) -> None:
         subject = subjects.rpc(subjects.ANY, self._service, subjects.ANY)
-        self._subscription = await self._link.client.subscribe(subject, queue=self._service)
-        self._link.inlet.divert(self._subscription, self._receive)
+        self._heard = await self._link.hear(subject, self._receive, queue=self._service)
 
     async def drain(self, deadline_s: float) -> None:
         """Take no more requests; finish those in hand, and cut off what is not done in time."""
-        if self._subscription is not None:
-            with suppress(NatsError):
-                await self._subscription.drain()  # type: ignore[no-untyped-call]  # nats-py leaves it untyped
-            self._link.inlet.forget(self._subscription)
-            self._subscription = None
+        if self._heard is not None:
+            await self._heard.drain()
+            self._heard = None
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline_s):
                 while tasks := self._short.in_hand | self._long.in_hand:

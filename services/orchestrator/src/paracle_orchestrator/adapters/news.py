@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from typing import Final, Self
 
-from nats.aio.subscription import Subscription
-
 from paracle_chassis.inlet import Incoming
-from paracle_chassis.link import Link
+from paracle_chassis.link import Heard, Link
 from paracle_domain import subjects
 from paracle_domain.registry import changed_subject
 
@@ -27,21 +25,18 @@ class RegistryNews:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._changes = 0
-        self._subscriptions: list[Subscription] = []
+        self._heard: list[Heard] = []
 
     async def __aenter__(self) -> Self:
         for subject in _HEARD:
-            subscription = await self._link.client.subscribe(subject)
-            self._link.inlet.divert(subscription, self._hear)
-            self._subscriptions.append(subscription)
+            self._heard.append(await self._link.hear(subject, self._hear))
         await self._link.check(_KNOWN_WITHIN_S)
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        subscriptions, self._subscriptions = self._subscriptions, []
-        for subscription in subscriptions:
-            self._link.inlet.forget(subscription)
-            await subscription.unsubscribe()
+        heard, self._heard = self._heard, []
+        for each in heard:
+            await each.stop()
 
     def _hear(self, _: Incoming) -> None:
         self._changes += 1
@@ -49,6 +44,6 @@ class RegistryNews:
     @property
     def age(self) -> tuple[int, int] | None:
         """See `News.age`. What was told while the connection was broken is not heard, so a new one is a new age."""
-        if not self._subscriptions or self._link.durability.replicas > 1 or not self._link.connected:
+        if not self._heard or self._link.durability.replicas > 1 or not self._link.connected:
             return None
         return (self._link.connections, self._changes)

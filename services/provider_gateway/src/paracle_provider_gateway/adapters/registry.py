@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Self
 
-from nats.aio.subscription import Subscription
-
 from paracle_chassis.bus import Bus
 from paracle_chassis.inlet import Incoming
-from paracle_chassis.link import Link
+from paracle_chassis.link import Heard, Link
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
 from paracle_domain.registry import ListProviderChanges, ProviderChanges, changed_subject
@@ -41,18 +39,16 @@ class RegistryNews:
     def __init__(self, link: Link, hear: Callable[[str], None]) -> None:
         self._link = link
         self._tell = hear
-        self._subscription: Subscription | None = None
+        self._heard: Heard | None = None
 
     async def __aenter__(self) -> Self:
-        self._subscription = await self._link.client.subscribe(changed_subject(subjects.ANY))
-        self._link.inlet.divert(self._subscription, self._hear)
+        self._heard = await self._link.hear(changed_subject(subjects.ANY), self._hear)
         await self._link.check(_KNOWN_WITHIN_S)
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        if self._subscription is not None:
-            self._link.inlet.forget(self._subscription)
-            await self._subscription.unsubscribe()
+        if self._heard is not None:
+            await self._heard.stop()
 
     def _hear(self, message: Incoming) -> None:
         self._tell(message.subject.split(".")[_TENANT])

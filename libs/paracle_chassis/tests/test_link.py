@@ -1,0 +1,70 @@
+"""What is heard over a connection, until nobody listens any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from nats.aio.client import Client
+
+from paracle_chassis.delivery import Delivery
+from paracle_chassis.inlet import Incoming
+from paracle_chassis.routes import Routes
+from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.infra import OpenBus
+from paracle_chassis.testing.sample import Echo, Echoed
+from paracle_domain import subjects
+from paracle_domain.envelope import Context
+
+pytestmark = pytest.mark.connected
+
+
+async def test_what_comes_is_heard_until_it_is_listened_to_no_more(open_bus: OpenBus, nats_client: Client) -> None:
+    link = (await open_bus("testing")).link
+    gone: list[Incoming] = []
+    staying: list[Incoming] = []
+    stopped, drained = await link.hear("said", gone.append), await link.hear("said", gone.append)
+    await link.hear("said", staying.append)
+    await link.check()
+    await nats_client.publish("said", b"one")
+    await eventually(lambda: len(gone) == 2)
+    await stopped.stop()
+    await drained.drain()
+    await nats_client.publish("said", b"two")
+    await eventually(lambda: len(staying) == 2)
+    assert [message.data for message in gone] == [b"one", b"one"]
+
+
+async def test_of_those_who_share_a_queue_one_hears(open_bus: OpenBus, nats_client: Client) -> None:
+    link = (await open_bus("testing")).link
+    heard: list[Incoming] = []
+    others: list[Incoming] = []
+    for _ in range(2):
+        await link.hear("said", heard.append, queue="q")
+    await link.hear("said", others.append)
+    await link.check()
+    for _ in range(10):
+        await nats_client.publish("said")
+    await eventually(lambda: len(others) == 10)
+    await link.check()
+    assert len(heard) == 10
+
+
+async def test_a_service_whose_connection_is_gone_stops_serving_all_the_same(
+    open_bus: OpenBus, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def echo(request: Echo, call: Context) -> Echoed:
+        return Echoed(text=request.text, tenant=call.tenant)
+
+    async def obey(batch: Sequence[Delivery]) -> None:
+        raise AssertionError
+
+    table = Routes("testing")
+    table.rpc(Echo, echo)
+    commands = subjects.cmd("*", "testing", "*")
+    table.mailbox(stream=subjects.COMMANDS, durable="testing", filter=commands, handler=obey)
+    bus = await open_bus("testing")
+    await bus.serve(table)
+    await bus.link.close()
+    await bus.drain(1.0)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
