@@ -16,15 +16,18 @@ from paracle_domain.envelope import Context
 from paracle_domain.errors import (
     BudgetExceeded,
     Cancelled,
+    ContentRefused,
     DeadlineExceeded,
     ProviderFailed,
     ProviderUnavailable,
     Unavailable,
 )
+from paracle_domain.guard.messages import GuardAnswer, GuardQuestion
+from paracle_domain.guard.spec import NatsGuard
 from paracle_domain.inference.caching import CachePolicy
 from paracle_domain.inference.chat import ChatMessage, ReasoningPart, Role, TextPart, ToolCallPart
 from paracle_domain.inference.deltas import TextDelta, assemble
-from paracle_domain.inference.request import AbortCall, Complete
+from paracle_domain.inference.request import AbortCall, CallLabels, Complete
 from paracle_domain.inference.response import Completion, FinishReason
 from paracle_domain.inference.usage import NOTHING, Usage
 from paracle_provider_gateway.accounts import Full
@@ -222,6 +225,19 @@ async def test_a_cheaper_model_has_answers_of_its_own():
     gate.accounts.answers = [over_it]
     assert await told(gate, cached(model=dear)) == "cheap no. 1"
     assert await told(gate, cached(model=dear)) == "dear no. 2"
+
+
+async def test_what_a_guard_lets_out_for_one_agent_is_not_given_to_another():
+    def judge(question: GuardQuestion) -> GuardAnswer:
+        return GuardAnswer.passed() if question.agent == "writer" else GuardAnswer.refused("writers alone")
+
+    gate = over(Model())
+    gate.asker.answers["rules"] = judge
+    rules = (NatsGuard(name="rules", guard="rules", on="output"),)
+    assert await told(gate, cached(guards=rules, labels=CallLabels(agent="writer"))) == "m no. 1"
+    assert await told(gate, cached(guards=rules, labels=CallLabels(agent="writer"))) == "m no. 1"
+    with pytest.raises(ContentRefused):
+        await told(gate, cached(guards=rules, labels=CallLabels(agent="reader")))
 
 
 class TestStreams:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from provider_gateway_samples import SEARCH, TASK, ask, openai_like
 
+from paracle_domain.guard.spec import NatsGuard
 from paracle_domain.ids import id_from_key
 from paracle_domain.inference.caching import CachePolicy
 from paracle_domain.inference.chat import (
@@ -126,6 +127,29 @@ BASE = ask(
 )
 def test_what_does_not_change_the_answer_does_not_count(changed: dict[str, Any]):
     assert question_key(PLAN, BASE.model_copy(update=changed)) == question_key(PLAN, BASE)
+
+
+HOUSE_RULES = NatsGuard(name="rules", guard="house-rules", on="output")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"model": "another name"}, {"labels": CallLabels(agent="a")}, {"labels": CallLabels(step="one")}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_what_a_guard_of_ones_own_may_judge_by_counts_where_it_lets_answers_out(changed: dict[str, Any]):
+    for guard, counts in ((HOUSE_RULES, True), (HOUSE_RULES.model_copy(update={"on": "input"}), False)):
+        guarded = BASE.model_copy(update={"guards": (guard,)})
+        other = guarded.model_copy(update=changed)
+        assert (question_key(PLAN, other, "ann") != question_key(PLAN, guarded, "ann")) is counts
+        assert (question_key(PLAN, guarded, "bob") != question_key(PLAN, guarded, "ann")) is counts
+
+
+def test_calls_of_the_same_agent_are_let_out_alike():
+    guarded = BASE.model_copy(update={"guards": (HOUSE_RULES,)})
+    runs = [CallLabels(agent="a", run_id=id_from_key("run", run)) for run in ("x", "y")]
+    keys = {question_key(PLAN, guarded.model_copy(update={"labels": labels}), "ann") for labels in runs}
+    assert len(keys) == 1
 
 
 def sampling(**changed: Any) -> dict[str, Any]:

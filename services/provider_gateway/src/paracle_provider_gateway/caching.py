@@ -127,7 +127,7 @@ class _Call:
         self.policy = policy
         self.context = context
         self.started = started
-        self.key = AnswerKey(context.tenant, question_key(plan, request))
+        self.key = AnswerKey(context.tenant, question_key(plan, request, context.principal))
         self.oldest = started if policy.fresh else started - policy.ttl_s
 
 

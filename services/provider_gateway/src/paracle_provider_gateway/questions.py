@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import jsonschema_rs
 
+from paracle_domain.guard.spec import NatsGuard
 from paracle_domain.inference.chat import OutputFormat
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion, FinishReason
@@ -30,18 +31,27 @@ _NOT_ASKED: Final[dict[str, Any]] = {
 _WHOLE: Final = {FinishReason.STOP, FinishReason.TOOL_CALLS}
 
 
-def question_key(plan: Plan, request: Complete) -> bytes:
+def question_key(plan: Plan, request: Complete, principal: str | None = None) -> bytes:
     """What tells a question from all others that a tenant asks.
 
     Everything counts that a model is told or asked for, as JSON, in which the order of an object's names says nothing;
     what does not count is left out by name, so a new field of requests counts. Who answers are the deployments of the
     plan's first tier, wherever they are now: a name that leads elsewhere is another question, two names that lead to
-    the same are one.
+    the same are one. Where a guard of the tenant's own lets answers out, for whom it does counts, too: it may say
+    something else about another agent, or `principal`.
     """
     asked = request.model_dump(mode="json", exclude=_NOT_ASKED)
     answering = sorted([*route.deployment.key, route.deployment.provider.source] for route in plan.tiers[0].routes)
-    text = json.dumps([_FORM, answering, asked], sort_keys=True, separators=(",", ":"))
+    whom = _let_out_for(request, principal)
+    text = json.dumps([_FORM, answering, asked, *whom], sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=32).digest()
+
+
+def _let_out_for(request: Complete, principal: str | None) -> list[str | None]:
+    """What guards that are asked are told of a call, besides its texts and which call it is."""
+    if not any(isinstance(guard, NatsGuard) and guard.watches("output") for guard in request.guards):
+        return []
+    return [request.model, request.labels.agent, request.labels.step, principal]
 
 
 def is_whole(request: Complete, answer: Completion) -> bool:
