@@ -21,6 +21,7 @@ class Slow(MemoryAnswers):
         super().__init__()
         self.gate = asyncio.Event()
         self.batches: list[int] = []
+        self.clearing = 0
 
     async def find(self, keys: Sequence[AnswerKey]) -> Sequence[KeptAnswer | None]:
         found = await super().find(keys)
@@ -32,6 +33,11 @@ class Slow(MemoryAnswers):
         await self.gate.wait()
         await super().keep(answers)
 
+    async def clear(self, tenant: str) -> int:
+        self.clearing += 1
+        await self.gate.wait()
+        return await super().clear(tenant)
+
 
 class Bench:
     """A shelf, and how often it missed its store."""
@@ -42,7 +48,7 @@ class Bench:
         self.shelf = AnswerShelf(store, AnswerMemory(memory), largest=largest, clock=time.monotonic, missed=self._note)
 
     def keep(self, key: AnswerKey, answer: KeptAnswer) -> None:
-        self.shelf.keep(key, answer, self.shelf.dropped)
+        self.shelf.keep(key, answer, self.shelf.era(key.tenant))
 
     def _note(self) -> None:
         self.missed += 1
@@ -134,6 +140,31 @@ async def test_what_was_looked_up_before_it_was_dropped_is_not_at_hand_after_it(
     store.gate.set()
     assert await looking is answer
     assert await bench.shelf.find(key(1), LONG_AGO) is None
+
+
+async def test_what_is_looked_up_while_it_is_dropped_is_not_at_hand_after_it():
+    bench = Bench(store := Slow())
+    store.kept[key(1)] = made()
+    clearing = asyncio.create_task(bench.shelf.clear("acme"))
+    await eventually(lambda: store.clearing == 1)
+    looking = asyncio.create_task(bench.shelf.find(key(1), LONG_AGO))
+    await eventually(lambda: store.looked_up == [1])
+    store.gate.set()
+    await asyncio.gather(clearing, looking)
+    assert await bench.shelf.find(key(1), LONG_AGO) is None
+
+
+@pytest.mark.parametrize(("dropped", "kept"), [("globex", True), ("acme", False), (None, False)])
+async def test_what_one_tenant_drops_is_no_others_loss(dropped: str | None, kept: bool):
+    bench = Bench(store := MemoryAnswers())
+    era = bench.shelf.era("acme")
+    if dropped is None:
+        bench.shelf.doubt()
+    else:
+        await bench.shelf.clear(dropped)
+    async with bench.shelf:
+        bench.shelf.keep(key(1), made(), era)
+    assert (key(1) in store.kept) is kept
 
 
 async def test_a_store_that_hangs_does_not_hold_up_the_end():

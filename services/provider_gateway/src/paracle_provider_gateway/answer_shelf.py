@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Self
+from weakref import WeakValueDictionary
 
 from paracle_chassis import outages
 from paracle_chassis.batching import Batches
@@ -17,6 +19,13 @@ _BATCH: Final = 256
 _MOST_WAITING: Final = 1_024
 _LOOK_S: Final = 1.0
 _FLUSH_S: Final = 2.0
+
+
+@dataclass(slots=True, weakref_slot=True)
+class Era:
+    """The time till a tenant's answers are dropped: what was asked for in one that is `over` is not kept."""
+
+    over: bool = False
 
 
 class AnswerShelf:
@@ -45,34 +54,36 @@ class AnswerShelf:
         self._clock = clock
         self._missed = missed
         self._lookups: Batches[AnswerKey, KeptAnswer | None] = Batches(store.find, most=_BATCH)
-        self._dropped = 0
+        self._eras = WeakValueDictionary[str, Era]()
         self._waiting: dict[AnswerKey, KeptAnswer] = {}
         self._writing: asyncio.Task[None] | None = None
 
-    @property
-    def dropped(self) -> int:
-        """How often answers were dropped: what was asked before that is not kept after it."""
-        return self._dropped
+    def era(self, tenant: str) -> Era:
+        """The present one of a tenant; it is known for as long as somebody holds it."""
+        era = self._eras.get(tenant)
+        if era is None:
+            era = self._eras[tenant] = Era()
+        return era
 
     async def find(self, key: AnswerKey, oldest: float) -> KeptAnswer | None:
         """What is kept under `key`, if it was made at `oldest` or later."""
         held = self._memory.get(key)
         if held is not None and held.expires_at > self._clock() and held.made_at >= oldest:
             return held
-        dropped = self._dropped
+        era = self.era(key.tenant)
         found = await self._look_up(key)
         if found is None or found.made_at < oldest:
             return None
-        if self._dropped == dropped:
+        if not era.over:
             self._memory.put(key, found)
         return found
 
-    def keep(self, key: AnswerKey, answer: KeptAnswer, dropped: int) -> None:
-        """Keep `answer`, which was asked for when `dropped` was that; it is not waited for.
+    def keep(self, key: AnswerKey, answer: KeptAnswer, era: Era) -> None:
+        """Keep `answer`, which was asked for in `era`; it is not waited for.
 
         It is not kept if it is too large, or too many wait to be kept.
         """
-        if dropped != self._dropped or len(answer.body) > self._largest or len(self._waiting) >= _MOST_WAITING:
+        if era.over or len(answer.body) > self._largest or len(self._waiting) >= _MOST_WAITING:
             return
         self._memory.put(key, answer)
         self._waiting[key] = answer
@@ -82,17 +93,23 @@ class AnswerShelf:
     async def clear(self, tenant: str) -> int:
         """Drop the answers of a tenant; how many there were."""
         self.forget(tenant)
-        return await self._store.clear(tenant)
+        cleared = await self._store.clear(tenant)
+        self.forget(tenant)  # what was looked up meanwhile
+        return cleared
 
     def forget(self, tenant: str) -> None:
         """A tenant's answers were dropped."""
-        self._dropped += 1
+        era = self._eras.pop(tenant, None)
+        if era is not None:
+            era.over = True
         self._memory.forget(tenant)
         self._waiting = {key: answer for key, answer in self._waiting.items() if key.tenant != tenant}
 
     def doubt(self) -> None:
         """It may have been missed that a tenant's answers were dropped."""
-        self._dropped += 1
+        for era in self._eras.values():
+            era.over = True
+        self._eras.clear()
         self._memory.clear()
 
     async def __aenter__(self) -> Self:

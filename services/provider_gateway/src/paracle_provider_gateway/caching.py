@@ -12,7 +12,7 @@ from paracle_domain.inference.caching import CachePolicy
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion
 from paracle_domain.inference.usage import NOTHING
-from paracle_provider_gateway.answer_shelf import AnswerShelf
+from paracle_provider_gateway.answer_shelf import AnswerShelf, Era
 from paracle_provider_gateway.answers import AnswerKey, KeptAnswer
 from paracle_provider_gateway.guards.verdicts import LetOut
 from paracle_provider_gateway.plans import Plan
@@ -72,7 +72,7 @@ class Caching:
 
     async def _lead(self, call: _Call, ask: Ask) -> Completion:
         flight = self._flights[call.key] = asyncio.get_running_loop().create_future()
-        dropped = self._shelf.dropped
+        era = self._shelf.era(call.key.tenant)
         known: _Known | None = None
         try:
             known = await self._find(call)
@@ -83,7 +83,7 @@ class Caching:
             if is_whole(call.request, made.answer):
                 known = _Known(made.answer, _now())
                 if made.judged and is_first_choice(call.plan, made.answer):
-                    self._keep(call, known, dropped)
+                    self._keep(call, known, era)
             return made.answer
         finally:
             del self._flights[call.key]
@@ -98,9 +98,9 @@ class Caching:
         except ValueError:  # as a gateway of another version keeps it
             return None
 
-    def _keep(self, call: _Call, known: _Known, dropped: int) -> None:
+    def _keep(self, call: _Call, known: _Known, era: Era) -> None:
         kept = KeptAnswer(known.completion.encode(), known.made_at, known.made_at + call.policy.ttl_s)
-        self._shelf.keep(call.key, kept, dropped)
+        self._shelf.keep(call.key, kept, era)
 
     async def _serve(self, call: _Call, known: _Known, result: CacheResult) -> Completion:
         given = {
