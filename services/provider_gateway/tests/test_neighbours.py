@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from provider_gateway_samples import CONTEXT, ask, embed, gateway
 
+from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import OpenBus
 from paracle_domain.errors import Conflict
@@ -43,8 +44,14 @@ class Street:
     calls: CallTable
     at_home: NatsNeighbours
     home: AsyncExitStack
+    road: NatsBus
     other: NatsNeighbours
     signs: Signs
+
+    async def leave(self) -> None:
+        """`a` is away, and NATS knows it: a question under way would be lost otherwise, as with a replica that dies."""
+        await self.home.aclose()
+        await self.road.link.client.flush()
 
     async def heard(self, call_id: str, question: bytes, *, replica: str = "a", tenant: str = "acme"):
         return await self.other.answer(replica, tenant, call_id, question)
@@ -57,8 +64,9 @@ async def street(open_bus: OpenBus) -> AsyncIterator[Street]:
         AsyncExitStack() as home,
         NatsNeighbours(await open_bus("provider_gateway"), "b", CallTable(), signs.is_gone) as other,
     ):
-        at_home = NatsNeighbours(await open_bus("provider_gateway"), "a", calls, signs.is_gone)
-        yield Street(calls, await home.enter_async_context(at_home), home, other, signs)
+        road = await open_bus("provider_gateway")
+        at_home = NatsNeighbours(road, "a", calls, signs.is_gone)
+        yield Street(calls, await home.enter_async_context(at_home), home, road, other, signs)
     await calls.close()
 
 
@@ -117,7 +125,7 @@ async def test_a_replica_that_finds_its_way_back_to_nats_keeps_its_call(street: 
         return answer
 
     await street.calls.once(("acme", request.call_id), fingerprint(request), work)
-    await street.home.aclose()
+    await street.leave()
     away = asyncio.create_task(street.heard(request.call_id, fingerprint(request)))
     await eventually(lambda: len(street.signs.asked) >= 2)
     assert not away.done()
@@ -126,7 +134,7 @@ async def test_a_replica_that_finds_its_way_back_to_nats_keeps_its_call(street: 
 
 
 async def test_a_replica_that_neither_answers_nor_lives_is_gone(street: Street):
-    await street.home.aclose()
+    await street.leave()
     away = asyncio.create_task(street.heard("call-1", fingerprint(ask())))
     await eventually(lambda: street.signs.asked)
     street.signs.alive.clear()
