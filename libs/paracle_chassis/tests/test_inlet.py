@@ -103,6 +103,19 @@ async def test_what_follows_a_reset_in_the_same_breath_is_not_kept_for_the_next_
     assert diverted == [b"last", b"first"]
 
 
+async def test_what_breaks_on_a_message_does_not_hear_less_of_those_behind_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    inlet = Inlet(Client())  # type: ignore[arg-type]
+    heard: list[int] = []
+    inlet.divert(Subscription(), lambda message: heard.append(int(message.data)))  # type: ignore[arg-type]
+    await inlet.parse(b"".join(frame(7, b"", b"", body) for body in (b"1", b"two", b"3")) + b"PI")
+    await inlet.parse(b"NG\r\n" + frame(7, b"", b"", b"4"))
+    assert heard == [1, 3, 4]
+    [told] = caplog.records
+    assert SUBJECT in told.getMessage()
+
+
 @pytest.mark.parametrize("text", [b"MSG a x 3\r\nabc\r\n", b"HMSG a 7\r\n", b"nonsense\r\n", b"\r\n"])
 async def test_nonsense_makes_the_client_connect_anew(text: bytes) -> None:
     with pytest.raises(ProtocolError):

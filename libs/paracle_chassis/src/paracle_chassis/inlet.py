@@ -149,20 +149,20 @@ class Inlet(Parser):
             reply = words[3] if len(words) == _MESSAGES[words[0]] else b""
             subject, reply_to, body, head = _text(words[1]), _text(reply), data[middle:stop], data[begin:middle]
             sink = self._sinks.get(sid)
-            if sink is not None:
-                sink(Incoming(subject, reply_to, body, head))
-            else:
-                await self._pass_on(sid, subject, reply_to, body, head)
+            try:
+                if sink is not None:
+                    sink(Incoming(subject, reply_to, body, head))
+                else:  # headers that are none are more than the client can bear
+                    await self._pass_on(sid, subject, reply_to, body, head)
+            except Exception:  # noqa: BLE001  # whatever is wrong with it: the messages behind it are somebody else's
+                _log.exception("dropped a message on %s that cannot be read", quote(subject))
             at = stop + 2
         return at
 
     async def _pass_on(self, sid: int, subject: str, reply: str, body: bytes, head: bytes) -> None:
-        """Let the client have a message; headers that are none are more than it can bear."""
+        """Let the client have a message."""
         client = cast("Client", self.nc)
-        try:
-            await client._process_msg(sid, subject.encode(), reply.encode(), body, head)  # noqa: SLF001
-        except Exception:  # noqa: BLE001  # whatever is wrong with it: the messages behind it are somebody else's
-            _log.exception("dropped a message on %s that cannot be read", quote(subject))
+        await client._process_msg(sid, subject.encode(), reply.encode(), body, head)  # noqa: SLF001
 
 
 def _text(word: bytes) -> str:
