@@ -154,6 +154,21 @@ async def test_a_guard_that_breaks_says_so(asker: NatsAsker, nats_url: str):
     assert "secret" not in broke.value.message
 
 
+async def test_a_guard_that_says_something_else_is_told_so_in_its_log(
+    asker: NatsAsker, nats_url: str, caplog: pytest.LogCaptureFixture
+):
+    worker = Worker(nats_url, tenant="acme")
+
+    @worker.guard()
+    def check(question: GuardQuestion) -> str:
+        return "no refunds"
+
+    async with worker.serving():
+        with pytest.raises(InternalError, match="guard 'check' broke: TypeError"):
+            await asker.ask("check", question("secret"), CONTEXT, 10)
+    assert "guard 'check' gave str; give a GuardAnswer, or nothing" in caplog.text
+
+
 async def test_more_than_nats_takes_is_an_error(asker: NatsAsker):
     with pytest.raises(PayloadTooLarge, match="NATS takes messages of"):
         await asker.ask("check", question("a" * 2_000_000), CONTEXT, 10)

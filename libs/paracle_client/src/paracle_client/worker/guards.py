@@ -35,7 +35,11 @@ class GuardFunction:
         assert isinstance(question, GuardQuestion)
         inline = inspect.iscoroutinefunction(self.call)
         answer = await (self.call(question) if inline else in_threads(threads, partial(self.call, question)))
-        return (GuardAnswer.passed() if answer is None else answer).encode()
+        if answer is None:
+            answer = GuardAnswer.passed()
+        if not isinstance(answer, GuardAnswer):
+            raise TypeError(f"guard {self.name!r} gave {type(answer).__name__}; give a GuardAnswer, or nothing")
+        return answer.encode()
 
 
 def guard_function(call: Callable[..., Any], *, name: str | None, concurrency: int | None) -> GuardFunction:
