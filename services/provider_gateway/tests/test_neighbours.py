@@ -17,7 +17,7 @@ from paracle_domain.errors import Conflict
 from paracle_domain.inference.embedding import Embeddings
 from paracle_domain.inference.response import Completion
 from paracle_domain.inference.usage import Usage
-from paracle_provider_gateway.adapters.neighbours import NatsNeighbours
+from paracle_provider_gateway.adapters.neighbours import PIECE, NatsNeighbours
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.calls import CallTable
 from paracle_provider_gateway.service import fingerprint
@@ -100,6 +100,21 @@ async def test_embeddings_are_told_as_what_they_are(street: Street):
         return answer
 
     await street.calls.once(("acme", request.call_id), fingerprint(request), work)
+    assert await street.heard(request.call_id, fingerprint(request)) == answer
+
+
+@pytest.mark.parametrize("size", [PIECE, 2 * PIECE, 5_000_000])
+async def test_a_large_answer_is_told_in_pieces_since_it_would_be_paid_for_again(street: Street, size: int):
+    request = embed()
+    more = {"dimensions": 1, "usage": Usage(), "provider": "p", "model": "m", "deployment": "p/m", "latency_s": 0}
+    around = len(Embeddings(vectors=("",), **more).encode())
+    answer = Embeddings(vectors=("A" * (size - around),), **more)
+
+    async def work() -> Embeddings:
+        return answer
+
+    await street.calls.once(("acme", request.call_id), fingerprint(request), work)
+    assert len(answer.encode()) == size
     assert await street.heard(request.call_id, fingerprint(request)) == answer
 
 

@@ -29,7 +29,8 @@ _OTHER: Final = b"other"
 _PATIENCE_S: Final = 2.0
 _LOOK_S: Final = 0.25
 _MISSED_S: Final = 0.5
-_LARGEST: Final = 512 * 1024
+PIECE: Final = 512 * 1024
+"""An answer is told in pieces of so many bytes, of which one that is shorter is the last."""
 _ANSWER: Final = TypeAdapter[Answer](Answer)
 
 
@@ -48,9 +49,9 @@ class NatsNeighbours:
 
     async def answer(self, replica: str, tenant: str, call_id: str, fingerprint: bytes) -> Answer | None:
         """See `Neighbours.answer`."""
-        question = f"{call_id} {fingerprint.hex()}".encode()
-        subject = subjects.rpc(tenant, _SERVICE, replica)
+        subject, body = subjects.rpc(tenant, _SERVICE, replica), b""
         while True:
+            question = f"{call_id} {fingerprint.hex()} {len(body)}".encode()
             try:
                 said = await self._bus.link.client.request(subject, question, timeout=_PATIENCE_S)
             except NoRespondersError:
@@ -67,9 +68,12 @@ class NatsNeighbours:
                 return None
             if said.data == _OTHER:
                 raise made_before(call_id)
-            if said.data != _IN_AIR:
-                return _ANSWER.validate_json(said.data)
-            await asyncio.sleep(_LOOK_S)
+            if said.data == _IN_AIR:
+                await asyncio.sleep(_LOOK_S)
+                continue
+            body += said.data
+            if len(said.data) < PIECE:
+                return _ANSWER.validate_json(body)
 
     async def __aenter__(self) -> Self:
         subject = subjects.rpc(subjects.ANY, _SERVICE, self._replica)
@@ -81,19 +85,17 @@ class NatsNeighbours:
             await self._subscription.unsubscribe()
 
     async def _tell(self, message: Msg) -> None:
-        call_id, _, fingerprint = message.data.decode().partition(" ")
+        call_id, fingerprint, had = message.data.decode().split(" ")
         key = (subjects.tenant_of(message.subject), call_id)
         try:
-            word = self._word(key, bytes.fromhex(fingerprint))
+            word = self._word(key, bytes.fromhex(fingerprint), int(had))
         except Conflict:
             word = _OTHER
         await message.respond(word)
 
-    def _word(self, key: CallKey, fingerprint: bytes) -> bytes:
+    def _word(self, key: CallKey, fingerprint: bytes, had: int) -> bytes:
+        """How the call stands; of its answer, what comes after the first `had` bytes."""
         if self._calls.has(key, fingerprint):
             return _IN_AIR
         kept = self._calls.kept(key, fingerprint)
-        if kept is None:
-            return _UNKNOWN
-        body = kept.encode()
-        return body if len(body) <= _LARGEST else _UNKNOWN
+        return _UNKNOWN if kept is None else kept.encode()[had : had + PIECE]
