@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paracle_domain.budget.messages import BudgetList, BudgetUse, BudgetView, RaiseBudget
-from paracle_domain.budget.spec import Budget, BudgetApproval
+from paracle_domain.budget.spec import Budget, BudgetApproval, OnHit
 from paracle_domain.errors import BudgetExceeded, ErrorInfo
 from paracle_domain.run import deciding
 from paracle_domain.run.commands import ApprovalStatus, ApprovalView, Decision
@@ -208,22 +208,43 @@ def test_where_there_is_room_nobody_waits_any_longer() -> None:
     assert play.tell(told.BudgetLifted(LATER, waiting)) == []
 
 
-def listed(budget: str = "team", subject: str = "atlas", **use: Any) -> BudgetList:
+NOBODY_NAMED = BudgetApproval()
+
+
+def listed(
+    budget: str = "team",
+    subject: str = "atlas",
+    approval: BudgetApproval = NOBODY_NAMED,
+    on_hit: OnHit = OnHit.ASK,
+    **use: Any,
+) -> BudgetList:
     uses = (BudgetUse.model_validate({"subject": subject, "period": "2026-05-04"} | use),)
-    known = Budget(name=budget, limit_usd=Decimal(1))
+    known = Budget(name=budget, limit_usd=Decimal(1), on_hit=on_hit, approval=approval)
     return BudgetList(budgets=(BudgetView(budget=known, revision=1, set_by="ada", set_at=AT, uses=uses),))
 
 
 def test_a_budget_has_room_unless_a_limit_of_it_was_spent() -> None:
     short = asked(stopped()).short
-    usd: dict[str, Any] = {"limit_usd": Decimal(1)}
+    usd: dict[str, Any] = {"limit_usd": Decimal("1.00")}
     tokens: dict[str, Any] = {"limit_tokens": 10}
+    both = asked(stopped(used_up(limit_tokens="10", spent_tokens="9"))).short
     assert has_room(BudgetList(budgets=()), short), "it is gone"
     assert has_room(listed(**usd, **tokens, spent_usd=Decimal("0.9"), spent_tokens=9), short)
     assert not has_room(listed(**usd, spent_usd=Decimal(1)), short)
-    assert not has_room(listed(**usd, **tokens, spent_tokens=10), short)
+    assert not has_room(listed(**usd, **tokens, spent_tokens=10), both)
     assert has_room(listed(**usd, spent_usd=Decimal(1), subject="borg"), short)
     assert has_room(listed(**usd, spent_usd=Decimal(1), budget="other"), short)
+
+
+def test_of_a_budget_that_was_changed_something_else_is_asked() -> None:
+    short = asked(stopped()).short
+    spent: dict[str, Any] = {"spent_usd": Decimal(1)}
+    assert not has_room(listed(**spent, limit_usd=Decimal(1)), short)
+    assert has_room(listed(**spent, limit_usd=Decimal("0.01")), short), "what people see was not asked about that"
+    assert has_room(listed(**spent, limit_usd=Decimal(1), limit_tokens=5), short)
+    others = BudgetApproval(roles=("finance",))
+    assert has_room(listed(**spent, limit_usd=Decimal(1), approval=others), short), "others decide now"
+    assert has_room(listed(**spent, limit_usd=Decimal(1), on_hit=OnHit.STOP), short), "nobody is asked any more"
 
 
 def test_what_is_open_or_of_another_question_changes_nothing() -> None:

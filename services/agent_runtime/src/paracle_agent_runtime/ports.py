@@ -64,7 +64,7 @@ class Budgets(Protocol):
         ...
 
     async def has_room(self, short: Shortage, context: Context) -> bool:
-        """Whether calls may go on the budget that was short again."""
+        """Whether calls may go on the budget that was short again, or something else is to be asked."""
         ...
 
 

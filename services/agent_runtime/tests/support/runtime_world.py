@@ -43,7 +43,7 @@ from paracle_chassis.routes import Routes
 from paracle_domain import subjects
 from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.budget.messages import BudgetList, BudgetUse, BudgetView, ListBudgets, RaiseBudget
-from paracle_domain.budget.spec import Budget
+from paracle_domain.budget.spec import Budget, OnHit
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import NotFound, ParacleError, ToolUnavailable, Unavailable
 from paracle_domain.ids import derive_id, new_id
@@ -225,7 +225,7 @@ class Gateway:
     def _shown(self, name: str, subject: str) -> BudgetView:
         spent = Decimal(1) if self.used_up else Decimal(0)
         use = BudgetUse(subject=subject, period="total", spent_usd=spent, limit_usd=Decimal(1))
-        budget = Budget(name=name, limit_usd=Decimal(1))
+        budget = Budget(name=name, limit_usd=Decimal(1), on_hit=OnHit.ASK)
         return BudgetView(budget=budget, revision=1, set_by="ann", set_at=datetime.now(UTC), uses=(use,))
 
     def routes(self) -> Routes:

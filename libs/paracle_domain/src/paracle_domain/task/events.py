@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
@@ -166,7 +167,8 @@ class CallReleased(Value):
 class Shortage(Value):
     """A budget that is used up, and by how much it is to be raised, in money or in tokens, for the window `period`.
 
-    `question` is the same for all calls that find it so.
+    `question` is the same for all calls that find it so; `limit_usd` and `limit_tokens` are what its limits were then,
+    raises included.
     """
 
     budget: BudgetName
@@ -176,6 +178,8 @@ class Shortage(Value):
     tokens: Tokens | None = None
     approval: BudgetApproval = BudgetApproval()
     question: str = ""
+    limit_usd: Decimal | None = None
+    limit_tokens: int | None = None
 
 
 class BudgetHeld(Value):

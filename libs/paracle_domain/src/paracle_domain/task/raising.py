@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import JsonValue, ValidationError
 
-from paracle_domain.budget.messages import BudgetList, RaiseBudget
-from paracle_domain.budget.spec import BudgetApproval, OnHit
+from paracle_domain.budget.messages import BudgetList, BudgetUse, RaiseBudget
+from paracle_domain.budget.spec import Budget, BudgetApproval, OnHit
 from paracle_domain.errors import BudgetExceeded, ErrorInfo
 from paracle_domain.ids import derive_id, id_from_key
 from paracle_domain.messages import JsonObject
@@ -48,6 +48,7 @@ def shortage(error: ErrorInfo) -> ev.Shortage | None:
             return None
         return ev.Shortage(
             **{name: details[name] for name in ("budget", "subject", "period", "question")},
+            **{name: details[name] for name in ("limit_usd", "limit_tokens") if name in details},
             usd=usd,
             tokens=None if tokens is None else int(tokens),
             approval=BudgetApproval.model_validate_json(details.get("approval", "{}")),
@@ -156,11 +157,21 @@ def order_of(view: ApprovalView, short: ev.Shortage) -> RaiseBudget | None:
 
 
 def has_room(found: BudgetList, short: ev.Shortage) -> bool:
-    """Whether calls may go on the budget again, as `found` has it: it was raised, changed or deleted, or it is another
-    day.
+    """Whether calls may go on the budget again, as `found` has it: it was raised or deleted, or it is another day.
+
+    So may they if it was changed, though there is none: then something else is to be asked, or nothing.
     """
-    uses = (use for view in found.budgets if view.budget.name == short.budget for use in view.uses)
-    return not any(use.is_over for use in uses if use.subject == short.subject)
+    return not any(
+        use.is_over and use.subject == short.subject and _is_as_asked(view.budget, use, short)
+        for view in found.budgets
+        if view.budget.name == short.budget
+        for use in view.uses
+    )
+
+
+def _is_as_asked(budget: Budget, use: BudgetUse, short: ev.Shortage) -> bool:
+    same = (use.limit_usd, use.limit_tokens) == (short.limit_usd, short.limit_tokens)
+    return same and budget.on_hit is OnHit.ASK and budget.approval == short.approval
 
 
 def raise_decided(story: Story, message: told.RaiseDecided) -> None:
