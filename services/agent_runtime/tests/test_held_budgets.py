@@ -11,10 +11,11 @@ from runtime_world import CONTEXT, Gateway, World, says, sent, task
 from paracle_chassis.bus import Outgoing
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain import subjects
-from paracle_domain.envelope import Envelope
+from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import BudgetExceeded, InvalidInput, NotFound, ParacleError, Unavailable
 from paracle_domain.machine import EventRecord
 from paracle_domain.run.commands import ApprovalStatus
+from paracle_domain.task.events import Shortage
 from paracle_domain.task.messages import Task, TaskResult, TaskStatus
 from paracle_domain.task.output import BudgetProgress
 
@@ -181,6 +182,28 @@ async def test_a_raise_by_hand_lets_all_go_on_and_the_question_is_taken_back(sta
     [view] = stage.orchestrator.approvals.values()
     assert view.status is ApprovalStatus.VOID
     assert stage.gateway.raises == []
+
+
+@script(ASKS, says("a poem"))
+async def test_what_people_agree_to_while_room_is_found_is_raised_all_the_same(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    stage.shop.decisions._look_s = 0.02
+    budgets = stage.shop.decisions._budgets
+    has_room = budgets.has_room
+
+    async def look(short: Shortage, context: Context) -> bool:
+        found = await has_room(short, context)
+        if found:
+            stage.orchestrator.decide()
+        return found
+
+    monkeypatch.setattr(budgets, "has_room", look)
+    job = await waits(stage)
+    stage.gateway.used_up = False
+    await ended(stage, job)
+    assert stage.results()[job.task_id].output == "a poem"
+    assert {made.key for made in stage.gateway.raises} == set(stage.orchestrator.approvals)
 
 
 @script(*[ASKS] * 3, *[says("a poem")] * 2)

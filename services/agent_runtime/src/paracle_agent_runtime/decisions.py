@@ -97,11 +97,16 @@ class Decisions:
                 if view.status not in {ApprovalStatus.OPEN, ApprovalStatus.VOID}:
                     return view
                 if await _outlast(lambda: self._budgets.has_room(short, context)):
-                    await self.withdraw(request.approval_id, context, request.task_id)
-                    return None
+                    return await self._lifted(request, context)
                 if view.status is ApprovalStatus.VOID:
                     return view
                 await self._wait(news, view.expires_at)
+
+    async def _lifted(self, request: AskForCall, context: Context) -> ApprovalView | None:
+        """Take the question back; the approval, should people have agreed before that: they are told that it counts."""
+        await self.withdraw(request.approval_id, context, request.task_id)
+        view = await _outlast(lambda: self._people.ask(request, context))
+        return view if view.status is ApprovalStatus.APPROVED else None
 
     async def withdraw(self, approval_id: str, context: Context, task_id: str | None = None) -> None:
         """Nobody waits for this one any more; with `task_id`, that task does not, and others ask for themselves."""
