@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from paracle_domain.errors import Finding, field_path, quote
 from paracle_domain.expressions import texts
 from paracle_domain.messages import JsonObject
+from paracle_registry.unfolding import MOST_UNFOLDED, unfolded
 
 _MAX_FINDINGS: Final = 10
 _COMPOSERS: Final = frozenset({"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if", "patternProperties"})
@@ -28,6 +29,13 @@ def check_schema(schema: JsonObject, path: str) -> Iterator[Finding]:
         yield Finding(path=field_path(error.instance_path, path), message=f"no valid JSON Schema: {error.message}")
     except (jsonschema_rs.ReferencingError, ValueError) as error:
         yield Finding(path=path, message=f"no valid JSON Schema: {error}")
+    else:
+        if unfolded(schema) > MOST_UNFOLDED:
+            yield Finding(
+                path=path,
+                message=f"its references unfold to more than {MOST_UNFOLDED:,} schemas, "
+                "which takes too long for each value; let fewer of them lead to the same",
+            )
 
 
 def check_value(value: JsonValue, schema: JsonObject, path: str, whose: str) -> Iterator[Finding]:
