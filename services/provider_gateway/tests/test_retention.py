@@ -14,7 +14,7 @@ from paracle_chassis.routes import Routes
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.infra import OpenBus, migrated
 from paracle_domain.envelope import Context
-from paracle_domain.errors import NotFound
+from paracle_domain.errors import MalformedMessage, NotFound, Unavailable
 from paracle_domain.run.commands import GetRun, RunStatus, RunSummary, RunView
 from paracle_provider_gateway.adapters.archive import PostgresArchive
 from paracle_provider_gateway.adapters.runs import BusRuns
@@ -116,6 +116,36 @@ async def test_a_run_that_goes_on_keeps_its_counts_however_long_it_rests(long_un
     assert await retention.round() is None
     assert len(runs.asked) == 1, "it is asked about again when as much time has passed again"
     assert (await bank.tally(count_of(EACH_RUN, RUN))).calls == 2
+
+
+async def test_a_run_that_cannot_be_read_holds_up_none_of_the_others(long_unused: PostgresBank):
+    class Spoilt(KnownRuns):
+        async def has_ended(self, tenant: str, run_id: str) -> bool:
+            if run_id == RUN:
+                raise MalformedMessage("its history is of a later version")
+            return await super().has_ended(tenant, run_id)
+
+    bank = long_unused
+    await used(bank, OTHER_RUN, "task_d")
+    await bank.pool.execute(
+        "update counters set used_on = current_date - 31 where subject in ('task_d', $1)", OTHER_RUN
+    )
+    retention = Retention(PostgresArchive(bank.pool, bank.queries), Spoilt(), Keep(None, 30 * DAY_S, answers=9))
+    before = await left(bank)
+    assert await retention.round() is None
+    assert await left(bank) == before - {("tasks", "task_c"), ("tasks", "task_d"), ("runs", OTHER_RUN)}
+
+
+async def test_while_nobody_can_say_which_runs_have_ended_nothing_is_dropped(long_unused: PostgresBank):
+    class Away(KnownRuns):
+        async def has_ended(self, tenant: str, run_id: str) -> bool:
+            raise Unavailable("the orchestrator is away")
+
+    bank = long_unused
+    retention = Retention(PostgresArchive(bank.pool, bank.queries), Away(), Keep(None, 30 * DAY_S, answers=9))
+    with pytest.raises(Unavailable):
+        await retention.round()
+    assert {("runs", RUN), ("tasks", "task_a"), ("tasks", "task_b")} <= await left(bank)
 
 
 async def test_what_is_used_meanwhile_stays(long_unused: PostgresBank):

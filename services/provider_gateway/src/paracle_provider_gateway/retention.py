@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 from uuid import UUID
+
+from paracle_domain.errors import DeadlineExceeded, ParacleError, Unavailable
+
+_log = logging.getLogger(__name__)
 
 BATCH: Final = 1_000
 COUNTS: Final = 100
@@ -90,8 +95,18 @@ class Retention:
         for one in idle:
             of_run.setdefault((one.tenant, one.run_id), []).append(one.id)
         for (tenant, run_id), ids in of_run.items():
-            if run_id is None or await self._runs.has_ended(tenant, run_id):
+            if run_id is None or await self._has_ended(tenant, run_id):
                 await self._archive.drop_counts(ids, self._keep.counts_s)
             else:
                 await self._archive.keep_counts(ids)
         return len(idle)
+
+    async def _has_ended(self, tenant: str, run_id: str) -> bool:
+        """A run that cannot be read keeps its counts: it is asked about again when as much time has passed again."""
+        try:
+            return await self._runs.has_ended(tenant, run_id)
+        except (Unavailable, DeadlineExceeded):
+            raise
+        except ParacleError:
+            _log.exception("whether run %s of %s has ended cannot be found out", run_id, tenant)
+            return False
