@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.e2e.world import PATIENCE_S, System
+from tests.e2e.deciding import fresh_name
+from tests.e2e.world import PATIENCE_S, System, paracle
 
+from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_chassis.testing.wire import ToolUse, Turn, say
 from paracle_client import AsyncClient
@@ -28,6 +30,12 @@ spec:
   model: {name: openai-compatible/fake-model}
   instructions: Tell.
   tools: [teller-look]
+"""
+AWAY = """
+apiVersion: paracle/v1
+kind: Agent
+metadata: {name: NAME}
+spec: {model: {name: openai-compatible/NAME}, instructions: Tell.}
 """
 STORY = "".join(f"Line {number} of the story.\n" for number in range(300))
 LOOKS = Turn(reasoning="I shall look.", text="A moment.", tools=(ToolUse("teller-look", "{}"),))
@@ -82,6 +90,41 @@ async def test_who_left_goes_on_where_he_was_and_misses_nothing(teller: AsyncCli
     assert sips > 5
     assert words(heard) == STORY
     assert not any(one.gap for one in heard)
+
+
+async def test_whoever_watches_is_told_why_a_model_does_not_answer(
+    system: System, teller: AsyncClient, openai: FakeOpenAI
+) -> None:
+    name = fresh_name("away")  # of the model, too: the breaker would remember it in other tests
+    await asyncio.to_thread(system.apply, AWAY.replace("NAME", name))
+    await openai.__aexit__()
+    asked = ("invoke", name, "Are you there?", "--watch", "--label", f"watched={name}")
+    watching = asyncio.create_task(asyncio.to_thread(paracle, *asked, url=system.url))
+    run_id = await eventually(lambda: _only_run(teller, name))
+    task_id = await task_of(teller, run_id)
+    told = [one.retrying.error.code async for one in _till_retried(teller, task_id) if one.retrying is not None]
+    assert told == ["provider_unavailable"]
+    shown = await asyncio.to_thread(paracle, "runs", "show", run_id, url=system.url)
+    openai.otherwise = say("Here.")
+    await openai.__aenter__()
+    watched = await watching
+    assert (watched.returncode, watched.stdout) == (0, "Here.\n")
+    first, *_, answers = [line for line in watched.stderr.splitlines() if line.startswith("· ")]
+    assert "provider_unavailable: " in first
+    assert answers.startswith("· the model answers, after ")
+    assert "provider_unavailable:" in "".join(shown.stdout.split()), "a terminal's width folds it"
+
+
+async def _only_run(client: AsyncClient, name: str) -> str:
+    runs = (await client.runs(labels={"watched": name})).runs
+    return runs[0].run_id if runs else ""
+
+
+async def _till_retried(client: AsyncClient, task_id: str) -> AsyncIterator[TaskOutput]:
+    async for one in client.output(task_id):
+        yield one
+        if one.retrying is not None:
+            return
 
 
 @pytest.mark.parametrize("readers", [0, 8])

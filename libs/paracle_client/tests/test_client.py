@@ -383,6 +383,16 @@ def test_what_a_task_says_goes_on_where_the_connection_broke(api: Any, connect: 
     assert [one.headers["last-event-id"] for one in api.asked] == ["2", "5", "5"]
 
 
+def test_what_a_task_said_so_far_ends_there(api: Any, connect: Any, make: Any) -> None:
+    said = TaskOutput(seq=3, tool=ToolProgress(call_id="c", tool="t", stage="started"))
+    api.on(f"GET /v1/tasks/{TASK}/output", make.Reply(200, words(said), "text/event-stream"))
+    assert list(connect().output(TASK, follow=False)) == [said]
+    assert [one.query for one in api.asked] == [{"follow": "false"}]
+    api.on(f"GET /v1/tasks/{TASK}/output", make.problem("unavailable", 503, "restarting"))
+    with pytest.raises(Unavailable, match="restarting"):
+        list(connect().output(TASK, follow=False))
+
+
 def test_what_is_not_said_by_a_task(api: Any, connect: Any, make: Any) -> None:
     api.on(f"GET /v1/tasks/{TASK}/output", make.Reply(200, b'data: {"sequence": 1}\n\n', "text/event-stream"))
     with pytest.raises(MalformedMessage, match="not an event"):

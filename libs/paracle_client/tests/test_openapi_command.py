@@ -40,7 +40,7 @@ def test_a_file_becomes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert run(monkeypatch, str(tmp_path / "pets.yaml"), "--out", str(tmp_path / "tools.yaml")) == 0
     [tool] = yaml.safe_load_all((tmp_path / "tools.yaml").read_text())
     assert tool["spec"]["input"]["properties"]["sold"]["enum"] == ["yes", "no", "2020-01-01"]
-    assert capsys.readouterr().err == "1 tools, 0 notes\n"
+    assert capsys.readouterr().err == "1 tool, 0 notes\n"
 
 
 def test_standard_input_becomes_standard_output(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

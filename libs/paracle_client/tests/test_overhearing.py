@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from paracle_chassis.testing.eventually import eventually
 from paracle_client import AsyncClient
 from paracle_client.cli import overhearing
 from paracle_client.display import render, shown
@@ -137,13 +138,37 @@ def test_an_agent_that_cannot_be_heard_does_not_stop_the_showing(
     assert "report           cannot be heard: not for you" in result.out
 
 
+def test_a_tool_that_is_at_work_for_long_says_that_it_waits_for_people(
+    api: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overhearing, "_LONG_S", 0.0)
+    held = TaskOutput(seq=1, tool=ToolProgress(call_id="c", tool="sorter", stage="held", approval_id="apr_1"))
+    answered(make, api, held, TaskOutput(seq=1, ended=True))
+    _, started, completed, *_ = make.whole_run()
+    out = io.StringIO()
+
+    async def watched() -> None:
+        async with AsyncClient(api.url) as client:
+            with shown(begin(make.view()), Console(file=out, width=200)) as screen:
+                ears = overhearing._Ears(client, screen)
+                ears.listen(started)
+                await eventually(
+                    lambda: "sorter waits until people decide: paracle approvals show apr_1" in out.getvalue()
+                )
+                await ears.hear_out(completed)
+                await ears.close()
+
+    asyncio.run(watched())
+    assert out.getvalue().startswith(" " * 9 + "sort ")
+
+
 def test_only_so_many_are_heard_at_once(
     paracle: Callable[..., Any], api: Any, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(overhearing, "MOST", 0)
     answered(make, api, words("psst"), TaskOutput(seq=2, ended=True))
     result = paracle("run", "triage", "--watch")
-    assert "1 agents were not heard: at most 0 are at once" in result.out
+    assert "1 agent could not be heard: at most 0 are at once" in result.out
 
 
 def test_a_reader_that_still_waits_is_stopped(make: Any, api: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ from rich.console import Console
 from paracle_client.cli import run_commands
 from paracle_client.cli.speaking import Doorbell, Voice
 from paracle_client.cli.target import console
+from paracle_client.plain import safe
 from paracle_client.speech import Speech
+from paracle_domain.errors import ProviderUnavailable
 from paracle_domain.inference.deltas import Change, Delta, ReasoningDelta, TextDelta, ToolCallDelta
+from paracle_domain.inference.retrying import Retrying
 from paracle_domain.run.commands import RunAccepted, RunStatus
 from paracle_domain.task.output import BudgetProgress, SummaryProgress, TaskOutput, ToolProgress
 
@@ -124,6 +128,42 @@ def test_budgets_that_wait_for_people_are_told(capsys: pytest.CaptureFixture[str
     decided = "· budget team: it was decided"
     assert capsys.readouterr().err.splitlines() == [waits, waits, decided]
     assert [line for output in (held, ended) for line in speech.hear(output)] == [waits, decided]
+
+
+AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def retrying(why: str, tried: int = 1) -> TaskOutput:
+    error = ProviderUnavailable(why).to_info()
+    return TaskOutput(seq=1, retrying=Retrying(call_id="c", error=error, tried=tried, at=AT))
+
+
+def test_a_model_that_does_not_answer_is_told_once_for_each_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    heard = [
+        *(retrying("re\x1bfused") for _ in range(3)),
+        retrying("left in peace", tried=0),
+        retrying("left in peace", tried=0),
+        said(0, TextDelta(text="Hello")),
+        retrying("left in peace", tried=0),
+        progress("ended"),
+    ]
+    voice, bell, speech = Voice(console(aside=True)), Doorbell(console(aside=True)), Speech()
+    at = f"{AT.astimezone():%H:%M:%S}"
+    first = f"· the model call failed, and is tried again from {at} on: provider_unavailable: re\ufffdfused"
+    then = f"· the model is not asked before {at}: provider_unavailable: left in peace"
+    answers = "· the model answers, after 5 waits"
+    for output in heard:
+        voice.hear(output)
+    assert unfolded(capsys.readouterr().err) == unfolded(f"{first} {then} {answers} {then} · search done")
+    for output in heard:
+        bell.hear(output)
+    assert unfolded(capsys.readouterr().err) == unfolded(f"{first} {then} {answers} {then}")
+    lines = [safe(line) for output in heard for line in speech.hear(output)]
+    assert lines == [first, then, answers, "Hello", then, "· search done"]
+
+
+def unfolded(text: str) -> list[str]:
+    return text.split()
 
 
 def budget(stage: Any) -> BudgetProgress:

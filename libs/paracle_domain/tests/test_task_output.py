@@ -1,9 +1,13 @@
 """What a follower of a task is told: each piece once, and where something is missing."""
 
+from datetime import UTC, datetime
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paracle_domain.errors import RateLimited
 from paracle_domain.inference.deltas import Delta, TextDelta
+from paracle_domain.inference.retrying import Retrying
 from paracle_domain.task.output import BudgetProgress, Listening, SummaryProgress, TaskOutput, ToolProgress
 
 
@@ -42,6 +46,13 @@ def test_budgets_that_wait_for_people_are_told_too():
     budget = BudgetProgress(approval_id="apr_1", budget="team", stage="held")
     assert told(Listening(), budget) == [TaskOutput(seq=1, budget=budget)]
     assert budget.message_id == "apr_1.held"
+
+
+def test_that_a_model_call_is_tried_again_is_told_too():
+    at = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+    retrying = Retrying(call_id="call_a", error=RateLimited("busy", retry_after_s=9).to_info(), tried=1, at=at)
+    assert told(Listening(), retrying) == [TaskOutput(seq=1, retrying=retrying)]
+    assert retrying.message_id == "call_a.retrying.2030-01-02T03:04:05+00:00"
 
 
 def test_who_comes_back_hears_of_a_gap_only_where_there_is_one():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 from runtime_stage import Stage, script
-from runtime_world import says, sent, task
+from runtime_world import CONTEXT, says, sent, task
 
 from paracle_chassis.bus import Outgoing
 from paracle_chassis.testing.eventually import eventually
-from paracle_domain.errors import Unavailable
+from paracle_domain import subjects
+from paracle_domain.errors import ProviderFailed, RateLimited, Unavailable
+from paracle_domain.inference.retrying import Retrying
 from paracle_domain.task.messages import TaskStatus
 
 LOOKS = (says("", ("look", {"n": 1}), ("look", {"n": "x"})), says("done"))
@@ -54,6 +58,43 @@ async def test_a_tool_that_is_a_step_tells_nobody(stage: Stage):
     job = task("look", {"n": 1})
     await stage.do(job)
     assert stage.progress(job) == []
+
+
+@script()
+async def test_unless_it_waits_for_people(stage: Stage):
+    job = task("guarded", {"n": 2})
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.orchestrator.approvals)
+    stage.orchestrator.decide()
+    await eventually(lambda: job.task_id in stage.results())
+    told = [(one.tool, one.stage, one.approval_id) for one in stage.progress(job)]
+    [asked] = stage.orchestrator.approvals
+    assert told == [("guarded", "held", asked), ("guarded", "started", None), ("guarded", "ended", None)]
+
+
+BUSY = RateLimited("busy", retry_after_s=0.01)
+
+
+@script(BUSY, BUSY, says("at last"))
+async def test_a_model_call_that_is_tried_again_says_why_and_when(stage: Stage):
+    job = task("helper")
+    await stage.do(job)
+    subject = subjects.out(CONTEXT.tenant, job.task_id)
+    told = [one.message for one in stage.bus.broadcasts if one.subject == subject]
+    retries = [one for one in told if isinstance(one, Retrying)]
+    assert [(one.error.code, one.error.message, one.tried) for one in retries] == [
+        ("rate_limited", "busy", 1),
+        ("rate_limited", "busy", 2),
+    ]
+    failed = [one.data for one in stage.events(job) if one.type == "task.model_call_failed"]
+    assert [one.call_id for one in retries] == [one["call_id"] for one in failed]
+    assert [one.at for one in retries] == [datetime.fromisoformat(str(one["retry_at"])) for one in failed]
+
+
+@script(ProviderFailed("no"))
+async def test_a_call_that_is_not_tried_again_says_nothing(stage: Stage):
+    await stage.do(task("helper"))
+    assert not [one for one in stage.bus.broadcasts if isinstance(one.message, Retrying)]
 
 
 @script(*LOOKS)

@@ -1,6 +1,7 @@
 """What tasks say: streams, going on after being cut off, marks where something is missing, and how they end."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import httpx2
 import pytest
@@ -10,6 +11,7 @@ from paracle_chassis.testing.eventually import eventually
 from paracle_domain.errors import InternalError, NotFound, Unavailable
 from paracle_domain.ids import derive_id
 from paracle_domain.inference.deltas import Delta, TextDelta
+from paracle_domain.inference.retrying import Retrying
 from paracle_domain.task.messages import GetTaskEvents, TaskEvents
 from paracle_domain.task.output import TaskOutput, ToolProgress
 
@@ -49,6 +51,15 @@ async def test_a_task_that_has_ended_says_all_again(client, world):
     assert [one["event"] for one in frames(response.text) if "id" in one] == ["delta"] * 5 + ["tool", "ended"]
     assert not any(one.gap for one in found)
     assert world.outputs.listeners == world.outputs.news == set()
+
+
+async def test_what_was_said_so_far_is_told_of_a_task_that_goes_on(client, world):
+    retrying = Retrying(call_id=CALL, error=Unavailable("away").to_info(), tried=1, at=datetime.now(UTC))
+    world.outputs.say(*WORDS, retrying)
+    response = await client.get(f"{OUTPUT}?follow=false&after=3")
+    assert [one["event"] for one in frames(response.text)] == ["delta", "delta", "retrying"]
+    assert (told(response.text)[-1].retrying, told(response.text)[0].gap) == (retrying, False)
+    assert (await client.get(f"{OUTPUT}?follow=false&after=6")).text == ""
 
 
 @pytest.mark.parametrize("headers", [{}, {"Last-Event-ID": "3"}])

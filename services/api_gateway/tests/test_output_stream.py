@@ -1,6 +1,7 @@
 """What tasks say, read from a real stream."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from api_fakes import RUN
@@ -14,9 +15,10 @@ from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import OpenBus
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
-from paracle_domain.errors import Unavailable
+from paracle_domain.errors import RateLimited, Unavailable
 from paracle_domain.ids import derive_id
 from paracle_domain.inference.deltas import Delta, TextDelta
+from paracle_domain.inference.retrying import Retrying
 from paracle_domain.task.output import BudgetProgress, SummaryProgress, ToolProgress
 
 pytestmark = pytest.mark.connected
@@ -55,11 +57,14 @@ async def test_pages_of_one_task_in_order(bus: NatsBus, outputs: NatsOutputs):
         await say(bus, delta(number), tenant="acme")
     summary = SummaryProgress(call_id="call_c", stage="started")
     budget = BudgetProgress(approval_id="apr_1", budget="team", stage="held")
-    await say(bus, progress, summary, budget)
+    retrying = Retrying(call_id="call_d", error=RateLimited("busy").to_info(), tried=1, at=datetime.now(UTC))
+    await say(bus, progress, summary, budget, retrying)
     first = await outputs.read("default", TASK, 0, 4)
     assert [(heard.seq, heard.said) for heard in first] == [(1 + 3 * number, delta(number)) for number in range(4)]
     rest = await outputs.read("default", TASK, first[-1].seq, 4)
     assert [heard.said for heard in rest] == [delta(4), progress, summary, budget]
+    rest = await outputs.read("default", TASK, rest[-1].seq, 4)
+    assert [heard.said for heard in rest] == [retrying]
     assert await outputs.read("default", TASK, rest[-1].seq, 4) == []
 
 

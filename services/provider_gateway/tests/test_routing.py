@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -138,6 +139,25 @@ async def test_when_all_have_failed_the_first_that_is_free_is_asked_again():
     assert (answer.deployment, answer.attempts, first.asked, second.asked) == ("first/m", 4, 3, 1)
     assert 0 < over.waits[0] <= 0.25, "half of its first back-off, less the time that the second took"
     assert over.waits[1:] == pytest.approx([0.5])
+
+
+async def test_whoever_watches_is_told_why_and_till_when_a_call_waits_for_long():
+    busy, watched = Scripted("first", DOWN, RateLimited("busy", retry_after_s=9)), ask(timeout_s=60, stream_to=TASK)
+    over = routed(*at(busy))
+    before = datetime.now(UTC)
+    await over.completions.complete(watched, CONTEXT)
+    assert over.waits == pytest.approx([0.25, 9.5], abs=0.1)
+    [told] = over.outbox.retries
+    assert (told.call_id, told.error.code, told.error.message, told.tried) == (
+        watched.call_id,
+        "rate_limited",
+        "busy",
+        2,
+    )
+    assert timedelta(seconds=9) <= told.at - before
+    unwatched = routed(*at(Scripted("first", RateLimited("busy", retry_after_s=9))))
+    await unwatched.completions.complete(ask(timeout_s=60), CONTEXT)
+    assert unwatched.outbox.retries == []
 
 
 @pytest.mark.parametrize("error", [ProviderFailed("HTTP 400"), ContentRefused("no")])

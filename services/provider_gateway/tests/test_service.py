@@ -29,6 +29,7 @@ from paracle_domain.inference.deltas import Delta, TextDelta
 from paracle_domain.inference.request import AbortCall, Complete, ListModels
 from paracle_domain.inference.response import Completion, FinishReason
 from paracle_domain.inference.usage import Usage
+from paracle_provider_gateway import attempts
 from paracle_provider_gateway.accounts import Full
 from paracle_provider_gateway.adapters.outlet import BusOutlet
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
@@ -254,6 +255,24 @@ class TestAccounts:
         answer = await over.completions.complete(ask(), CONTEXT)
         assert (answer.attempts, len(provider.asked), len(over.accounts.opened)) == (1, 1, 3)
         assert len(over.accounts.settled) == 1, "what was not granted is not settled"
+        assert over.outbox.retries == []
+
+    @pytest.mark.parametrize(
+        ("budget", "why"),
+        [(None, "its requests"), (("acme", "b"), "its requests"), (("else", "b"), "others have what is left")],
+    )
+    async def test_whoever_watches_is_told_of_a_long_wait_but_not_of_the_budgets_of_others(
+        self, monkeypatch: pytest.MonkeyPatch, budget: tuple[str, str] | None, why: str
+    ):
+        monkeypatch.setattr(attempts, "WORTH_TELLING_S", 0.0)
+        provider = Gated()
+        provider.gate.set()
+        over, request = gateway(provider), ask(stream_to=TASK)
+        over.accounts.answers = [Full("its requests", 0.05, budget)]
+        await over.completions.complete(request, CONTEXT)
+        [told] = over.outbox.retries
+        assert (told.call_id, told.tried, told.error.code) == (request.call_id, 0, "rate_limited")
+        assert why in told.error.message
 
 
 class TestCatalog:

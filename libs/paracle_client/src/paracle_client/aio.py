@@ -165,12 +165,12 @@ class AsyncClient:
         """
         return self._follow(run_id, after) if follow else self._events_so_far(run_id, after)
 
-    async def output(self, task_id: str, *, after: int = 0) -> AsyncIterator[TaskOutput]:
+    async def output(self, task_id: str, *, after: int = 0, follow: bool = True) -> AsyncIterator[TaskOutput]:
         """What a task says while it is at work: pieces of replies as they come, thoughts, and the progress of tools.
 
         It goes on after cursor `after` (the `seq` of one) until the task has ended, and takes a connection that
         breaks up where it broke. What was said is kept for ten minutes; `gap` says that something is missing. A
-        reader that is slow slows nobody but itself.
+        reader that is slow slows nobody but itself. Without `follow`, it ends with what was said so far.
 
         Raises
         ------
@@ -178,6 +178,10 @@ class AsyncClient:
             If Paracle cannot be reached for a minute.
         """
         cursor = wire.Cursor(after)
+        if not follow:
+            async for said in self._said(task_id, cursor, follow=False):
+                yield said
+            return
         while not cursor.done:
             broken: ParacleError | None = None
             try:
@@ -241,9 +245,9 @@ class AsyncClient:
                 for fresh in cursor.take(record):
                     yield fresh
 
-    async def _said(self, task_id: str, cursor: wire.Cursor) -> AsyncIterator[TaskOutput]:
-        lines = wire.EventLines()
-        async for line in self._lines(calls.runs.task_output(task_id).path, {}, cursor):
+    async def _said(self, task_id: str, cursor: wire.Cursor, *, follow: bool = True) -> AsyncIterator[TaskOutput]:
+        lines, query = wire.EventLines(), {} if follow else {"follow": "false"}
+        async for line in self._lines(calls.runs.task_output(task_id).path, query, cursor):
             if (text := lines.text(line)) is not None:
                 output = wire.output_of(text)
                 cursor.hear(output)

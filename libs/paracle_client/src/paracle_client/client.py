@@ -164,12 +164,12 @@ class Client:
         """
         return self._follow(run_id, after) if follow else self._events_so_far(run_id, after)
 
-    def output(self, task_id: str, *, after: int = 0) -> Iterator[TaskOutput]:
+    def output(self, task_id: str, *, after: int = 0, follow: bool = True) -> Iterator[TaskOutput]:
         """What a task says while it is at work: pieces of replies as they come, thoughts, and the progress of tools.
 
         It goes on after cursor `after` (the `seq` of one) until the task has ended, and takes a connection that
         breaks up where it broke. What was said is kept for ten minutes; `gap` says that something is missing. A
-        reader that is slow slows nobody but itself.
+        reader that is slow slows nobody but itself. Without `follow`, it ends with what was said so far.
 
         Raises
         ------
@@ -177,6 +177,9 @@ class Client:
             If Paracle cannot be reached for a minute.
         """
         cursor = wire.Cursor(after)
+        if not follow:
+            yield from self._said(task_id, cursor, follow=False)
+            return
         while not cursor.done:
             broken: ParacleError | None = None
             try:
@@ -236,9 +239,9 @@ class Client:
             if (record := lines.feed(line)) is not None:
                 yield from cursor.take(record)
 
-    def _said(self, task_id: str, cursor: wire.Cursor) -> Iterator[TaskOutput]:
-        lines = wire.EventLines()
-        for line in self._lines(calls.runs.task_output(task_id).path, {}, cursor):
+    def _said(self, task_id: str, cursor: wire.Cursor, *, follow: bool = True) -> Iterator[TaskOutput]:
+        lines, query = wire.EventLines(), {} if follow else {"follow": "false"}
+        for line in self._lines(calls.runs.task_output(task_id).path, query, cursor):
             if (text := lines.text(line)) is not None:
                 output = wire.output_of(text)
                 cursor.hear(output)

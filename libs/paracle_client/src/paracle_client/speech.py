@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from paracle_domain.inference.deltas import Delta, ReasoningDelta, TextDelta
+from paracle_domain.inference.retrying import Retrying
 from paracle_domain.task.output import BudgetProgress, SummaryProgress, TaskOutput, ToolProgress
+from paracle_domain.wording import count
 
 BROKE_OFF: Final = "the reply broke off and begins anew"
 MISSING: Final = "something is missing here"
@@ -36,15 +38,46 @@ def raising(told: BudgetProgress) -> str:
     return f"budget {told.budget}: it was decided"
 
 
+def retrying(told: Retrying) -> str:
+    """Why a model's reply does not come, and from when on it is asked again."""
+    why, at = f"{told.error.code}: {told.error.message}", f"{told.at.astimezone():%H:%M:%S}"
+    if told.tried == 0:
+        return f"the model is not asked before {at}: {why}"
+    return f"the model call failed, and is tried again from {at} on: {why}"
+
+
+class Retries:
+    """What there is to say of a model call that is tried again: each reason once, and how often that was in the end."""
+
+    def __init__(self) -> None:
+        self._reason: tuple[str, str] | None = None
+        self._waits = 0
+
+    def hear(self, output: TaskOutput) -> str | None:
+        """What there is to say now, before anything else about `output`."""
+        told = output.retrying
+        if told is None:
+            waits, self._waits, self._reason = self._waits, 0, None
+            return f"the model answers, after {count(waits, 'wait')}" if waits and output.delta is not None else None
+        reason = (told.error.code, told.error.message)
+        known, self._reason = reason == self._reason, reason
+        self._waits += 1
+        return None if known else retrying(told)
+
+
 class Speech:
     """The lines of what one task says; `tail` is the end of the one that is being said."""
 
     def __init__(self) -> None:
         self.tail = ""
+        self._retries = Retries()
         self._source: tuple[str, int] | None = None
 
     def hear(self, output: TaskOutput) -> Iterator[str]:
         """Take one thing more; the lines that are whole by it."""
+        if (line := self._retries.hear(output)) is not None:
+            yield from self.end()
+            yield f"· {line}"
         if output.gap:
             yield from self.end()
             yield f"· {MISSING}"

@@ -41,12 +41,13 @@ def wording(item: Mapping[str, Any]) -> str:
         case "timezone_aware":
             return "has no time zone: end it with Z for UTC, or with one like +02:00"
         case "too_short":
-            return f"Input should have at least {_items(item['ctx']['min_length'])}"
+            return f"Input should have at least {count(item['ctx']['min_length'], 'item')}"
         case "too_long":
-            return f"Input should have at most {_items(item['ctx']['max_length'])}"
+            return f"Input should have at most {count(item['ctx']['max_length'], 'item')}"
         case _:
             return str(item["msg"])
 
 
-def _items(number: int) -> str:
-    return f"{number:,} item" if number == 1 else f"{number:,} items"
+def count(number: int, what: str) -> str:
+    """`1 item`, `1,234 items`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -160,6 +160,7 @@ class TaskActor:
         self._summed = self._summed or state.summed is not self.state.summed
         self.state = state
         await self._enter()
+        await self._errands.say_retries(events, state.tried)
         for directive in directives:
             self._carry_out(directive)
 

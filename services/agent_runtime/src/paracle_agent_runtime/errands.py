@@ -6,7 +6,7 @@ Every failure that a machine knows how to bear is in the answer; anything else i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -16,6 +16,8 @@ from paracle_agent_runtime.workshop import Workshop
 from paracle_domain.envelope import Context
 from paracle_domain.errors import ParacleError
 from paracle_domain.inference.request import Complete
+from paracle_domain.inference.retrying import Retrying
+from paracle_domain.task import events as ev
 from paracle_domain.task import inputs as told
 from paracle_domain.task.directives import AskForRaise, AskPeople, CallModel, InvokeTool, ProbeEffect
 from paracle_domain.task.output import BudgetProgress, Progress, SummaryProgress, ToolProgress
@@ -32,6 +34,7 @@ class Errands:
         self._context = context
         self._checks = checks
         self._in_air: set[str] = set()
+        self._watched = job.agent is not None
 
     async def abort(self) -> None:
         """Have the gateway close the model calls that nobody waits for any more."""
@@ -98,9 +101,17 @@ class Errands:
         )
 
     async def say(self, progress: Progress) -> None:
-        """Tell whoever watches a step's agent; a tool that is a step of its own has nobody who would."""
-        if self._job.agent is not None:
+        """Tell whoever watches a step's agent; a tool that is a step of its own is watched where it waits for people."""
+        if self._watched:
             await self._shop.outlet.say(self._job.task.task_id, progress, self._context)
+
+    async def say_retries(self, events: Sequence[ev.TaskEvent], tried: int) -> None:
+        """Tell whoever watches that a model call failed and when it is made again, if that is among `events`."""
+        for event in events:
+            if not isinstance(event, ev.ModelCallFailed | ev.CompactionFailed) or event.retry_at is None:
+                continue
+            if event.error.retryable:  # what was too long is summed up first, and that is told
+                await self.say(Retrying(call_id=event.call_id, error=event.error, tried=tried, at=event.retry_at))
 
     async def ask_for_raise(self, directive: AskForRaise) -> told.TaskInput:
         approval_id, budget = directive.request.approval_id, directive.short.budget
@@ -112,6 +123,7 @@ class Errands:
 
     async def ask_people(self, directive: AskPeople) -> told.TaskInput:
         request = directive.request
+        self._watched = True
         await self.say(
             ToolProgress(call_id=directive.call_id, tool=request.tool, stage="held", approval_id=request.approval_id)
         )

@@ -22,7 +22,7 @@ from paracle_domain.task.output import Listening, TaskOutput
 
 PAGE: Final = 256
 _RETRY_MS: Final = 1_000
-_KINDS: Final = ("tool", "summary", "budget")
+_KINDS: Final = ("tool", "summary", "budget", "retrying")
 _BEYOND: Final = 10**9  # the number of no event: asks whether a task has ended, and for nothing else
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,13 @@ class OutputFollower:
                     yield b": keep-alive\n\n"
                     told.spoke()
                 await first_of(self.poll_s, said, happened, self.closing)
+
+    async def so_far(self, call: Context, task_id: str, after: int) -> AsyncGenerator[bytes]:
+        """What the task has said after cursor `after` by now, as far as it is kept."""
+        told = _Story(self, call, task_id, Listening(after))
+        await told.recall()
+        while frames := await told.news():
+            yield frames
 
 
 class _Story:

@@ -105,7 +105,7 @@ def create_app(settings: GatewaySettings) -> Service:
         admission=Admission(settings.model_concurrency), health=health, accounts=books.bookkeeper, outlet=outlet
     )
     shelf = create_shelf(settings, bus, PostgresAnswers(database.pool, queries, time.monotonic), telemetry)
-    persistence = Persistence(Choice(health.latencies, prices), attempts, telemetry)
+    persistence = Persistence(Choice(health.latencies, prices), attempts, telemetry, outlet)
     audit = BusAudit(bus)
     auditing = Background("guard audit", audit.round, every_s=AGAIN_EVERY_S)
     bus.link.on_reconnect(audit.doubt)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
-from paracle_domain.errors import Cancelled, ContentRefused, InternalError, ParacleError
+from paracle_domain.errors import Cancelled, ContentRefused, InternalError, ParacleError, RateLimited
 from paracle_domain.inference.deltas import Delta
 from paracle_domain.inference.embedding import Embed
 from paracle_domain.inference.request import Complete
@@ -15,10 +16,11 @@ from paracle_provider_gateway.accounts import Accounts, Attempt, Full, Outcome
 from paracle_provider_gateway.admission import Admission
 from paracle_provider_gateway.counting import credible
 from paracle_provider_gateway.faults import ReplyLost
-from paracle_provider_gateway.gates import Gates
+from paracle_provider_gateway.gates import Gate, Gates
 from paracle_provider_gateway.health import Health, Leave, Resting
 from paracle_provider_gateway.plans import Deployment
 from paracle_provider_gateway.ports import Embedder, Outlet, Reply, Said
+from paracle_provider_gateway.retelling import WORTH_TELLING_S, tell_of_retry
 from paracle_provider_gateway.streaming import StreamReader
 
 
@@ -31,8 +33,16 @@ class Answered:
     first_piece_at: float | None
 
 
+_BUSY: Final = "others have what is left of it just now"
+
 type Made = Answered | Full | Resting
 """A reply, or why nobody was asked for one."""
+
+
+def busy(deployment: Deployment, full: Full, tenant: str) -> RateLimited:
+    """That a limit of `deployment` is used up, as `tenant` is told, who need not know the budgets of others."""
+    own = full.budget is None or full.budget[0] == tenant
+    return RateLimited(f"{deployment.name}: {full.what if own else _BUSY}", retry_after_s=full.after_s)
 
 
 class Attempts:
@@ -56,19 +66,32 @@ class Attempts:
 
     async def _in_turn(self, attempt: Attempt, full: Full, deadline: float) -> Made:
         turn = self._gates.turn(attempt.deployment.key, full)
-        await turn.enter(attempt.context.tenant, attempt.request.priority)
+        telling = asyncio.create_task(self._tell_of_wait(attempt, turn.gate))
+
+        def granted() -> None:
+            telling.cancel()
+            turn.leave()
+
         try:
+            await turn.enter(attempt.context.tenant, attempt.request.priority)
             while True:
                 full = turn.gate.full()
                 if _now() + full.after_s >= deadline:
                     return full
                 await turn.gate.room()
-                result = await self._once(attempt, turn.leave)
+                result = await self._once(attempt, granted)
                 if not isinstance(result, Full):
                     return result
                 turn.gate.close(result)
         finally:
-            turn.leave()
+            granted()
+
+    async def _tell_of_wait(self, attempt: Attempt, gate: Gate) -> None:
+        """Tell whoever watches why a call is not made, once it has waited for long."""
+        await asyncio.sleep(WORTH_TELLING_S)
+        full = gate.full()
+        error = busy(attempt.deployment, full, attempt.context.tenant)
+        await tell_of_retry(self._outlet, attempt.request, attempt.context, error, attempt.number - 1, full.after_s)
 
     async def _once(self, attempt: Attempt, granted: Callable[[], None] | None = None) -> Made:
         await self._admission.enter(attempt.context.tenant, attempt.request.priority)

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from paracle_domain.envelope import Context
-from paracle_domain.errors import BudgetExceeded, ParacleError, RateLimited
+from paracle_domain.errors import BudgetExceeded, ParacleError
 from paracle_domain.inference.embedding import ModelCall
 from paracle_provider_gateway.accounts import Attempt, Full
-from paracle_provider_gateway.attempts import Answered, Attempts, Made
+from paracle_provider_gateway.attempts import Answered, Attempts, Made, busy
 from paracle_provider_gateway.choice import Choice
 from paracle_provider_gateway.health import Resting
 from paracle_provider_gateway.hedging import Race
 from paracle_provider_gateway.plans import Deployment, Plan
+from paracle_provider_gateway.ports import Outlet
+from paracle_provider_gateway.retelling import WORTH_TELLING_S, tell_of_retry
 from paracle_provider_gateway.telemetry import Telemetry
 from paracle_provider_gateway.walk import Ask, GiveUp, Step, Wait, Walk
 
@@ -48,6 +50,7 @@ class Persistence:
         choice: Choice,
         attempts: Attempts,
         telemetry: Telemetry,
+        outlet: Outlet,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
@@ -55,6 +58,7 @@ class Persistence:
         self._choice = choice
         self._attempts = attempts
         self._telemetry = telemetry
+        self._outlet = outlet
         self._sleep = sleep
         self._draw = draw
 
@@ -74,8 +78,11 @@ class Persistence:
                 case Ask(deployment):
                     if (answered := await self._ask(way, deployment, deadline)) is not None:
                         return Found(answered, way.tried.sent)
-                case Wait(until) if until < deadline:
-                    await self._sleep(way.wait(until))
+                case Wait(until, error) if until < deadline:
+                    seconds = way.wait(until)
+                    if seconds >= WORTH_TELLING_S:
+                        await tell_of_retry(self._outlet, request, context, error, way.tried.sent, seconds)
+                    await self._sleep(seconds)
                 case Wait(_, error) | GiveUp(error):
                     raise error
                 case unreachable:
@@ -165,9 +172,8 @@ class _Way:
                 self.tried.sent += not isinstance(result, BudgetExceeded)  # which lets nothing be sent
                 self.failure = (deployment, result)
                 self._walk.failed(deployment, result, self._now, self._draw())
-            case Full(what, after_s):
-                error = RateLimited(f"{deployment.name}: {what}", retry_after_s=after_s)
-                self._walk.full(deployment, error, self._now, self._draw())
+            case Full():
+                self._walk.full(deployment, busy(deployment, result, self._context.tenant), self._now, self._draw())
             case Resting(error):
                 self._walk.resting(deployment, error, self._now, self._draw())
             case None:

@@ -13,6 +13,7 @@ from paracle_domain.inference.deltas import Change, Delta
 from paracle_domain.inference.embedding import Embed, Embeddings
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion, FinishReason
+from paracle_domain.inference.retrying import Retrying
 from paracle_domain.inference.usage import Usage
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class Neighbours(Protocol):
 
 
 class Outlet(Protocol):
-    """Takes deltas to whoever watches a task."""
+    """Takes deltas, and that a call is tried again, to whoever watches a task."""
 
-    async def publish(self, task_id: str, delta: Delta, context: Context) -> None:
-        """Send `delta` on its way; it is not waited for."""
+    async def publish(self, task_id: str, news: Delta | Retrying, context: Context) -> None:
+        """Send `news` on its way; it is not waited for."""

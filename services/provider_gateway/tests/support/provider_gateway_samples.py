@@ -21,6 +21,7 @@ from paracle_domain.inference.deltas import Delta
 from paracle_domain.inference.embedding import Embed
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion
+from paracle_domain.inference.retrying import Retrying
 from paracle_domain.provider.presets import Quirks
 from paracle_provider_gateway.accounts import GRANTED, Accounts, Attempt, Opening, Outcome
 from paracle_provider_gateway.adapters.config import ProviderConfig, TransportName, fixed
@@ -59,15 +60,19 @@ SEARCH = ToolDefinition(
 
 @dataclass
 class Outbox:
-    """Keeps the deltas that went out."""
+    """Keeps the deltas that went out, and what watchers were told of calls that were tried again."""
 
     deltas: list[Delta] = field(default_factory=list)
+    retries: list[Retrying] = field(default_factory=list)
     tenants: set[str] = field(default_factory=set)
 
-    async def publish(self, task_id: str, delta: Delta, context: Context) -> None:
+    async def publish(self, task_id: str, news: Delta | Retrying, context: Context) -> None:
         assert task_id == TASK
         self.tenants.add(context.tenant)
-        self.deltas.append(delta)
+        if isinstance(news, Delta):
+            self.deltas.append(news)
+        else:
+            self.retries.append(news)
 
 
 @dataclass
@@ -162,7 +167,9 @@ def gateway(
     answers = answers or MemoryAnswers()
     memory = AnswerMemory(1_000_000)
     shelf = AnswerShelf(answers, memory, largest=10_000, clock=time.monotonic, missed=telemetry.cache_away)
-    persistence = Persistence(Choice(health.latencies, prices), attempts, telemetry, sleep=wait, draw=lambda: 0.5)
+    persistence = Persistence(
+        Choice(health.latencies, prices), attempts, telemetry, outbox, sleep=wait, draw=lambda: 0.5
+    )
     audit, asker = MemoryAudit(), MemoryAsker()
     guards = Guards(asker, ModelModerator(known, persistence, accounts or kept))
     completions = Completions(

@@ -14,6 +14,7 @@ from paracle_client.cli.inputs import STDIN, read_text
 from paracle_client.openapi import convert
 from paracle_client.plain import safe
 from paracle_domain.errors import InvalidInput, NotFound, PayloadTooLarge, SpecInvalid, Unavailable
+from paracle_domain.wording import count
 
 MAX_BYTES: Final = 32 << 20
 MAX_PARTS: Final = 3_000_000
@@ -54,7 +55,7 @@ def openapi(
         typer.echo(text, nl=False)
     else:
         _write(out, text)
-    sys.stderr.write(f"{len(found.manifests)} tools, {len(found.findings)} notes\n")
+    sys.stderr.write(f"{count(len(found.manifests), 'tool')}, {count(len(found.findings), 'note')}\n")
 
 
 @imports.command(epilog="Example: paracle import mcp files -- npx -y @modelcontextprotocol/server-filesystem /data")
@@ -79,7 +80,7 @@ def mcp(
         typer.echo(dump(made), nl=False)
     else:
         _write(out, dump(made))
-    sys.stderr.write(f"{len(made)} tools\n")
+    sys.stderr.write(f"{count(len(made), 'tool')}\n")
 
 
 def dump(manifests: Any) -> str:

@@ -14,10 +14,13 @@ from paracle_client.live import begin
 from paracle_domain.errors import ParacleError
 from paracle_domain.machine import EventRecord
 from paracle_domain.run.commands import Outputs, RunView
+from paracle_domain.wording import count
 
 MOST: Final = 16
 """So many agents are heard at once; each is a connection."""
 _PATIENCE_S: Final = 2.0
+_LONG_S: Final = 2.0
+"""A tool that is at work for so long may wait for people; others are not worth a connection."""
 _ENDS: Final = frozenset({"step.completed", "step.failed", "step.retrying", "step.timed_out", "step.cancelled"})
 
 
@@ -50,33 +53,40 @@ class _Ears:
         self._client = client
         self._screen = screen
         self._readers: dict[str, asyncio.Task[None]] = {}
+        self._tools: dict[str, asyncio.Task[None]] = {}
         self._unheard = 0
 
     def listen(self, record: EventRecord) -> None:
-        """Hear the agent that begins with this event, if one does."""
-        step, task_id = record.data.get("step"), record.data.get("task_id")
-        if record.type != "step.started" or record.data.get("target_kind") != "agent":
+        """Hear the agent, or the tool, that begins with this event, if one does."""
+        step, task_id, kind = (record.data.get(name) for name in ("step", "task_id", "target_kind"))
+        if record.type != "step.started" or not isinstance(step, str) or not isinstance(task_id, str):
             return
-        if len(self._readers) >= MOST:
+        if kind == "agent" and len(self._readers) >= MOST:
             self._unheard += 1
-        elif isinstance(step, str) and isinstance(task_id, str):
+        elif kind == "agent":
             self._readers[step] = asyncio.create_task(self._hear(step, task_id))
+        elif kind == "tool" and len(self._tools) < MOST:
+            self._tools[step] = asyncio.create_task(self._hear(step, task_id, after_s=_LONG_S))
 
     async def hear_out(self, record: EventRecord) -> None:
         """What an agent said comes before how its step ended."""
         step = record.data.get("step")
-        if record.type in _ENDS and isinstance(step, str) and (reader := self._readers.pop(step, None)):
+        if record.type not in _ENDS or not isinstance(step, str):
+            return
+        if reader := self._readers.pop(step, None):
             await asyncio.wait({reader}, timeout=_PATIENCE_S)
-            await self._stop(reader)
-            self._screen.hush(step)
+        elif not (reader := self._tools.pop(step, None)):  # a tool has nothing to say at its end
+            return
+        await self._stop(reader)
+        self._screen.hush(step)
 
     async def close(self) -> None:
         """Hear nobody any more, and say how many were not heard."""
-        for step, reader in self._readers.items():
+        for step, reader in (*self._readers.items(), *self._tools.items()):
             await self._stop(reader)
             self._screen.hush(step)
         if self._unheard:
-            self._screen.note(f"{self._unheard:,} agents were not heard: at most {MOST} are at once")
+            self._screen.note(f"{count(self._unheard, 'agent')} could not be heard: at most {MOST} are at once")
 
     async def _stop(self, reader: asyncio.Task[None]) -> None:
         reader.cancel()
@@ -84,7 +94,8 @@ class _Ears:
         if not reader.cancelled():
             reader.result()  # a bug in it is one here
 
-    async def _hear(self, step: str, task_id: str) -> None:
+    async def _hear(self, step: str, task_id: str, *, after_s: float = 0.0) -> None:
+        await asyncio.sleep(after_s)
         try:
             async for output in self._client.output(task_id):
                 self._screen.hear(step, output)

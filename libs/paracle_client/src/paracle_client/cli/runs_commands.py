@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
+from itertools import islice
 from typing import Annotated, Final
 
 import typer
@@ -22,7 +24,7 @@ from paracle_client.cli.filters import (
 from paracle_client.cli.inputs import InputOption, KeyOption, LabelOption, parse_input, parse_labels
 from paracle_client.cli.many import DryRunOption, YesOption, order, print_accepted
 from paracle_client.cli.report import print_value
-from paracle_client.cli.showing import COLUMNS, closed, heading, held, pools_at_work, rows
+from paracle_client.cli.showing import COLUMNS, agents_at_work, closed, heading, held, pools_at_work, rows
 from paracle_client.cli.target import (
     Output,
     OutputOption,
@@ -37,10 +39,12 @@ from paracle_client.cli.target import (
 from paracle_client.client import Client
 from paracle_client.display import duration
 from paracle_client.plain import safe
+from paracle_client.speech import retrying
 from paracle_domain.errors import ParacleError, Unavailable
 from paracle_domain.run.commands import ApprovalStatus, Outputs, RunFilter, RunPage, RunSummary, RunView
 
 _MOST_HELD: Final = 10
+_MOST_HEARD: Final = 5
 
 app = typer.Typer()
 runs = typer.Typer(epilog="Example: paracle runs --workflow triage --status failed")
@@ -141,13 +145,14 @@ def show(
             else client.get_run(run_id, parts=parts, outputs=Outputs.NONE)
         )
         waits = [] if as_json else [*_closed_pools(client, view), *_held_calls(client, view)]
+        retries = {} if as_json else _retries(client, view)
     if as_json:
         print_json(view)
         return
     for line in (*heading(view), *waits):
         console().print(safe(line), markup=False, highlight=False, soft_wrap=True)
     console().print()
-    print_table(COLUMNS, rows(view), empty="no steps")
+    print_table(COLUMNS, rows(view, retries), empty="no steps")
 
 
 def _closed_pools(client: Client, view: RunView) -> list[str]:
@@ -165,6 +170,19 @@ def _held_calls(client: Client, view: RunView) -> list[str]:
         return []
     page = client.approvals(run_id=view.run.run_id, status=ApprovalStatus.OPEN, limit=_MOST_HELD)
     return list(held(view, page))
+
+
+def _retries(client: Client, view: RunView) -> dict[str, str]:
+    """Steps whose model does not answer just now, and why; the first of those at work are looked at."""
+    found: dict[str, str] = {}
+    for step, task_id in islice(agents_at_work(view), _MOST_HEARD):
+        try:
+            last = deque(client.output(task_id, follow=False), maxlen=1)
+        except Unavailable:  # nobody can say what was said just now; the run is shown all the same
+            continue
+        if last and (told := last[0].retrying) is not None:
+            found[step] = retrying(told)
+    return found
 
 
 def _run_row(one: RunSummary) -> tuple[object, ...]:

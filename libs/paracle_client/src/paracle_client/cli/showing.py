@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from paracle_client.cli.target import moment
@@ -52,9 +52,20 @@ def _queued(place: QueuePlace) -> str:
 
 def pools_at_work(view: RunView) -> set[str]:
     """The worker pools that tasks of the run are with, or wait for."""
+    return {step.pool for step in _at_work(view) if step.pool is not None}
+
+
+def agents_at_work(view: RunView) -> Iterator[tuple[str, str]]:
+    """Steps at which an agent is at work, with their tasks."""
+    for step in _at_work(view):
+        if step.target_kind == "agent" and step.task_id is not None:
+            yield step.id, step.task_id
+
+
+def _at_work(view: RunView) -> Iterator[StepView]:
     steps = [step for step in view.steps if step.status is StepStatus.RUNNING]
-    parts = [part for step in steps for part in step.parts if part.status is StepStatus.RUNNING]
-    return {step.pool for step in (*steps, *parts) if step.pool is not None}
+    yield from steps
+    yield from (part for step in steps for part in step.parts if part.status is StepStatus.RUNNING)
 
 
 _WHY_NOT = {
@@ -81,30 +92,30 @@ def held(view: RunView, page: ApprovalPage) -> Iterator[str]:
         yield f"and more: paracle approvals --status open --run {view.run.run_id}"
 
 
-def rows(view: RunView) -> Iterator[Row]:
-    """A row for each step, below it its items or iterations and what undoes it."""
+def rows(view: RunView, said: Mapping[str, str] | None = None) -> Iterator[Row]:
+    """A row for each step, below it its items or iterations and what undoes it; with what is `said` of some steps."""
     for step in view.steps:
-        yield from _rows(step, 0)
+        yield from _rows(step, 0, said or {})
 
 
-def _rows(step: StepView, depth: int) -> Iterator[Row]:
+def _rows(step: StepView, depth: int, said: Mapping[str, str]) -> Iterator[Row]:
     began = "" if step.started_at is None else f"{step.started_at.astimezone():%H:%M:%S}"
     took = "" if step.started_at is None else _took(step.started_at, step.finished_at)
     tries = str(step.attempts) if step.attempts else ""
-    yield f"{'  ' * depth}{step.id}", _status(step), began, took, tries, "; ".join(_what(step))
+    yield f"{'  ' * depth}{step.id}", _status(step), began, took, tries, "; ".join(_what(step, said))
     for part in step.parts:
-        yield from _rows(part, depth + 1)
+        yield from _rows(part, depth + 1, said)
     if step.parts and (more := step.parts_total - len(step.parts)) > 0:
         yield f"{'  ' * (depth + 1)}and {more:,} more", "", "", "", "", ""
     if step.compensation is not None:
-        yield from _rows(step.compensation, depth + 1)
+        yield from _rows(step.compensation, depth + 1, said)
 
 
 def _status(step: StepView) -> str:
     return f"{step.status}, tolerated" if step.degraded and step.status is not StepStatus.COMPLETED else step.status
 
 
-def _what(step: StepView) -> Iterator[str]:
+def _what(step: StepView, said: Mapping[str, str]) -> Iterator[str]:
     yield f"{step.target_kind} {step.target}".rstrip()
     if step.parts_total:
         yield f"{step.parts_ended:,} of {step.parts_total:,} ended"
@@ -124,6 +135,8 @@ def _what(step: StepView) -> Iterator[str]:
         yield "undone"
     if step.error is not None:
         yield _error(step.error)
+    if step.id in said:
+        yield said[step.id]
 
 
 def _error(error: ErrorInfo) -> str:

@@ -27,6 +27,7 @@ class Voice:
 
     def __init__(self, aside: Console) -> None:
         self._aside = aside
+        self._retries = speech.Retries()
         self._source: tuple[str, int] = _NOTHING
         self._text = ""
         self._open: bool = False
@@ -35,6 +36,9 @@ class Voice:
 
     def hear(self, output: TaskOutput) -> None:
         """Say one thing more."""
+        if (line := self._retries.hear(output)) is not None:
+            self._end_line()
+            self._note(safe(line))
         if output.tool is not None:
             self._say_progress(output.tool)
         elif output.summary is not None:
@@ -104,13 +108,16 @@ class Voice:
 
 
 class Doorbell:
-    """Says only what keeps an answer from coming until somebody does something."""
+    """Says only what keeps an answer from coming: that people are to decide, or that the model does not answer."""
 
     def __init__(self, aside: Console) -> None:
         self._aside = aside
+        self._retries = speech.Retries()
 
     def hear(self, output: TaskOutput) -> None:
         """Say it, if this is such a thing."""
+        if (line := self._retries.hear(output)) is not None:
+            self._say(line)
         if output.tool is not None and output.tool.stage == "held":
             self._say(speech.progress(output.tool))
         elif output.budget is not None and output.budget.stage == "held":

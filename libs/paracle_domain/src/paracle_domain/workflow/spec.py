@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from paracle_domain.messages import Given, JsonObject
+from paracle_domain.wording import count
 
 StepId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
@@ -172,7 +173,8 @@ class ApprovalRules(Approvers):
     def _can_be_decided(self) -> Self:
         for asked in (self, self.escalate_to):
             if asked and asked.principals and not asked.roles and len(set(asked.principals)) < self.quorum:
-                message = f"a quorum of {self.quorum} cannot be reached by {len(set(asked.principals))} principals"
+                few = count(len(set(asked.principals)), "principal")
+                message = f"a quorum of {self.quorum} cannot be reached by {few}"
                 raise ValueError(message)
         if (self.on_expiry == "escalate") != (self.escalate_to is not None):
             message = "on_expiry: escalate and escalate_to belong together"

@@ -21,8 +21,10 @@ _EXAMPLE: Final = (
 _STREAMED: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "A stream: `id` is a cursor, `event` is `delta` (a piece of a reply), `tool` (a call of one "
-        "began or ended), `summary` (summing up what was said before began or ended) or `ended` (the last), and `data` "
-        "is JSON (message task.output). `gap` in it says that something before it is lost.",
+        "began or ended, or waits for people), `summary` (summing up what was said before began or ended), `budget` "
+        "(people are asked to raise one, or have decided), `retrying` (a model call failed, why, and when it is tried "
+        "again) or `ended` (the last), and `data` is JSON (message task.output). `gap` in it says that something "
+        "before it is lost.",
         "content": {EVENT_STREAM: {"schema": {"type": "string"}, "example": _EXAMPLE}},
     }
 }
@@ -46,6 +48,9 @@ async def task_output(
     request: Request,
     call: Caller,
     after: Annotated[int, Query(ge=0, le=MAX_POSITION, description="Only what comes after this cursor.")] = 0,
+    follow: Annotated[
+        bool | None, Query(description="False: only what it has said so far; else until the task has ended.")
+    ] = None,
     last_event_id: Annotated[
         str | None,
         Header(alias="Last-Event-ID", description="What a reader that was cut off saw last; wins over `after`."),
@@ -55,7 +60,8 @@ async def task_output(
     minutes. A task that nobody knows says nothing: its stream ends after a while without `ended`.
     """
     follower: OutputFollower = request.app.state.output_follower
-    frames = follower.stream(call, task_id, after if last_event_id is None else _cursor(last_event_id))
+    cursor = after if last_event_id is None else _cursor(last_event_id)
+    frames = follower.stream(call, task_id, cursor) if follow is not False else follower.so_far(call, task_id, cursor)
     return StreamingResponse(frames, media_type=EVENT_STREAM, headers={"X-Accel-Buffering": "no"})
 
 

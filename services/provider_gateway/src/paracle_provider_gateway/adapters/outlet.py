@@ -1,4 +1,4 @@
-"""Deltas on their way to watchers, over the bus."""
+"""Deltas, and that a call is tried again, on their way to watchers, over the bus."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from paracle_domain import subjects
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Unavailable
 from paracle_domain.inference.deltas import Delta
+from paracle_domain.inference.retrying import Retrying
 
 _log = logging.getLogger(__name__)
 
 
 class BusOutlet:
-    """Broadcasts deltas on `out.{task_id}`.
+    """Broadcasts on `out.{task_id}`.
 
-    They are not acknowledged: the answer of the call has all of them again, so one that is lost costs a watcher a
+    Nothing is acknowledged: the answer of a call has all of its deltas again, so one that is lost costs a watcher a
     moment, while waiting for each would slow the reply down. What NATS does not take now is dropped for the same
     reason; watchers see by the numbers that it is missing.
     """
@@ -24,10 +25,10 @@ class BusOutlet:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
-    async def publish(self, task_id: str, delta: Delta, context: Context) -> None:
+    async def publish(self, task_id: str, news: Delta | Retrying, context: Context) -> None:
         subject = subjects.out(context.tenant, task_id)
-        message = outgoing(subject, delta, context, source="paracle/provider_gateway", id=delta.message_id)
+        message = outgoing(subject, news, context, source="paracle/provider_gateway", id=news.message_id)
         try:
             await self._bus.broadcast(message)
         except Unavailable as error:
-            _log.debug("delta %s is dropped: %s", delta.message_id, error)
+            _log.debug("%s is dropped: %s", news.message_id, error)

@@ -1,0 +1,27 @@
+"""What whoever waits for a model's reply is told while the call for it fails, or is not even made."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import Field
+
+from paracle_domain.errors import ErrorInfo
+from paracle_domain.messages import Message
+
+
+class Retrying(Message, type_name="inference.retrying"):
+    """The model call `call_id` failed with `error`, or waits because of it, and is tried again at `at`.
+
+    Told on subject `out.{task_id}` by whoever tries again: the gateway within a call, the runtime with a call anew.
+    `tried` counts its tries so far; it is 0 where a limit let none be made. `at` is estimated where others decide.
+    """
+
+    call_id: str
+    error: ErrorInfo
+    tried: int = Field(default=0, ge=0)
+    at: datetime
+
+    @property
+    def message_id(self) -> str:
+        return f"{self.call_id}.retrying.{self.at.isoformat()}"
