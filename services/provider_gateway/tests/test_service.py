@@ -265,9 +265,7 @@ class TestAccounts:
         self, monkeypatch: pytest.MonkeyPatch, budget: tuple[str, str] | None, why: str
     ):
         monkeypatch.setattr(attempts, "WORTH_TELLING_S", 0.0)
-        provider = Gated()
-        provider.gate.set()
-        over, request = gateway(provider), ask(stream_to=TASK)
+        over, request = gateway(SandboxProvider()), ask(stream_to=TASK)
         over.accounts.answers = [Full("its requests", 0.05, budget)]
         await over.completions.complete(request, CONTEXT)
         [told] = over.outbox.retries

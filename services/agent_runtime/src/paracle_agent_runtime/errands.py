@@ -101,7 +101,7 @@ class Errands:
         )
 
     async def say(self, progress: Progress) -> None:
-        """Tell whoever watches a step's agent; a tool that is a step of its own is watched where it waits for people."""
+        """Tell whoever watches a step's agent; a tool that is a step is watched once it waits for people."""
         if self._watched:
             await self._shop.outlet.say(self._job.task.task_id, progress, self._context)
 
