@@ -17,7 +17,10 @@ from paracle_client.stack.state import find_root
 app = typer.Typer()
 
 RootOption = Annotated[
-    Path | None, typer.Option("--root", help="folder of the stack's data; else the nearest .paracle, or ./.paracle")
+    Path | None,
+    typer.Option(
+        "--root", help="folder of the stack's data; else the nearest .paracle from here upwards, or ./.paracle"
+    ),
 ]
 OutputOption = Annotated[str, typer.Option("--output", "-o", help="table or json", metavar="[table|json]")]
 
