@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -58,6 +58,11 @@ async def test_the_peer_hangs_up_on_a_client_that_reads_no_more():
         reader, writer = await asyncio.open_connection("127.0.0.1", peer.port, limit=1)
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
         await reader.read(1)
+        assert [request.line for request in peer.requests] == ["GET / HTTP/1.1"]
+    rest = b""
+    with suppress(ConnectionError):
+        rest = await reader.read()
+    assert len(rest) < 20 * 2**20
     writer.close()
 
 
