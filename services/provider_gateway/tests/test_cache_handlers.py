@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from decimal import Decimal
 
 import asyncpg
@@ -11,13 +10,14 @@ import pytest
 from memory_registry import MemoryRegistry
 from nats.aio.client import Client
 from provider_gateway_samples import TASK, ask
+from served_gateway import served
 
 from paracle_chassis.bus import outgoing
 from paracle_chassis.frames import flushed
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
-from paracle_chassis.testing.infra import OpenBus, migrated
+from paracle_chassis.testing.infra import OpenBus
 from paracle_chassis.testing.wire import say
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
@@ -28,8 +28,6 @@ from paracle_domain.inference.ledger import ListAttempts, Outcome, QueryUsage, S
 from paracle_domain.inference.request import CallLabels, Complete
 from paracle_domain.inference.response import Completion
 from paracle_domain.registry import SpecsChanged, changed_subject
-from paracle_provider_gateway.app import create_app
-from paracle_provider_gateway.settings import GatewaySettings
 
 pytestmark = pytest.mark.connected
 CONTEXT, THEIRS = Context("acme"), Context("globex")
@@ -50,28 +48,13 @@ def registry() -> MemoryRegistry:
 
 @pytest.fixture
 async def bus(
-    nats_url: str,
-    postgres_dsn: str,
-    open_bus: OpenBus,
-    provider: FakeOpenAI,
-    registry: MemoryRegistry,
-    monkeypatch: pytest.MonkeyPatch,
+    nats_url: str, postgres_dsn: str, open_bus: OpenBus, provider: FakeOpenAI, registry: MemoryRegistry
 ) -> AsyncIterator[NatsBus]:
     """A caller's bus, with two replicas of the service behind NATS."""
-    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    await migrated(postgres_dsn, "paracle_provider_gateway")
-    settings = GatewaySettings(
-        nats_url=nats_url,
-        postgres_dsn=postgres_dsn,
-        compatible_base_url=provider.url,
-        provider_hosts=("127.0.0.1",),
-    )
-    await (await open_bus("registry")).serve(registry.routes())
-    async with AsyncExitStack() as replicas:
-        for _ in range(2):
-            await replicas.enter_async_context(create_app(settings).running())
-        yield await open_bus("agent_runtime")
+    async with served(
+        nats_url, postgres_dsn, open_bus, registry, replicas=2, compatible_base_url=provider.url
+    ) as found:
+        yield found
 
 
 @pytest.fixture

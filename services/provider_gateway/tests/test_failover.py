@@ -9,16 +9,15 @@ from dataclasses import dataclass
 import pytest
 from memory_registry import MemoryRegistry
 from provider_gateway_samples import CONTEXT, TASK, ask
+from served_gateway import served
 
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
-from paracle_chassis.testing.infra import OpenBus, migrated
+from paracle_chassis.testing.infra import OpenBus
 from paracle_chassis.testing.wire import Turn, fail, reset, say
 from paracle_domain.inference.request import ListModels
 from paracle_domain.inference.response import BreakerState, Completion
-from paracle_provider_gateway.app import create_app
-from paracle_provider_gateway.settings import GatewaySettings
 
 pytestmark = pytest.mark.connected
 HANG_S = 0.3
@@ -39,24 +38,15 @@ class World:
 
 
 @pytest.fixture
-async def world(
-    nats_url: str, postgres_dsn: str, open_bus: OpenBus, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[World]:
-    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    await migrated(postgres_dsn, "paracle_provider_gateway")
-    settings = GatewaySettings(
-        nats_url=nats_url, postgres_dsn=postgres_dsn, provider_hosts=("127.0.0.1",), breaker_cooldown_s=0.5
-    )
+async def world(nats_url: str, postgres_dsn: str, open_bus: OpenBus) -> AsyncIterator[World]:
     async with FakeOpenAI() as ailing, FakeOpenAI() as sound:
         registry = MemoryRegistry()
         registry.provider("ailing", base_url=ailing.url, timeouts={"total_s": HANG_S})
         registry.provider("sound", base_url=sound.url)
         registry.model("steady", "ailing/m", "sound/m")
         ailing.otherwise, sound.otherwise = say("Well again."), say("Always here.")
-        await (await open_bus("registry")).serve(registry.routes())
-        async with create_app(settings).running():
-            yield World(await open_bus("agent_runtime"), ailing, sound)
+        async with served(nats_url, postgres_dsn, open_bus, registry, breaker_cooldown_s=0.5) as bus:
+            yield World(bus, ailing, sound)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

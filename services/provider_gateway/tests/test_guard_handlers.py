@@ -8,18 +8,17 @@ from typing import Any
 import pytest
 from memory_registry import MemoryRegistry
 from provider_gateway_samples import ask
+from served_gateway import served
 
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
-from paracle_chassis.testing.infra import OpenBus, migrated
+from paracle_chassis.testing.infra import OpenBus
 from paracle_chassis.testing.wire import say
 from paracle_domain.envelope import Context
 from paracle_domain.errors import ContentRefused
 from paracle_domain.inference.ledger import ListAttempts, UsageRecord
 from paracle_domain.inference.request import CallLabels
-from paracle_provider_gateway.app import create_app
-from paracle_provider_gateway.settings import GatewaySettings
 
 pytestmark = pytest.mark.connected
 CONTEXT = Context("acme")
@@ -36,17 +35,10 @@ async def provider() -> AsyncIterator[FakeOpenAI]:
 
 
 @pytest.fixture
-async def bus(
-    nats_url: str, postgres_dsn: str, open_bus: OpenBus, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[NatsBus]:
+async def bus(nats_url: str, postgres_dsn: str, open_bus: OpenBus, provider: FakeOpenAI) -> AsyncIterator[NatsBus]:
     """A caller's bus, with the service running behind NATS."""
-    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    await migrated(postgres_dsn, "paracle_provider_gateway")
-    await (await open_bus("registry")).serve(MemoryRegistry().routes())
-    settings = GatewaySettings(nats_url=nats_url, postgres_dsn=postgres_dsn, compatible_base_url=provider.url)
-    async with create_app(settings).running():
-        yield await open_bus("agent_runtime")
+    async with served(nats_url, postgres_dsn, open_bus, MemoryRegistry(), compatible_base_url=provider.url) as found:
+        yield found
 
 
 async def test_what_is_let_in_and_out_is_redacted(bus: NatsBus, provider: FakeOpenAI):

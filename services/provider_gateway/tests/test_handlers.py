@@ -9,6 +9,7 @@ import pytest
 from memory_registry import MemoryRegistry
 from nats.aio.client import Client
 from provider_gateway_samples import TASK, ask, embed
+from served_gateway import served
 
 from paracle_chassis.bus import outgoing
 from paracle_chassis.frames import flushed
@@ -16,7 +17,7 @@ from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_embeddings import vector_of
 from paracle_chassis.testing.fake_openai import FakeOpenAI
-from paracle_chassis.testing.infra import OpenBus, migrated
+from paracle_chassis.testing.infra import OpenBus
 from paracle_chassis.testing.wire import Turn, say
 from paracle_domain import subjects
 from paracle_domain.budget.messages import SetBudget
@@ -28,8 +29,6 @@ from paracle_domain.inference.deployments import ListDeployments
 from paracle_domain.inference.ledger import ListAttempts, Outcome, UsageRecord
 from paracle_domain.inference.request import AbortCall, CallLabels, ListModels, abort_subject
 from paracle_domain.registry import SpecsChanged, changed_subject
-from paracle_provider_gateway.app import create_app
-from paracle_provider_gateway.settings import GatewaySettings
 
 pytestmark = pytest.mark.connected
 CONTEXT = Context("acme")
@@ -48,26 +47,11 @@ def registry() -> MemoryRegistry:
 
 @pytest.fixture
 async def bus(
-    nats_url: str,
-    postgres_dsn: str,
-    open_bus: OpenBus,
-    provider: FakeOpenAI,
-    registry: MemoryRegistry,
-    monkeypatch: pytest.MonkeyPatch,
+    nats_url: str, postgres_dsn: str, open_bus: OpenBus, provider: FakeOpenAI, registry: MemoryRegistry
 ) -> AsyncIterator[NatsBus]:
     """A caller's bus, with the service running behind NATS."""
-    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    await migrated(postgres_dsn, "paracle_provider_gateway")
-    settings = GatewaySettings(
-        nats_url=nats_url,
-        postgres_dsn=postgres_dsn,
-        compatible_base_url=provider.url,
-        provider_hosts=("127.0.0.1",),
-    )
-    await (await open_bus("registry")).serve(registry.routes())
-    async with create_app(settings).running():
-        yield await open_bus("agent_runtime")
+    async with served(nats_url, postgres_dsn, open_bus, registry, compatible_base_url=provider.url) as found:
+        yield found
 
 
 async def test_a_call_over_rpc_streams_to_its_task(bus: NatsBus, provider: FakeOpenAI, nats_client: Client):
