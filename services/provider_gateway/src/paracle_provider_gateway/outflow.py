@@ -89,7 +89,7 @@ class Outflow:
         """Tell all of `batch`, but for those that cannot be told; raises what is an outage."""
         try:
             await self._tell(batch)
-        except Exception as error:
+        except Exception as error:  # whatever one settlement breaks on, the others are to be told
             if outages.is_outage(error) or isinstance(error, TimeoutError):
                 raise
             if len(batch) == 1:

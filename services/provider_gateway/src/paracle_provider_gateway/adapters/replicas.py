@@ -48,7 +48,7 @@ class PostgresReplica:
     async def __aexit__(self, *_exc: object) -> None:
         try:
             await self._pool.execute(self._sql.gone, self.id)
-        except Exception as error:
+        except Exception as error:  # an outage has many types; all else is raised
             if not is_outage(error):
                 raise
             _log.warning("could not say that this replica goes: %s", error)
