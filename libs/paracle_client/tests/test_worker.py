@@ -153,12 +153,14 @@ def noted(text: str) -> str:
     return text
 
 
-async def send_call(client: Client, tool: str, arguments: Any, headers: dict[str, str] | None = None) -> Subscription:
-    """Call a tool; what is said about it comes on the subscription."""
+async def send_call(
+    client: Client, name: str, arguments: Any, headers: dict[str, str] | None = None, *, of: str = "tools"
+) -> Subscription:
+    """Call a tool, or a guard; what is said about it comes on the subscription."""
     inbox = client.new_inbox()
     words = await client.subscribe(inbox)
     body = json.dumps(arguments).encode()
-    await client.publish(f"paracle.v1.default.rpc.tools.{tool}", body, inbox, headers)
+    await client.publish(f"paracle.v1.default.rpc.{of}.{name}", body, inbox, headers)
     return words
 
 
@@ -244,6 +246,36 @@ async def test_calls_beyond_the_limit_wait_and_late_ones_are_not_carried_out(nat
         assert [found for found, _ in await asyncio.gather(*calls)] == [0, 1, 2, 3, 4]
         assert (await late)[1]["paracle-error"] == "tool_unavailable"
     assert most == 2
+
+
+@pytest.mark.connected
+async def test_tools_that_wait_for_agents_leave_slots_to_their_guards(nats_url: str) -> None:
+    """All slots, and all threads, are held by tools that wait for what an agent says, which a guard looks at first."""
+    worker = Worker(nats_url, concurrency=2)
+    begun, said = threading.Semaphore(0), threading.Event()
+
+    @worker.tool()
+    def consult() -> None:
+        """Ask an agent."""
+        begun.release()
+        said.wait()
+
+    @worker.guard()
+    def look(question: GuardQuestion) -> None:
+        """Let everything pass."""
+
+    question = {"guard": "look", "direction": "input", "passages": [], "call_id": "c", "model": "m"}
+    async with await nats.connect(nats_url) as client, worker.serving():
+        calls = [asyncio.create_task(ask(client, "consult", {})) for _ in range(2)]
+        for _ in calls:
+            assert await asyncio.to_thread(begun.acquire, timeout=30)
+        words = await send_call(client, "look", question, of="guards")
+        try:
+            found, _ = await asyncio.wait_for(last_word(words), 30)
+        finally:
+            said.set()
+        assert found["verdict"] == "pass"
+        await asyncio.gather(*calls)
 
 
 @pytest.mark.connected

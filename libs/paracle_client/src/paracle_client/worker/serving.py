@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -52,20 +52,30 @@ class Served(Protocol):
         """What it says to `body`."""
 
 
+class Crew:
+    """What the functions of one service share: so many slots, and a thread for each, made once one is needed.
+
+    Tools and guards have one each. A tool that has an agent do something waits for that agent's guards, which may be
+    served by the very same worker: they must not wait for a slot that it holds.
+    """
+
+    def __init__(self, service: str, size: int) -> None:
+        self.slots = asyncio.Semaphore(size)
+        self.threads = ThreadPoolExecutor(size, thread_name_prefix=service)
+
+
 class Serving:
     """Answers the calls of one function, with signs of life while it works.
 
-    `slots` are what all functions share; calls beyond them wait, and are not carried out once their time is over.
+    Calls beyond the slots of its `crew` wait, and are not carried out once their time is over.
     """
 
-    def __init__(
-        self, client: Client, function: Served, slots: asyncio.Semaphore, threads: Executor, hangups: str
-    ) -> None:
+    def __init__(self, client: Client, function: Served, crew: Crew, hangups: str) -> None:
         self._client = client
         self._function = function
         own = function.concurrency
-        self._slots = (slots,) if own is None else (asyncio.Semaphore(own), slots)
-        self._threads = threads
+        self._slots = (crew.slots,) if own is None else (asyncio.Semaphore(own), crew.slots)
+        self._threads = crew.threads
         self._hangups = hangups
         self._calls: dict[str, asyncio.Task[None]] = {}
         self._begun: set[str] = set()

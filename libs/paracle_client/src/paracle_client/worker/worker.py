@@ -24,7 +24,6 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -36,7 +35,7 @@ from nats.errors import Error as NatsError
 
 from paracle_client.worker.functions import EffectName, Function, function
 from paracle_client.worker.guards import GuardFunction, guard_function
-from paracle_client.worker.serving import Served, Serving
+from paracle_client.worker.serving import Crew, Served, Serving
 from paracle_domain import subjects
 from paracle_domain.errors import Conflict, SpecInvalid, Unavailable
 from paracle_domain.subjects import DEFAULT_TENANT
@@ -57,7 +56,7 @@ class Worker:
     tenant
         Whose calls it answers.
     concurrency
-        Most calls that it works on at once; further ones wait here.
+        Most calls of tools that it works on at once, and as many questions to guards beside them; further ones wait.
     drain_s
         How long calls in hand may take when it is told to stop.
     """
@@ -175,10 +174,9 @@ class Worker:
         if not served:
             raise SpecInvalid("this worker has no tool: decorate a function with @worker.tool(), or @worker.guard()")
         client = await self._connect()
-        threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="tool")
-        slots = asyncio.Semaphore(self._concurrency)
+        crews = {service: Crew(service, self._concurrency) for service in {one.service for one in served}}
         hangups = client.new_inbox()
-        table = {(one.service, one.name): Serving(client, one, slots, threads, hangups) for one in served}
+        table = {(one.service, one.name): Serving(client, one, crews[one.service], hangups) for one in served}
 
         async def hear(message: Msg) -> None:
             service, name, _ = message.subject.rsplit(".", 3)[1:]
@@ -196,7 +194,8 @@ class Worker:
             yield
             await self._drain(client, taken, list(table.values()))
         finally:
-            threads.shutdown(wait=False, cancel_futures=True)
+            for crew in crews.values():
+                crew.threads.shutdown(wait=False, cancel_futures=True)
             await client.close()
             _log.info("stopped")
 
