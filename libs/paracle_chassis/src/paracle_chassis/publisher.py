@@ -79,7 +79,8 @@ class Publisher:
     async def publish(self, messages: Sequence[Wire], *, deadline_s: float = DEADLINE_S) -> None:
         """Store all `messages`, in order within their subjects unless some travel in bundles or the connection breaks.
 
-        What somebody is to work on goes first, since a run waits for that and not for what is told of it.
+        What somebody is to work on goes first, since a run waits for that and not for what is told of it. A stream that
+        takes nothing keeps no other from storing its own; on return, or after an error, nothing is under way any more.
 
         Raises
         ------
@@ -91,7 +92,10 @@ class Publisher:
         for wire in messages:
             groups.setdefault(topology.stream_of_subject(wire.subject), []).append(wire)
         ordered = sorted(groups.items(), key=lambda group: not _waited_for(group[0]))
-        await asyncio.gather(*(self._publish_group(spec, wires, deadline) for spec, wires in ordered))
+        work = (self._publish_group(spec, wires, deadline) for spec, wires in ordered)
+        for error in await asyncio.gather(*work, return_exceptions=True):
+            if error is not None:
+                raise error
 
     async def _publish_group(self, spec: StreamSpec | None, messages: Sequence[Wire], deadline: float) -> None:
         if spec is not None and spec.no_ack:
