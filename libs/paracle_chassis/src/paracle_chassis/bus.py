@@ -76,6 +76,10 @@ class Bus(ABC):
             If one is more than travels; all others are stored.
         """
 
+    def pack(self, message: Outgoing) -> Outgoing:
+        """`message`, with as much of `publish` done as can be: for whoever has to wait before it may be published."""
+        return message
+
     @abstractmethod
     async def broadcast(self, message: Outgoing) -> None:
         """Tell whoever listens just now."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import field
 from typing import TYPE_CHECKING, Final, override
 
 from nats.errors import Error as NatsError
 
 from paracle_chassis import codec, telemetry, topology
-from paracle_chassis.bus import Bus, Outgoing
+from paracle_chassis.bus import CLAIM_THRESHOLD, Bus, Outgoing
 from paracle_chassis.claims import Claims
 from paracle_chassis.consumer import PullConsumer
 from paracle_chassis.inlet import Incoming
@@ -25,10 +26,11 @@ from paracle_chassis.rpc_server import RpcServer
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.streams import Streams
 from paracle_chassis.topology import ConsumerSpec
-from paracle_chassis.wires import Wire, to_wire
+from paracle_chassis.wires import Wire, small, to_wire
 from paracle_domain.envelope import REPLY_TO, Context, Envelope
 from paracle_domain.errors import DeadlineExceeded, PayloadTooLarge, Unavailable
 from paracle_domain.messages import Encodable, JsonObject, Message, Request
+from paracle_domain.records import record
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -40,6 +42,13 @@ _log = logging.getLogger(__name__)
 _RESEND_S: Final = 3.0
 _RETRY_S: Final = 0.25
 _KNOWN_WITHIN_S: Final = 10.0
+
+
+@record
+class _Packed(Outgoing):
+    """A message that is on its way already, as far as it can be."""
+
+    wire: Wire = field(kw_only=True)
 
 
 class NatsBus(Bus):
@@ -151,7 +160,20 @@ class NatsBus(Bus):
         if refused is not None:
             raise refused
 
+    @override
+    def pack(self, message: Outgoing) -> Outgoing:
+        body = message.message.encode()
+        if len(body) > CLAIM_THRESHOLD:
+            return message
+        try:
+            wire = small(message, body, self.client.max_payload, telemetry.traceparent())
+        except PayloadTooLarge:  # to be said of it when it is published
+            return message
+        return _Packed(message.subject, message.message, message.envelope, message.joins, wire=wire)
+
     async def _wire(self, message: Outgoing, traceparent: str | None = None) -> Wire:
+        if isinstance(message, _Packed):
+            return message.wire
         return await to_wire(message, self._claims, self.client.max_payload, traceparent)
 
     @override

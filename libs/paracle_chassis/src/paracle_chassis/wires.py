@@ -43,10 +43,20 @@ async def to_wire(message: Outgoing, claims: Claims, max_payload: int, tracepare
     PayloadTooLarge
         If NATS would not take it, however often it is sent.
     """
-    headers = message.envelope.headers()
     body = message.message.encode()
-    if len(body) > CLAIM_THRESHOLD:
-        body = await claims.check_in(body, headers)
+    if len(body) <= CLAIM_THRESHOLD:
+        return small(message, body, max_payload, traceparent)
+    headers = message.envelope.headers()
+    body = await claims.check_in(body, headers)
+    return _wire(message, body, headers, max_payload, traceparent)
+
+
+def small(message: Outgoing, body: bytes, max_payload: int, traceparent: str | None = None) -> Wire:
+    """`message`, whose `body` needs no claim check, as it goes over the wire; otherwise as `to_wire`."""
+    return _wire(message, body, message.envelope.headers(), max_payload, traceparent)
+
+
+def _wire(message: Outgoing, body: bytes, headers: dict[str, str], max_payload: int, traceparent: str | None) -> Wire:
     if traceparent is not None:
         headers[TRACEPARENT] = traceparent
     wire = Wire(message.subject, body, headers, message.joins)

@@ -1,6 +1,7 @@
 """The actor host of runs: load, decide, append, publish. Everything that changes a run goes through `RunHost.handle`.
 
     mail ──► hold the runs ──► decide (pure) ──► append: one statement, one fsync ──► publish ──► (the mailbox acks)
+                                            └──► prepare what is to be published ──┘
 
 A batch has its runs for itself from the first to the last of these, so what happens to a run is decided, stored and
 published in one order; batches without a run in common go on side by side.
@@ -12,6 +13,7 @@ that another replica moved on in between is loaded anew, from the event that thi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
@@ -81,7 +83,8 @@ class RunHost:
             entries, read = await self._entries_for(waiting, loaded, handled.broken)
             turns = self._decide(entries, waiting, handled.broken)
             again = {turn.entry.id for turn in turns if turn.idle} - sure - read
-            again |= await self._commit([turn for turn in turns if turn.pages])
+            lost, _ = await asyncio.gather(self._commit([turn for turn in turns if turn.pages]), self._prepare(turns))
+            again |= lost
             kept = [turn for turn in turns if turn.entry.id not in again]
             await self._publish(kept)
             _note(handled, kept)
@@ -149,6 +152,12 @@ class RunHost:
             self.soonest_wake = turn.wake_at
         if state.queued or (state.terminal and turn.entry.facts["waits"]):
             self.queue_moved()
+
+    async def _prepare(self, turns: Sequence[Turn]) -> None:
+        """Put together what is to go out, while PostgreSQL writes."""
+        await asyncio.sleep(0)  # what `_commit` has sent leaves this process when its loop comes round
+        for turn in turns:
+            turn.prepare(self._bus)
 
     async def _publish(self, turns: Sequence[Turn]) -> None:
         """Send out what was committed, and once more what earlier deliveries of the same mail had caused."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from paracle_chassis.bus import Outgoing
+from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.event_store import Append, Page
 from paracle_domain.envelope import Context
 from paracle_domain.errors import ParacleError
+from paracle_domain.records import record
 from paracle_domain.run.directives import RunDirective, ShowApproval
 from paracle_domain.run.events import RunEvent, decode_event
 from paracle_domain.run.inbox import Decide, Pause, Resume, Signal
@@ -29,9 +30,20 @@ _OBEYED: Final[Mapping[type[object], str]] = {
 """What happens to a run that does as it is told. Ids of messages are their senders' choice, and may be used twice."""
 
 
+@record
+class _Made:
+    """What a mail led to: what is to be told of its page, and what is to be done."""
+
+    page: Page | None
+    events: tuple[RunEvent, ...]
+    directives: tuple[RunDirective, ...]
+    context: Context
+    at: datetime
+
+
 @dataclass(slots=True)
 class Turn:
-    """From `entry` on, to `state`."""
+    """From `entry` on, to `state`. `outbox` and `shown` are there once it is prepared."""
 
     entry: Entry
     state: RunState
@@ -40,6 +52,7 @@ class Turn:
     outbox: list[Outgoing] = field(default_factory=list)
     shown: list[Shown] = field(default_factory=list)
     repeats: list[Mail] = field(default_factory=list)
+    _made: list[_Made] = field(default_factory=list)
     refused: dict[str, ParacleError] = field(default_factory=dict)
     _after: Entry | None = None
 
@@ -83,6 +96,14 @@ class Turn:
             facts=before.facts if before.state.seq == 0 else None,
         )
 
+    def prepare(self, bus: Bus) -> None:
+        """Put together what is to go out once the turn is stored."""
+        for made in self._made:
+            if made.page is not None:
+                self._tell(made.page, made.events, made.context)
+            self._carry_out(made.directives, made.context, made.at)
+        self.outbox = [bus.pack(message) for message in self.outbox]
+
     def say_again(self, pages: Mapping[str, Page]) -> None:
         """Add what mail that was handled before led to then. What was obeyed then is not refused now."""
         for mail in self.repeats:
@@ -101,16 +122,16 @@ class Turn:
         if (refusal := machine.objection(self.state, mail.message)) is not None:
             self.refused[mail.cause] = refusal
         made = machine.decide(self.state, mail.message, now, self.wake_at)
-        context = mail.context.caused_by(mail.cause, self.entry.id)
+        page: Page | None = None
         if made.events:
             page = Page(self.state.seq + 1, mail.cause, now, tuple([event.encode() for event in made.events]))
             self.pages.append(page)
-            self._tell(page, made.events, context)
         else:
             self.repeats.append(mail)
         self.state, self.wake_at = made.state, made.wake_at
-        if made.directives:
-            self._carry_out(made.directives, context, now)
+        if made.events or made.directives:
+            context = mail.context.caused_by(mail.cause, self.entry.id)
+            self._made.append(_Made(page, made.events, made.directives, context, now))
 
     def _tell(self, page: Page, events: Sequence[RunEvent], context: Context) -> None:
         self.outbox += told(self.entry.tenant, self.entry.id, page, [event.type for event in events], context)

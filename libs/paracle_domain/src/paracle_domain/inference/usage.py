@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any, Final, override
+from typing import Annotated, Any, Final, override
 
-from pydantic import GetJsonSchemaHandler, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, GetJsonSchemaHandler, PlainSerializer, SerializerFunctionWrapHandler, model_serializer
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -67,3 +67,15 @@ class Usage(Value):
 NOTHING: Final = Usage()
 """What nothing uses: no tokens, no calls, a cost that is known to be zero."""
 _NONE: Final = NOTHING.__dict__
+
+
+def _is_nothing(usage: Usage) -> bool:
+    return usage.__dict__ == _NONE
+
+
+def _what_counts(usage: Usage) -> dict[str, Any]:
+    return {name: value for name, value in usage.__dict__.items() if value != _NONE[name]}
+
+
+Used = Annotated[Usage, Field(exclude_if=_is_nothing), PlainSerializer(_what_counts)]
+"""What something that happened used, without what it used nothing of: most steps ask no model."""

@@ -21,7 +21,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, TypeAdapter
 
 from paracle_domain.errors import ErrorInfo
-from paracle_domain.inference.usage import Usage
+from paracle_domain.inference.usage import NOTHING, Used
 from paracle_domain.messages import Json, Message
 from paracle_domain.run.commands import Parent, Verdict
 
@@ -192,7 +192,7 @@ class StepCompleted(Message, type_name="step.completed"):
     step: str
     attempt: int
     output: Json = None
-    usage: Usage = Usage()
+    usage: Used = NOTHING
     degraded: bool = False
     signal: str | None = None
 
@@ -205,7 +205,7 @@ class StepRetrying(Message, type_name="step.retrying"):
     attempt: int
     error: ErrorInfo
     due_at: datetime
-    usage: Usage = Usage()
+    usage: Used = NOTHING
 
 
 class StepFailing(Message, type_name="step.failing"):
@@ -229,7 +229,7 @@ class StepFailed(Message, type_name="step.failed"):
     error: ErrorInfo
     tolerated: bool = False
     fallback: str | None = None
-    usage: Usage = Usage()
+    usage: Used = NOTHING
 
 
 class StepTimedOut(Message, type_name="step.timed_out"):
@@ -241,7 +241,7 @@ class StepTimedOut(Message, type_name="step.timed_out"):
     error: ErrorInfo
     tolerated: bool = False
     fallback: str | None = None
-    usage: Usage = Usage()
+    usage: Used = NOTHING
 
 
 class StepSkipped(Message, type_name="step.skipped"):
@@ -257,7 +257,7 @@ class StepCancelled(Message, type_name="step.cancelled"):
     type: Literal["step.cancelled"] = "step.cancelled"
     step: str
     attempt: int = 0
-    usage: Usage = Usage()
+    usage: Used = NOTHING
 
 
 class RunCancelling(Message, type_name="run.cancelling"):
@@ -288,7 +288,7 @@ class RunCompleted(Message, type_name="run.completed"):
 
     type: Literal["run.completed"] = "run.completed"
     output: Json = None
-    usage: Usage = Usage()
+    usage: Used = NOTHING
 
 
 class RunDegraded(Message, type_name="run.degraded"):
@@ -297,7 +297,7 @@ class RunDegraded(Message, type_name="run.degraded"):
     type: Literal["run.degraded"] = "run.degraded"
     output: Json = None
     failed_steps: tuple[str, ...]
-    usage: Usage = Usage()
+    usage: Used = NOTHING
 
 
 class RunFailed(Message, type_name="run.failed"):
@@ -305,7 +305,7 @@ class RunFailed(Message, type_name="run.failed"):
 
     type: Literal["run.failed"] = "run.failed"
     error: ErrorInfo
-    usage: Usage = Usage()
+    usage: Used = NOTHING
     uncompensated: tuple[str, ...] = ()
 
 
@@ -314,7 +314,7 @@ class RunCancelled(Message, type_name="run.cancelled"):
 
     type: Literal["run.cancelled"] = "run.cancelled"
     reason: str
-    usage: Usage = Usage()
+    usage: Used = NOTHING
     uncompensated: tuple[str, ...] = ()
 
 
@@ -323,7 +323,7 @@ class RunTimedOut(Message, type_name="run.timed_out"):
 
     type: Literal["run.timed_out"] = "run.timed_out"
     error: ErrorInfo
-    usage: Usage = Usage()
+    usage: Used = NOTHING
     uncompensated: tuple[str, ...] = ()
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import RunId
-from paracle_domain.inference.usage import Usage
+from paracle_domain.inference.usage import NOTHING, Used
 from paracle_domain.messages import Json, Message
 from paracle_domain.run.commands import Parent, RunStatus
 
@@ -47,4 +47,4 @@ class ChildEnded(Message, type_name="run.child_ended"):
     status: RunStatus
     output: Json = None
     error: ErrorInfo | None = None
-    usage: Usage = Usage()
+    usage: Used = NOTHING

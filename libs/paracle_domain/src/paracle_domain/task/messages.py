@@ -11,7 +11,7 @@ from pydantic import Field
 
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import RunId, TaskId
-from paracle_domain.inference.usage import Usage
+from paracle_domain.inference.usage import NOTHING, Used
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import HIGHEST, Command, Json, Message, Received, Request, Value
 
@@ -96,7 +96,7 @@ class TaskResult(Message, type_name="task.result"):
     status: TaskStatus
     output: Received = None
     error: ErrorInfo | None = None
-    usage: Usage = Usage()
+    usage: Used = NOTHING
     waited_s: float = Field(default=0.0, ge=0, description="seconds that it waited for people to decide")
 
 
