@@ -1,11 +1,15 @@
 """An unknown cost is not zero: not in a sum, and not after a journey."""
 
+import json
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from paracle_domain.inference.usage import Usage
+from paracle_domain.inference.usage import NOTHING, Usage
 from paracle_domain.messages import Message
+from paracle_domain.run.events import StepCancelled
 
 
 class Carrier(Message):
@@ -16,6 +20,14 @@ class Carrier(Message):
 def test_cost_survives_the_wire(cost: Decimal | None):
     message = Carrier(usage=Usage(input_tokens=3, cost_usd=cost))
     assert Carrier.decode(message.encode()) == message
+
+
+@given(st.builds(Usage, cost_usd=st.none() | st.decimals(0, 9, places=4)))
+def test_what_was_used_says_no_more_than_it_used(usage: Usage):
+    event = StepCancelled(step="s", usage=usage)
+    said = json.loads(event.encode()).get("usage", {})
+    assert said.keys() == {name for name, value in usage if value != getattr(NOTHING, name)}
+    assert StepCancelled.decode(event.encode()) == event
 
 
 def test_a_sum_with_an_unknown_cost_is_unknown():

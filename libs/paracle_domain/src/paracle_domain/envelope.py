@@ -38,13 +38,6 @@ WORKING: Final = "working"
 
 ANONYMOUS: Final = "anonymous"
 
-_MSG_ID: Final = MSG_ID.lower()
-_OWN: Final = frozenset(
-    (MSG_ID, CE_SPECVERSION, CE_ID, CE_TYPE, CE_SOURCE, CE_TIME, PRINCIPAL, ROLES)
-    + (CORRELATION, CAUSATION, TRACEPARENT, REPLY_TO)
-)
-"""The headers that an envelope makes, as it spells them."""
-
 
 @record
 class Context:
@@ -116,14 +109,12 @@ class Envelope:
     @classmethod
     def read(cls, headers: Mapping[str, str] | None, *, tenant: str, default_id: str, default_type: str) -> Self:
         """The envelope of a received message; what a bare client left out is filled in."""
-        found = headers or {}
-        if not found.keys() <= _OWN:  # others may write names as they like
-            found = {name.lower(): value for name, value in found.items()}
+        found = {name.lower(): value for name, value in (headers or {}).items()}
         if "\x00" in "".join(found.values()):  # NATS lets it pass, and PostgreSQL has no such text
             found = {name: value.replace("\x00", "\ufffd") for name, value in found.items()}
         time = found.get(CE_TIME)
         return cls(
-            id=found.get(CE_ID) or found.get(MSG_ID) or found.get(_MSG_ID) or default_id,
+            id=found.get(CE_ID) or found.get(MSG_ID.lower()) or default_id,
             type=found.get(CE_TYPE) or default_type,
             source=found.get(CE_SOURCE, "client"),
             context=Context(

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from paracle_chassis.bus import PAYLOAD_LIMIT, Bus, Outgoing, outgoing
+from paracle_chassis.bus import CLAIM_THRESHOLD, PAYLOAD_LIMIT, Bus, Outgoing, outgoing
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.routes import Routes
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.sample import Begin, Begun, Echo, Echoed, Note, Work
 from paracle_domain import subjects
-from paracle_domain.envelope import Context
+from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import (
     Conflict,
     DeadlineExceeded,
@@ -237,6 +237,27 @@ class BusContract:
         with pytest.raises(PayloadTooLarge, match="67,108,864"):
             await bus.publish([note(1), note(2, text="x" * PAYLOAD_LIMIT), note(3)])
         await eventually(lambda: seen == [1, 3])
+
+    async def test_what_was_packed_arrives_as_if_it_had_not_been(self, make: MakeBus) -> None:
+        seen: dict[int, tuple[Envelope, str]] = {}
+
+        async def keep(batch: Sequence[Delivery]) -> None:
+            for delivery in batch:
+                found = delivery.decode(Note)
+                seen[found.number] = (delivery.envelope, found.text)
+
+        bus = await make(mailbox(keep))
+        large = "x" * (CLAIM_THRESHOLD + 1)
+        messages = [note(1), note(2, text=large)]
+        with pytest.raises(PayloadTooLarge):
+            await bus.publish([bus.pack(message) for message in (*messages, note(3, text="x" * PAYLOAD_LIMIT))])
+        await eventually(lambda: len(seen) == 2)
+        assert {number: text for number, (_, text) in seen.items()} == {1: "n", 2: large}
+        for number, message in enumerate(messages, 1):
+            assert seen[number][0].id == message.envelope.id
+            assert seen[number][0].time == message.envelope.time
+        heavy = note(4, id="y" * 80_000)
+        assert bus.pack(heavy).envelope == heavy.envelope, "what is wrong with it is said when it is published"
 
     # ── commands and broadcasts ──────────────────────────────────────────────────────────────────────────────────
 
