@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import nats
-import psutil
 import pytest
 from nats.aio.client import Client as Nats
 from tests.e2e.effects import EffectServer
@@ -15,6 +14,7 @@ from tests.e2e.world import SUMMARY, System
 from paracle_chassis.testing.fake_anthropic import FakeAnthropic
 from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_chassis.testing.otlp import OtlpReceiver
+from paracle_embedded import ProcessRef
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,9 +55,9 @@ def session_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]
             system.stack.up()
             yield system
         finally:
-            pids = system.pids().values()
+            processes = [ProcessRef.of(pid) for pid in system.pids().values()]
             system.stack.down()
-        assert not [pid for pid in pids if psutil.pid_exists(pid)]
+        assert not [one for one in processes if one.alive]
 
 
 @pytest.fixture

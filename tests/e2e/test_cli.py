@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from tests.e2e.histories import assert_each_step_once, assert_whole
 from tests.e2e.world import MAILS, TRIAGE, paracle
 
 from paracle_domain.machine import EventRecord
+from paracle_embedded import ProcessRef
 
 DOZING = """
 apiVersion: paracle/v1
@@ -40,7 +40,7 @@ class Tree:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.pids: set[int] = set()
+        self.processes: set[ProcessRef] = set()
 
     def ok(self, *arguments: str) -> str:
         """Standard output of a command that succeeds."""
@@ -66,7 +66,7 @@ class Tree:
     def remember_processes(self) -> None:
         """What runs now must be gone in the end."""
         told = self.run("status", "-o", "json")
-        self.pids |= {one["pid"] for one in json.loads(told.stdout) if one["pid"] is not None}
+        self.processes |= {ProcessRef.of(one["pid"]) for one in json.loads(told.stdout) if one["pid"] is not None}
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
     finally:
         down = found.run("down")
     assert down.returncode == 0, down.stderr
-    assert found.pids
-    assert not [pid for pid in found.pids if psutil.pid_exists(pid)]
+    assert found.processes
+    assert not [one for one in found.processes if one.alive]
 
 
 def test_up_finds_it_up_and_status_shows_all(tree: Tree) -> None:

@@ -9,11 +9,10 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import psutil
 import pytest
 import yaml
 from tests.e2e.load import counting_tool
-from tests.e2e.world import PATIENCE_S, SUMMARY, System
+from tests.e2e.world import PATIENCE_S, SUMMARY, System, named
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
@@ -87,26 +86,24 @@ async def test_a_cancel_at_depth_five_stops_streams_calls_and_commands(
     system: System, openai: FakeOpenAI, request: pytest.FixtureRequest
 ) -> None:
     await asyncio.to_thread(system.apply, manifests(system.effects.port))
-    pid = system.stack.pid("agent_runtime")
-    assert pid is not None
-    runtime = psutil.Process(pid)
-    before = {child.pid for child in runtime.children(recursive=True)}
+    runtime = system.process("agent_runtime")
+    before = runtime.descendants()
     async with system.client() as client, asyncio.timeout(PATIENCE_S):
         model = openai.otherwise = Model("deep")
         started = await client.invoke("deep-0", {"text": "Go on."})
 
         def all_at_work() -> bool:
-            sleeping = [one for one in runtime.children(recursive=True) if one.name() == "sleep"]
+            sleeping = runtime.descendants(named("sleep"))
             busy = len(system.effects.calls("deep")) > 5
             return len(sleeping) == 2 and busy and model.times(OPEN) == 1
 
         await eventually(all_at_work, within_s=30)
-        children = [child for child in runtime.children(recursive=True) if child.pid not in before]
+        children = [child for child in runtime.descendants() if child not in before]
         await client.cancel(started.run_id)
         acknowledged, at = time.monotonic(), datetime.now(UTC)
         run = await client.wait(started.run_id)
         assert run.run.status is RunStatus.CANCELLED
-        await eventually(lambda: not [child for child in children if lives(child)])
+        await eventually(lambda: not [child for child in children if child.alive])
         stream = next(seen for seen in openai.journal if seen.body["messages"][0]["content"] == OPEN)
         await eventually(stream.gone.is_set)
         # Whoever were to go on would have done so by the time that another tree has come to its end and was stopped.
@@ -125,7 +122,3 @@ async def test_a_cancel_at_depth_five_stops_streams_calls_and_commands(
     assert max(models, tools) < PROMISED_S
     assert model.times(OPEN) == model.times(COMMAND) == 1
     assert len({call.step for call in calls}) == len(calls), "no call was made twice"
-
-
-def lives(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

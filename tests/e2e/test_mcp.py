@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from pathlib import Path
 
-import psutil
 import yaml
 from tests.e2e.test_providers import PROVIDERS, agent, assert_completed
-from tests.e2e.world import EVERYTHING, MCP_HOME, System, paracle
+from tests.e2e.world import EVERYTHING, MCP_HOME, System, named, paracle
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_chassis.testing.npm import installed, needs_node
 from paracle_chassis.testing.wire import call, say
+from paracle_embedded import ProcessRef
 
 PACKAGE = Path(__file__).parent / "mcp_server" / "package.json"
 
 pytestmark = needs_node()
 
 
-def servers(system: System) -> list[psutil.Process]:
-    """The processes of it that the agent runtime has started."""
-    runtime = psutil.Process(system.stack.pid("agent_runtime"))
-    return [one for one in runtime.children() if one.name() == "node"]
+def servers(system: System) -> list[ProcessRef]:
+    """The living processes of it that the agent runtime has started."""
+    return system.process("agent_runtime").descendants(named("node"))
 
 
 def broken_off(system: System, openai: FakeOpenAI) -> bool:
@@ -32,7 +32,7 @@ def broken_off(system: System, openai: FakeOpenAI) -> bool:
     if len(openai.journal) >= 3:
         return True
     for server in servers(system):
-        server.kill()
+        server.send(signal.SIGKILL)
     return False
 
 
@@ -64,5 +64,4 @@ async def test_an_agent_goes_on_with_a_server_that_was_killed(system: System, op
     assert "MCP server 'everything'" in said, "the model is told that a call broke off"
     assert "Echo: after" in said
     await asyncio.to_thread(system.stack.kill, "agent_runtime")
-    _, left = await asyncio.to_thread(psutil.wait_procs, [second], timeout=10)
-    assert not left, "servers die with the runtime, whatever kills it"
+    await eventually(lambda: not second.alive)  # servers die with the runtime, whatever kills it

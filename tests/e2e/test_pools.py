@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import httpx2
-import psutil
 import pytest
-from tests.e2e.world import PATIENCE_S, System, paracle
+from tests.e2e.world import PATIENCE_S, System, named, paracle
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_client import AsyncClient
@@ -199,22 +199,15 @@ async def test_a_process_that_is_told_to_stop_hands_over_and_leaves_no_command_b
     await asyncio.to_thread(system.scale, others, agent_runtime=2)
     run_id = (await client.start_run("pooled-command")).run_id
     await until(client, PoolState.OPEN, in_hand=1)
-    pid = system.stack.pid("agent_runtime-2")
-    assert pid is not None
-    process = psutil.Process(pid)
-    await eventually(lambda: any("sleep" in each.name() for each in process.children(recursive=True)))
-    children = process.children(recursive=True)
+    process = system.process("agent_runtime-2")
+    await eventually(lambda: process.descendants(named("sleep")))
+    children = process.descendants()
     await asyncio.to_thread(system.scale, {**others, "agent_runtime-3": HEAVY}, agent_runtime=3)
-    process.terminate()
-    await eventually(lambda: not lives(process), within_s=20)
-    assert not [each for each in children if lives(each)]
+    process.send(signal.SIGTERM)
+    await eventually(lambda: not process.alive)
+    assert not [each for each in children if each.alive]
     await ended(client, run_id)
     assert [each.pid for each in (await heavy(client)).replicas] == [system.stack.pid("agent_runtime-3")]
-
-
-def lives(process: psutil.Process) -> bool:
-    """Whether there is more left of it than its exit code, which nobody may have asked for."""
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 async def test_above_its_memory_ceiling_a_process_takes_nothing_and_others_do(

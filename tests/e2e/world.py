@@ -11,12 +11,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import pytest
 from tests.e2e.effects import EffectServer
 
@@ -24,7 +25,7 @@ from paracle_chassis.testing.otlp import OtlpReceiver
 from paracle_client import AsyncClient, Client, Stack
 from paracle_client.stack import SERVICES
 from paracle_domain.run.commands import RunView
-from paracle_embedded import free_port
+from paracle_embedded import ProcessRef, free_port
 
 ROOT: Final = Path(__file__).parents[2]
 PARACLE: Final = Path(sys.executable).parent / "paracle"
@@ -130,6 +131,17 @@ class System:
     def pids(self) -> dict[str, int]:
         """Of everything that runs."""
         return {one.name: one.pid for one in self.stack.status() if one.pid is not None}
+
+    def process(self, name: str) -> ProcessRef:
+        """The process of a service (or of a replica of it), which runs."""
+        pid = self.stack.pid(name)
+        assert pid is not None, f"{name} does not run"
+        return ProcessRef.of(pid)
+
+
+def named(name: str) -> Callable[[psutil.Process], bool]:
+    """Picks the processes of a name, for `ProcessRef.descendants`."""
+    return lambda one: one.name() == name
 
 
 def triage_text() -> str:

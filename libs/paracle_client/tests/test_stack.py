@@ -12,7 +12,6 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
-import psutil
 import pytest
 import typer
 
@@ -196,13 +195,14 @@ def test_replicas_are_started_remembered_and_stopped(home: Home) -> None:
     same = home.open()  # who does not say how many gets as many as there were
     assert same.up() is True
     assert [one.name for one in same.status() if one.ready][2:5] == names
-    gone = same.pid("orchestrator-3")
+    pid = same.pid("orchestrator-3")
+    assert pid is not None
+    gone = ProcessRef.of(pid)
 
     fewer = home.open(replicas={"orchestrator": 1})
     assert fewer.up() is True
     assert [one.name for one in fewer.status()] == ["nats", "postgres", "orchestrator", "api_gateway"]
-    assert gone is not None
-    assert not psutil.pid_exists(gone)
+    assert not gone.alive
     assert home.open().up() is False
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -24,6 +26,7 @@ from paracle_embedded import (
     tail,
     undivided,
 )
+from paracle_embedded import processes as module
 
 SLEEPER = """
 import signal, subprocess, sys
@@ -72,13 +75,46 @@ def test_a_bad_sync_interval_is_refused(tmp_path: Path, value: str) -> None:
 def test_kill_tree_takes_the_descendants_along(tmp_path: Path) -> None:
     ref = spawn([sys.executable, "-c", SLEEPER], log=tmp_path / "log")
     eventually(lambda: "ready" in tail(tmp_path / "log"))
-    (child,) = psutil.Process(ref.pid).children()
+    (child,) = ref.descendants()
 
     ref.kill_tree()
 
     assert not ref.alive
     assert ref.exit_code == -9
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert not child.alive
+    assert ref.descendants() == []
+    assert ref.resident == 0
+
+
+def test_descendants_that_end_while_they_are_looked_at_are_left_out() -> None:
+    begun = [subprocess.Popen(["sleep", "600"]) for _ in range(3)]
+
+    def sleeps(process: psutil.Process) -> bool:
+        if process.pid == begun[1].pid:
+            begun[1].kill()
+            begun[1].wait()
+        if process.pid == begun[2].pid:
+            begun[2].kill()
+            os.waitid(os.P_PID, begun[2].pid, os.WEXITED | os.WNOWAIT)  # ended, and nobody has asked how
+        return process.cmdline() == ["sleep", "600"]
+
+    me = ProcessRef.of(os.getpid())
+    try:
+        eventually(lambda: {one.pid for one in begun} == {one.pid for one in me.descendants(named("sleep"))})
+        assert me.resident > 0
+        (left,) = me.descendants(sleeps)
+        assert left.pid == begun[0].pid
+        assert left.alive
+    finally:
+        for one in begun:
+            one.kill()
+            one.wait()
+    assert not left.alive
+    left.send(signal.SIGKILL)
+
+
+def named(name: str) -> Callable[[psutil.Process], bool]:
+    return lambda one: one.name() == name
 
 
 def test_a_reference_with_another_start_time_is_not_alive() -> None:
@@ -86,6 +122,16 @@ def test_a_reference_with_another_start_time_is_not_alive() -> None:
     assert me.alive
     assert ProcessRef.from_json(me.to_json()) == me
     assert not ProcessRef(me.pid, me.created - 60).alive
+
+
+def test_a_reference_to_nobody_is_to_one_that_has_ended() -> None:
+    brief = subprocess.Popen(["true"])
+    brief.wait()
+    nobody = ProcessRef.of(brief.pid)
+    assert not nobody.alive
+    assert nobody.wait(0)
+    assert (nobody.descendants(), nobody.resident, nobody.exit_code) == ([], 0, None)
+    nobody.kill_tree()
 
 
 def test_exit_code_and_log_of_a_child(tmp_path: Path) -> None:
@@ -107,6 +153,20 @@ def test_a_port_in_use_is_not_free() -> None:
         listener.listen()
         assert not port_is_free(listener.getsockname()[1])
     assert port_is_free(free_port())
+
+
+def test_a_port_is_given_to_one_alone_who_can_listen_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    for _ in range(2):  # also once a server has gone, until the next one comes
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        with socket.create_server(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)):
+            assert not port_is_free(port)
+    kept = list(module._held)
+    monkeypatch.setattr(module, "_MOST_HELD", len(kept))
+    free_port()
+    assert module._held[-2] == kept[-1], "the oldest was let go for the newest"
+    assert len(module._held) == len(kept)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

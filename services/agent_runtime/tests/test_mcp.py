@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from pydantic import ValidationError
 from tool_bench import SECRET, Bench
@@ -22,7 +21,7 @@ from paracle_agent_runtime.tools.toolbox import ToolEnd
 from paracle_chassis.testing.eventually import eventually
 from paracle_client.mcp import discover, manifests
 from paracle_domain.task.inputs import Outcome
-from paracle_embedded import free_port
+from paracle_embedded import ProcessRef, free_port
 
 PROGRAM = '''
 import asyncio, os, pathlib, sys
@@ -88,13 +87,20 @@ class Shop:
     async def call(self, tool: str, arguments: dict[str, Any], key: str | None = None, **changes: Any) -> ToolEnd:
         return await self.bench.call(arguments, key=key, **{**self.specs[f"shop-{tool}"], **changes})
 
-    def process(self) -> psutil.Process:
+    def process(self) -> ProcessRef:
         """The server, as the kernel knows it."""
         (found,) = self.processes()
         return found
 
-    def processes(self) -> list[psutil.Process]:
-        return [one for one in psutil.Process().children() if str(self.program) in one.cmdline()]
+    def processes(self) -> list[ProcessRef]:
+        return ProcessRef.of(os.getpid()).descendants(lambda one: str(self.program) in one.cmdline())
+
+    async def kill(self) -> ProcessRef:
+        """Kill the server; it has ended."""
+        found = self.process()
+        found.send(signal.SIGKILL)
+        await eventually(lambda: not found.alive)
+        return found
 
     def orders(self) -> list[str]:
         notes = self.root / "orders"
@@ -127,9 +133,7 @@ async def test_a_server_gets_its_own_secrets_and_no_others(shop: Shop) -> None:
 
 async def test_a_killed_server_is_started_again_for_the_next_call(shop: Shop) -> None:
     await shop.call("add", {"a": 1})
-    before = shop.process()
-    before.kill()
-    before.wait(10)
+    before = await shop.kill()
     assert (await shop.call("add", {"a": 1})).output == {"result": 1}
     assert shop.process().pid != before.pid
 
@@ -137,7 +141,7 @@ async def test_a_killed_server_is_started_again_for_the_next_call(shop: Shop) ->
 async def test_a_server_that_dies_in_a_call_may_have_done_it(shop: Shop) -> None:
     call = asyncio.create_task(shop.call("order", {"what": "tea"}, key="k1"))
     await eventually(shop.orders)
-    shop.process().kill()
+    await shop.kill()
     end = await call
     assert end.error is not None
     assert (end.error.code, end.outcome) == ("tool_unavailable", Outcome.UNKNOWN)
@@ -149,7 +153,7 @@ async def test_a_server_that_dies_in_a_call_may_have_done_it(shop: Shop) -> None
 async def test_other_schemas_than_the_pinned_ones_are_refused(shop: Shop) -> None:
     await shop.call("add", {"a": 1})
     shop.write("str | int")
-    shop.process().kill()
+    await shop.kill()
     end = await shop.call("add", {"a": 1})
     assert end.error is not None
     assert (end.error.code, end.outcome) == ("conflict", Outcome.NOT_DONE)
@@ -231,18 +235,16 @@ def test_a_server_is_a_command_or_an_address(server: dict[str, Any]) -> None:
         McpServer.model_validate(server)
 
 
-def test_a_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
+async def test_a_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     from paracle_agent_runtime.tools.mcp.session import _TETHER
 
     child = [sys.executable, "-I", "-c", _TETHER, "sleep", "600"]
     program = f"import subprocess,time;p=subprocess.Popen({child!r});print(p.pid,flush=True);time.sleep(600)"
-    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=subprocess.PIPE)
     assert parent.stdout is not None
-    server = psutil.Process(int(parent.stdout.readline()))
-    while server.name() != "sleep":  # not before it has bound itself
-        os.sched_yield()
-    parent.send_signal(signal.SIGKILL)
-    parent.wait(10)
-    parent.stdout.close()
-    gone, alive = psutil.wait_procs([server], timeout=10)
-    assert (len(gone), alive) == (1, [])
+    server = ProcessRef.of(int(await parent.stdout.readline()))
+    # not before it has bound itself
+    await eventually(lambda: ProcessRef.of(parent.pid).descendants(lambda one: one.name() == "sleep"))
+    parent.kill()
+    await parent.wait()
+    await eventually(lambda: not server.alive)

@@ -8,9 +8,11 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +26,14 @@ _KILL_WAIT_S: Final = 10.0
 _POLL_S: Final = 0.005
 _PORTS_BELOW_EPHEMERAL: Final = 12_000
 _DEFAULT_EPHEMERAL_LOW: Final = 32_768
+_MOST_HELD: Final = 256
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Children that we started: kept so that they are reaped here, and never complained about when they are left running.
 _children: Final[dict[int, subprocess.Popen[bytes]]] = {}
+
+# Descriptors of sockets that keep ports for those whom we gave them to.
+_held: Final[deque[int]] = deque()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +45,11 @@ class ProcessRef:
 
     @classmethod
     def of(cls, pid: int) -> Self:
-        """The process that has `pid` now; raises `psutil.NoSuchProcess` if none has."""
-        return cls(pid, psutil.Process(pid).create_time())
+        """The process that has `pid` now; if none has, one that has ended."""
+        try:
+            return cls(pid, psutil.Process(pid).create_time())
+        except psutil.NoSuchProcess:
+            return cls(pid, 0.0)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -65,6 +74,26 @@ class ProcessRef:
     @property
     def alive(self) -> bool:
         return self.process is not None
+
+    def descendants(self, which: Callable[[psutil.Process], bool] = lambda _: True) -> list[ProcessRef]:
+        """The living processes below it for which `which` holds; one that ends while it is asked is none of them."""
+        if (found := self.process) is None:
+            return []
+        below: list[ProcessRef] = []
+        with suppress(psutil.NoSuchProcess):
+            for one in found.children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if one.status() != psutil.STATUS_ZOMBIE and which(one):
+                        below.append(ProcessRef(one.pid, one.create_time()))
+        return below
+
+    @property
+    def resident(self) -> int:
+        """Bytes of memory that it holds; none once it has ended."""
+        if (found := self.process) is not None:
+            with suppress(psutil.NoSuchProcess):
+                return int(found.memory_info().rss)
+        return 0
 
     @property
     def exit_code(self) -> int | None:
@@ -92,18 +121,12 @@ class ProcessRef:
 
     def kill_tree(self) -> None:
         """`kill -9` the process and its descendants (workers may be in sessions of their own), and wait for them."""
-        found = self.process
-        if found is None:
-            return
-        family = [found]
-        with suppress(psutil.NoSuchProcess):
-            family += found.children(recursive=True)
-        for member in family:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
+        below = self.descendants()
+        for member in (self, *below):
+            member.send(signal.SIGKILL)
         self.wait(_KILL_WAIT_S)
         deadline = time.monotonic() + _KILL_WAIT_S
-        while any(_is_there(member) for member in family[1:]) and time.monotonic() < deadline:
+        while any(member.alive for member in below) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
 
     def stop(self, number: signal.Signals = signal.SIGTERM, *, timeout_s: float = 20) -> bool:
@@ -142,10 +165,7 @@ def spawn(
             extra_groups=None if user is None else (),
         )
     _children[child.pid] = child
-    try:
-        return ProcessRef.of(child.pid)
-    except psutil.NoSuchProcess:
-        return ProcessRef(child.pid, 0.0)
+    return ProcessRef.of(child.pid)
 
 
 @contextmanager
@@ -176,14 +196,6 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _is_there(process: psutil.Process) -> bool:
-    """Whether it still holds ports and memory; a zombie, which only awaits being reaped, does not."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def _group_of(user: str) -> int:
     return pwd.getpwnam(user).pw_gid
 
@@ -200,19 +212,41 @@ def port_is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A free port below the range that the kernel draws outgoing ports from.
+    """A free port below the range that the kernel draws outgoing ports from, and that nobody else is given meanwhile.
 
     A client that reconnects to a dead server's port inside that range may be given the very same port as its own,
-    connect to itself, and keep the server from coming back.
+    connect to itself, and keep the server from coming back. And it takes a server seconds to start and to listen, in
+    which others ask for ports, too.
     """
     top = _ephemeral_low()
     bottom = max(1_024, top - _PORTS_BELOW_EPHEMERAL)
     for _ in range(1_000):
         port = random.randrange(bottom, top)  # noqa: S311 - spreads ports, hides nothing
-        if port_is_free(port):
+        if _hold(port):
             return port
     message = f"no free port between {bottom} and {top} on {LOOPBACK}"
     raise OSError(message)
+
+
+def _hold(port: int) -> bool:
+    """Keep `port`, if nobody has it, until this process ends or has been given many others.
+
+    It is bound and not listened on: to connect is refused, and a server that reuses addresses, as servers do, may
+    listen there. That holds for Linux; elsewhere nothing is kept.
+    """
+    holder = socket.socket()
+    try:
+        holder.bind((LOOPBACK, port))
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not before: of two who ask, one gets it
+    except OSError:
+        holder.close()
+        return False
+    if sys.platform == "linux":
+        _held.append(holder.detach())
+    holder.close()
+    if len(_held) > _MOST_HELD:
+        os.close(_held.popleft())
+    return True
 
 
 def _ephemeral_low() -> int:

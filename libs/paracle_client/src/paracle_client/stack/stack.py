@@ -393,8 +393,7 @@ class Stack:
     def _standing(self, name: str) -> Standing:
         log = str(self.log_path(name))
         ref = self._ref(name)
-        process = None if ref is None else ref.process
-        if ref is None or process is None:
+        if ref is None or not ref.alive:
             return Standing(name, "down", None, None, None, None, log)
         member = self._state.members.get(name)
         state, port = "ready", None
@@ -403,8 +402,8 @@ class Stack:
             port = member.port or member.health_port
         elif name in _SERVERS:
             port = self._server(name).port
-        family = [process, *process.children(recursive=True)] if name == POSTGRES else [process]
-        rss = sum(one.memory_info().rss for one in family)
+        family = [ref, *ref.descendants()] if name == POSTGRES else [ref]
+        rss = sum(one.resident for one in family)
         return Standing(name, state, ref.pid, port, time.time() - ref.created, rss, log)
 
     def _link_logs(self) -> None:
