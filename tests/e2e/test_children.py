@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from pydantic import JsonValue
 from tests.e2e.deciding import DEPTH, fresh_name, manifests, restart
 from tests.e2e.histories import assert_sound
-from tests.e2e.world import PATIENCE_S, System
+from tests.e2e.world import PATIENCE_S, System, allowed_s
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_client import AsyncClient
 from paracle_domain.run.commands import RunStatus, RunView, StepStatus
 
-STOPPED_WITHIN = timedelta(seconds=1)
+PROMISED_S = 1.0
+USUAL_S = 1.0
+"""To begin, through every depth."""
 
 
 @pytest.fixture
@@ -62,17 +64,18 @@ async def test_a_failure_comes_up_through_every_depth(client: AsyncClient) -> No
 
 
 async def test_a_cancel_stops_every_depth_within_a_second(client: AsyncClient, system: System) -> None:
-    name = fresh_name("generations")
+    name, began = fresh_name("generations"), datetime.now(UTC)
     run_id = (await client.start_run("gen-1", {"run": name, "items": list(range(5_000))})).run_id
     await eventually(lambda: len(system.effects.calls(name)) > 20)
+    took_s = (system.effects.calls(name)[20].at - began).total_seconds()
     await client.cancel(run_id)
     acknowledged = datetime.now(UTC)
     assert (await ended(client, run_id)).run.status is RunStatus.CANCELLED
     line = await line_of(client, run_id)
     assert len(line) == DEPTH
     assert {one.run.status for one in line} == {RunStatus.CANCELLED}
-    late = [call for call in system.effects.calls(name) if call.at > acknowledged + STOPPED_WITHIN]
-    assert late == []
+    last = max(call.at for call in system.effects.calls(name))
+    assert (last - acknowledged).total_seconds() < allowed_s(PROMISED_S, took_s, USUAL_S)
     assert "sum" not in system.effects.times_by_step(name)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 import yaml
 from tests.e2e.load import counting_tool
-from tests.e2e.world import PATIENCE_S, SUMMARY, System, named
+from tests.e2e.world import PATIENCE_S, SUMMARY, System, allowed_s, named
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
@@ -20,6 +20,8 @@ from paracle_chassis.testing.wire import ToolUse, Turn
 from paracle_domain.run.commands import RunStatus
 
 PROMISED_S: Final = 1.0
+USUAL_S: Final = 2.0
+"""To set all of the tree to work."""
 LEAVES: Final = ("deep-open", "deep-command", "deep-busy")
 OPEN, COMMAND, BUSY = LEAVES
 
@@ -63,7 +65,7 @@ class Model:
         self.asked.append((time.monotonic(), name))
         match name:
             case "deep-open":
-                return Turn(text="This takes long. " * 100, drip_s=0.01, hang_after=20)
+                return Turn(text="This takes long. " * 1_000, drip_s=0.2)
             case "deep-command":
                 return Turn(tools=(ToolUse("deep-shell", json.dumps({"command": "sleep 600 & sleep 600"})),))
             case "deep-busy":
@@ -90,14 +92,16 @@ async def test_a_cancel_at_depth_five_stops_streams_calls_and_commands(
     before = runtime.descendants()
     async with system.client() as client, asyncio.timeout(PATIENCE_S):
         model = openai.otherwise = Model("deep")
+        began = time.monotonic()
         started = await client.invoke("deep-0", {"text": "Go on."})
 
-        def all_at_work() -> bool:
-            sleeping = runtime.descendants(named("sleep"))
-            busy = len(system.effects.calls("deep")) > 5
-            return len(sleeping) == 2 and busy and model.times(OPEN) == 1
+        async def all_at_work() -> bool:
+            if len(system.effects.calls("deep")) <= 5 or model.times(OPEN) != 1:
+                return False
+            return len(await asyncio.to_thread(runtime.descendants, named("sleep"))) == 2
 
         await eventually(all_at_work, within_s=30)
+        took_s = time.monotonic() - began
         children = [child for child in runtime.descendants() if child not in before]
         await client.cancel(started.run_id)
         acknowledged, at = time.monotonic(), datetime.now(UTC)
@@ -118,7 +122,8 @@ async def test_a_cancel_at_depth_five_stops_streams_calls_and_commands(
     tools = (max(call.at for call in calls) - at).total_seconds()
     request.config.stash[SUMMARY].append(
         f"cancel at depth 5: last model call {models:+.3f} s, last tool call {tools:+.3f} s after the acknowledgement"
+        f" ({took_s:.1f} s to begin)"
     )
-    assert max(models, tools) < PROMISED_S
+    assert max(models, tools) < allowed_s(PROMISED_S, took_s, USUAL_S)
     assert model.times(OPEN) == model.times(COMMAND) == 1
     assert len({call.step for call in calls}) == len(calls), "no call was made twice"

@@ -31,6 +31,7 @@ from tests.e2e.killing import Boundary, Succession
 from tests.e2e.steps import count, tools
 from tests.e2e.world import SUMMARY, System, paracle
 
+from paracle_chassis.frames import flushed
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain.audit import GetAudit
 from paracle_domain.ids import new_id
@@ -134,7 +135,7 @@ async def ends(system: System) -> AsyncIterator[Ends]:
     watcher, found = await nats.connect(system.stack.nats_url), Ends()
     try:
         await watcher.subscribe("paracle.v1.default.evt.run.*.*", cb=found.saw)
-        await watcher.flush()
+        await flushed(watcher)
         yield found
     finally:
         await watcher.close()

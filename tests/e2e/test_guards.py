@@ -15,6 +15,7 @@ from tests.e2e.histories import audit
 from tests.e2e.test_workers import running
 from tests.e2e.world import ROOT, System
 
+from paracle_chassis.frames import flushed
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_chassis.testing.wire import call, say
@@ -84,6 +85,7 @@ async def test_no_provider_and_no_watcher_sees_personal_data(system: System, wir
             told.append(message.data)
 
         await watcher.subscribe("paracle.v1.default.out.*", cb=hear)
+        await flushed(watcher)
         ended = await system.invoke("discreet", f"I am {MAIL}, card {CARD}.")
         await eventually(lambda: any(b"Done" in data for data in told))
     assert ended.run.status is RunStatus.COMPLETED, ended.error

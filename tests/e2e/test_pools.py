@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import httpx2
 import pytest
-from tests.e2e.world import PATIENCE_S, System, named, paracle
+from tests.e2e.world import System, named, paracle
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_client import AsyncClient
@@ -56,7 +56,7 @@ kind: Workflow
 metadata: {name: pooled-command}
 spec:
   steps:
-    - {id: run, tool: pooled-command, input: {command: sleep 3}}
+    - {id: run, tool: pooled-command, input: {command: sleep 600}}
 ---
 apiVersion: paracle/v1
 kind: Workflow
@@ -66,12 +66,13 @@ spec:
     - {id: nap, tool: pooled-nap, pool: agents, input: {seconds: 0}}
 """
 HEAVY: Final = {"PARACLE_POOLS": "heavy=2"}
+LONGEST_S: Final = 100.0
 
 
 @pytest.fixture
 async def client(system: System) -> AsyncIterator[AsyncClient]:
     await asyncio.to_thread(system.apply, POOLED)
-    async with system.client() as found, asyncio.timeout(PATIENCE_S):
+    async with system.client() as found, asyncio.timeout(LONGEST_S):
         yield found
         await found.resume_pool("heavy")
 
@@ -81,7 +82,7 @@ async def heavy(client: AsyncClient) -> PoolView:
 
 
 async def until(client: AsyncClient, state: PoolState, **numbers: int) -> PoolView:
-    """The pool `heavy`, once it stands so."""
+    """The pool `heavy`, once it stands so; its processes say every two seconds how they stand."""
     found: list[PoolView] = []
 
     async def stands() -> bool:
@@ -135,7 +136,7 @@ async def test_a_task_waits_for_a_pool_that_nobody_serves_and_is_shown_to(system
 async def test_no_process_has_more_in_hand_than_its_pool_allows(system: System, client: AsyncClient) -> None:
     others = {"agent_runtime-2": HEAVY, "agent_runtime-3": {"PARACLE_POOLS": "heavy=3,agents"}}
     await asyncio.to_thread(system.scale, others, agent_runtime=3)
-    run_id = await naps(client, 20, 1.0)
+    run_id = await naps(client, 40, 1.0)
     view = await until(client, PoolState.OPEN, in_hand=5)
     assert view.concurrency == 5
     assert view.waiting >= 5, "the rest is nobody's yet"
@@ -169,8 +170,11 @@ async def test_a_drained_pool_finishes_what_it_has_and_takes_nothing_until_it_is
     assert drained.waiting > 0
     assert drained.drain is not None
     assert drained.drain.reason == "new drivers"
-    finished = (await client.get_run(run_id)).steps[0].parts_ended
-    assert finished == 20 - drained.waiting, "what was in hand was finished"
+
+    async def finished() -> bool:  # what was in hand
+        return (await client.get_run(run_id)).steps[0].parts_ended == 20 - drained.waiting
+
+    await eventually(finished)
     await asyncio.to_thread(system.stack.restart, "agent_runtime-2")
     view = await until(client, PoolState.DRAINED, waiting=drained.waiting)
     assert (await readiness(system, "agent_runtime-2"))["pools"]["heavy"]["state"] == "drained"
@@ -184,7 +188,7 @@ async def test_a_drained_pool_finishes_what_it_has_and_takes_nothing_until_it_is
 async def test_a_killed_process_loses_none_of_its_pool(system: System, client: AsyncClient) -> None:
     others = {"agent_runtime-2": HEAVY, "agent_runtime-3": HEAVY}
     await asyncio.to_thread(system.scale, others, agent_runtime=3)
-    run_id = await naps(client, 8, 1.0)
+    run_id = await naps(client, 12, 1.5)
     await until(client, PoolState.OPEN, in_hand=4)
     system.stack.kill("agent_runtime-2")
     await ended(client, run_id)
@@ -195,19 +199,23 @@ async def test_a_killed_process_loses_none_of_its_pool(system: System, client: A
 async def test_a_process_that_is_told_to_stop_hands_over_and_leaves_no_command_behind(
     system: System, client: AsyncClient
 ) -> None:
-    others = {"agent_runtime-2": {"PARACLE_POOLS": "heavy=2"}}
+    others = {"agent_runtime-2": HEAVY}
     await asyncio.to_thread(system.scale, others, agent_runtime=2)
     run_id = (await client.start_run("pooled-command")).run_id
-    await until(client, PoolState.OPEN, in_hand=1)
     process = system.process("agent_runtime-2")
     await eventually(lambda: process.descendants(named("sleep")))
     children = process.descendants()
     await asyncio.to_thread(system.scale, {**others, "agent_runtime-3": HEAVY}, agent_runtime=3)
+    heir = system.process("agent_runtime-3")
     process.send(signal.SIGTERM)
     await eventually(lambda: not process.alive)
     assert not [each for each in children if each.alive]
-    await ended(client, run_id)
-    assert [each.pid for each in (await heavy(client)).replicas] == [system.stack.pid("agent_runtime-3")]
+    await eventually(lambda: heir.descendants(named("sleep")))
+    view = await until(client, PoolState.OPEN, in_hand=1, concurrency=2)
+    assert [each.pid for each in view.replicas] == [heir.pid]
+    await client.cancel(run_id)
+    assert (await client.wait(run_id)).run.status is RunStatus.CANCELLED
+    await eventually(lambda: not heir.descendants(named("sleep")))
 
 
 async def test_above_its_memory_ceiling_a_process_takes_nothing_and_others_do(

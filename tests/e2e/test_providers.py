@@ -15,6 +15,7 @@ from tests.e2e.histories import assert_sound, audit
 from tests.e2e.load import assert_one_key_each, manifests
 from tests.e2e.world import System
 
+from paracle_chassis.frames import flushed
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_anthropic import FakeAnthropic
 from paracle_chassis.testing.fake_openai import FakeOpenAI
@@ -88,6 +89,7 @@ async def test_a_reply_is_streamed_while_it_comes(system: System, provider: Wire
     provider.script(say(words, drip_s=0.01))
     async with await nats.connect(system.stack.nats_url) as watcher:
         pieces = await watcher.subscribe("paracle.v1.default.out.*")
+        await flushed(watcher)
         ended = await system.invoke(f"plain-{wire}", "Speak.")
         assert_completed(ended, words)
         task_id = ended.steps[0].task_id

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import httpx2
 import pytest
@@ -30,11 +31,10 @@ NOISE = 2.0
 async def test_orchestrators_share_the_work_by_themselves(system: System, number: int) -> None:
     system.scale(orchestrator=number)
     async with loaded(system) as load, asyncio.timeout(110):
-        before = await said(system, "orchestrator")
-        assert len(before) == number
+        before = await eventually(partial(said_by, system, "orchestrator", number))
         await load.start(chains=60, once=4, notes=4)
         await load.check()
-        after = await said(system, "orchestrator")
+        after = await said_by(system, "orchestrator", number)
     assert after.keys() == before.keys()
     shares = [after[one] - before[one] for one in after]
     assert min(shares) * number * 5 > sum(shares), shares  # nobody is idle: each said a fifth of an even share at least
@@ -84,10 +84,12 @@ def ready(system: System, name: str) -> bool:
     return all(one.ready for one in system.stack.status() if one.name == name)
 
 
-async def said(system: System, service: str) -> dict[int, int]:
-    """Messages that each replica of `service` has sent, by the number of its connection."""
+async def said_by(system: System, service: str, number: int) -> dict[int, int]:
+    """Messages that each of so many replicas of `service` has sent, by the number of its connection."""
     async with httpx2.AsyncClient(trust_env=False) as client:
         answer = await client.get(f"{system.stack.nats.monitoring_url}/connz")
-    return {
+    found = {
         one["cid"]: one["in_msgs"] for one in answer.json()["connections"] if one.get("name") == f"paracle-{service}"
     }
+    assert len(found) == number, "NATS does not know yet who has come and gone"
+    return found

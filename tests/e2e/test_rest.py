@@ -109,7 +109,7 @@ async def test_an_idempotency_key_starts_one_run(rest: httpx2.AsyncClient) -> No
 async def test_cancel_means_stop(system: System, rest: httpx2.AsyncClient, openai: FakeOpenAI) -> None:
     """Two models are talking, one has called a tool: after the answer nothing new begins, and streams are closed."""
     openai.script(call("count", {"run": "cancelled", "step": "one"}))
-    openai.otherwise = Turn(text="This is never said to its end.", drip_s=600)
+    openai.otherwise = Turn(text="This is never said to its end. " * 1_000, drip_s=0.2)
     started = (await rest.post("/v1/workflows/sleeping/runs", json={"input": {"run": "cancelled"}})).json()
     run_id = started["run_id"]
     await eventually(lambda: len(openai.journal) == 3 and len(system.effects.calls("cancelled")) == 1)

@@ -98,6 +98,7 @@ async def test_who_is_asked_is_told_as_the_page_shows(system: System, tmp_path: 
 
             async def heard() -> bool:  # what was published before it subscribed, it never hears
                 await client.start_run("payout", {"to": "bob", "amount": 12})
+                await asyncio.wait((said,), timeout=1)
                 return said.done()
 
             await eventually(heard, within_s=PATIENCE_S)

@@ -139,6 +139,15 @@ class System:
         return ProcessRef.of(pid)
 
 
+def allowed_s(promised_s: float, took_s: float, usual_s: float) -> float:
+    """How long something may take that is promised to take `promised_s` at most.
+
+    A machine that is busy with other things is slower by as much as it was with something else just before, which
+    usually takes `usual_s` and took `took_s`.
+    """
+    return promised_s * max(1.0, took_s / usual_s)
+
+
 def named(name: str) -> Callable[[psutil.Process], bool]:
     """Picks the processes of a name, for `ProcessRef.descendants`."""
     return lambda one: one.name() == name

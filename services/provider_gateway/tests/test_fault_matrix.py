@@ -43,7 +43,7 @@ NOBODY_WAITS_S = 30
 class Fault:
     """What is sent, and what comes of it: an error, or a reply that `check` looks at.
 
-    What is `slow` ends when the stream was silent for too long, or else when the call's time is over.
+    What is `slow` ends when the stream was silent for too long or, if it comes whole, when the call's time is over.
     """
 
     acts: Callable[[Format, bool], tuple[Act, ...]]
@@ -51,10 +51,6 @@ class Fault:
     check: Callable[[Completion], bool] = lambda _: False
     slow: bool = False
     retry_after_s: float | None = None
-
-    @property
-    def timeout_s(self) -> float:
-        return 1.2 if self.slow else 20.0
 
 
 def status(number: int, *, code: str = "some_error", message: str = "as scripted", **headers: str) -> Fault:
@@ -227,10 +223,11 @@ async def test_each_fault_has_its_outcome(fault: Fault, transport: TransportName
 
 async def _wrong(fault: Fault, api: Format, transport: TransportName, stream: bool) -> str | None:
     """What is wrong about what became of `fault`; `None` if it is what it should be."""
-    request = ask(model="peer/m", tools=(SEARCH,), timeout_s=fault.timeout_s, stream_to=TASK if stream else None)
+    timeout_s = 2.0 if fault.slow and not stream else 20.0
+    request = ask(model="peer/m", tools=(SEARCH,), timeout_s=timeout_s, stream_to=TASK if stream else None)
     async with raw_peer() as raw:
         raw.script(*fault.acts(api, stream))
-        async with asked_once(raw, api, transport, patience_s=0.5 if fault.slow else 20) as over:
+        async with asked_once(raw, api, transport, patience_s=1.0 if fault.slow else 20) as over:
             outcome = await asyncio.wait_for(_outcome(over, request), NOBODY_WAITS_S)
     if len(raw.requests) != 1:
         return f"asked {len(raw.requests)} times"

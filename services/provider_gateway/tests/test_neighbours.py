@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from provider_gateway_samples import CONTEXT, ask, embed, gateway
 
+from paracle_chassis.frames import flushed
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import OpenBus
@@ -51,7 +52,7 @@ class Street:
     async def leave(self) -> None:
         """`a` is away, and NATS knows it: a question under way would be lost otherwise, as with a replica that dies."""
         await self.home.aclose()
-        await self.road.link.client.flush()
+        await flushed(self.road.link.client)
 
     async def heard(self, call_id: str, question: bytes, *, replica: str = "a", tenant: str = "acme"):
         return await self.other.answer(replica, tenant, call_id, question)

@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from pydantic import TypeAdapter
 
+from paracle_chassis.frames import flushed
 from paracle_chassis.nats_bus import NatsBus
 from paracle_domain import subjects
 from paracle_domain.errors import Conflict, Unavailable
@@ -78,6 +79,7 @@ class NatsNeighbours:
     async def __aenter__(self) -> Self:
         subject = subjects.rpc(subjects.ANY, _SERVICE, self._replica)
         self._subscription = await self._bus.link.client.subscribe(subject, cb=self._tell)
+        await flushed(self._bus.link.client)  # from here on it is not taken for one that is away
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
