@@ -40,7 +40,7 @@ class Beginner:
 
 async def test_a_bare_request_is_answered_by_the_service_not_by_the_stream(serve, nats_client):
     await serve(Beginner().routes())
-    answer = json.loads((await nats_client.request(SUBJECT, b'{"name": "a"}', timeout=5)).data)
+    answer = json.loads((await nats_client.request(SUBJECT, b'{"name": "a"}', timeout=30)).data)
     assert answer == {"run_id": "a-1", "stream": "COMMANDS", "seq": 1}
 
 
@@ -49,9 +49,9 @@ async def test_a_message_on_a_topic_is_answered_by_its_service_each_time_that_it
     table = Routes("testing")
     table.mailbox(stream=subjects.INTAKE, durable="testing", filter=subjects.intake("*", ">"), handler=beginner)
     bus = await serve(table)
-    answer = json.loads((await nats_client.request(topic, b'{"name": "a"}', timeout=5)).data)
+    answer = json.loads((await nats_client.request(topic, b'{"name": "a"}', timeout=30)).data)
     assert answer == {"run_id": "a-1", "stream": "INTAKE", "seq": 1}
-    ack = await nats_client.jetstream().publish(topic, b'{"name": "b"}', timeout=5, headers={"Nats-Msg-Id": "one"})
+    ack = await nats_client.jetstream().publish(topic, b'{"name": "b"}', timeout=30, headers={"Nats-Msg-Id": "one"})
     assert (ack.stream, ack.seq) == ("INTAKE", 2)
     envelope = Envelope.wrap("begin", "test", Context("acme"))
     assert (await bus.send(topic, Begin(name="c"), envelope))["run_id"] == "c-3"
@@ -59,7 +59,7 @@ async def test_a_message_on_a_topic_is_answered_by_its_service_each_time_that_it
 
 async def test_a_jetstream_publication_takes_the_answer_for_its_acknowledgement(serve, nats_client):
     await serve(Beginner().routes())
-    ack = await nats_client.jetstream().publish(SUBJECT, b'{"name": "a"}', timeout=5)
+    ack = await nats_client.jetstream().publish(SUBJECT, b'{"name": "a"}', timeout=30)
     assert (ack.stream, ack.seq) == ("COMMANDS", 1)
 
 
@@ -67,30 +67,30 @@ async def test_a_plain_publication_is_obeyed_and_takes_nobodys_answer(serve, nat
     beginner = Beginner()
     await serve(beginner.routes())
     await nats_client.publish(SUBJECT, b'{"name": "a"}')
-    answer = json.loads((await nats_client.request(SUBJECT, b'{"name": "a"}', timeout=5)).data)
+    answer = json.loads((await nats_client.request(SUBJECT, b'{"name": "a"}', timeout=30)).data)
     assert answer["run_id"] == "a-2"
     assert beginner.names == ["a", "a"]
 
 
 async def test_equal_requests_without_ids_are_answered_in_turn(serve, nats_client):
     await serve(Beginner().routes())
-    answers = await asyncio.gather(*(nats_client.request(SUBJECT, b'{"name": "a"}', timeout=5) for _ in range(5)))
+    answers = await asyncio.gather(*(nats_client.request(SUBJECT, b'{"name": "a"}', timeout=30) for _ in range(5)))
     assert sorted(json.loads(answer.data)["seq"] for answer in answers) == [1, 2, 3, 4, 5]
 
 
 async def test_all_who_send_the_same_command_at_once_are_given_its_answer(serve, nats_client):
     bus = await serve(Beginner().routes())
     headers = {"Nats-Msg-Id": "one"}
-    bare = [nats_client.request(SUBJECT, b'{"name": "a"}', timeout=5, headers=headers) for _ in range(5)]
+    bare = [nats_client.request(SUBJECT, b'{"name": "a"}', timeout=30, headers=headers) for _ in range(5)]
     answers = await asyncio.gather(*bare)
     assert [json.loads(answer.data)["run_id"] for answer in answers] == ["a-1"] * 5
-    ours = [bus.command(Begin(name="b"), Context("acme"), id="two", timeout_s=5) for _ in range(5)]
+    ours = [bus.command(Begin(name="b"), Context("acme"), id="two", timeout_s=30) for _ in range(5)]
     assert [answer["run_id"] for answer in await asyncio.gather(*ours)] == ["b-2"] * 5
 
 
 async def test_a_bare_request_of_nonsense_is_answered_with_a_problem(serve, nats_client):
     await serve(Beginner().routes())
-    answer = await nats_client.request(SUBJECT, b"{", timeout=5)
+    answer = await nats_client.request(SUBJECT, b"{", timeout=30)
     assert (answer.headers or {})["paracle-error"] == "malformed_message"
     assert json.loads(answer.data)["status"] == 400
 
@@ -106,7 +106,7 @@ async def test_what_is_refused_to_whoever_waits_is_gone_and_what_nobody_waits_fo
         return streams[0].state.messages, streams[1].state.messages
 
     for bad in (b"1", b"2"):
-        await nats_client.request(SUBJECT, bad, timeout=5)
+        await nats_client.request(SUBJECT, bad, timeout=30)
     await eventually(lambda: found(left, (0, 2)))
     await nats_client.publish(SUBJECT, b"3")
     await eventually(lambda: found(left, (1, 3)))
@@ -121,7 +121,7 @@ async def test_whichever_replica_obeys_every_request_has_its_one_answer(serve, n
     for beginner in beginners:
         await serve(beginner.routes())
     bodies = [json.dumps({"name": f"n{number}"}).encode() for number in range(40)]
-    answers = await asyncio.gather(*(nats_client.request(SUBJECT, body, timeout=5) for body in bodies))
+    answers = await asyncio.gather(*(nats_client.request(SUBJECT, body, timeout=30) for body in bodies))
     assert [json.loads(answer.data)["run_id"].partition("-")[0] for answer in answers] == [f"n{n}" for n in range(40)]
     assert sorted(beginners[0].names + beginners[1].names) == sorted(f"n{n}" for n in range(40))
 

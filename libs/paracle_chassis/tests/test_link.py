@@ -8,6 +8,7 @@ import pytest
 from nats.aio.client import Client
 
 from paracle_chassis.delivery import Delivery
+from paracle_chassis.frames import flushed
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.routes import Routes
 from paracle_chassis.testing.eventually import eventually
@@ -25,7 +26,7 @@ async def test_what_comes_is_heard_until_it_is_listened_to_no_more(open_bus: Ope
     staying: list[Incoming] = []
     stopped, drained = await link.hear("said", gone.append), await link.hear("said", gone.append)
     await link.hear("said", staying.append)
-    await link.check()
+    await flushed(link.client)
     await nats_client.publish("said", b"one")
     await eventually(lambda: len(gone) == 2)
     await stopped.stop()
@@ -42,11 +43,11 @@ async def test_of_those_who_share_a_queue_one_hears(open_bus: OpenBus, nats_clie
     for _ in range(2):
         await link.hear("said", heard.append, queue="q")
     await link.hear("said", others.append)
-    await link.check()
+    await flushed(link.client)
     for _ in range(10):
         await nats_client.publish("said")
     await eventually(lambda: len(others) == 10)
-    await link.check()
+    await flushed(link.client)
     assert len(heard) == 10
 
 

@@ -12,6 +12,7 @@ from nats.js.errors import NotFoundError
 
 from paracle_chassis import consumer, provisioning, receipts, topology
 from paracle_chassis.bus import Outgoing
+from paracle_chassis.frames import flushed
 from paracle_chassis.late_acks import LateAcks
 from paracle_chassis.routes import Routes
 from paracle_chassis.settings import ServiceSettings
@@ -316,8 +317,9 @@ async def heard(bus) -> bool:
     """Whether a piece of output is kept."""
     piece = Outgoing(subjects.out("acme", "task_1"), Note(text="n", number=1), Envelope.wrap("note", "test", CONTEXT))
     await bus.broadcast(piece)
-    await bus.link.check()
+    await bus.link.voice.flush()
     try:
+        await flushed(bus.client)
         return (await bus.client.jsm().stream_info(subjects.OUTPUT)).state.messages > 0
     except (NotFoundError, NatsError):
         return False

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from paracle_chassis.bus import Outgoing
+from paracle_chassis.frames import flushed
 from paracle_chassis.routes import Routes
 from paracle_chassis.testing.contracts.bus import note
 from paracle_chassis.testing.eventually import eventually
@@ -33,7 +34,7 @@ async def test_what_is_to_be_done_goes_before_what_is_only_told(serve) -> None:
         heard.append(message.subject)
 
     await bus.client.subscribe("paracle.v1.acme.>", cb=hear)
-    await bus.link.check()
+    await flushed(bus.client)
     await bus.publish([on(EVENT, 3), on(TASK, 4), on(EVENT, 5)])
     await eventually(lambda: len(heard) == 3)
     assert heard == [TASK, EVENT, EVENT]

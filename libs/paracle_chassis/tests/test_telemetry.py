@@ -112,7 +112,7 @@ async def test_a_batch_of_several_is_linked_to_each_of_its_messages(serve, recei
         await bus.publish([note(1)])
     with telemetry.span("second"):
         await bus.publish([note(2)])
-    server = await serve(mailbox(handle))
+    server = await serve(mailbox(handle, batch=2, linger_s=20.0))
     await eventually(lambda: sum(sizes) == 2)
     await server.drain(5)
     await asyncio.to_thread(stop)

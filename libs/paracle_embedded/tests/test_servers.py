@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import nats
 import pytest
 from nats.js.api import StreamConfig
 
-from paracle_embedded import NatsServer, PostgresServer, ServerFailed, port_is_free, privileges
+from paracle_embedded import NatsServer, PostgresServer, ServerFailed, port_is_free, privileges, tail
 
 pytestmark = pytest.mark.connected
 
@@ -179,7 +180,13 @@ def test_a_remembered_port_that_is_taken_meanwhile_is_replaced(tmp_path: Path) -
 
 def test_a_hung_server_fails_with_its_log_and_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = NatsServer(tmp_path, ready_timeout_s=0.2)
-    monkeypatch.setattr(server, "_answers", lambda: False)
+
+    def hangs() -> bool:
+        while "Server is ready" not in tail(server.log_path):
+            time.sleep(0.01)
+        return False
+
+    monkeypatch.setattr(server, "_answers", hangs)
     with pytest.raises(ServerFailed, match=r"(?s)did not answer .* within 0\.2 s.*Server is ready"):
         server.start()
     assert not server.running

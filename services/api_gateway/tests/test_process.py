@@ -11,7 +11,6 @@ import pytest
 from api_fakes import RUN, event, frames
 
 from paracle_api_gateway.adapters.nats import NatsBells
-from paracle_api_gateway.server import listen
 from paracle_chassis.bus import outgoing
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.routes import Routes
@@ -20,6 +19,7 @@ from paracle_chassis.testing.infra import OpenBus
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
 from paracle_domain.run.commands import GetRunEvents, RunEvents
+from paracle_embedded import free_port
 
 pytestmark = pytest.mark.connected
 CALL = Context(tenant="default")
@@ -67,8 +67,7 @@ class Process:
     """`python -m paracle_api_gateway`."""
 
     def __init__(self, nats_url: str, **env: str):
-        with listen("127.0.0.1", 0) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._env = os.environ | {"PARACLE_NATS_URL": nats_url, "PARACLE_API_PORT": str(self.port)} | env
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
 
 import pytest
 from provider_gateway_samples import CANARY, CONTEXT, SEARCH, TASK, Peer, ask, gateway, openai_like
@@ -36,6 +35,7 @@ from paracle_domain.inference.chat import (
 from paracle_domain.inference.deltas import EndDelta, TextDelta, assemble
 from paracle_domain.inference.request import AbortCall
 from paracle_domain.inference.response import FinishReason
+from paracle_embedded import free_port
 from paracle_provider_gateway.adapters.config import KeyHeader, ProviderConfig, fixed
 from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.plans import Timeouts
@@ -228,9 +228,7 @@ class TestFailures:
         assert (await peer.complete(peer.ask(stream=True))).message.text == "Cooled."
 
     async def test_nobody_listens(self, peer: Peer):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        provider = openai_like(f"http://127.0.0.1:{port}/v1", model="m")
+        provider = openai_like(f"http://127.0.0.1:{free_port()}/v1", model="m")
         over = gateway(provider)
         with pytest.raises(ProviderUnavailable, match="connection failed"):
             await over.completions.complete(ask(), CONTEXT)
