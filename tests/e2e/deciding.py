@@ -56,7 +56,14 @@ def manifests(effects_port: int) -> str:
             [_sleep("rest", 2), {"id": "paid", "needs": ["rest"], "wait": {"signal": "paid"}}],
             output="{{ steps.paid.output }}",
         ),
-        _workflow("slow-then-count", [_sleep("rest", 3), _count("after", needs=["rest"])]),
+        _workflow(
+            "slow-then-count",
+            [
+                _sleep("rest", 3),
+                _count("after", needs=["rest"]),
+                {"id": "paid", "needs": ["after"], "wait": {"signal": "paid"}},
+            ],
+        ),
         _workflow("fragile", _fragile(), input={"type": "object", "required": ["run"]}),
         *_generations(),
     ]

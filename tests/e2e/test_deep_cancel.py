@@ -20,7 +20,7 @@ from paracle_chassis.testing.wire import ToolUse, Turn
 from paracle_domain.run.commands import RunStatus
 
 PROMISED_S: Final = 1.0
-USUAL_S: Final = 2.0
+USUAL_S: Final = 1.0
 """To set all of the tree to work."""
 LEAVES: Final = ("deep-open", "deep-command", "deep-busy")
 OPEN, COMMAND, BUSY = LEAVES

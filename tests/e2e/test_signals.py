@@ -81,6 +81,7 @@ async def test_a_pause_holds_through_a_restart(system: System, client: AsyncClie
     assert system.effects.calls(name) == []
     for _ in range(2):
         assert (await client.resume(run_id)).status is not RunStatus.PAUSED
+    await client.signal(run_id, "paid")
     assert (await ended(client, run_id)).run.status is RunStatus.COMPLETED
     assert system.effects.times_by_step(name) == {"after": 1}
     await assert_sound(client, run_id)
