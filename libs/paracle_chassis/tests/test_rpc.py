@@ -17,6 +17,7 @@ from paracle_chassis.frames import flushed
 from paracle_chassis.routes import Routes
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.sample import Echo, Echoed, Work
+from paracle_chassis.voice import frame_of
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
 from paracle_domain.errors import DeadlineExceeded, PayloadTooLarge, Unavailable
@@ -202,6 +203,29 @@ async def test_a_caller_that_is_gone_is_noticed(serve, nats_url, monkeypatch):
     async with await nats.connect(nats_url) as client:
         await client.publish(subjects.rpc("acme", "testing", "work"), b'{"text": "x"}', reply="_INBOX.nobody.there")
     await stopped.wait()
+
+
+async def test_a_caller_that_misses_a_sign_of_life_now_and_then_is_not_given_up(serve, nats_client, monkeypatch):
+    monkeypatch.setattr(rpc_server, "KEEP_ALIVE_S", 0.02)
+    enough = asyncio.Event()
+
+    async def work(_request: Work, _call: Context) -> Echoed:
+        await enough.wait()
+        return Echoed(text="done")
+
+    server = await serve(working(work))
+    inbox = nats_client.new_inbox()
+    answers = await nats_client.subscribe(inbox)
+    await nats_client.publish(subjects.rpc("acme", "testing", "work"), b'{"text": "x"}', reply=inbox)
+    for number in range(10):
+        sign = await answers.next_msg(timeout=30)
+        if number % 2:  # as the server says it of a sign that came while nobody listened
+            await nats_client._send_command(frame_of(sign.reply, b"", head=b"NATS/1.0 503\r\n\r\n"))
+    await flushed(nats_client)
+    await server.link.check()
+    enough.set()
+    while b"done" not in (await answers.next_msg(timeout=30)).data:
+        pass
 
 
 SERVER = """

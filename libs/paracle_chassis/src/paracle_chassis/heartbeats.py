@@ -1,4 +1,7 @@
-"""Signs of life for those who wait long: all that are due at a moment go out together."""
+"""Signs of life for those who wait long: all that are due at a moment go out together.
+
+Each has a number, so that whoever hears that nobody listens knows which of them that was.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from paracle_chassis.voice import Voice, frame_of
 
 _SLOTS: Final = 8
 _HEADERS: Final = {codec.PROGRESS_HEADER: codec.WORKING}
+_GONE_AFTER: Final = 3  # signs in a row that reach nobody; a caller may just be reconnecting
 
 
 class Heartbeats:
@@ -22,26 +26,42 @@ class Heartbeats:
     def __init__(self, voice: Voice, every_s: float) -> None:
         self._voice = voice
         self._tick_s = every_s / _SLOTS
-        self._slots: list[dict[str, bytes]] = [{} for _ in range(_SLOTS)]
-        self._at = 0
+        self._slots: list[dict[str, tuple[bytes, bytes]]] = [{} for _ in range(_SLOTS)]
+        self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, address: str, caller: str) -> Callable[[], None]:
-        """Tell `caller` from now on, with `address` to hang up at; what is returned ends that."""
-        slot = self._slots[(self._at + 2) % _SLOTS]
-        slot[address] = frame_of(caller, b"", address, _HEADERS)
+        """Tell `caller` from now on, with `{address}.{number}` to hang up at; what is returned ends that."""
+        slot = self._slots[(self._ticks + 2) % _SLOTS]
+        before, below, after = frame_of(caller, b"", f"{address}.", _HEADERS).rpartition(f"{address}.".encode())
+        slot[address] = (before + below, after)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._tick_s, self._tick)
         return lambda: self._stop(slot, address)
 
     @staticmethod
-    def _stop(slot: dict[str, bytes], address: str) -> None:
+    def _stop(slot: dict[str, tuple[bytes, bytes]], address: str) -> None:
         slot.pop(address, None)
 
     def _tick(self) -> None:
-        self._at = (self._at + 1) % _SLOTS
+        self._ticks += 1
+        number = b"%d" % (self._ticks // _SLOTS)
         with suppress(NatsError, OSError):  # NATS is away: its callers know
-            for frame in self._slots[self._at].values():
-                self._voice.put(frame)
+            for before, after in self._slots[self._ticks % _SLOTS].values():
+                self._voice.put(before + number + after)
         busy = any(self._slots)
         self._timer = asyncio.get_running_loop().call_later(self._tick_s, self._tick) if busy else None
+
+
+class Unheard:
+    """Which signs of life reached nobody. Single ones are lost now and then; that several in a row are tells more."""
+
+    def __init__(self) -> None:
+        self._last = -1
+        self._in_a_row = 0
+
+    def add(self, number: int) -> bool:
+        """Nobody listened to the sign with that number; whether nobody is there any more."""
+        self._in_a_row = self._in_a_row + 1 if number == self._last + 1 else 1
+        self._last = number
+        return self._in_a_row >= _GONE_AFTER

@@ -22,7 +22,7 @@ from nats.errors import Error as NatsError
 
 from paracle_chassis import codec, telemetry
 from paracle_chassis.claims import Claims
-from paracle_chassis.heartbeats import Heartbeats
+from paracle_chassis.heartbeats import Heartbeats, Unheard
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import NO_RESPONDERS, Heard, Link, status_of
 from paracle_chassis.logging import envelope_story, story
@@ -36,7 +36,6 @@ from paracle_domain.messages import Message, Request
 _log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S: Final = 2.0
-ABANDONED_AFTER: Final = 3  # keep-alives that reach nobody; a caller may just be reconnecting
 MOST_IN_FLIGHT: Final = 512
 MOST_LONG: Final = 20_000
 """Most `long` requests in hand. They wait for others most of the time, and nobody else is to wait for them."""
@@ -166,7 +165,7 @@ class _Overheard:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._unheard = 0  # signs of life of which NATS said that nobody listens
+        self._unheard = Unheard()
         self._task: asyncio.Task[Any] | None = None
         self._hung_up = False
 
@@ -185,11 +184,10 @@ class _Overheard:
             stop()
             self._link.inbox.forget(address)
 
-    def _on_word(self, _more: str, message: Incoming) -> None:
-        """The caller hangs up, or NATS says that there is no caller."""
-        gone = status_of(message) == NO_RESPONDERS
-        if gone:
-            self._unheard += 1
-        if (not gone or self._unheard >= ABANDONED_AFTER) and not self._hung_up and self._task is not None:
+    def _on_word(self, sign: str, message: Incoming) -> None:
+        """The caller hangs up, or NATS says that nobody listened to that sign of life."""
+        if status_of(message) == NO_RESPONDERS and not self._unheard.add(int(sign)):
+            return
+        if not self._hung_up and self._task is not None:
             self._hung_up = True
             self._task.cancel()
