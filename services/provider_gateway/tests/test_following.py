@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from memory_registry import MemoryRegistry, MemorySetups
 
 from paracle_chassis.postgres import Database, Queries
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.infra import migrated
 from paracle_domain.errors import DeadlineExceeded, Unavailable
-from paracle_domain.registry import ProviderChanges
+from paracle_domain.registry import ProviderChange, ProviderChanges
 from paracle_provider_gateway import following as module
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.adapters.setups import PostgresSetups
@@ -234,7 +238,51 @@ async def test_what_is_kept_is_kept_in_postgres(world: World, postgres_dsn: str)
     async with Database(ServiceSettings(postgres_dsn=postgres_dsn), "paracle_provider_gateway") as database:
         setups = PostgresSetups(database.pool, Queries.load("paracle_provider_gateway"))
         assert await setups.kept("acme") is None
-        for manifests in ((), changes):
-            await setups.keep("acme", manifests)
+        for version, manifests in enumerate(((), changes)):
+            await setups.keep("acme", version, manifests)
             assert await setups.kept("acme") == manifests
         assert await setups.kept("globex") is None
+        for tenant, order in enumerate(itertools.permutations(range(4))):
+            await asyncio.gather(*(setups.keep(str(tenant), version, _named(version)) for version in order))
+            await setups.keep(str(tenant), order[0], _named(order[0]))
+            assert await setups.kept(str(tenant)) == _named(3)
+
+
+def _named(version: int) -> tuple[ProviderChange, ...]:
+    return (ProviderChange(kind="Provider", name=f"p{version}", revision=1, spec={}, version=version),)
+
+
+class LateSetups(MemorySetups):
+    """What is to be kept is on its way until it is `delivered`, in whatever order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.underway: list[tuple[str, int, Sequence[ProviderChange]]] = []
+
+    async def keep(self, tenant: str, version: int, manifests: Sequence[ProviderChange]) -> None:
+        self.underway.append((tenant, version, manifests))
+
+    async def delivered(self, order: Sequence[int]) -> None:
+        for at in order:
+            await super().keep(*self.underway[at])
+
+
+@given(st.lists(st.tuples(st.sampled_from("pqr"), st.booleans(), st.integers(0, 2)), max_size=12), st.data())
+def test_in_whatever_order_replicas_keep_what_they_know_the_newest_stays(
+    steps: list[tuple[str, bool, int]], data: st.DataObject
+):
+    """Each step applies or deletes a provider, and one of three replicas looks at once."""
+
+    async def played() -> None:
+        registry, kept = MemoryRegistry(), LateSetups()
+        replicas = [World(registry, kept) for _ in range(3)]
+        newest: list[str] = []
+        for name, there, looking in steps:
+            registry.put("acme", "Provider", name, {"base_url": "x"} if there else None)
+            replicas[looking].following.doubt()
+            await replicas[looking].following.setup("acme")
+            newest = replicas[looking].built[-1][1]
+        await kept.delivered(data.draw(st.permutations(range(len(kept.underway)))))
+        assert sorted(change.name for change in kept.manifests.get("acme", ())) == newest
+
+    asyncio.run(played())

@@ -110,8 +110,9 @@ class Following:
         """
         for tenant, known in list(self._tenants.items()):
             known.news += 1
-            if known.unkept:
-                await self._keep(tenant, known)
+            async with known.lock:
+                if known.unkept:
+                    await self._keep(tenant, known)
             if known.used and self._tenants.get(tenant) is known:  # others may have taken its place meanwhile
                 known.used = False
                 self._tenants[tenant] = self._tenants.pop(tenant)  # whoever stands first is forgotten first
@@ -169,7 +170,7 @@ class Following:
 
     async def _keep(self, tenant: str, known: _Tenant) -> None:
         try:
-            await self._kept.keep(tenant, list(known.specs.values()))
+            await self._kept.keep(tenant, known.version, list(known.specs.values()))
         except Exception as error:  # told; the next round tries again, and no call waits for it
             log.warning("providers are not kept", extra={"tenant": tenant}, exc_info=_unexpected(error))
             known.unkept = True

@@ -160,8 +160,11 @@ class Setups(Protocol):
     async def kept(self, tenant: str) -> Sequence[ProviderChange] | None:
         """The manifests of `tenant` as they were kept last; `None` if they never were."""
 
-    async def keep(self, tenant: str, manifests: Sequence[ProviderChange]) -> None:
-        """Keep these, in place of those from before."""
+    async def keep(self, tenant: str, version: int, manifests: Sequence[ProviderChange]) -> None:
+        """Keep these, as they are at `version`, in place of those from before; what is newer stays.
+
+        Replicas keep what each knows, and what they ask for at the same time is done in any order.
+        """
 
 
 class Prices(Protocol):

@@ -235,8 +235,10 @@ delete from counters
 select manifests::text from setups where tenant = $1;
 
 -- name: keep_setup
-insert into setups (tenant, manifests, kept_at) values ($1, $2::json, now())
-    on conflict (tenant) do update set manifests = excluded.manifests, kept_at = excluded.kept_at;
+-- Unless a newer one is kept.
+insert into setups as s (tenant, version, manifests, kept_at) values ($1, $2, $3::json, now())
+    on conflict (tenant) do update set version = excluded.version, manifests = excluded.manifests, kept_at = excluded.kept_at
+ where s.version <= excluded.version;
 
 -- name: idle_counts
 -- Of budgets for each run or task, those that nothing is reserved on, and that were used last so long ago.

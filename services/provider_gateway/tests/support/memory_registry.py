@@ -66,15 +66,17 @@ class MemorySetups:
     """`Setups` in memory; `failures` are raised first."""
 
     manifests: dict[str, Sequence[ProviderChange]] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
     failures: list[Exception] = field(default_factory=list)
 
     async def kept(self, tenant: str) -> Sequence[ProviderChange] | None:
         self._fail()
         return self.manifests.get(tenant)
 
-    async def keep(self, tenant: str, manifests: Sequence[ProviderChange]) -> None:
+    async def keep(self, tenant: str, version: int, manifests: Sequence[ProviderChange]) -> None:
         self._fail()
-        self.manifests[tenant] = tuple(manifests)
+        if version >= self.versions.get(tenant, 0):
+            self.versions[tenant], self.manifests[tenant] = version, tuple(manifests)
 
     def _fail(self) -> None:
         if self.failures:

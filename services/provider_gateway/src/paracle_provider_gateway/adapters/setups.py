@@ -26,6 +26,6 @@ class PostgresSetups:
         found = await self._pool.fetchval(self._sql.setup_kept, tenant)
         return None if found is None else _MANIFESTS.validate_json(found)
 
-    async def keep(self, tenant: str, manifests: Sequence[ProviderChange]) -> None:
+    async def keep(self, tenant: str, version: int, manifests: Sequence[ProviderChange]) -> None:
         """See `Setups.keep`."""
-        await self._pool.execute(self._sql.keep_setup, tenant, _MANIFESTS.dump_json(tuple(manifests)).decode())
+        await self._pool.execute(self._sql.keep_setup, tenant, version, _MANIFESTS.dump_json(tuple(manifests)).decode())
