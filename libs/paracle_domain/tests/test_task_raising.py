@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from paracle_domain.budget.messages import BudgetList, BudgetUse, BudgetView, RaiseBudget
 from paracle_domain.budget.spec import Budget, BudgetApproval, OnHit
-from paracle_domain.errors import BudgetExceeded, ErrorInfo
+from paracle_domain.errors import BudgetExceeded, Conflict, ErrorInfo, NotFound, ParacleError
 from paracle_domain.run import deciding
 from paracle_domain.run.commands import ApprovalStatus, ApprovalView, Decision
 from paracle_domain.task import inputs as told
@@ -76,7 +76,7 @@ def test_people_are_asked_about_exactly_one_raise() -> None:
     order = order_of(view(play), wanted.short)
     assert order is not None
     assert (order.name, order.subject, order.usd, order.tokens) == ("team", "atlas", Decimal("0.10"), None)
-    assert (order.key, order.period) == (request.approval_id, "2026-05-04")
+    assert (order.key, order.period, order.question) == (request.approval_id, "2026-05-04", "q1")
     assert play.directives == (wanted,)
     assert play.tell(told.Resume(AT)) == []
     assert play.directives == (wanted,), "whoever takes the task up asks the same again"
@@ -261,6 +261,37 @@ def test_a_raise_that_cannot_be_made_fails_the_task() -> None:
     wrong = ErrorInfo(code="invalid_input", message="too much")
     assert play.tell(told.RaiseDecided(LATER, view(play), wrong)) == ["task.budget_released", "task.failed"]
     assert play.state.error == wrong
+
+
+@pytest.mark.parametrize("error", [Conflict("it was changed"), NotFound("it is gone")])
+def test_what_was_agreed_to_of_a_budget_that_is_another_now_is_void(error: ParacleError) -> None:
+    play = stopped()
+    first = asked(play).request.approval_id
+    decided = told.RaiseDecided(LATER, view(play), error.to_info())
+    assert play.tell(decided) == ["task.budget_released"]
+    released = play.events[-1]
+    assert isinstance(released, BudgetReleased)
+    assert (released.verdict, released.lifted) == (ApprovalStatus.VOID, True)
+    assert [made.principal for made in released.decisions] == ["bob"], "the history says who agreed to it"
+    [call] = play.directives
+    assert isinstance(call, CallModel), "whether there is room now, the call finds out"
+    play.tell(told.ModelFailed(LATER, call.call_id, used_up(question="q2")))
+    assert asked(play).request.approval_id == asked(stopped(used_up(question="q2"))).request.approval_id != first
+
+
+def test_what_is_void_is_not_taken_for_an_answer_if_the_budget_is_as_it_was_again() -> None:
+    play = stopped()
+    ids = []
+    for _ in range(3):
+        ids.append(asked(play).request.approval_id)
+        play.tell(told.RaiseDecided(LATER, view(play), Conflict("it was changed").to_info()))
+        play.tell(told.ModelFailed(LATER, play.state.model_call_id, used_up()))
+    assert len(set(ids)) == 3, "people are asked anew each time"
+    other = stopped()
+    for expected in ids:
+        assert asked(other).request.approval_id == expected, "and all ask the same again"
+        other.tell(told.BudgetLifted(LATER, expected))
+        other.tell(told.ModelFailed(LATER, other.state.model_call_id, used_up()))
 
 
 def test_a_budget_that_stops_fails_the_task_at_once() -> None:

@@ -12,7 +12,7 @@ from paracle_chassis.bus import Outgoing
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
-from paracle_domain.errors import BudgetExceeded, InvalidInput, NotFound, ParacleError, Unavailable
+from paracle_domain.errors import BudgetExceeded, Conflict, InvalidInput, NotFound, ParacleError, Unavailable
 from paracle_domain.machine import EventRecord
 from paracle_domain.run.commands import ApprovalStatus
 from paracle_domain.task.events import Shortage
@@ -23,6 +23,7 @@ DETAILS = {
     "budget": "team", "subject": "atlas", "period": "total", "spent_usd": "1", "limit_usd": "1", "question": "q1"
 }  # fmt: skip
 ASKS = BudgetExceeded("budget team of atlas is used up", details={**DETAILS, "on_hit": "ask"})
+ANEW = BudgetExceeded("budget team of atlas is used up", details={**DETAILS, "on_hit": "ask", "question": "q2"})
 STOPS = BudgetExceeded("budget team of atlas is used up", details={**DETAILS, "on_hit": "stop"})
 
 
@@ -82,11 +83,12 @@ async def test_a_rejected_raise_is_not_made(stage: Stage):
     ("stage", "error", "code"),
     [
         ((ASKS, says("a poem")), NotFound("no such budget"), None),
+        ((ASKS, says("a poem")), Conflict("it was changed"), None),
         ((ASKS,), InvalidInput("too much"), "invalid_input"),
     ],
     indirect=["stage"],
 )
-async def test_a_budget_that_is_gone_holds_nothing_back_and_a_refusal_is_told(
+async def test_a_budget_that_is_gone_or_another_is_tried_again_and_a_refusal_is_told(
     stage: Stage, error: ParacleError, code: str | None
 ):
     stage.gateway.unwilling = [error]
@@ -95,6 +97,20 @@ async def test_a_budget_that_is_gone_holds_nothing_back_and_a_refusal_is_told(
     await ended(stage, job)
     failed = stage.results()[job.task_id].error
     assert (failed and failed.code) == code
+
+
+@script(ASKS, ANEW, says("a poem"))
+async def test_of_a_budget_that_was_changed_after_it_was_asked_about_people_are_asked_anew(stage: Stage):
+    stage.gateway.unwilling = [Conflict("it was changed")]
+    job = await waits(stage)
+    [first] = stage.orchestrator.approvals
+    stage.orchestrator.decide()
+    await eventually(lambda: len(stage.orchestrator.approvals) == 2)
+    stage.orchestrator.decide()
+    await ended(stage, job)
+    assert stage.results()[job.task_id].output == "a poem"
+    [made] = stage.gateway.raises
+    assert (made.question, made.key) == ("q2", next(key for key in stage.orchestrator.approvals if key != first))
 
 
 @script(ASKS)

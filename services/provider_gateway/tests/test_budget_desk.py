@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -17,11 +17,12 @@ from paracle_chassis.testing.infra import migrated
 from paracle_chassis.testing.memory import MemoryBus
 from paracle_domain.budget.matching import Charge
 from paracle_domain.budget.messages import BudgetView, DeleteBudget, ListBudgets, RaiseBudget, SetBudget
+from paracle_domain.budget.spec import BudgetApproval
 from paracle_domain.envelope import Context
-from paracle_domain.errors import InvalidInput, NotFound, Unavailable
+from paracle_domain.errors import Conflict, InvalidInput, NotFound, Unavailable
 from paracle_domain.machine import EventRecord
 from paracle_provider_gateway.adapters.budgets import BudgetOutbox, PostgresBudgets
-from paracle_provider_gateway.bookkeeping import count_of
+from paracle_provider_gateway.bookkeeping import count_of, question_of
 from paracle_provider_gateway.budgets import BudgetDesk
 from paracle_provider_gateway.ledger import Count, Over
 
@@ -149,6 +150,97 @@ async def test_a_raise_for_a_window_that_is_over_changes_nothing(counter: Counte
     assert [what for _, _, what in await counter.events()] == ["budget.set"]
     (use,) = (await counter.desk.raise_budget(lift.model_copy(update={"period": "2026-11-26"}), CALL)).uses
     assert use.raised_usd == Decimal("0.5")
+
+
+async def _used_up(counter: Counter, **more: Any) -> RaiseBudget:
+    """What is sent once people have agreed to raise the budget, which calls have used up."""
+    await counter.set(limit_usd=Decimal("0.2"), on_hit="ask", **more)
+    await counter.spend("0.2", await counter.count())
+    question = await _open_question(counter)
+    return RaiseBudget(name="b", subject="acme", key="apr_1", usd=Decimal("0.5"), question=question)
+
+
+async def _open_question(counter: Counter) -> str:
+    """What a call that is held back has people asked."""
+    found = await _refusal(counter)
+    assert isinstance(found, Over)
+    return question_of(found.count, found.tally)
+
+
+async def test_what_people_agreed_to_raises_the_budget_once(counter: Counter):
+    lift = await _used_up(counter)
+    for _ in range(2):
+        (use,) = (await counter.desk.raise_budget(lift, CALL)).uses
+        assert (use.raised_usd, use.limit_usd) == (Decimal("0.5"), Decimal("0.7"))
+    with pytest.raises(Conflict) as caught:
+        await counter.desk.raise_budget(lift.model_copy(update={"key": "apr_2"}), CALL)
+    assert caught.value.path == "question", "once it was raised, another approval of that is too late"
+    assert (await counter.only()).uses[0].raised_usd == Decimal("0.5")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"limit_usd": Decimal("0.1")},
+        {"limit_usd": None, "limit_tokens": 5},
+        {"window": "day"},
+        {"on_hit": "stop"},
+        {"approval": BudgetApproval(roles=("finance",))},
+        {"scope": "agent"},
+        {"scope": "agent", "of": "writer"},
+    ],
+)
+async def test_what_people_agreed_to_is_void_once_the_budget_is_another(counter: Counter, change: dict[str, Any]):
+    lift = await _used_up(counter)
+    more: dict[str, Any] = {"limit_usd": Decimal("0.2"), "on_hit": "ask"}
+    await counter.set(**more | change)
+    for _ in range(2):
+        with pytest.raises(Conflict, match="budget 'b' was changed since"):
+            await counter.desk.raise_budget(lift, CALL)
+    assert await counter.bank.pool.fetchval("select sum(raised_usd) from counters") == 0
+    assert await counter.events() == [
+        ("b", 1, "budget.set"), ("b", 2, "budget.hit"), ("b", 3, "budget.set"), ("b", 4, "budget.raise_void"),
+    ]  # fmt: skip
+    await counter.set(limit_usd=Decimal("0.2"), on_hit="ask")
+    with pytest.raises(Conflict):
+        await counter.desk.raise_budget(lift, CALL)  # what is void stays so, though the budget is as it was again
+
+
+async def test_what_people_agreed_to_of_a_budget_that_was_set_anew_is_void(counter: Counter):
+    lift = await _used_up(counter)
+    await counter.desk.delete_budget(DeleteBudget(name="b"), CALL)
+    with pytest.raises(NotFound):
+        await counter.desk.raise_budget(lift, CALL)
+    await counter.set(limit_usd=Decimal("0.2"), on_hit="ask")
+    with pytest.raises(Conflict):
+        await counter.desk.raise_budget(lift, CALL)
+
+
+async def test_what_people_agreed_to_is_void_in_the_next_window(counter: Counter):
+    lift = await _used_up(counter, window="day")
+    tomorrow = BudgetDesk(counter.store, counter._tell, lambda: AT + timedelta(days=1))
+    with pytest.raises(Conflict):
+        await tomorrow.raise_budget(lift, CALL)
+
+
+async def test_a_change_and_a_raise_at_once_come_one_after_the_other(counter: Counter):
+    """Whichever is first: nobody raises what he was not asked about."""
+    for number in range(8):
+        await counter.desk.set_budget(SetBudget(budget=budget("b", limit_usd=Decimal("0.2"), on_hit="ask")), CALL)
+        count = await counter.count()
+        await counter.spend("0.2", count)
+        lift = RaiseBudget(
+            name="b", subject="acme", key=f"apr_{number}", usd=Decimal("0.5"), question=await _open_question(counter)
+        )
+        raised, _ = await asyncio.gather(
+            counter.desk.raise_budget(lift, CALL), counter.set(limit_usd=Decimal("0.1")), return_exceptions=True
+        )
+        last = [what for _, _, what in await counter.events()][-2:]
+        if isinstance(raised, Conflict):
+            assert last == ["budget.set", "budget.raise_void"]
+        else:
+            assert last == ["budget.raised", "budget.set"]
+        await counter.desk.delete_budget(DeleteBudget(name="b"), CALL)
 
 
 async def _refusal(counter: Counter) -> object:

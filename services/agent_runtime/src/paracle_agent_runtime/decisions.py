@@ -71,7 +71,7 @@ class Decisions:
                 await self._wait(news, view.expires_at)
 
     async def raised(self, directive: AskForRaise, context: Context) -> tuple[ApprovalView | None, ErrorInfo | None]:
-        """The approval of a raise once it is over, and the raise made if it was approved, or why it could not be.
+        """The approval of a raise once it is over, and the raise made if it was approved, or why it was not.
 
         Without an approval: there is room again as it is. The order names the approval as its key, so doing this again,
         here or for another task that waits for the same, raises nothing twice.
@@ -82,9 +82,7 @@ class Decisions:
             return view, None
         try:
             await _outlast(lambda: self._budgets.raise_by(order, context))
-        except NotFound:
-            _log.info("budget %s is gone, and holds nothing back any more", order.name)
-        except ParacleError as error:
+        except ParacleError as error:  # that the budget is gone, or another one by now, among them
             return view, error.to_info()
         return view, None
 

@@ -60,7 +60,15 @@ class Budgets(Protocol):
     """Who keeps the budgets."""
 
     async def raise_by(self, order: RaiseBudget, context: Context) -> None:
-        """Raise one, once for each key. Raises `NotFound` if there is none (any more)."""
+        """Raise one, once for each key.
+
+        Raises
+        ------
+        NotFound
+            If there is none (any more).
+        Conflict
+            If it is not what people were asked about any more.
+        """
         ...
 
     async def has_room(self, short: Shortage, context: Context) -> bool:

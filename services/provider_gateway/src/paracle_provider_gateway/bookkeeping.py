@@ -302,6 +302,16 @@ def count_of(tenant: str, born: int, charge: Charge) -> Count:
     return Count(UUID(bytes=digest), tenant, charge.budget, born, charge.subject, charge.period)
 
 
+def question_of(counted: Count, tally: Tally) -> str:
+    """What people are asked about: the same for all calls, until the budget is raised or changed.
+
+    What is as it is by default does not matter, so that fields that are new make no question another.
+    """
+    budget = counted.budget.model_dump_json(exclude_defaults=True)
+    told = (str(counted.id), budget, str(tally.raised_usd), str(tally.raised_tokens))
+    return hashlib.blake2b("\x1f".join(told).encode(), digest_size=16).hexdigest()
+
+
 def _user(request: ModelCall, context: Context) -> str | None:
     return request.labels.principal or context.principal or None
 
@@ -343,14 +353,8 @@ def _details(counted: Count, tally: Tally, order: Order) -> dict[str, str]:
     if budget.model is not None:
         found["model"] = budget.model
     if budget.on_hit is OnHit.ASK:
-        found |= {"approval": budget.approval.model_dump_json(), "question": _question(counted, tally)}
+        found |= {"approval": budget.approval.model_dump_json(), "question": question_of(counted, tally)}
     return found
-
-
-def _question(counted: Count, tally: Tally) -> str:
-    """What people are asked about: the same for all calls, until the budget is raised or changed."""
-    told = (str(counted.id), counted.budget.model_dump_json(), str(tally.raised_usd), str(tally.raised_tokens))
-    return hashlib.blake2b("\x1f".join(told).encode(), digest_size=16).hexdigest()
 
 
 def _exceeded(counted: Count, tally: Tally, order: Order) -> BudgetExceeded:

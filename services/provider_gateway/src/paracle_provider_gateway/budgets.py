@@ -20,7 +20,7 @@ from paracle_domain.budget.messages import (
 )
 from paracle_domain.budget.spec import EACH, Budget, BudgetName, BudgetScope, BudgetWindow
 from paracle_domain.envelope import Context
-from paracle_domain.errors import InvalidInput, NotFound
+from paracle_domain.errors import Conflict, InvalidInput, NotFound
 from paracle_domain.names import suggest
 from paracle_provider_gateway.bookkeeping import count_of
 from paracle_provider_gateway.ledger import Count
@@ -65,8 +65,11 @@ class BudgetStore(Protocol):
     async def remove(self, tenant: str, name: str, word: Word) -> None:
         """Delete it with what it counted."""
 
-    async def lift(self, count: Count, order: RaiseBudget, word: Word) -> None:
-        """Add to the limits of a count, once for the order's key."""
+    async def lift(self, count: Count, order: RaiseBudget, word: Word) -> bool:
+        """Add to the limits of a count, once for the order's key; whether its question is the one that is open.
+
+        If it is not, nothing is added, and that is told.
+        """
 
     async def find(self, tenant: str, name: str | None = None, scope: str | None = None) -> Sequence[StoredBudget]:
         """Those there are, by name."""
@@ -103,20 +106,17 @@ class BudgetDesk:
     async def raise_budget(self, request: RaiseBudget, context: Context) -> BudgetView:
         """See `RaiseBudget`."""
         known = await self._known(context.tenant, request.name)
-        budget = known.budget
-        subject = context.tenant if budget.scope is BudgetScope.TENANT else budget.of
-        if subject not in {EACH, request.subject}:
-            raise InvalidInput(f"budget {budget.name!r} is for {subject!r} alone", path="subject")
-        limits = {"usd": (request.usd, budget.limit_usd), "tokens": (request.tokens, budget.limit_tokens)}
-        for field, (more, limit) in limits.items():
-            if more is not None and limit is None:
-                what = f"budget {budget.name!r} has no limit of that kind; leave {field} out, or set limit_{field}"
-                raise InvalidInput(what, path=field)
-        now = budget.window.period(self._clock())
-        if request.period in {None, now}:
-            count = count_of(context.tenant, known.born, Charge(budget, request.subject, now))
-            await self._store.lift(count, request, Word(context.principal, request.reason))
-            self._told()
+        now = known.budget.window.period(self._clock())
+        if request.question is None:  # else what it is about decides, and is checked under its lock
+            _refuse_what_cannot_be_raised(request, known.budget, context.tenant)
+            if request.period not in {None, now}:
+                return await self._view(context.tenant, request.name, request.subject)
+        count = count_of(context.tenant, known.born, Charge(known.budget, request.subject, now))
+        raised = await self._store.lift(count, request, Word(context.principal, request.reason))
+        self._told()
+        if not raised:
+            what = f"budget {request.name!r} was changed since that was asked about it, so nothing is raised; ask anew"
+            raise Conflict(what, path="question")
         return await self._view(context.tenant, request.name, request.subject)
 
     async def list_budgets(self, request: ListBudgets, context: Context) -> BudgetList:
@@ -151,6 +151,17 @@ class BudgetDesk:
         for use in await self._store.uses(tenant, names, periods, subject, most + 1):
             found[use.budget].append(use)
         return [_viewed(tenant, one, found[one.budget.name], subject, most, now) for one in known]
+
+
+def _refuse_what_cannot_be_raised(request: RaiseBudget, budget: Budget, tenant: str) -> None:
+    subject = tenant if budget.scope is BudgetScope.TENANT else budget.of
+    if subject not in {EACH, request.subject}:
+        raise InvalidInput(f"budget {budget.name!r} is for {subject!r} alone", path="subject")
+    limits = {"usd": (request.usd, budget.limit_usd), "tokens": (request.tokens, budget.limit_tokens)}
+    for field, (more, limit) in limits.items():
+        if more is not None and limit is None:
+            what = f"budget {budget.name!r} has no limit of that kind; leave {field} out, or set limit_{field}"
+            raise InvalidInput(what, path=field)
 
 
 def _viewed(

@@ -171,8 +171,17 @@ with gone as (delete from budgets where tenant = $1 and name = $2 returning tena
      forgotten as (delete from raises where tenant = $1 and budget = $2)
 update books set revision = revision + 1 where tenant in (select tenant from gone);
 
+-- name: raised_of
+select raised_usd, raised_tokens from counters where id = $1 for update;
+
+-- name: lock_budget
+select spec::text, born from budgets where tenant = $1 and name = $2 for update;
+
 -- name: note_raise
-insert into raises (tenant, budget, key, at) values ($1, $2, $3, now()) on conflict do nothing returning 1;
+insert into raises (tenant, budget, key, void, at) values ($1, $2, $3, $4, now()) on conflict do nothing returning 1;
+
+-- name: is_raised
+select not void from raises where tenant = $1 and budget = $2 and key = $3;
 
 -- name: raise_counter
 -- It may be hit again, which is told again.

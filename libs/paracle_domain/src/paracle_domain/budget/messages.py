@@ -87,7 +87,11 @@ class DeleteBudget(Request[BudgetView], service="provider_gateway", method="dele
 class RaiseBudget(Request[BudgetView], service="provider_gateway", method="raise_budget", answer=BudgetView):
     """Add to the limits of one subject of a budget, for the window that is now: once for each `key`.
 
-    With `period`, only if that is the window: one that is over needs nothing any more, and nothing changes.
+    With `period`, only if that is the window: one that is over needs nothing any more, and nothing changes. With
+    `question` (of `BudgetExceeded.details`), only as long as that is what people would be asked: once the budget was
+    changed or raised, or is in its next window, what they agreed to is void, and stays so. Then nothing changes, the
+    answer is `Conflict`, and `budget.raise_void` is audited.
+
     The subject of a budget for the whole tenant is the tenant. Asked again with the same key, it changes nothing.
     Audited as `budget.raised`.
     """
@@ -98,6 +102,7 @@ class RaiseBudget(Request[BudgetView], service="provider_gateway", method="raise
     usd: Usd | None = None
     tokens: Tokens | None = None
     period: Plain | None = Field(default=None, max_length=20)
+    question: Plain | None = Field(default=None, max_length=64)
     reason: Plain | None = Field(default=None, max_length=1_000)
 
     @model_validator(mode="after")

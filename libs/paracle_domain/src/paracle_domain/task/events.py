@@ -200,8 +200,8 @@ class BudgetHeld(Value):
 class BudgetReleased(Value):
     """People have decided about a budget, or nobody did in time. One that was `approved` has been raised.
 
-    `void`: what was asked is over without a decision that this task waited for. Then there is room without one
-    (`lifted`), or the same is asked anew.
+    `void`: what was asked is over without a decision that this task waited for, or one was made of a budget that is
+    another by now. Then the call is made again without a raise (`lifted`), or the same is asked anew.
     """
 
     type: Literal["task.budget_released"] = "task.budget_released"

@@ -107,7 +107,7 @@ class CallDecided:
 
 @dataclass(frozen=True, slots=True)
 class RaiseDecided:
-    """How the approval of a raise came out. `error`: it was approved, and the budget could not be raised."""
+    """How the approval of a raise came out. `error`: it was approved, and the budget was not raised, as it says."""
 
     at: datetime
     view: ApprovalView

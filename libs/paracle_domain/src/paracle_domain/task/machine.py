@@ -188,7 +188,7 @@ def _model_failed(story: Story, message: told.ModelFailed) -> None:
     short = shortage(message.error)
     if short is not None:
         story.tell(ev.ModelCallFailed(call_id=message.call_id, error=message.error))
-        story.tell(held(message.call_id, message.error, short, message.at))
+        story.tell(held(state, message.call_id, message.error, short, message.at))
         return
     shorten = can_shorten(state, message.error)
     again = message.at if shorten else retry_at(state, message, MODEL_RETRIES)

@@ -3,7 +3,8 @@
 The task waits, as for a tool call that is held. All tasks that find the same budget used up ask one and the same
 question: whoever asks it first has it asked, and what comes of it is for all. Once people have agreed the budget is
 raised, once, by what they were asked about, and the calls are made again; a call that finds it used up again has a
-question anew. Where there is room without that (somebody raised the budget by hand), nobody waits any longer.
+question anew. Where there is room without that (somebody raised the budget by hand), nobody waits any longer. What
+people agreed to raises only the budget that they were asked about: one that was changed meanwhile is asked about anew.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pydantic import JsonValue, ValidationError
 
 from paracle_domain.budget.messages import BudgetList, BudgetUse, RaiseBudget
 from paracle_domain.budget.spec import Budget, BudgetApproval, OnHit
-from paracle_domain.errors import BudgetExceeded, ErrorInfo
+from paracle_domain.errors import BudgetExceeded, Conflict, ErrorInfo, NotFound
 from paracle_domain.ids import derive_id, id_from_key
 from paracle_domain.messages import JsonObject
 from paracle_domain.plan import digest_of
@@ -28,13 +29,15 @@ from paracle_domain.task.approvals import rejection
 from paracle_domain.task.directives import AskForRaise
 
 if TYPE_CHECKING:
-    from paracle_domain.task.state import Job
+    from paracle_domain.task.state import Job, TaskState
     from paracle_domain.task.story import Story
 
 _SHARE: Final = 10
 """A raise is at least this part of the limit, so that who agrees is not asked again for each call."""
 _DIGITS: Final = 2
 _FINEST: Final = -9
+_VOID: Final = frozenset({Conflict.code, NotFound.code})
+"""Why a raise that was approved was not made: the budget is another now, or gone."""
 
 
 def shortage(error: ErrorInfo) -> ev.Shortage | None:
@@ -81,8 +84,14 @@ def _much(short: ev.Shortage) -> Iterator[str]:
         yield f"{short.tokens:,} tokens"
 
 
-def held(call_id: str, error: ErrorInfo, short: ev.Shortage, at: datetime) -> ev.BudgetHeld:
-    """The model call `call_id` waits for people to raise a budget."""
+def held(state: TaskState, call_id: str, error: ErrorInfo, short: ev.Shortage, at: datetime) -> ev.BudgetHeld:
+    """The model call `call_id` waits for people to raise a budget.
+
+    What they were asked before is not asked again: that is over, and changed nothing.
+    """
+    past = state.lifted
+    if past is not None and past.short.question == short.question:
+        return _held(call_id, derive_id("apr", past.approval_id), error, short, at)
     return _held(call_id, id_from_key("apr", short.question), error, short, at)
 
 
@@ -148,6 +157,7 @@ def order_of(view: ApprovalView, short: ev.Shortage) -> RaiseBudget | None:
             "name": short.budget,
             "subject": short.subject,
             "period": short.period,
+            "question": short.question,
             "key": view.approval_id,
             "usd": action["raise_usd"],
             "tokens": action["raise_tokens"],
@@ -175,12 +185,15 @@ def _is_as_asked(budget: Budget, use: BudgetUse, short: ev.Shortage) -> bool:
 
 
 def raise_decided(story: Story, message: told.RaiseDecided) -> None:
-    """Ask the model again once the budget is raised; otherwise the task has no money, and fails."""
+    """Ask the model again once the budget is raised, or another; otherwise the task has no money, and fails."""
     waiting, view = story.state.held, message.view
     if waiting is None or view.approval_id != waiting.approval_id or view.status is ApprovalStatus.OPEN:
         return
     if _is_past(view, waiting):
         _ask_anew(story, waiting, message.at)
+        return
+    if message.error is not None and message.error.code in _VOID:
+        story.tell(_released(waiting, message.at, ApprovalStatus.VOID, decisions=view.decisions, lifted=True))
         return
     verdict = view.status if order_of(view, waiting.short) is not None else ApprovalStatus.VOID
     story.tell(_released(waiting, message.at, verdict, decisions=view.decisions))

@@ -129,7 +129,8 @@ class TaskState:
     that they are too many for it; `unsummed`, in which turn summing up failed for good.
     `answer` is a final answer that has yet to be checked; `tried` counts the failures of the present model call, and
     `unheard` those of them after which it may have been made all the same.
-    `held` is there while people decide whether a budget is raised for the next model call.
+    `held` is there while people decide whether a budget is raised for the next model call; `lifted` is what was asked
+    last of those that came to nothing, since the budget had changed or had room.
     `usage` is what this task used, `delegated` what its delegates did. `waited_s` are seconds of waiting for people, in
     which wall time stands still; `turn_waited_s` those of this turn, whose waits overlap.
     """
@@ -149,6 +150,7 @@ class TaskState:
     unheard: int = 0
     retry_at: datetime | None = None
     held: ev.BudgetHeld | None = None
+    lifted: ev.BudgetHeld | None = None
     calls: tuple[MadeCall, ...] = ()
     answer: str | None = None
     rejections: int = 0
@@ -272,7 +274,8 @@ def evolve(state: TaskState, event: ev.TaskEvent) -> TaskState:
         case ev.BudgetHeld():
             return replace(state, held=event)
         case ev.BudgetReleased():
-            return _later(replace(state, held=None), event.waited_s)
+            lifted = state.held if event.lifted else state.lifted
+            return _later(replace(state, held=None, lifted=lifted), event.waited_s)
         case (
             ev.EffectIntended()
             | ev.EffectSent()

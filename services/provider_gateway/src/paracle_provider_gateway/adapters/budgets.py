@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from paracle_domain.budget.spec import Budget
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.machine import EventRecord
 from paracle_provider_gateway.adapters.clashes import in_turns
+from paracle_provider_gateway.bookkeeping import question_of
 from paracle_provider_gateway.budgets import StoredBudget, StoredUse, Word
 from paracle_provider_gateway.ledger import Count
 
@@ -52,20 +54,33 @@ class PostgresBudgets:
 
         await self._changed(work)
 
-    async def lift(self, count: Count, order: RaiseBudget, word: Word) -> None:
+    async def lift(self, count: Count, order: RaiseBudget, word: Word) -> bool:
         tenant, name = count.tenant, count.budget.name
         identity = (count.id, tenant, name, count.born, count.subject, count.period)
+        more = {"usd": None if order.usd is None else str(order.usd), "tokens": order.tokens}
+        added = {key: value for key, value in more.items() if value is not None}
+        data = {"subject": count.subject, "period": count.period, "key": order.key, **added}
 
-        async def work(connection: Any) -> None:
-            if await connection.fetchval(self._sql.note_raise, tenant, name, order.key) is None:
-                return
-            await connection.execute(self._sql.raise_counter, *identity, order.usd or 0, order.tokens or 0)
-            more = {"usd": None if order.usd is None else str(order.usd), "tokens": order.tokens}
-            added = {key: value for key, value in more.items() if value is not None}
-            data = {"subject": count.subject, "period": count.period, "key": order.key, **added}
-            await self._note(connection, tenant, name, "raised", word, data)
+        async def work(connection: Any) -> bool:
+            is_void = order.question is not None and order.question != await self._question(connection, count)
+            if await connection.fetchval(self._sql.note_raise, tenant, name, order.key, is_void) is None:
+                known: bool = await connection.fetchval(self._sql.is_raised, tenant, name, order.key)
+                return known
+            if not is_void:
+                await connection.execute(self._sql.raise_counter, *identity, order.usd or 0, order.tokens or 0)
+            await self._note(connection, tenant, name, "raise_void" if is_void else "raised", word, data)
+            return not is_void
 
-        await self._changed(work)
+        return await self._changed(work)
+
+    async def _question(self, connection: Any, count: Count) -> str | None:
+        """What people are asked about a count, as it is now and till the transaction ends; nothing if it is gone."""
+        raised = await connection.fetchrow(self._sql.raised_of, count.id)
+        row = await connection.fetchrow(self._sql.lock_budget, count.tenant, count.budget.name)
+        if row is None or row["born"] != count.born:
+            return None
+        tally = Tally() if raised is None else Tally(raised_usd=raised[0], raised_tokens=raised[1])
+        return question_of(replace(count, budget=Budget.model_validate_json(row["spec"])), tally)
 
     async def find(self, tenant: str, name: str | None = None, scope: str | None = None) -> Sequence[StoredBudget]:
         rows = await self._pool.fetch(self._sql.find_budgets, tenant, name, scope)
@@ -86,14 +101,14 @@ class PostgresBudgets:
         said = data if word.reason is None else data | {"reason": word.reason}
         await connection.execute(self._sql.note_event, tenant, name, f"budget.{what}", word.principal, json.dumps(said))
 
-    async def _changed(self, work: Callable[[Any], Awaitable[None]]) -> None:
+    async def _changed[R](self, work: Callable[[Any], Awaitable[R]]) -> R:
         """One transaction; done again where calls got in its way."""
 
-        async def transaction() -> None:
+        async def transaction() -> R:
             async with self._pool.acquire() as connection, connection.transaction():
-                await work(connection)
+                return await work(connection)
 
-        await in_turns(transaction)
+        return await in_turns(transaction)
 
 
 class BudgetOutbox:
