@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from typing import Any, Final
 
+import psutil
 import pytest
 import yaml
 from tests.e2e.world import System
@@ -29,6 +31,9 @@ from paracle_domain.inference.request import CallLabels, Complete
 AGENTS: Final = 200
 CALL_USD: Final = Decimal("0.01")
 """What one call costs: 20 tokens at 100 USD a million, and 8 at 1,000."""
+SESSIONS: Final = "sessions of postgres"
+CRASHED_S: Final = 12.0
+"""Longer than a replica may be silent."""
 CONTEXT: Final = Context("default", principal="tester")
 PROVIDER: Final[dict[str, Any]] = {
     "apiVersion": "paracle/v1",
@@ -87,6 +92,25 @@ async def _answered(bus: NatsBus, call: Complete) -> None:
             return
 
 
+async def crash_for_long(system: System) -> None:
+    """The sessions of PostgreSQL die with what they had not written, and it takes its time to be there again.
+
+    Its main process lives on, so PostgreSQL says that it has been there all the time.
+    """
+    pid = system.stack.pid("postgres")
+    assert pid is not None
+    main = psutil.Process(pid)
+    main.suspend()
+    try:
+        for session in main.children():
+            with suppress(psutil.NoSuchProcess):
+                session.kill()
+        enough = time.monotonic() + CRASHED_S
+        await eventually(lambda: time.monotonic() > enough)
+    finally:
+        main.resume()
+
+
 async def use(bus: NatsBus, name: str) -> BudgetUse:
     """How the budget's only count stands."""
     (view,) = (await bus.call(ListBudgets(name=name), CONTEXT)).budgets
@@ -94,20 +118,23 @@ async def use(bus: NatsBus, name: str) -> BudgetUse:
     return found
 
 
-@pytest.mark.parametrize("killed", [None, "provider_gateway-2", "postgres"])
+@pytest.mark.parametrize("killed", [None, "provider_gateway-2", "postgres", SESSIONS])
 async def test_all_agents_together_pass_a_budget_by_one_call_at_most(
     system: System, bus: NatsBus, killed: str | None
 ) -> None:
     """In peace, with a replica killed in the middle, and with the budgets themselves: they lose their last moments."""
     system.scale(provider_gateway=2)
-    name = f"dollar-{killed}"
+    name = f"dollar-{killed}".replace(" ", "-")
     budget = Budget(name=name, scope="project", of=name, limit_usd=Decimal(1))
     await bus.call(SetBudget(budget=budget), CONTEXT)
     async with priced(system) as fake, asyncio.timeout(110):
         agents = [asyncio.create_task(agent(bus, f"agent-{number}", name)) for number in range(AGENTS)]
         if killed is not None:
             await eventually(lambda: len(fake.journal) >= 40, within_s=30)
-            system.stack.kill(killed)
+            if killed == SESSIONS:
+                await crash_for_long(system)
+            else:
+                system.stack.kill(killed)
         if killed == "postgres":
             await asyncio.to_thread(system.stack.start, killed)
         answered = sum(await asyncio.gather(*agents))

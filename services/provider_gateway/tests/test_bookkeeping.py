@@ -25,6 +25,7 @@ from paracle_domain.inference.request import CallLabels
 from paracle_domain.inference.response import Completion, FinishReason
 from paracle_domain.inference.usage import Usage
 from paracle_domain.provider.spec import DeploymentLimits, Price
+from paracle_provider_gateway import upkeep as upkeeping
 from paracle_provider_gateway.accounts import GRANTED, Attempt, Full, MadeElsewhere, Outcome
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.bookkeeping import BOOKS_KEPT, Bookkeeper
@@ -468,6 +469,45 @@ async def test_a_replica_is_steady_again_once_it_has_told_everything(office: Off
     await office.settled()
     assert before.reserved_tokens == 2 * office.tally.reserved_tokens
     assert office.tally.spent_tokens == 10
+
+
+@pytest.mark.parametrize("ends", ["well", "badly", "in silence"])
+async def test_while_a_replica_tells_again_it_says_that_it_lives(
+    office: Office, monkeypatch: pytest.MonkeyPatch, ends: str
+):
+    monkeypatch.setattr(upkeeping, "SEEN_EVERY_S", 0.01)
+    enough, stopped = asyncio.Event(), asyncio.Event()
+
+    async def tell_again() -> None:
+        try:
+            await enough.wait()
+        finally:
+            stopped.set()
+        if ends == "badly":
+            raise ConnectionResetError("away")
+
+    class Seen:
+        is_in_doubt = True
+        signs = 0
+
+        async def seen(self) -> None:
+            self.signs += 1
+            if self.signs == 4:
+                enough.set()
+                if ends == "in silence":
+                    raise ConnectionResetError("away, too")
+
+    monkeypatch.setattr(office.keeper, "tell_again", tell_again)
+    presence = Seen()
+    upkeep = Upkeep(presence, office.ledger, office.keeper)
+    if ends == "well":
+        await upkeep.round()
+    else:
+        with pytest.raises(ConnectionResetError, match="away, too" if ends == "in silence" else "away"):
+            await upkeep.round()
+    assert stopped.is_set()
+    assert presence.is_in_doubt == (ends != "well")
+    assert presence.signs >= 4
 
 
 async def test_what_was_given_up_and_granted_all_the_same_is_taken_back(office: Office):

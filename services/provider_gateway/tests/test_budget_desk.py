@@ -71,7 +71,9 @@ class Counter:
 async def counter(postgres_dsn: str) -> AsyncIterator[Counter]:
     await migrated(postgres_dsn, "paracle_provider_gateway")
     async with Database(ServiceSettings(postgres_dsn=postgres_dsn), "paracle_provider_gateway") as found:
-        yield Counter(PostgresBank(found.pool))
+        bank = PostgresBank(found.pool)
+        await bank.join("a")
+        yield Counter(bank)
 
 
 async def test_a_budget_that_is_set_is_shown_with_what_is_left(counter: Counter):

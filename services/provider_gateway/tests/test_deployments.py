@@ -117,6 +117,7 @@ async def test_what_all_replicas_use_is_counted_together(postgres_dsn: str):
     await migrated(postgres_dsn, "paracle_provider_gateway")
     async with Database(ServiceSettings(postgres_dsn=postgres_dsn), "paracle_provider_gateway") as database:
         bank = PostgresBank(database.pool)
+        await bank.join("a", "b")
         limits = DeploymentLimits(concurrency=9, requests_per_minute=100, tokens_per_minute=1_000)
         made = [order(load="acme mine/a", limits=limits, tokens=10) for _ in range(3)]
         first, second = bank.ledger("a"), bank.ledger("b")

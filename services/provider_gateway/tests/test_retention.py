@@ -31,7 +31,9 @@ pytestmark = pytest.mark.connected
 async def bank(postgres_dsn: str) -> AsyncIterator[PostgresBank]:
     await migrated(postgres_dsn, "paracle_provider_gateway")
     async with Database(ServiceSettings(postgres_dsn=postgres_dsn), "paracle_provider_gateway") as found:
-        yield PostgresBank(found.pool)
+        made = PostgresBank(found.pool)
+        await made.join("a")
+        yield made
 
 
 async def ended(bank: PostgresBank, number: int) -> None:

@@ -42,7 +42,7 @@ from paracle_provider_gateway.adapters.loads import PostgresLoads
 from paracle_provider_gateway.adapters.neighbours import NatsNeighbours
 from paracle_provider_gateway.adapters.outlet import BusOutlet
 from paracle_provider_gateway.adapters.registry import BusRegistry, RegistryNews
-from paracle_provider_gateway.adapters.replicas import SEEN_EVERY_S, PostgresReplica
+from paracle_provider_gateway.adapters.replicas import PostgresReplica
 from paracle_provider_gateway.adapters.runs import BusRuns
 from paracle_provider_gateway.adapters.sandbox import NAME as SANDBOX
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
@@ -81,7 +81,7 @@ from paracle_provider_gateway.retries import RetryPolicy
 from paracle_provider_gateway.service import Completions
 from paracle_provider_gateway.settings import GatewaySettings
 from paracle_provider_gateway.telemetry import Telemetry
-from paracle_provider_gateway.upkeep import Upkeep
+from paracle_provider_gateway.upkeep import SEEN_EVERY_S, Upkeep
 from paracle_provider_gateway.usage import UsageDesk
 
 COMPATIBLE: Final = "openai-compatible"

@@ -10,10 +10,10 @@ with left_too as (delete from steady where replica = $1)
 delete from replicas where id = $1;
 
 -- name: is_gone
--- It left, or two of its signs of life are missing, unless PostgreSQL was not there to be told.
+-- It left, or two of its signs of life are missing, not counting the time in which PostgreSQL was not there to be told.
 select not exists (
     select from replicas
-     where id = $1 and greatest(seen_at, pg_postmaster_start_time()) > now() - interval '10 seconds');
+     where id = $1 and silent_since(seen_at) > now() - interval '10 seconds');
 
 -- name: page
 -- The tenant's budgets, with the revision of its book; one row without a spec if it has none.
@@ -86,9 +86,7 @@ select close_orphans(1000, $1, $2, $3);
 -- name: forget_replicas
 -- A replica says every five seconds that it is there, as long as PostgreSQL is there to be told.
 with forgotten as (
-    delete from replicas
-     where seen_at < now() - interval '20 seconds' and pg_postmaster_start_time() < now() - interval '20 seconds'
-    returning id)
+    delete from replicas where silent_since(seen_at) < now() - interval '20 seconds' returning id)
 delete from steady where replica in (select id from forgotten);
 
 -- name: close_orphans

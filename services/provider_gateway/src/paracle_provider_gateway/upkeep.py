@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Final, Protocol
 
@@ -11,6 +12,7 @@ from paracle_provider_gateway.ledger import Ledger
 _log = logging.getLogger(__name__)
 
 BATCH: Final = 500
+SEEN_EVERY_S: Final = 5.0
 
 
 class Presence(Protocol):
@@ -37,7 +39,7 @@ class Upkeep:
         """See above."""
         await self._presence.seen()
         if self._presence.is_in_doubt:
-            await self._bookkeeper.tell_again()
+            await self._tell_again()
             self._presence.is_in_doubt = False
             await self._presence.seen()
         self._bookkeeper.take_back()
@@ -45,3 +47,14 @@ class Upkeep:
             _log.warning("closed %d attempts of replicas that are gone; what they had reserved counts as used", closed)
             if closed < BATCH:
                 return
+
+    async def _tell_again(self) -> None:
+        """Tell it, however long that takes, and meanwhile that this replica lives: others wait for its word."""
+        telling = asyncio.create_task(self._bookkeeper.tell_again())
+        try:
+            while not (await asyncio.wait((telling,), timeout=SEEN_EVERY_S))[0]:
+                await self._presence.seen()
+            telling.result()
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)

@@ -95,6 +95,12 @@ class PostgresBank:
     def ledger(self, replica: str) -> Ledger:
         return PostgresLedger(self.pool, self.queries, replica)
 
+    async def join(self, *replicas: str) -> None:
+        """These are there, and have nothing to tell."""
+        for replica in replicas:
+            await self.pool.execute(self.queries.seen, replica)
+            await self.pool.execute(self.queries.steady, replica)
+
     async def set_budgets(self, tenant: str, *budgets: Budget) -> None:
         async with self.pool.acquire() as connection, connection.transaction():
             await connection.execute(

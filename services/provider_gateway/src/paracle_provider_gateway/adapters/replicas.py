@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import asyncpg
 
@@ -12,8 +12,6 @@ from paracle_chassis.outages import is_outage
 from paracle_chassis.postgres import Queries
 
 _log = logging.getLogger(__name__)
-
-SEEN_EVERY_S: Final = 5.0
 
 
 class PostgresReplica:
