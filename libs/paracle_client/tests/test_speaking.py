@@ -140,17 +140,18 @@ def retrying(why: str, tried: int = 1) -> TaskOutput:
 
 def test_a_model_that_does_not_answer_is_told_once_for_each_reason(capsys: pytest.CaptureFixture[str]) -> None:
     heard = [
-        *(retrying("re\x1bfused") for _ in range(3)),
+        *(retrying(f"re\x1bfused after {number}.5 s, req_{number}") for number in range(3)),
         retrying("left in peace", tried=0),
-        retrying("left in peace", tried=0),
+        retrying("re\x1bfused after 3.5 s, req_9"),
         said(0, TextDelta(text="Hello")),
         retrying("left in peace", tried=0),
         progress("ended"),
     ]
     voice, bell, speech = Voice(console(aside=True)), Doorbell(console(aside=True)), Speech()
     at = f"{AT.astimezone():%H:%M:%S}"
-    first = f"· the model call failed, and is tried again from {at} on: provider_unavailable: re\ufffdfused"
-    then = f"· the model is not asked before {at}: provider_unavailable: left in peace"
+    why = "provider_unavailable: re\ufffdfused after 0.5 s, req_0"
+    first = f"· the model call failed, and is tried again from {at} on: {why}"
+    then = f"· the reply has to wait, till {at} at least: provider_unavailable: left in peace"
     answers = "· the model answers, after 5 waits"
     for output in heard:
         voice.hear(output)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from guard_samples import MemoryAsker, MemoryModerator
-from provider_gateway_samples import CONTEXT, ask
+from provider_gateway_samples import CONTEXT, Outbox, ask
 from pydantic import TypeAdapter
 
 from paracle_domain.guard.messages import GuardAnswer, GuardQuestion, Passage
@@ -35,7 +35,7 @@ def judge(question: GuardQuestion) -> GuardAnswer:
 
 
 def made(kind: str, **more: Any) -> Guard:
-    guards = Guards(MemoryAsker({"check": judge}), MemoryModerator({SECRET: "privacy"}))
+    guards = Guards(MemoryAsker({"check": judge}), MemoryModerator({SECRET: "privacy"}), Outbox())
     return guards.guard(SPECS.validate_python({"name": "g", **KINDS[kind], **more}))
 
 

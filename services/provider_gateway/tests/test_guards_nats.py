@@ -15,6 +15,7 @@ from provider_gateway_samples import ask
 from paracle_chassis.bus import Outgoing
 from paracle_chassis.frames import flushed
 from paracle_chassis.nats_bus import NatsBus
+from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import OpenBus
 from paracle_chassis.testing.memory import MemoryBus
 from paracle_client.worker import GuardAnswer, GuardQuestion, Worker
@@ -55,6 +56,10 @@ def asker(bus: NatsBus) -> NatsAsker:
     return NatsAsker(bus.link)
 
 
+async def unheard(_why: str) -> None:
+    """Nobody watches."""
+
+
 async def serve(client: Client, answer: Any, guard: str = "check", tenant: str = "acme") -> list[Msg]:
     asked: list[Msg] = []
 
@@ -78,14 +83,14 @@ async def test_a_worker_is_asked(asker: NatsAsker, nats_url: str):
         return GuardAnswer.replaced(*("*" for _ in question.passages))
 
     async with worker.serving():
-        answer = await asker.ask("check", question("a", "b"), CONTEXT, 10)
+        answer = await asker.ask("check", question("a", "b"), CONTEXT, 10, unheard)
     assert answer.texts == ("*", "*")
     assert asked == [question("a", "b")]
 
 
 async def test_it_is_told_for_whom_and_until_when(asker: NatsAsker, nats_client: Client):
     asked = await serve(nats_client, [(b"", {PROGRESS: WORKING}), (GuardAnswer.passed().encode(), None)])
-    assert (await asker.ask("check", question("a"), CONTEXT, 10)).verdict == "pass"
+    assert (await asker.ask("check", question("a"), CONTEXT, 10, unheard)).verdict == "pass"
     headers = asked[0].headers or {}
     assert (headers["paracle-run-id"], headers["paracle-principal"]) == (RUN, "ann")
     assert "paracle-deadline" in headers
@@ -95,32 +100,39 @@ async def test_it_is_told_for_whom_and_until_when(asker: NatsAsker, nats_client:
 async def test_other_tenants_are_not_asked(asker: NatsAsker, nats_client: Client):
     asked = await serve(nats_client, [(GuardAnswer.passed().encode(), None)], tenant="globex")
     with pytest.raises(DeadlineExceeded, match=r"nobody listens on paracle\.v1\.acme\.rpc\.guards\.check: s"):
-        await asker.ask("check", question("a"), CONTEXT, 0.5)
+        await asker.ask("check", question("a"), CONTEXT, 0.5, unheard)
     assert asked == []
 
 
-async def test_one_that_is_about_to_come_is_waited_for(asker: NatsAsker, nats_client: Client, nats_url: str):
+async def test_one_that_is_about_to_come_is_waited_for_and_that_is_told_once(
+    asker: NatsAsker, nats_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("paracle_provider_gateway.adapters.guards.WORTH_TELLING_S", 0.0)
     worker = Worker(nats_url, tenant="acme")
 
     @worker.guard()
     def check(question: GuardQuestion) -> None:
         """Says nothing, in a thread."""
 
-    asking = asker.ask("check", question("a"), CONTEXT, 30)
+    told: list[str] = []
 
-    async def late() -> GuardAnswer:
-        return await asking
+    async def hear(why: str) -> None:
+        told.append(why)
 
-    task = asyncio.create_task(late())
-    await asyncio.sleep(0)
+    async def asking() -> GuardAnswer:
+        return await asker.ask("check", question("a"), CONTEXT, 30, hear)
+
+    task = asyncio.create_task(asking())
+    await eventually(lambda: told)
     async with worker.serving():
         assert (await task).verdict == "pass"
+    assert told == ["nobody listens on paracle.v1.acme.rpc.guards.check: start a worker that serves it"]
 
 
 async def test_one_that_is_silent_is_given_up(asker: NatsAsker, nats_client: Client):
     await serve(nats_client, [(b"", {PROGRESS: WORKING})])
     with pytest.raises(DeadlineExceeded, match=r"'check' did not answer within 0\.5 s$"):
-        await asker.ask("check", question("a"), CONTEXT, 0.5)
+        await asker.ask("check", question("a"), CONTEXT, 0.5, unheard)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +149,7 @@ async def test_what_is_no_answer_is_an_error(
 ):
     await serve(nats_client, [(body, headers)])
     with pytest.raises(kind) as wrong:
-        await asker.ask("check", question("a", "b"), CONTEXT, 10)
+        await asker.ask("check", question("a", "b"), CONTEXT, 10, unheard)
     assert "secret" not in str(wrong.value)
 
 
@@ -150,7 +162,7 @@ async def test_a_guard_that_breaks_says_so(asker: NatsAsker, nats_url: str):
 
     async with worker.serving():
         with pytest.raises(InternalError, match="guard 'check' broke: RuntimeError") as broke:
-            await asker.ask("check", question("secret"), CONTEXT, 10)
+            await asker.ask("check", question("secret"), CONTEXT, 10, unheard)
     assert "secret" not in broke.value.message
 
 
@@ -165,13 +177,13 @@ async def test_a_guard_that_says_something_else_is_told_so_in_its_log(
 
     async with worker.serving():
         with pytest.raises(InternalError, match="guard 'check' broke: TypeError"):
-            await asker.ask("check", question("secret"), CONTEXT, 10)
+            await asker.ask("check", question("secret"), CONTEXT, 10, unheard)
     assert "guard 'check' gave str; give a GuardAnswer, or nothing" in caplog.text
 
 
 async def test_more_than_nats_takes_is_an_error(asker: NatsAsker):
     with pytest.raises(PayloadTooLarge, match="NATS takes messages of"):
-        await asker.ask("check", question("a" * 2_000_000), CONTEXT, 10)
+        await asker.ask("check", question("a" * 2_000_000), CONTEXT, 10, unheard)
 
 
 async def test_what_guards_did_is_an_event_of_the_run(bus: NatsBus, nats_client: Client):

@@ -221,6 +221,14 @@ async def test_a_process_of_the_tenant_refuses(world: Gateway):
         await complete(world, NATS, labels=CallLabels())
 
 
+async def test_whoever_watches_is_told_that_nobody_serves_a_guard(world: Gateway):
+    with pytest.raises(DeadlineExceeded):
+        await complete(world, NATS, stream_to=TASK)
+    [told] = world.outbox.retries
+    assert (told.tried, told.error.code) == (0, "unavailable")
+    assert told.error.message == "guard 'ours' cannot be asked about the input: nobody listens on check"
+
+
 def broken(error: Exception) -> Any:
     def judge(_question: GuardQuestion) -> GuardAnswer:
         raise error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -10,6 +11,7 @@ from paracle_domain.inference.retrying import Retrying
 from paracle_domain.task.output import BudgetProgress, SummaryProgress, TaskOutput, ToolProgress
 from paracle_domain.wording import count
 
+_NUMBER: Final = re.compile(r"\w*\d\w*")
 BROKE_OFF: Final = "the reply broke off and begins anew"
 MISSING: Final = "something is missing here"
 
@@ -42,25 +44,31 @@ def retrying(told: Retrying) -> str:
     """Why a model's reply does not come, and from when on it is asked again."""
     why, at = f"{told.error.code}: {told.error.message}", f"{told.at.astimezone():%H:%M:%S}"
     if told.tried == 0:
-        return f"the model is not asked before {at}: {why}"
+        return f"the reply has to wait, till {at} at least: {why}"
     return f"the model call failed, and is tried again from {at} on: {why}"
 
 
 class Retries:
-    """What there is to say of a model call that is tried again: each reason once, and how often that was in the end."""
+    """What there is to say of a model call that is tried again: each reason once, and how often that was in the end.
+
+    Reasons take turns (a failure, the rest that it led to, the next failure), and differ by numbers alone: seconds,
+    ids of requests.
+    """
 
     def __init__(self) -> None:
-        self._reason: tuple[str, str] | None = None
+        self._told: set[tuple[str, str]] = set()
         self._waits = 0
 
     def hear(self, output: TaskOutput) -> str | None:
         """What there is to say now, before anything else about `output`."""
         told = output.retrying
         if told is None:
-            waits, self._waits, self._reason = self._waits, 0, None
+            waits, self._waits = self._waits, 0
+            self._told.clear()
             return f"the model answers, after {count(waits, 'wait')}" if waits and output.delta is not None else None
-        reason = (told.error.code, told.error.message)
-        known, self._reason = reason == self._reason, reason
+        reason = (told.error.code, _NUMBER.sub("#", told.error.message))
+        known = reason in self._told
+        self._told.add(reason)
         self._waits += 1
         return None if known else retrying(told)
 

@@ -109,7 +109,7 @@ def create_app(settings: GatewaySettings) -> Service:
     audit = BusAudit(bus)
     auditing = Background("guard audit", audit.round, every_s=AGAIN_EVERY_S)
     bus.link.on_reconnect(audit.doubt)
-    guards = Guards(NatsAsker(bus.link), ModelModerator(models.catalog, persistence, books.bookkeeper))
+    guards = Guards(NatsAsker(bus.link), ModelModerator(models.catalog, persistence, books.bookkeeper), outlet)
     completions = Completions(
         catalog=models.catalog,
         persistence=persistence,

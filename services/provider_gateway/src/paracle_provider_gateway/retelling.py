@@ -14,6 +14,8 @@ from paracle_provider_gateway.ports import Outlet
 
 WORTH_TELLING_S: Final = 1.0
 """Waits that are shorter are nobody's concern."""
+LOOK_AGAIN_S: Final = 0.2
+"""After how long it is seen whether somebody has come to serve a guard."""
 
 
 async def tell_of_retry(

@@ -10,6 +10,7 @@ from paracle_domain.errors import DeadlineExceeded
 from paracle_domain.guard.messages import GuardAnswer, GuardQuestion
 from paracle_domain.guard.spec import ModerationGuard
 from paracle_domain.inference.request import Complete
+from paracle_provider_gateway.guards.asked import Telling
 from paracle_provider_gateway.guards.rails import Hit
 from paracle_provider_gateway.ports import Judgement
 
@@ -29,14 +30,17 @@ class MemoryAudit:
 
 @dataclass
 class MemoryAsker:
-    """Processes of tenants, by name; one that is not there does not answer."""
+    """Processes of tenants, by name; one that is not there does not answer, which is told at once."""
 
     answers: dict[str, Callable[[GuardQuestion], GuardAnswer]] = field(default_factory=dict)
     asked: list[GuardQuestion] = field(default_factory=list)
 
-    async def ask(self, guard: str, question: GuardQuestion, _context: Context, timeout_s: float) -> GuardAnswer:
+    async def ask(
+        self, guard: str, question: GuardQuestion, _context: Context, timeout_s: float, tell: Telling
+    ) -> GuardAnswer:
         self.asked.append(question)
         if guard not in self.answers:
+            await tell(f"nobody listens on {guard}")
             raise DeadlineExceeded(f"{guard!r} did not answer within {timeout_s:g} s")
         return self.answers[guard](question)
 

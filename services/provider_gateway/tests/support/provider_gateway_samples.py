@@ -171,7 +171,7 @@ def gateway(
         Choice(health.latencies, prices), attempts, telemetry, outbox, sleep=wait, draw=lambda: 0.5
     )
     audit, asker = MemoryAudit(), MemoryAsker()
-    guards = Guards(asker, ModelModerator(known, persistence, accounts or kept))
+    guards = Guards(asker, ModelModerator(known, persistence, accounts or kept), outbox)
     completions = Completions(
         catalog=known,
         persistence=persistence,

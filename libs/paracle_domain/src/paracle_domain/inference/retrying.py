@@ -14,7 +14,8 @@ class Retrying(Message, type_name="inference.retrying"):
     """The model call `call_id` failed with `error`, or waits because of it, and is tried again at `at`.
 
     Told on subject `out.{task_id}` by whoever tries again: the gateway within a call, the runtime with a call anew.
-    `tried` counts its tries so far; it is 0 where a limit let none be made. `at` is estimated where others decide.
+    `tried` counts its tries so far; it is 0 where a limit let none be made, and while a guard is waited for. `at` is
+    estimated where others decide.
     """
 
     call_id: str

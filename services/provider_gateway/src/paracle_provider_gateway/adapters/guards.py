@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import UTC, datetime, timedelta
-from typing import Final
 
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
@@ -17,8 +17,8 @@ from paracle_domain.envelope import Context
 from paracle_domain.errors import DeadlineExceeded, MalformedMessage, PayloadTooLarge, Unavailable
 from paracle_domain.guard.messages import SERVICE, GuardAnswer, GuardQuestion, subject_of
 from paracle_domain.tool.calls import ToolCall
-
-_LOOK_S: Final = 0.2
+from paracle_provider_gateway.guards.asked import Telling
+from paracle_provider_gateway.retelling import LOOK_AGAIN_S, WORTH_TELLING_S
 
 
 class NatsAsker:
@@ -27,19 +27,25 @@ class NatsAsker:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    async def ask(self, guard: str, question: GuardQuestion, context: Context, timeout_s: float) -> GuardAnswer:
+    async def ask(
+        self, guard: str, question: GuardQuestion, context: Context, timeout_s: float, tell: Telling
+    ) -> GuardAnswer:
         """See `Asker.ask`."""
         headers = _headers(guard, question, context, timeout_s)
         subject, body = subject_of(guard, context.tenant), question.encode()
-        absent = ""
+        absent, tell_at = "", _now() + WORTH_TELLING_S
         try:
             async with asyncio.timeout(timeout_s):
                 with telemetry.client_span(SERVICE, guard, headers):
                     while (answer := await self._asked(subject, body, headers)) is None:
-                        absent = f"; nobody listens on {subject}: start a worker that serves it"
-                        await asyncio.sleep(_LOOK_S)
+                        absent = f"nobody listens on {subject}: start a worker that serves it"
+                        if _now() >= tell_at:
+                            tell_at = math.inf
+                            await tell(absent)
+                        await asyncio.sleep(LOOK_AGAIN_S)
         except TimeoutError as error:
-            raise DeadlineExceeded(f"{guard!r} did not answer within {timeout_s:g} s{absent}") from error
+            why = f"; {absent}" if absent else ""
+            raise DeadlineExceeded(f"{guard!r} did not answer within {timeout_s:g} s{why}") from error
         return _read(answer, len(question.passages))
 
     async def _asked(self, subject: str, body: bytes, headers: dict[str, str]) -> Incoming | None:
@@ -88,3 +94,7 @@ def _read(message: Incoming, passages: int) -> GuardAnswer:
     if answer.texts is not None and len(answer.texts) != passages:
         raise MalformedMessage(f"{len(answer.texts)} texts in the places of {passages}", path="texts")
     return answer
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
