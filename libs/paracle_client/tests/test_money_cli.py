@@ -187,7 +187,7 @@ def test_budgets_are_listed(paracle: Callable[..., Any], api: Any) -> None:
     assert lines(paracle("budget", "ls", "--scope", "project").out) == [
         "BUDGET FOR WINDOW LIMIT SPENT RESERVED LEFT WHEN USED UP",
         "team project atlas 2026-03-01 $5.00 $1.25 $0.01 $3.74 stop",
-        "team project beta 2026-03-01 $5.00 $5.01 $0.00 used up",
+        "team project beta 2026-03-01 $5.00 $5.01 used up stop",
         "team and more: --subjects",
         "each project atlas day 1,000 tokens ask openai/small instead",
         "all tenant 2026-03-01 $5.00 $1.25 $0.01 $3.74 ask role finance",
@@ -207,7 +207,7 @@ def test_a_budget_is_set_raised_and_taken_away(paracle: Callable[..., Any], api:
         "budget team (revision 2)",
         "for each project",
         "limit $5.00, each day",
-        "used up ask bob",
+        "on hit ask bob",
     ]
     assert told[-1] == "spent atlas: $1.25 of $5.00"
     body = api.asked[-1].json
@@ -255,7 +255,7 @@ def test_deployments_are_shown_with_limits_and_breakers(paracle: Callable[..., A
         "openai/d operator rest for 12 s too many requests",
         "gone/e refused there is none",
         "sandbox/rules sandbox go",
-        "calls go or rest as replica rep_1 has it; limits are of all",
+        "use is of all replicas; whether calls go, and the latest trouble, is as replica rep_1 sees it",
     ]
     assert json.loads(paracle("deployments", "mine/a", "--json").out)["replica"] == "rep_1"
     assert api.asked[-1].query["name"] == "mine/a"

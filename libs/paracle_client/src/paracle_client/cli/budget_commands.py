@@ -169,7 +169,7 @@ def _facts(one: BudgetView) -> Iterator[tuple[str, str]]:
     yield "budget", f"{wanted.name} (revision {one.revision})"
     yield "for", _whose(one)
     yield "limit", f"{_limit(wanted.limit_usd, wanted.limit_tokens)}, {_window(wanted.window)}"
-    yield "used up", _then(wanted)
+    yield "on hit", _then(wanted)
     yield "set", f"{moment(one.set_at)}, by {one.set_by}"
     for use in one.uses:
         yield "spent", f"{use.subject}: {_spent(use)} of {_limit(use.limit_usd, use.limit_tokens)}"
@@ -185,7 +185,7 @@ def _rows(one: BudgetView) -> Iterator[tuple[object, ...]]:
         limit = _limit(use.limit_usd, use.limit_tokens)
         yield (
             wanted.name, whose, use.period, limit, _spent(use), _reserved(use),
-            _left(use), "used up" if _is_over(use) else _then(wanted),
+            "used up" if _is_over(use) else _left(use), _then(wanted),
         )  # fmt: skip
     if one.more:
         yield (wanted.name, "and more: --subjects", "", "", "", "", "", "")

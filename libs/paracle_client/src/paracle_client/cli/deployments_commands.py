@@ -25,7 +25,7 @@ def deployments(name: NameArgument = None, output: OutputOption = Output.TABLE, 
         return
     columns = ["DEPLOYMENT", "OF", "CALLS", "UNDER WAY", "REQUESTS/MIN", "TOKENS/MIN", "LATEST TROUBLE"]
     print_table(columns, (_row(one) for one in found.deployments), empty="no deployments")
-    told = f"calls go or rest as replica {found.replica} has it; limits are of all"
+    told = f"use is of all replicas; whether calls go, and the latest trouble, is as replica {found.replica} sees it"
     console().print(told, style="dim", markup=False, soft_wrap=True)
 
 
