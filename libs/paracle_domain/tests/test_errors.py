@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from paracle_domain.errors import ErrorInfo, RateLimited, from_info, from_problem
+from paracle_domain.errors import ErrorInfo, InvalidInput, RateLimited, from_info, from_problem
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,17 @@ def test_whatever_a_server_asks_to_wait_can_be_waited_for(asked: float | None, k
     assert {each.retry_after_s for each in told} == {kept}
     assert ErrorInfo.model_validate_json(error.to_info().model_dump_json()) == error.to_info()
     assert datetime.now(UTC) + timedelta(seconds=kept or 0) >= datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "shown"),
+    [
+        (None, "it failed", "it failed"),
+        ("model", "model 'x' names no provider", "model 'x' names no provider"),
+        ("url", "url: 'x' is not an address", "url: 'x' is not an address"),
+        ("model", "models are asked one by one", "model: models are asked one by one"),
+        ("spec.model", "model 'x' names no provider", "spec.model: model 'x' names no provider"),
+    ],
+)
+def test_a_place_is_named_once(path: str | None, message: str, shown: str) -> None:
+    assert str(InvalidInput(message, path=path)) == shown

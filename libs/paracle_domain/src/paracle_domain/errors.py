@@ -106,7 +106,9 @@ class ParacleError(Exception):
 
     @override
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
+        """Where, and what; a message that begins with where it is says that once."""
+        named = not self.path or self.message.startswith((f"{self.path} ", f"{self.path}: "))
+        return self.message if named else f"{self.path}: {self.message}"
 
     def to_info(self) -> ErrorInfo:
         return ErrorInfo(
