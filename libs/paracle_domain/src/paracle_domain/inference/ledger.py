@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Final, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from paracle_domain.ids import RunId, TaskId
 from paracle_domain.messages import Message, Moment, Plain, Request, Value
@@ -15,6 +15,8 @@ from paracle_domain.messages import Message, Moment, Plain, Request, Value
 MOST_ROWS: Final = 5_000
 
 Label = Annotated[Plain, Field(min_length=1, max_length=256)]
+Took = Annotated[float | None, AfterValidator(lambda seconds: seconds if seconds is None else round(seconds, 3))]
+"""Seconds, to the millisecond: what is behind that is the clock's noise."""
 
 
 class UsageBy(StrEnum):
@@ -94,8 +96,8 @@ class Spend(Value):
     reserved_usd: Decimal = Decimal(0)
     saved_usd: Decimal = Decimal(0)
     saved_tokens: int = 0
-    latency_s: float | None = None
-    first_token_s: float | None = None
+    latency_s: Took = None
+    first_token_s: Took = None
 
 
 class UsageRow(Value):
@@ -162,8 +164,8 @@ class UsageRecord(Value):
     reserved_usd: Decimal | None = None
     saved_usd: Decimal | None = None
     saved_tokens: int = 0
-    latency_s: float | None = None
-    first_token_s: float | None = None
+    latency_s: Took = None
+    first_token_s: Took = None
 
 
 class UsageRecords(Message, type_name="usage.records"):
