@@ -20,6 +20,10 @@ from paracle_domain.errors import Conflict, NotFound
 
 _FILE: Final = re.compile(r"(\d{3})_([a-z0-9_]+)\.sql")
 _LOCK: Final = 0x70617261636C65  # "paracle", as an advisory lock of this database
+_ANEW: Final = (
+    "of an embedded stack by `paracle down` and deleting its folder, .paracle; else by dropping the service's "
+    "database and provisioning again"
+)
 _TABLE: Final = """
 create table if not exists schema_migrations (
     number integer primary key,
@@ -135,8 +139,12 @@ def _missing(migrations: Sequence[Migration], applied: dict[int, str]) -> list[M
     for migration in migrations:
         if applied.get(migration.number, migration.checksum) != migration.checksum:
             raise Conflict(
-                f"migration {migration} was edited after it was applied; undo that and add a new one instead"
+                f"migration {migration} is another one than was applied; install the version that applied it (if you "
+                f"edited it, undo that and add a new one), or give up the data, {_ANEW}"
             )
     if ahead := applied.keys() - {migration.number for migration in migrations}:
-        raise Conflict(f"the database has migrations {sorted(ahead)} that this version does not know; use a newer one")
+        raise Conflict(
+            f"the database has migrations {sorted(ahead)} that this version does not know; install a newer one, or "
+            f"give up the data, {_ANEW}"
+        )
     return [migration for migration in migrations if migration.number not in applied]
