@@ -134,13 +134,24 @@ async def test_a_worker_without_tools_does_not_pretend() -> None:
             pass
 
 
-async def test_a_worker_without_nats_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> Worker:
     monkeypatch.setattr("paracle_client.worker.worker._CONNECT_S", 0.2)
-    worker = Worker("nats://127.0.0.1:1")
+    worker = Worker("nats://me:secret@127.0.0.1:1")
     worker.tool()(noted)
-    with pytest.raises(Unavailable, match="PARACLE_NATS_URL"):
-        async with worker.serving():
+    return worker
+
+
+async def test_a_worker_without_nats_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Unavailable, match=r"does not answer at 127\.0\.0\.1:1 .* set PARACLE_NATS_URL"):
+        async with unreachable(monkeypatch).serving():
             pass
+
+
+def test_a_program_that_cannot_run_says_why_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = unreachable(monkeypatch)
+    monkeypatch.setattr(sys, "argv", ["tools.py"])
+    with pytest.raises(SystemExit, match=r"^error: NATS does not answer at 127\.0\.0\.1:1 "):
+        worker.main()
 
 
 # ── serving ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -20,6 +19,7 @@ from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.topology import Durability
 from paracle_chassis.voice import Voice
 from paracle_domain.errors import Unavailable
+from paracle_domain.wording import hosts_of
 
 if TYPE_CHECKING:
     from faststream.nats import NatsBroker
@@ -165,7 +165,8 @@ class Link:
                 await self.broker.connect()
         except (TimeoutError, OSError) as error:
             raise Unavailable(
-                f"NATS does not answer at {self._shown_url()} (waited {self._settings.connect_timeout_s:g} s); "
+                f"NATS does not answer at {hosts_of(self._settings.nats_url)} "
+                f"(waited {self._settings.connect_timeout_s:g} s); "
                 "start it, or set PARACLE_NATS_URL to where it listens"
             ) from error
         self._inlet = Inlet.on(self.client)
@@ -245,9 +246,6 @@ class Link:
         _log.info("connected to NATS again")
         for hook in list(self._hooks):
             hook()
-
-    def _shown_url(self) -> str:
-        return ", ".join(urlsplit(url.strip()).netloc.rpartition("@")[2] for url in self._settings.nats_url.split(","))
 
 
 def status_of(message: Msg | Incoming) -> str | None:

@@ -26,6 +26,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from paracle_domain.errors import Conflict, InvalidInput, ParacleError, Unavailable
 from paracle_domain.subjects import is_token
+from paracle_domain.wording import host_of, hosts_of
 
 if TYPE_CHECKING:
     import asyncpg
@@ -123,7 +124,7 @@ async def _provision_nats(plan: Plan) -> list[Change]:
             consumers = [provisioning.ensure_consumer(client, spec, update=False) for spec in wanted]
             return [*made, *await asyncio.gather(*consumers)]
     except TimeoutError as error:
-        raise Unavailable(f"JetStream at {_shown(plan.nats_url)} is not ready after {plan.patience_s:g} s") from error
+        raise Unavailable(f"JetStream at {hosts_of(plan.nats_url)} is not ready after {plan.patience_s:g} s") from error
     finally:
         await client.close()
 
@@ -156,7 +157,7 @@ async def _connect_nats(plan: Plan) -> Client:
         ) as error:  # refused, not listening yet, not NATS: all of it is looked at again until the deadline
             if asyncio.get_running_loop().time() >= deadline:
                 raise Unavailable(
-                    f"NATS does not answer at {_shown(plan.nats_url)} (waited {plan.patience_s:g} s); "
+                    f"NATS does not answer at {hosts_of(plan.nats_url)} (waited {plan.patience_s:g} s); "
                     "start it, or set PARACLE_NATS_URL to where it listens"
                 ) from error
             await asyncio.sleep(_LOOK_S)
@@ -195,12 +196,12 @@ async def _connect_postgres(dsn: str, patience_s: float) -> asyncpg.Connection[A
         except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
             if asyncio.get_running_loop().time() > deadline:
                 raise Unavailable(
-                    f"PostgreSQL does not answer at {_shown(dsn)} (waited {patience_s:g} s): {error}; "
+                    f"PostgreSQL does not answer at {host_of(dsn)} (waited {patience_s:g} s): {error}; "
                     "start it, or set PARACLE_POSTGRES_ADMIN_DSN to where it listens"
                 ) from error
             await asyncio.sleep(_LOOK_S)
         except asyncpg.PostgresError as error:
-            raise Unavailable(f"PostgreSQL at {_shown(dsn)} refuses the connection: {error}") from error
+            raise Unavailable(f"PostgreSQL at {host_of(dsn)} refuses the connection: {error}") from error
 
 
 async def _ensure_database(connection: asyncpg.Connection[Any], plan: Plan, admin_dsn: str, service: str) -> Change:
@@ -230,11 +231,6 @@ async def _migrate(plan: Plan, admin_dsn: str, service: str) -> Change:
     finally:
         await connection.close()
     return Change(f"schema of {service}", f"applied {', '.join(map(str, applied))}" if applied else "as it should be")
-
-
-def _shown(urls: str) -> str:
-    """Hosts and ports of `urls`, without what must not be shown."""
-    return ", ".join(urlsplit(url.strip()).netloc.rpartition("@")[2] for url in urls.split(","))
 
 
 # ── command ──────────────────────────────────────────────────────────────────────────────────────────────────────

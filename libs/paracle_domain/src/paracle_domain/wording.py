@@ -1,10 +1,14 @@
-"""What pydantic found wrong, in words: nobody should have to read a regular expression to mend a manifest."""
+"""How things are told to people: what pydantic found wrong, numbers, addresses.
+
+Nobody should have to read a regular expression to mend a manifest.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 PATTERNS: Final[Mapping[str, str]] = {
     r"^[a-z][a-z0-9_-]{0,62}$": "a name: a to z first, then also 0 to 9, _ and -, 63 at most",
@@ -51,3 +55,13 @@ def wording(item: Mapping[str, Any]) -> str:
 def count(number: int, what: str) -> str:
     """`1 item`, `1,234 items`."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def host_of(url: str) -> str:
+    """Host and port of `url`, without its user and password."""
+    return urlsplit(url if "://" in url else f"//{url}").netloc.rpartition("@")[2]
+
+
+def hosts_of(urls: str) -> str:
+    """The same of several, separated by commas."""
+    return ", ".join(host_of(url.strip()) for url in urls.split(","))

@@ -37,8 +37,9 @@ from paracle_client.worker.functions import EffectName, Function, function
 from paracle_client.worker.guards import GuardFunction, guard_function
 from paracle_client.worker.serving import Crew, Served, Serving
 from paracle_domain import subjects
-from paracle_domain.errors import Conflict, SpecInvalid, Unavailable
+from paracle_domain.errors import Conflict, ParacleError, SpecInvalid, Unavailable
 from paracle_domain.subjects import DEFAULT_TENANT
+from paracle_domain.wording import hosts_of
 
 _log = logging.getLogger(__name__)
 
@@ -141,14 +142,20 @@ class Worker:
         return text
 
     def main(self) -> None:
-        """The `main` of a program: `manifests` as its argument prints them, without one it runs until SIGTERM."""
+        """The `main` of a program: `manifests` as its argument prints them, without one it runs until SIGTERM.
+
+        Why it cannot run is one line on standard error, and exit code 1.
+        """
         if sys.argv[1:] == ["manifests"]:
             sys.stdout.write(self.manifests())
         elif sys.argv[1:]:
             raise SystemExit(f"usage: {sys.argv[0]} [manifests]")
         else:
             logging.basicConfig(level=logging.INFO)
-            asyncio.run(self.run())
+            try:
+                asyncio.run(self.run())
+            except ParacleError as error:
+                raise SystemExit(f"error: {error}") from None
 
     async def run(self) -> None:
         """Answer calls until SIGTERM or SIGINT; then take no more, and finish those in hand."""
@@ -240,7 +247,10 @@ class Worker:
                 )
                 return client
         except (TimeoutError, OSError, NatsError) as error:
-            message = f"NATS does not answer (waited {_CONNECT_S:g} s); set PARACLE_NATS_URL to where it listens"
+            message = (
+                f"NATS does not answer at {hosts_of(self._url)} (waited {_CONNECT_S:g} s); set PARACLE_NATS_URL to "
+                "where it listens, which `paracle status` shows"
+            )
             raise Unavailable(message) from error
 
 
