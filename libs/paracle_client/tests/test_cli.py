@@ -232,6 +232,21 @@ def test_run_watch_fails_unless_the_run_completed(
     assert f"error: run {make.RUN} is {status}: tool_failed: no disk" in result.err
 
 
+def test_what_a_run_failed_with_is_said_once(paracle: Callable[..., Any], triage: Any, make: Any) -> None:
+    error = {"code": "tool_failed", "message": "step 'a': no disk", "path": "steps.a"}
+    step = {"target_kind": "tool", "target": "x", "status": "failed"}
+    steps = [
+        {**step, "id": name, "error": {"code": "forbidden", "message": message}}
+        for name, message in (("a", "no disk"), ("b", "no key"))
+    ]
+    triage.on(f"GET /v1/runs/{make.RUN}", make.view(RunStatus.FAILED, error=error, steps=steps, last_seq=0))
+    assert paracle("run", "triage", "--watch").err.splitlines() == [
+        f"error: run {make.RUN} is failed: tool_failed: step 'a': no disk",
+        "error:   step b is failed: forbidden: no key",
+        f"error:   all of its events: paracle events {make.RUN}",
+    ]
+
+
 @pytest.mark.parametrize(
     ("option", "shower"), [("--tokens", (overhearing, "shown")), ("--no-tokens", (following, "watch"))]
 )

@@ -83,6 +83,18 @@ def test_a_line_about_a_failure_names_it_and_an_unknown_event_has_none(make: Any
     assert describe(before, fold(before, unknown), unknown) is None
 
 
+def test_what_a_step_says_the_run_does_not_say_again(make: Any) -> None:
+    own = {"code": "tool_failed", "message": "no disk"}
+    of_run = {"code": "tool_failed", "message": "step 'sort': no disk", "path": "steps.sort"}
+    before = fold(View(make.RUN), make.record(1, "step.failed", step="sort", attempt=1, error=own))
+    ended = make.record(2, "run.failed", error=of_run)
+    assert (describe(before, fold(before, ended), ended) or "").endswith("queued → failed 0.0s 0 tok (0 in, 0 out) $0")
+    assert drawn(fold(before, ended), make).count("no disk") == 1
+    other = make.record(2, "run.failed", error={"code": "expression_failed", "message": "no total", "path": "output"})
+    assert (describe(before, fold(before, other), other) or "").endswith("expression_failed: no total")
+    assert "no total" in drawn(fold(before, other), make)
+
+
 def test_a_person_who_is_waited_for_sees_what_is_asked(make: Any) -> None:
     asked = make.record(1, "approval.asked", step="ok", approval_id="apr_1", ask="Pay\x1b?", digest="d")
     before = View(make.RUN)

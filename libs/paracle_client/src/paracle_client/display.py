@@ -199,8 +199,8 @@ def _run_change(before: View, after: View, record: EventRecord) -> str:
     parts = [f"{'run':<16}", f"{before.status} → {after.status}"]
     if after.status.terminal:
         parts += [duration(after.duration_s(record.at)), totals(after.usage)]
-    if after.error is not None:
-        parts.append(f"{after.error.code}: {safe(after.error.message)}")
+    if (error := after.own_error) is not None:
+        parts.append(f"{error.code}: {safe(error.message)}")
     elif after.note:
         parts.append(safe(after.note))
     return " ".join(parts)
@@ -283,7 +283,7 @@ def _heading(view: View) -> Text:
 
 def _summary(view: View, now: datetime) -> Text:
     style = _RUN_STYLES.get(view.status, "cyan")
-    tail = view.error.message if view.error is not None else view.note
+    tail = view.note if (error := view.own_error) is None else error.message
     text = Text(overflow="ellipsis", no_wrap=True)
     text.append(f"{view.status}", style=style)
     text.append(f"  {duration(view.duration_s(now))}  {totals(view.usage)}")

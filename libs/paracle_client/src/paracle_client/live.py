@@ -74,6 +74,13 @@ class View:
             total += step.usage
         return total
 
+    @property
+    def own_error(self) -> ErrorInfo | None:
+        """What the run failed with, unless a step says it."""
+        if self.error is None or any(says(step.id, step.error, self.error) for step in self.steps.values()):
+            return None
+        return self.error
+
     def counts(self) -> dict[StepStatus, int]:
         """How many steps stand how."""
         counts: dict[StepStatus, int] = {}
@@ -86,6 +93,11 @@ class View:
         if self.started_at is None:
             return 0.0
         return max(0.0, ((self.finished_at or now) - self.started_at).total_seconds())
+
+
+def says(step: str, error: ErrorInfo | None, of_run: ErrorInfo) -> bool:
+    """Whether the error of a step is the one that the run failed with."""
+    return error is not None and of_run.path == f"steps.{step}" and of_run.message.endswith(error.message)
 
 
 def begin(run: RunView) -> View:

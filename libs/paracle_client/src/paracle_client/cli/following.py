@@ -11,7 +11,7 @@ from rich.console import Console
 from paracle_client.cli.app import EXIT_FAILED, EXIT_INTERRUPTED, say_error
 from paracle_client.client import Client
 from paracle_client.display import watch
-from paracle_client.live import begin
+from paracle_client.live import begin, says
 from paracle_client.plain import safe
 from paracle_domain.audit import UsageReport
 from paracle_domain.run.commands import Outputs, RunStatus, RunView, StepStatus
@@ -52,15 +52,16 @@ def leave(run_id: str) -> typer.Exit:
 
 
 def require_completed(run: RunView) -> None:
-    """Exit with code 1 and the reason, unless the run completed."""
+    """Exit with code 1 and the reason, unless the run completed; also what other steps failed with."""
     status, run_id = run.run.status, run.run.run_id
     if status is RunStatus.COMPLETED:
         return
-    failed = [step for step in run.steps if step.error is not None and step.status is not StepStatus.COMPLETED]
     reason = f": {run.error.code}: {safe(run.error.message)}" if run.error is not None else ""
     say_error(f"run {run_id} is {status}{reason}")
-    for step in failed:
-        if step.error is not None:
+    for step in run.steps:
+        if step.error is None or step.status is StepStatus.COMPLETED:
+            continue
+        if run.error is None or not says(step.id, step.error, run.error):
             say_error(f"  step {step.id} is {step.status}: {step.error.code}: {safe(step.error.message)}")
     say_error(f"  all of its events: paracle events {run_id}")
     raise typer.Exit(EXIT_FAILED)
