@@ -16,6 +16,7 @@ from paracle_chassis.frames import flushed
 from paracle_chassis.late_acks import LateAcks
 from paracle_chassis.routes import Routes
 from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.streams import Streams
 from paracle_chassis.testing.contracts.bus import CONTEXT, mailbox, note
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.sample import Begin, Note
@@ -25,7 +26,9 @@ from paracle_domain.errors import Conflict, PayloadTooLarge
 from paracle_embedded import NatsServer
 
 pytestmark = pytest.mark.connected
-(OUTPUT,) = (spec for spec in topology.STREAMS if spec.name == subjects.OUTPUT)
+OUTPUT, TASKS = (
+    next(spec for spec in topology.STREAMS if spec.name == name) for name in (subjects.OUTPUT, subjects.TASKS)
+)
 
 
 class Recorder:
@@ -311,6 +314,15 @@ async def test_a_stream_that_is_deleted_under_what_is_only_broadcast_is_there_ag
     await eventually(lambda: heard(first))  # a PONG says that it came, not yet that it is kept
     await first.client.jsm().delete_stream(subjects.OUTPUT)
     await eventually(lambda: heard(second))
+
+
+async def test_a_stream_in_memory_is_there_again_for_who_starts_after_its_server(open_bus, nats_client):
+    bus = await open_bus("test")
+    await Streams(bus.link).recall()
+    assert await provisioning.stream_names(nats_client) == frozenset(), "nothing was provisioned here"
+    await provisioning.ensure_stream(nats_client, TASKS)
+    later = await open_bus("test")
+    await eventually(lambda: heard(later))
 
 
 async def heard(bus) -> bool:

@@ -2,16 +2,17 @@
 
 Somebody deleted one, or it was in memory and ended with its server. Whoever publishes to it is told so, and a mailbox
 hears no more of its server; but what is only broadcast, as pieces of output are, is confirmed to nobody. So every
-service hears JetStream's word of deletions, and looks when it is connected again; `provision` alone makes streams that
-never were there.
+service hears JetStream's word of deletions, and looks when it is connected again; at its start, too, since its server
+may have been started with it. `provision` alone makes streams that never were there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from nats.aio.msg import Msg
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 _DELETED: Final = "$JS.EVENT.ADVISORY.STREAM.DELETED"
 _ALL: Final = frozenset(spec.name for spec in topology.STREAMS)
+_IN_MEMORY: Final = frozenset(spec.name for spec in topology.STREAMS if spec.memory)
 _GOING_S: Final = 0.5  # the word comes while the stream is being deleted
 
 
@@ -70,8 +72,14 @@ class Streams:
             there = await provisioning.stream_names(self._link.client)
             for spec in topology.STREAMS:
                 if spec.name in names and spec.name not in there:
-                    _log.warning("stream %s is gone: making it anew", spec.name)
+                    level = logging.INFO if spec.memory else logging.WARNING
+                    _log.log(level, "stream %s is gone: making it anew", spec.name)
                     await provisioning.ensure_stream(self._link.client, spec, self._link.durability)
+
+    async def recall(self) -> None:
+        """Make those that ended with their server, if it holds others: else nothing was ever provisioned."""
+        if await provisioning.stream_names(self._link.client):
+            await self.make(_IN_MEMORY)
 
     async def make_for(self, subjects: Collection[str]) -> None:
         """Make the streams of these subjects, which NATS has just refused; if that fails, it refuses them again."""
@@ -86,16 +94,17 @@ class Streams:
             self._gone.set()
 
     async def _mend(self) -> None:
+        await self._insist(self.recall)
         while True:
             await self._gone.wait()
             await asyncio.sleep(_GOING_S)
             self._gone.clear()
-            await self._make_all()
+            await self._insist(partial(self.make, _ALL))
 
-    async def _make_all(self) -> None:
+    async def _insist(self, make: Callable[[], Awaitable[None]]) -> None:
         for delay in outages.delays():
             try:
-                await self.make(_ALL)
+                await make()
             except Unavailable:
                 await asyncio.sleep(delay)
             except ParacleError as error:
