@@ -35,9 +35,12 @@ def test_whatever_a_server_asks_to_wait_can_be_waited_for(asked: float | None, k
     [
         (None, "it failed", "it failed"),
         ("model", "model 'x' names no provider", "model 'x' names no provider"),
+        ("path.run_id", "run_id: is no id", "run_id: is no id"),
         ("url", "url: 'x' is not an address", "url: 'x' is not an address"),
         ("model", "models are asked one by one", "model: models are asked one by one"),
-        ("spec.model", "model 'x' names no provider", "spec.model: model 'x' names no provider"),
+        ("spec.model", "model 'x' names no provider", "spec: model 'x' names no provider"),
+        ("a.yaml#2 kind", "kind 'X' is unknown", "a.yaml#2: kind 'X' is unknown"),
+        ("a.yaml#2 spec.steps[0]", "step 'd' is empty", "a.yaml#2 spec.steps[0]: step 'd' is empty"),
     ],
 )
 def test_a_place_is_named_once(path: str | None, message: str, shown: str) -> None:

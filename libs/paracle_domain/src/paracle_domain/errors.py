@@ -40,6 +40,7 @@ an RFC 9457 problem (`to_problem`, `from_problem`), and comes out of the other e
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Final, Self, override
 
@@ -106,9 +107,7 @@ class ParacleError(Exception):
 
     @override
     def __str__(self) -> str:
-        """Where, and what; a message that begins with where it is says that once."""
-        named = not self.path or self.message.startswith((f"{self.path} ", f"{self.path}: "))
-        return self.message if named else f"{self.path}: {self.message}"
+        return located(self.path, self.message)
 
     def to_info(self) -> ErrorInfo:
         return ErrorInfo(
@@ -390,6 +389,17 @@ def from_validation(error: ValidationError, what: str, *, root: str = "") -> Spe
 def findings_of(items: Iterable[Mapping[str, Any]], root: str = "") -> list[Finding]:
     """What pydantic found wrong, each with the path of its field below `root`."""
     return [Finding(path=field_path(item["loc"], root), message=_said(item)) for item in items]
+
+
+def located(path: str | None, message: str) -> str:
+    """`message` with where it is: a field that it begins with is named once."""
+    path = path or ""
+    field = re.split(r"[ .]", path)[-1]
+    if message.startswith(f"{field}: "):
+        return message
+    if message.startswith(f"{field} "):
+        path = path.removesuffix(field).rstrip(" .")
+    return f"{path}: {message}" if path else message
 
 
 def field_path(location: Sequence[str | int], root: str = "") -> str:

@@ -165,11 +165,7 @@ def lines_of(error: Exception) -> list[str]:
     """What `error` says, a line for each finding."""
     problems = getattr(error, "problems", ())
     if len(problems) < 2:
-        return [_line(error)]
-    return [f"{problem.path}: {problem.message}" if problem.path else problem.message for problem in problems]
+        return [str(error)]
+    from paracle_domain.errors import located  # noqa: PLC0415 - only errors pay for loading it
 
-
-def _line(error: Exception) -> str:
-    """What is wrong, and with what: named once, where the message names it already."""
-    message, path = getattr(error, "message", ""), getattr(error, "path", None) or ""
-    return message if message.startswith(f"{path.rpartition('.')[2]}: ") else str(error)
+    return [located(problem.path, problem.message) for problem in problems]
