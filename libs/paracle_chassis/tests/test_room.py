@@ -63,6 +63,26 @@ async def once_it_waits(bus):
     return await eventually(knows)
 
 
+async def test_a_closed_room_is_quiet_once_nothing_that_was_asked_for_can_come(serve):
+    begun, gate = asyncio.Event(), asyncio.Event()
+    room = Room(10)
+
+    async def slow(batch) -> None:
+        begun.set()
+        await gate.wait()
+
+    bus = await serve(mailbox(slow, room=room))
+    await bus.publish([note(1)])
+    await asyncio.wait_for(begun.wait(), 30)
+    room.close()
+    await bus.link.check()
+    assert not room.quiet, "what was handed over may have no place yet"
+    gate.set()
+    await eventually(lambda: room.quiet)
+    room.open()
+    assert not room.quiet
+
+
 def holds(worker: Worker, number: int) -> bool:
     return len(worker.kept) == number
 

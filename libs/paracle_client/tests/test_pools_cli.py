@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from paracle_client import AsyncClient, Client
 from paracle_domain.run.commands import ApprovalPage, RunStatus, StepStatus, StepView
 from paracle_domain.task.pools import PoolList
@@ -68,6 +70,26 @@ def test_a_pool_is_shown_with_its_replicas_and_why_it_is_drained(
     assert "no agent runtime serves it" in paracle("pools", "drain", "gpu").out, "it may have been mistyped"
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"in_hand": 0}, "waits for its processes to say that they have nothing in hand"),
+        ({"in_hand": 1}, "waits for 1 task in hand"),
+        (
+            {"in_hand": 3, "for_people": 2},
+            "waits for 3 tasks in hand, 2 of which wait for people (paracle approvals ls)",
+        ),
+    ],
+)
+def test_a_pool_that_drains_says_what_it_waits_for(
+    paracle: Callable[..., Any], api: Any, make: Any, given: dict[str, int], told: str
+) -> None:
+    api.on("GET /v1/pools/gpu", make.pool(state="draining", aside=1_999, **given))
+    lines = [" ".join(line.split()) for line in paracle("pools", "show", "gpu").out.splitlines()]
+    assert told in lines
+    assert "aside 1,999 turns of sessions that wait for earlier ones" in lines
+
+
 def test_draining_waits_until_nothing_is_in_hand(paracle: Callable[..., Any], api: Any, make: Any) -> None:
     busy, done = make.pool(state="draining"), make.pool(state="drained", in_hand=0)
     api.on("POST /v1/pools/gpu/drain", busy)
@@ -76,7 +98,7 @@ def test_draining_waits_until_nothing_is_in_hand(paracle: Callable[..., Any], ap
     assert api.asked[0].json == {"reason": "new drivers"}
     api.on("GET /v1/pools/gpu", busy)
     late = paracle("pools", "drain", "gpu", "--wait", "--timeout", "0")
-    assert (late.code, late.err) == (1, "error: after 0 s, 2 tasks of gpu are still in hand\n")
+    assert (late.code, late.err) == (1, "error: after 0 s, pool gpu still waits for 2 tasks in hand\n")
     assert "draining" in paracle("pools", "drain", "gpu").out
     api.on("POST /v1/pools/gpu/resume", make.pool())
     assert "open" in paracle("pools", "resume", "gpu").out

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from runtime_stage import order
 from runtime_world import CONTEXT, Gateway, Orchestrator, World, cancel, says, sent, task
 
 from paracle_agent_runtime.adapters.pools import NatsTaskQueue, PostgresPoolBook
@@ -17,11 +19,12 @@ from paracle_agent_runtime.adapters.postgres import (
     PostgresLeases,
     PostgresTaskShelf,
 )
+from paracle_agent_runtime.adapters.sessions import PostgresSessionBook
 from paracle_agent_runtime.app import create_app
 from paracle_agent_runtime.pools import PoolReport, WorkerReport
 from paracle_agent_runtime.ports import Backlog
 from paracle_agent_runtime.settings import Settings
-from paracle_chassis import provision
+from paracle_chassis import provision, provisioning
 from paracle_chassis.app import Service
 from paracle_chassis.bus import Outgoing
 from paracle_chassis.delivery import Delivery
@@ -32,6 +35,7 @@ from paracle_chassis.routes import Routes
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import OpenBus, migrated
+from paracle_chassis.topology import pool_consumer
 from paracle_domain import subjects
 from paracle_domain.ids import new_id
 from paracle_domain.machine import EventRecord
@@ -145,7 +149,8 @@ class Fleet:
     async def replica(self, worker: str) -> tuple[World, NatsBus]:
         bus = await self.open_bus("agent_runtime")
         store = PostgresEventStore(self.database.pool, TASK_TABLES)
-        world = World(bus, store, leases(self.database, worker), self.attempts, beat_s=0.1)
+        book = PostgresSessionBook(self.database.pool, Queries.load("paracle_agent_runtime"))
+        world = World(bus, store, leases(self.database, worker), self.attempts, beat_s=0.1, sessions=book)
         await world.runtime.__aenter__()
         self._replicas.append((world, bus))
         await bus.serve(world.routes)
@@ -273,6 +278,27 @@ async def test_a_cancel_reaches_the_replica_that_works_on_the_task(fleet: Fleet)
     result = await second.runtime._canceller.cancel(cancel(job), CONTEXT)
     assert result.status is TaskStatus.CANCELLED
     await eventually(lambda: first.runtime.running == 0)
+
+
+async def test_turns_that_wait_in_one_session_keep_nobody_else_from_being_served(fleet: Fleet):
+    """However many there are: what a mailbox may have unacked is bounded, and all tenants' tasks come through it."""
+    window, gateway = 20, Gateway(None)
+    await fleet.bus("orchestrator", Orchestrator().routes())
+    await fleet.bus("provider_gateway", gateway.routes())
+    client = await fleet.bus("client")
+    await fleet.replica("wrk_1")
+    await provisioning.ensure_consumer(client.client, replace(pool_consumer("agents"), max_ack_pending=window))
+    session = new_id("ses")
+    turns = [task("helper", {"text": str(number), "session": session}) for number in range(5 * window)]
+    await client.publish([sent(one) for one in turns])
+    await eventually(lambda: len(gateway.asked) == 1)
+    await client.publish([sent(task("helper", {"text": "another", "session": new_id("ses")}))])
+    await eventually(lambda: len(gateway.asked) == 2)
+    assert gateway.asked[1].messages[-1].text == "another"
+    gateway.script = [says("done")] * len(turns)
+    await client.publish([order(turns[0])])
+    await eventually(lambda: len(fleet.observer.results) == len(turns))
+    assert [result.task_id for result in fleet.observer.results] == [one.task_id for one in turns]
 
 
 async def test_thousands_of_tool_tasks_leave_no_row(fleet: Fleet):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from pool_world import MemoryPoolBook, MemoryTaskQueue
 from pydantic import ValidationError
 from runtime_stage import Stage
-from runtime_world import CONTEXT, Gateway, sent, task
+from runtime_world import CONTEXT, Gateway, says, sent, task
 
 from paracle_agent_runtime import memory
 from paracle_agent_runtime.app import create_app
@@ -137,9 +138,9 @@ def test_a_drained_pool_stays_closed_whatever_the_memory_does():
     used[0] = 10
     pools.weigh()
     assert [pool.room.closed for pool in pools] == [False, True]
-    seat = pools["gpu"].enter("default")
+    pools["gpu"].enter("default")
     assert pools.report().pools["gpu"] == PoolReport(DRAINING, 1, {"default": 1})
-    seat.leave()
+    pools["gpu"].leave("default")
     assert pools.report().pools["gpu"] == PoolReport(DRAINED, 1, {})
     pools.drain([])
     assert pools.report().pools["gpu"].state is OPEN
@@ -207,6 +208,47 @@ async def test_a_pool_is_drained_once_every_process_says_so():
         book = MemoryPoolBook(*workers)
         await book.drain("gpu", Drain(since=AT, principal="ann"))
         assert await state(desk(book=book)) is expected
+    book = MemoryPoolBook(worker(gpu=drained))
+    await book.drain("gpu", Drain(since=AT + timedelta(seconds=1), principal="ann"))
+    assert await state(desk(book=book)) is DRAINING, "it said so of an earlier order"
+
+
+async def test_what_is_set_aside_and_what_waits_for_people_is_told_apart():
+    busy = PoolReport(DRAINING, 4, {"default": 3, "acme": 1}, {"default": 2, "acme": 1})
+    book = MemoryPoolBook(worker(gpu=busy))
+    book.turns = {("default", "gpu"): 5, ("acme", "gpu"): 2, ("acme", "other"): 1}
+    seen = {one.pool: one for one in (await desk(book=book).list_pools(ListPools(), CONTEXT)).pools}
+    assert (seen["gpu"].aside, seen["gpu"].in_hand, seen["gpu"].for_people) == (7, 4, 3)
+    assert seen["other"].aside == 1
+    theirs = await desk(book=book).get_pool(GetPool(pool="gpu"), Context("acme"))
+    assert (theirs.aside, theirs.in_hand, theirs.for_people, theirs.replicas[0].for_people) == (2, 1, 1, 1)
+
+
+async def test_a_drained_pool_says_how_much_of_what_it_has_waits_for_people():
+    stage = Stage(Gateway(says("", ("guarded", {"n": 2}))))
+    async with stage.runtime:
+        await stage.start()
+        await stage.bus.publish([sent(task("careful")), sent(task("nap", {"seconds": 60}))])
+        await eventually(lambda: stage.orchestrator.approvals and stage.toolbox.calls)
+        assert stage.pools.report(stage.runtime._for_people).pools["agents"].for_people == {}
+        stage.pools.drain(["agents"])
+        report = stage.pools.report(stage.runtime._for_people).pools["agents"]
+        assert (report.state, report.in_hand, report.for_people) == (DRAINING, {"default": 2}, {"default": 1})
+        await stage.bus.drain(0.05)
+
+
+async def test_a_turn_that_waits_for_one_that_nobody_takes_does_not_keep_a_pool_from_being_drained():
+    stage = Stage(Gateway(says("one")))
+    session = new_id("ses")
+    first, second = (task("helper", {"text": text, "session": session}) for text in ("1", "2"))
+    async with stage.runtime:
+        await stage.start()
+        await stage.book.enter("default", session, first)
+        await stage.bus.publish([sent(second)])
+        await eventually(lambda: stage.book.aside)
+        stage.pools.drain(["agents"])
+        await eventually(lambda: stage.pools.report().pools["agents"].state is DRAINED)
+        await stage.bus.drain(0.05)
 
 
 async def test_what_waits_is_what_nobody_has_in_hand_and_tenants_see_their_own():
@@ -236,7 +278,8 @@ async def test_where_processes_run_and_who_drained_them_is_the_operators_busines
 
 
 async def test_a_resumed_pool_is_open_although_its_processes_have_not_said_so_yet():
-    book = MemoryPoolBook(worker(agents=PoolReport(DRAINED, 4, {})))
+    late = AT.replace(year=2100)  # it has said so after the order
+    book = MemoryPoolBook(replace(worker(agents=PoolReport(DRAINED, 4, {})), seen_at=late))
     stage = Stage(Gateway(), pool_book=book)
     async with stage.runtime:
         await stage.start()

@@ -267,16 +267,6 @@ async def test_a_task_that_a_live_replica_has_is_left_to_it(stage: Stage):
     assert len(stage.gateway.asked) == 1
 
 
-@script(None)
-async def test_a_duplicate_of_a_running_task_joins_it(stage: Stage):
-    job = task("helper")
-    await stage.bus.publish([sent(job)])
-    await eventually(lambda: stage.gateway.asked)
-    await stage.bus.publish([sent(job, id="again")])
-    await eventually(lambda: len(stage.runtime._entries[job.task_id].deliveries) == 2)
-    assert len(stage.gateway.asked) == 1
-
-
 async def test_what_is_no_task_is_buried(stage: Stage):
     wrong = sent(task("look"))
     await stage.bus.publish([Outgoing(wrong.subject, cancel(task("look")), wrong.envelope)])

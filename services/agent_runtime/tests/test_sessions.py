@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +15,7 @@ from runtime_world import CONTEXT, Gateway, MemorySessionBook, World, says, sent
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresTaskShelf
 from paracle_agent_runtime.adapters.sessions import PostgresSessionBook, PostgresSessionShelf
 from paracle_agent_runtime.pools import Pools
-from paracle_agent_runtime.ports import Ending, SessionBook
+from paracle_agent_runtime.ports import Ending, Letter, SessionBook, Stalled
 from paracle_agent_runtime.records import facts_of
 from paracle_agent_runtime.session_desk import SessionDesk
 from paracle_chassis.event_store import Append, Page, PostgresEventStore
@@ -22,7 +23,7 @@ from paracle_chassis.postgres import Database, Queries
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import migrated
-from paracle_domain.envelope import Context
+from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import Conflict, NotFound, ProviderFailed
 from paracle_domain.ids import new_id
 from paracle_domain.inference.chat import ChatMessage
@@ -87,19 +88,30 @@ async def test_a_turn_waits_for_one_that_was_accepted_before_and_has_not_come(st
     """Its task went to another replica, or was lost with nats-server and is handed out again."""
     first, second, never = (turn(text, run_id=new_id("run")) for text in ("1", "2", "never"))
     stage.orchestrator.accepted = [never.run_id, first.run_id, second.run_id]
-    await stage.bus.publish([sent(second)])
-    await eventually(lambda: stage.runtime.running == 1)
-    await stage.bus.publish([sent(first)])
-    await eventually(lambda: stage.runtime.running == 2)
+    await stage.bus.publish([sent(second), sent(first)])
+    await eventually(lambda: len(stage.book.aside) == 2 and stage.runtime.running == 0)
     assert stage.book.turns == {}
-    stage.orchestrator.accepted.remove(never.run_id)  # it has ended: nobody waits for it any more
+    await stage.bus.publish([order(never)])  # nobody waits for it any more
+    await eventually(lambda: second.task_id in stage.results())
+    assert stage.book.turns[CONTEXT.tenant, SESSION] == [first.task_id, second.task_id]
+    assert stage.book.aside == {}
+
+
+@script(says("one"), says("two"))
+async def test_a_turn_goes_on_when_a_run_before_it_ends_of_which_nothing_ever_came(stage: Stage):
+    """It was paused, and is cancelled: no task of it is."""
+    first, second, never = (turn(text, run_id=new_id("run")) for text in ("1", "2", "never"))
+    stage.orchestrator.accepted = [never.run_id, first.run_id, second.run_id]
+    await stage.bus.publish([sent(second), sent(first)])
+    await eventually(lambda: len(stage.book.aside) == 2 and stage.runtime.running == 0)
+    stage.orchestrator.accepted.remove(never.run_id)
     await eventually(lambda: second.task_id in stage.results())
     assert stage.book.turns[CONTEXT.tenant, SESSION] == [first.task_id, second.task_id]
 
 
 @pytest.mark.parametrize("entered", [False, True])
 async def test_turns_that_wait_take_no_room_from_the_one_they_wait_for(*, entered: bool):
-    """The only place is a later turn's: the first one was lost on its way, or with whoever worked on it."""
+    """There is one place, and later turns come first: the first one was lost on its way, or with who worked on it."""
     stage = Stage(Gateway(says("one"), says("two"), says("three")), pools=Pools({"agents": 1}))
     first, second, third = (turn(text, run_id=new_id("run")) for text in ("1", "2", "3"))
     stage.orchestrator.accepted = [one.run_id for one in (first, second, third)]
@@ -108,48 +120,79 @@ async def test_turns_that_wait_take_no_room_from_the_one_they_wait_for(*, entere
     async with stage.runtime:
         await stage.start()
         await stage.bus.publish([sent(third), sent(second)])
-        await eventually(lambda: stage.runtime.running == 2)
+        await eventually(lambda: len(stage.book.aside) == 2 and stage.runtime.running == 0)
         await stage.bus.publish([sent(first)])
         await eventually(lambda: third.task_id in stage.results())
         await stage.bus.drain(0.05)
     assert [result.output for result in stage.results().values()] == ["one", "two", "three"]
 
 
-async def test_a_turn_that_waits_lets_others_pass_and_has_a_place_again_once_it_may_begin():
-    stage = Stage(Gateway(None, None), pools=Pools({"agents": 2}))
-    first, second, other = turn("1"), turn("2"), task("helper", {"text": "other"})
-    async with stage.runtime:
-        await stage.start()
-        await stage.bus.publish([sent(first), sent(second)])
-        await eventually(lambda: len(stage.gateway.asked) == 1 and stage.pools["agents"].room.free == 1)
-        await stage.bus.publish([sent(other)])
-        await eventually(lambda: len(stage.gateway.asked) == 2)
-        pool = stage.pools["agents"]
-        assert (pool.room.free, pool.in_hand.total()) == (0, 3)
-        stage.gateway.script = [says("next")]
-        await stage.bus.publish([order(first)])
-        await eventually(lambda: second.task_id in stage.results())
-        assert (pool.room.free, pool.in_hand.total()) == (1, 1)
-        await stage.bus.drain(0.05)
-    assert asked(stage.gateway, 2) == ["2"]
+@script(None)
+async def test_nobody_has_a_turn_in_hand_that_waits(stage: Stage):
+    first, second, third = (turn(text) for text in ("1", "2", "3"))
+    await stage.bus.publish([sent(first), sent(second), sent(third)])
+    await eventually(lambda: len(stage.book.aside) == 2 and stage.runtime.running == 1)
+    await stage.bus.publish([sent(second, id="again"), order(second)])
+    await eventually(lambda: second.task_id in stage.results() and stage.runtime.running == 1)
+    stage.gateway.script = [says("last")]
+    await stage.bus.publish([order(first)])
+    await eventually(lambda: third.task_id in stage.results())
+    assert asked(stage.gateway, 1) == ["3"]
+    assert stage.book.aside == {}
 
 
 @script(None)
-async def test_of_turns_that_wait_the_next_one_looks_for_all(stage: Stage):
-    first, second, third = (turn(text) for text in ("1", "2", "3"))
-    looks = stage.book.looks
-    async with stage.runtime:
-        await stage.start()
-        await stage.bus.publish([sent(first), sent(second), sent(third)])
-        await eventually(lambda: looks[2] > 3)
-        assert looks[3] == 1
-        await stage.bus.publish([order(second)])
-        await eventually(lambda: looks[3] > 3)
-        stage.gateway.script = [says("last")]
-        await stage.bus.publish([order(first)])
-        await eventually(lambda: third.task_id in stage.results())
-        await stage.bus.drain(0.05)
-    assert asked(stage.gateway, 1) == ["3"]
+async def test_a_turn_whose_time_comes_while_it_is_set_aside_goes_on(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    """Whoever ended the one before handed it out again before it was let go here."""
+    first, second = turn("1"), turn("2")
+    waits, kept, seen = stage.book.waits, asyncio.Event(), asyncio.Event()
+
+    async def slow(tenant: str, session: str, number: int) -> bool:
+        found = await waits(tenant, session, number)
+        if found and second.task_id in stage.book.aside:
+            kept.set()
+            await seen.wait()
+        return found
+
+    await stage.bus.publish([sent(first)])
+    await eventually(lambda: len(stage.gateway.asked) == 1)
+    monkeypatch.setattr(stage.book, "waits", slow)
+    await stage.bus.publish([sent(second)])
+    await asyncio.wait_for(kept.wait(), 30)
+    stage.gateway.script = [says("next")]
+    await stage.bus.publish([order(first)])
+    await eventually(lambda: stage.runtime._entries[second.task_id].came_again)
+    seen.set()
+    await eventually(lambda: second.task_id in stage.results())
+    assert asked(stage.gateway, 1) == ["2"]
+
+
+@script(says("one"), says("two"))
+async def test_a_turn_that_was_not_called_when_the_one_before_ended_is_when_that_comes_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    """The process was killed after the end of a turn, before it handed the next one out."""
+    first, second = turn("1"), turn("2")
+    release, killed = stage.book.release, asyncio.Event()
+
+    async def hangs_once(tenant: str, task_id: str, run_id: str) -> Sequence[Letter]:
+        if task_id in stage.book.ended and not killed.is_set():
+            killed.set()
+            await asyncio.Event().wait()
+        return await release(tenant, task_id, run_id)
+
+    monkeypatch.setattr(stage.book, "release", hangs_once)
+    await stage.book.enter(CONTEXT.tenant, SESSION, first)
+    await stage.bus.publish([sent(second)])
+    await eventually(lambda: second.task_id in stage.book.aside and stage.runtime.running == 0)
+    await stage.bus.publish([sent(first)])
+    await asyncio.wait_for(killed.wait(), 30)
+    assert second.task_id in stage.book.aside
+    heir = World(stage.bus, stage.store, book=stage.book)
+    async with heir.runtime:
+        await heir.runtime.take([again(as_delivered(first))])
+        await eventually(lambda: second.task_id in stage.results())
+    assert asked(stage.gateway, 1) == ["1", "one", "2"]
 
 
 @script(None)
@@ -257,10 +300,11 @@ async def test_turns_are_numbered_once_and_wait_for_each_other(book: SessionBook
     assert [await book.enter("default", SESSION, one) for one in (*tasks, *tasks)] == [1, 2, 3, 1, 2, 3]
     assert await book.enter("acme", SESSION, turn("foreign")) == 1
     runs = [one.run_id for one in tasks]
-    assert not await book.lacks("default", SESSION, runs)
-    assert await book.lacks("default", SESSION, [*runs, new_id("run")])
-    assert await book.lacks("acme", SESSION, runs)
-    assert await book.lacks("default", new_id("ses"), runs)
+    others = [new_id("run"), new_id("run")]
+    assert await book.lacks("default", SESSION, runs) is None
+    assert await book.lacks("default", SESSION, [*others, *runs]) == others[1]
+    assert await book.lacks("acme", SESSION, runs) == runs[-1]
+    assert await book.lacks("default", new_id("ses"), runs) == runs[-1]
     assert [await book.waits("default", SESSION, number) for number in (1, 2, 3)] == [False, True, True]
     said = (ChatMessage.user("é\x00"), ChatMessage.assistant("yes"))
     await book.end("acme", tasks[0].task_id, Ending())
@@ -272,6 +316,47 @@ async def test_turns_are_numbered_once_and_wait_for_each_other(book: SessionBook
     assert await book.past("default", SESSION, 3) == Past(3, said * 2, ((0, 1), (2, 2)))
     assert await book.past("default", SESSION, 1) == Past()
     assert await book.past("acme", SESSION, 1) == Past()
+
+
+async def test_turns_set_aside_are_released_by_those_that_they_wait_for(book: SessionBook):
+    first, second, third, early, foreign = (turn(text) for text in ("1", "é\x00", "3", "early", "foreign"))
+    for one in (first, second, third):
+        await book.enter("default", SESSION, one)
+    await book.enter("acme", SESSION, foreign)
+    kept = {one.task_id: letter(one) for one in (second, third, early)}
+    await book.set_aside(SESSION, kept[third.task_id], 3)
+    await book.set_aside(SESSION, kept[second.task_id], third.run_id)
+    await book.set_aside(SESSION, kept[second.task_id], 2)
+    await book.set_aside(SESSION, kept[early.task_id], third.run_id)
+    assert await book.stalled(9) == [], "the third is set aside itself"
+
+    async def released(by: Task, tenant: str = "default") -> list[Letter]:
+        return list(await book.release(tenant, by.task_id, by.run_id))
+
+    assert await released(first) == [], "it is under way"
+    assert await released(first, "acme") == []
+    assert await released(third) == [kept[early.task_id]], "it has entered"
+    await book.end("default", first.task_id, Ending())
+    assert await released(first, "acme") == []
+    assert await released(foreign, "acme") == []
+    found = await released(first)
+    assert found == [replace(kept[second.task_id], turn=2)]
+    assert await released(first) == found, "it has not begun"
+    assert await released(early) == [], "it is not set aside any more, and no turn"
+    assert await released(third) == found
+    await book.end("default", second.task_id, Ending())
+    assert await released(second) == [replace(kept[third.task_id], turn=3)]
+    await book.end("default", third.task_id, Ending())
+    assert await released(third) == []
+    lonely = letter(turn("lonely"))
+    await book.set_aside(SESSION, lonely, third.run_id)
+    assert await book.stalled(9) == [Stalled(SESSION, third.run_id, lonely)]
+
+
+def letter(one: Task) -> Letter:
+    context = Context("default", principal="ada", correlation_id=one.run_id, roles=("a", "b"))
+    envelope = Envelope.wrap(one.type_name, "test", context, id=one.task_id)
+    return Letter("gpu", one, envelope)
 
 
 @pytest.mark.connected

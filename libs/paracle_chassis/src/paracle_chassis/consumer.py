@@ -109,7 +109,7 @@ class PullConsumer:
         _ = self._spawn(self._watch())
         self._start_over()
         if self._room is not None:
-            self._room.watched(self._on_room)
+            self._room.watched(self._on_room, self._is_quiet)
             self._on_room()
 
     async def _listen(self) -> None:
@@ -164,7 +164,7 @@ class PullConsumer:
         self._stopped = True
         self._unhook()
         if self._room is not None:
-            self._room.watched(lambda: None)
+            self._room.watched(lambda: None, lambda: True)
         for task in self._tasks:
             task.cancel()
         self._arrived.set()
@@ -192,6 +192,10 @@ class PullConsumer:
     @property
     def _is_closed(self) -> bool:
         return self._room is not None and self._room.closed
+
+    def _is_quiet(self) -> bool:
+        """Whether all requests are taken back, and what came of them was handed over and taken on."""
+        return self._paused and self._turning is None and not self.buffer and not self._handed
 
     async def _turn(self) -> None:
         """Have nothing come, or something, as the room says; it may say something else meanwhile."""

@@ -17,6 +17,7 @@ class Room:
         self._taken = 0
         self._closed = False
         self._watch: Callable[[], None] = lambda: None
+        self._quiet: Callable[[], bool] = lambda: True
 
     @property
     def free(self) -> int:
@@ -33,9 +34,14 @@ class Room:
         """Whether nothing is taken."""
         return self._closed
 
-    def watched(self, watch: Callable[[], None]) -> None:
-        """Call `watch` whenever a place becomes free, or the room is opened or closed."""
-        self._watch = watch
+    @property
+    def quiet(self) -> bool:
+        """Whether it is closed, and nothing is on its way any more that was asked for before."""
+        return self._closed and self._quiet()
+
+    def watched(self, watch: Callable[[], None], quiet: Callable[[], bool]) -> None:
+        """Call `watch` whenever a place becomes free, or the room is opened or closed; `quiet` knows what may come."""
+        self._watch, self._quiet = watch, quiet
 
     def enter(self) -> None:
         """Take a place. What was fetched before the room was full or closed may still come in."""

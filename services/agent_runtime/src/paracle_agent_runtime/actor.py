@@ -148,6 +148,12 @@ class TaskActor:
             delegate.interruptible for delegate in self._delegates.values()
         )
 
+    @property
+    def for_people(self) -> bool:
+        """Whether people are asked about a call of it, or a budget, at any depth."""
+        held = self.state.held is not None or any(call.held for call in self.state.open_calls)
+        return held or any(delegate.for_people for delegate in self._delegates.values())
+
     # ── one step ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _step(self, message: told.TaskInput, cause: str) -> None:

@@ -117,12 +117,13 @@ def create_runtime(
     )
     queries = Queries.load("paracle_agent_runtime")
     journal = Journal(store)
+    outbox = Outbox(bus)
     shop = Workshop(
         journal=journal,
         ledger=Ledger(PostgresEffects(pool, queries), PostgresAttempts(pool, queries), journal),
-        outbox=Outbox(bus),
+        outbox=outbox,
         outlet=BusOutlet(bus),
-        sessions=Sessions(PostgresSessionBook(pool, queries), RpcStarts(bus)),
+        sessions=Sessions(PostgresSessionBook(pool, queries), RpcStarts(bus), outbox),
         models=RpcModels(bus),
         decisions=Decisions(RpcPeople(bus), RpcBudgets(bus), utc_now),
         toolbox=toolbox,

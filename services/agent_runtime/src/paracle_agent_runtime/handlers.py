@@ -40,7 +40,7 @@ def routes(
             handler=runtime.take,
             ack_wait_s=consumer.ack_wait_s,
             max_ack_pending=consumer.max_ack_pending,
-            max_deliver=40,  # a long task that is sent again goes round the replicas until its owner gets it
+            max_deliver=40,  # a long task that is sent again goes round the replicas for a while
             room=pool.room,
         )
     table.mailbox(

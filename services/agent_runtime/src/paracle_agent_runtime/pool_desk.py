@@ -101,18 +101,22 @@ class PoolDesk:
         sizes = await self._queue.sizes(own)
         backlogs = await self._queue.backlogs()
         drains = await self._book.drains()
+        aside = await self._book.aside(own)
         workers = await self._book.workers()
         served = {name for each in workers for name in each.report.pools}
         elsewhere = {name for name, backlog in backlogs.items() if backlog.elsewhere}
         return {
-            name: _view(name, sizes.get(name, 0), backlogs.get(name), workers, drains.get(name), own)
-            for name in {wanted, *sizes, *elsewhere, *drains, *served}
+            name: _view(
+                name, sizes.get(name, 0), aside.get(name, 0), backlogs.get(name), workers, drains.get(name), own
+            )
+            for name in {wanted, *sizes, *elsewhere, *drains, *served, *aside}
         }
 
 
 def _view(
     pool: str,
     size: int,
+    aside: int,
     backlog: Backlog | None,
     workers: Sequence[Worker],
     drain: Drain | None,
@@ -126,7 +130,9 @@ def _view(
         pool=pool,
         state=_state(replicas, drain, elsewhere=backlog is not None and backlog.elsewhere),
         waiting=waiting,
+        aside=aside,
         in_hand=in_hand,
+        for_people=sum(each.for_people for each in replicas),
         concurrency=sum(each.concurrency for each in replicas),
         replicas=replicas,
         drain=drain if drain is None or tenant is None else drain.model_copy(update={"principal": ""}),
@@ -139,7 +145,8 @@ def _replica(worker: Worker, pool: str, tenant: str | None) -> PoolReplica:
     found = PoolReplica(
         worker=worker.id,
         state=one.state,
-        in_hand=sum(one.in_hand.values()) if tenant is None else one.in_hand.get(tenant, 0),
+        in_hand=_of(one.in_hand, tenant),
+        for_people=_of(one.for_people, tenant),
         concurrency=one.concurrency,
         seen_at=worker.seen_at,
     )
@@ -149,11 +156,19 @@ def _replica(worker: Worker, pool: str, tenant: str | None) -> PoolReplica:
     return found.model_copy(update={"host": report.host, "pid": report.pid, **memory})
 
 
+def _of(counts: Mapping[str, int], tenant: str | None) -> int:
+    return sum(counts.values()) if tenant is None else counts.get(tenant, 0)
+
+
 def _state(replicas: Sequence[PoolReplica], drain: Drain | None, *, elsewhere: bool) -> PoolState:
-    """A pool is drained once every process says so: one that has not heard of it yet may still take a task."""
+    """A pool is drained once every process says so: one that has not heard of it yet may still take a task.
+
+    What a process said before the order is about an earlier one.
+    """
     states = {each.state for each in replicas}
     if drain is not None:
-        return PoolState.DRAINED if states <= {PoolState.DRAINED} else PoolState.DRAINING
+        done = all(each.state is PoolState.DRAINED and each.seen_at >= drain.since for each in replicas)
+        return PoolState.DRAINED if done else PoolState.DRAINING
     if PoolState.OPEN in states:
         return PoolState.OPEN
     if PoolState.OVER_MEMORY in states:

@@ -30,11 +30,12 @@ _REST: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class PoolReport:
-    """How one pool stands in one process; `in_hand` by tenant."""
+    """How one pool stands in one process; `in_hand` by tenant, and `for_people` of those, while it drains."""
 
     state: PoolState
     concurrency: int
     in_hand: Mapping[str, int]
+    for_people: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +58,16 @@ class Pool:
         self.in_hand: Counter[str] = Counter()
         self._left = asyncio.Event()
 
-    def enter(self, tenant: str) -> Seat:
+    def enter(self, tenant: str) -> None:
         """A task of `tenant` is taken on."""
         self.in_hand[tenant] += 1
         self.room.enter()
-        return Seat(self, tenant)
 
     def leave(self, tenant: str) -> None:
-        """A task of `tenant` has gone; whether it still took up room is its seat's to say."""
+        """A task of `tenant` has gone."""
         self.in_hand[tenant] -= 1
         if not self.in_hand[tenant]:
             del self.in_hand[tenant]
-
-    def make_room(self) -> None:
-        """There is a place more."""
         self.room.leave()
         self._left.set()
 
@@ -79,33 +76,6 @@ class Pool:
         while not self.room.free:
             self._left.clear()
             await self._left.wait()
-
-
-@dataclass(eq=False, slots=True)
-class Seat:
-    """A task's place in its pool. While it waits for others it has none: they might not come in for it."""
-
-    pool: Pool
-    tenant: str
-    empty: bool = False
-
-    def stand_up(self) -> None:
-        """Let others have the place; the task stays in hand."""
-        if not self.empty:
-            self.empty = True
-            self.pool.make_room()
-
-    async def sit_down(self) -> None:
-        """Have a place again, as soon as one is free."""
-        if self.empty:
-            await self.pool.until_free()
-            self.pool.room.enter()
-            self.empty = False
-
-    def leave(self) -> None:
-        """The task has gone."""
-        self.pool.leave(self.tenant)
-        self.stand_up()
 
 
 class Pools:
@@ -191,14 +161,16 @@ class Pools:
                 (pool.room.close if closed else pool.room.open)()
 
     def _state(self, pool: Pool) -> PoolState:
-        if self._stopping or pool.name in self._drained:
+        if self._stopping:
             return PoolState.DRAINING if pool.in_hand else PoolState.DRAINED
+        if pool.name in self._drained:
+            return PoolState.DRAINING if pool.in_hand or not pool.room.quiet else PoolState.DRAINED
         return PoolState.OVER_MEMORY if self.over_memory else PoolState.OPEN
 
-    def report(self) -> WorkerReport:
-        """How all stands now; metrics say the same."""
+    def report(self, for_people: Callable[[Pool], Mapping[str, int]] = lambda _: {}) -> WorkerReport:
+        """How all stands now; metrics say the same. `for_people` counts tasks of a pool that wait for people."""
         memory_mb = self._measure()
-        pools = {pool.name: PoolReport(self._state(pool), pool.room.size, dict(pool.in_hand)) for pool in self}
+        pools = {pool.name: self._report(pool, for_people) for pool in self}
         for name, one in pools.items():
             about = {"pool": name}
             telemetry.pool_tasks.set(sum(one.in_hand.values()), about)
@@ -206,6 +178,11 @@ class Pools:
             telemetry.pool_open.set(int(one.state is PoolState.OPEN), about)
         telemetry.memory.set(memory_mb)
         return WorkerReport(socket.gethostname(), os.getpid(), memory_mb, self._ceiling_mb, pools)
+
+    def _report(self, pool: Pool, for_people: Callable[[Pool], Mapping[str, int]]) -> PoolReport:
+        state = self._state(pool)
+        waiting = for_people(pool) if state is PoolState.DRAINING else {}
+        return PoolReport(state, pool.room.size, dict(pool.in_hand), waiting)
 
     def facts(self) -> Mapping[str, Any]:
         """What readiness shows of it."""

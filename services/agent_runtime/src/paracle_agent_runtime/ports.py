@@ -9,7 +9,7 @@ from typing import Protocol
 
 from paracle_agent_runtime.pools import WorkerReport
 from paracle_domain.budget.messages import RaiseBudget
-from paracle_domain.envelope import Context
+from paracle_domain.envelope import Context, Envelope
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion
@@ -202,6 +202,10 @@ class PoolBook(Protocol):
         """The number of the newest order about the pool, or of its taking back; `None` if there never was one."""
         ...
 
+    async def aside(self, tenant: str | None) -> Mapping[str, int]:
+        """How many turns of sessions are set aside, by pool: of one tenant, or of all."""
+        ...
+
     async def workers(self) -> Sequence[Worker]:
         """The processes that gave a sign of life within the lease."""
         ...
@@ -236,6 +240,29 @@ class Ending:
     recap: Recap | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """The message that brought a task to a pool. `turn`: its number, if it was set aside when it had one."""
+
+    pool: str
+    task: Task
+    envelope: Envelope
+    turn: int | None = None
+
+    @property
+    def tenant(self) -> str:
+        return self.envelope.context.tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """A turn that cannot enter `session` before run `after` has."""
+
+    session: str
+    after: str
+    letter: Letter
+
+
 class Starts(Protocol):
     """What was accepted to be done, and in which order."""
 
@@ -251,12 +278,30 @@ class SessionBook(Protocol):
         """The number of the turn that `task` is: the next one when it asks first, later the same."""
         ...
 
-    async def lacks(self, tenant: str, session: str, run_ids: Sequence[str]) -> bool:
-        """Whether one of these runs has no turn in the session yet."""
+    async def lacks(self, tenant: str, session: str, run_ids: Sequence[str]) -> str | None:
+        """The last of these runs that has no turn in the session yet, and whose task has not ended without one."""
         ...
 
     async def waits(self, tenant: str, session: str, turn: int) -> bool:
         """Whether an earlier turn has not ended."""
+        ...
+
+    async def set_aside(self, session: str, letter: Letter, waits_for: int | str) -> None:
+        """Keep the turn that `letter` brought until it is released.
+
+        `waits_for`: its number, if it waits for all lower ones, or the run that has to enter the session before it.
+        """
+        ...
+
+    async def release(self, tenant: str, task_id: str, run_id: str) -> Sequence[Letter]:
+        """A task has entered its session, or has ended: those set aside that need not wait any longer for that.
+
+        It is not set aside itself any more. Asked again, those that have not entered or ended meanwhile are the answer.
+        """
+        ...
+
+    async def stalled(self, limit: int) -> Sequence[Stalled]:
+        """Some of those set aside behind a run of which nothing has come, of all tenants."""
         ...
 
     async def past(self, tenant: str, session: str, turn: int) -> Past:

@@ -44,6 +44,8 @@ with gone as (
     delete from tasks where tenant = $1 and run_id = any($2::text[]) and finished_at is not null returning id
 ), told as (
     delete from task_history where id in (select id from gone)
+), aside as (
+    delete from turns_aside where tenant = $1 and run_id = any($2::text[])
 ), turns as (
     update session_turns set ended_at = now() where task_id in (select id from gone) and ended_at is null
 ), known as (
@@ -123,12 +125,58 @@ on conflict (task_id) do nothing
 returning turn
 
 -- name: session_lacks
-select exists (
-    select from unnest($3::text[]) as one(run_id)
+-- The last of the runs $3 that has neither a turn in the session nor a task that ended without one.
+select one.run_id from unnest($3::text[]) with ordinality as one(run_id, place)
+ where not exists (
+    select from session_turns t where t.tenant = $1 and t.session_id = $2 and t.run_id = one.run_id
+ ) and not exists (
+    select from tasks k where k.tenant = $1 and k.run_id = one.run_id and k.finished_at is not null
+ )
+ order by one.place desc limit 1
+
+-- name: set_aside
+insert into turns_aside as a (task_id, tenant, session_id, run_id, turn, after_run, pool, headers, task)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+on conflict (task_id) do update set turn = excluded.turn, after_run = excluded.after_run
+ where (a.turn, a.after_run) is distinct from (excluded.turn, excluded.after_run)
+
+-- name: release_turns
+-- Task $2 of run $3 has entered its session, or it ended: who need not wait any longer for that?
+with over as (
+    delete from turns_aside a
+     where a.tenant = $1 and a.task_id = $2
+       and (a.after_run is not null or exists (select from tasks k where k.id = a.task_id)
+            or exists (select from session_turns t where t.task_id = a.task_id and t.ended_at is not null))
+), first as (
+    select a.task_id, a.session_id, a.turn
+      from session_turns mine
+      join turns_aside a on a.tenant = mine.tenant and a.session_id = mine.session_id and a.turn is not null
+      join session_turns t on t.task_id = a.task_id and t.ended_at is null
+     where mine.task_id = $2 and mine.tenant = $1 and a.task_id <> $2
+       and not exists (select from tasks k where k.id = a.task_id)
+     order by a.turn limit 1
+), free as (
+    select f.task_id from first f
      where not exists (
-        select from session_turns t where t.tenant = $1 and t.session_id = $2 and t.run_id = one.run_id
+        select from session_turns t left join tasks k on k.id = t.task_id
+         where t.tenant = $1 and t.session_id = f.session_id and t.turn < f.turn and t.ended_at is null
+           and coalesce(k.status, '') not in ('failed', 'cancelled', 'timed_out')
      )
+    union
+    select task_id from turns_aside where tenant = $1 and after_run = $3 and task_id <> $2
 )
+select a.pool, a.headers::text, a.task::text, a.turn from turns_aside a join free using (task_id)
+
+-- name: turns_stalled
+-- Those behind a run that is not set aside itself, some $1 of them.
+select a.session_id, a.after_run, a.tenant, a.pool, a.headers::text, a.task::text, a.turn from turns_aside a
+ where a.after_run is not null
+   and not exists (select from turns_aside b where b.tenant = a.tenant and b.run_id = a.after_run)
+ order by random() limit $1
+
+-- name: turns_aside
+-- How many there are in each pool: of tenant $1, or of all.
+select pool, count(*) from turns_aside where $1::text is null or tenant = $1 group by pool
 
 -- name: turn_waits
 -- A task that completed has ended its turn once its messages are kept; one that ended otherwise adds none.

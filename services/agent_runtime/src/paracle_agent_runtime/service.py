@@ -9,25 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Coroutine, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, Self
 
 from paracle_agent_runtime import telemetry
 from paracle_agent_runtime.actor import LostTaskError, TaskActor
 from paracle_agent_runtime.cancelling import Canceller
+from paracle_agent_runtime.entries import Entry
 from paracle_agent_runtime.outbox import Parcel
 from paracle_agent_runtime.plain import done_plainly
 from paracle_agent_runtime.plans import PlanCache
-from paracle_agent_runtime.pools import Pool, Pools, Seat
-from paracle_agent_runtime.ports import Leases
+from paracle_agent_runtime.pools import Pool, Pools
+from paracle_agent_runtime.ports import Leases, Letter
 from paracle_agent_runtime.results import failed, result_message
-from paracle_agent_runtime.sessions import Place
+from paracle_agent_runtime.sessions import TurnWaitsError
 from paracle_agent_runtime.workshop import Workshop
 from paracle_chassis import outages
 from paracle_chassis.delivery import Delivery
-from paracle_domain.envelope import Context
 from paracle_domain.errors import (
     InternalError,
     NotFound,
@@ -44,6 +43,7 @@ _log = logging.getLogger(__name__)
 HEARTBEAT_S: Final = 2.5
 _OWNED_S: Final = 3.0
 _OWNED_MAX_S: Final = 30.0
+_ROUNDS: Final = 20  # about eight minutes; a run hands out what is silent every ten
 _BROKEN_S: Final = 1.0
 _WEIGH_S: Final = 0.25
 _TRIES: Final = 5
@@ -54,31 +54,6 @@ _DEAF_NS: Final = 5_000_000_000
 
 class OwnedElsewhereError(Exception):
     """A live process of the runtime works on the task."""
-
-
-@dataclass(eq=False, slots=True)
-class Entry:
-    """A task that this process has: its deliveries (all of the same task) and the coroutine that works on it."""
-
-    task: Task
-    context: Context
-    cause: str
-    deliveries: list[Delivery]
-    seat: Seat
-    place: Place | None = None
-    started: float = field(default_factory=time.monotonic)
-    work: asyncio.Task[None] | None = None
-    actor: TaskActor | None = None
-    cancelled: bool = False
-
-    @property
-    def interruptible(self) -> bool:
-        """Whether it can be stopped here and done elsewhere without leaving an effect in doubt."""
-        return self.actor is None or self.actor.interruptible
-
-    def stop(self) -> None:
-        if self.work is not None:
-            self.work.cancel()
 
 
 class Runtime:
@@ -92,6 +67,8 @@ class Runtime:
         Gives the pools of which nothing new is to be taken.
     drain_s
         Seconds that effects under way get to finish when the process stops.
+    look_s
+        Seconds between two looks after turns of sessions that wait for a run to come.
     """
 
     def __init__(
@@ -104,6 +81,7 @@ class Runtime:
         *,
         beat_s: float = 2.0,
         drain_s: float = 10.0,
+        look_s: float = 5.0,
     ) -> None:
         self._shop = shop
         self._plans = plans
@@ -113,6 +91,7 @@ class Runtime:
         self._looking = asyncio.Lock()
         self._beat_s = beat_s
         self._drain_s = drain_s
+        self._look_s = look_s
         self._entries: dict[str, Entry] = {}
         self._cancelled: OrderedDict[str, None] = OrderedDict()
         self._failures: OrderedDict[str, int] = OrderedDict()
@@ -128,6 +107,7 @@ class Runtime:
             asyncio.create_task(_every(self._beat_s, self._beat), name="lease"),
             asyncio.create_task(_every(HEARTBEAT_S, self._heartbeat), name="heartbeat"),
             asyncio.create_task(_every(_WEIGH_S, self._weigh), name="memory"),
+            asyncio.create_task(_every(self._look_s, self._shop.sessions.look), name="turns"),
         ]
         return self
 
@@ -149,7 +129,12 @@ class Runtime:
         """A sign of life, with how all stands; and a look at what is to be drained, should it not have been heard."""
         async with self._looking:  # a slow look must not undo what a later one saw
             self._pools.drain(await self._drained())
-        await self._leases.beat(self._pools.report())
+        await self._leases.beat(self._pools.report(self._for_people))
+
+    def _for_people(self, pool: Pool) -> Mapping[str, int]:
+        """How many tasks of `pool` wait for people, by tenant."""
+        waiting = (entry for entry in self._entries.values() if entry.pool is pool and entry.for_people)
+        return Counter(entry.context.tenant for entry in waiting)
 
     async def _weigh(self) -> None:
         self._pools.weigh()
@@ -171,8 +156,7 @@ class Runtime:
                 continue
             known = self._entries.get(task.task_id)
             if known is not None:
-                delivery.keep()
-                known.deliveries.append(delivery)
+                await known.come_again(delivery)
                 continue
             pool = self._pools[delivery.subject.rpartition(".")[2]]
             await pool.until_free()
@@ -191,6 +175,7 @@ class Runtime:
     async def _cancel(self, delivery: Delivery, command: CancelTask) -> None:
         context = delivery.envelope.context.caused_by(delivery.envelope.id, command.run_id)
         result = await self._canceller.cancel(command, context)
+        await self._shop.sessions.stopped(command, context.tenant)
         delivery.keep()
         self._shop.outbox.put(Parcel([result_message(result, context)], [delivery]))
 
@@ -215,9 +200,9 @@ class Runtime:
     def _begin(self, task: Task, delivery: Delivery, pool: Pool) -> None:
         delivery.keep()
         context = delivery.envelope.context.caused_by(delivery.envelope.id, task.run_id)
-        seat = pool.enter(context.tenant)
-        place = self._shop.sessions.line_up(task, context.tenant, seat)
-        entry = Entry(task, context, delivery.envelope.id, [delivery], seat, place)
+        pool.enter(context.tenant)
+        place = self._shop.sessions.line_up(Letter(pool.name, task, delivery.envelope))
+        entry = Entry(task, context, delivery.envelope.id, [delivery], pool, place)
         self._entries[task.task_id] = entry
         # Eager: a task that waits for nothing is done before this returns, without a turn of the event loop.
         entry.work = asyncio.Task(self._work(entry), loop=asyncio.get_running_loop(), eager_start=True)
@@ -227,10 +212,10 @@ class Runtime:
             result = await self._outlast(entry)
         except asyncio.CancelledError:
             await self._interrupted(entry)
+        except TurnWaitsError:
+            await self._set_aside(entry)
         except (OwnedElsewhereError, LostTaskError):
-            _log.info("task %s is worked on elsewhere", entry.task.task_id)
-            tries = entry.deliveries[0].deliveries
-            await self._give_back(entry, min(_OWNED_S * 2 ** min(tries - 1, 10), _OWNED_MAX_S))
+            await self._leave_to_others(entry)
         except Exception as error:  # noqa: BLE001  # judged there: bug or poison
             await self._broke(entry, error)
         else:
@@ -323,6 +308,27 @@ class Runtime:
         parcel = Parcel([result_message(result, entry.context)], entry.deliveries, done, instead)
         self._shop.outbox.put(parcel)
 
+    async def _set_aside(self, entry: Entry) -> None:
+        """A turn that waits is handed out again when it may go on; perhaps it was already, just now."""
+        if entry.came_again:
+            await self._give_back(entry, 0)
+        else:
+            self._let_go(entry)
+
+    async def _leave_to_others(self, entry: Entry) -> None:
+        """Somebody else has it. A copy finds its way there, or is too many: its run hands it out again."""
+        tries = entry.deliveries[0].deliveries
+        _log.info("task %s is worked on elsewhere (try %d)", entry.task.task_id, tries)
+        if tries < _ROUNDS:
+            await self._give_back(entry, min(_OWNED_S * 2 ** min(tries - 1, 10), _OWNED_MAX_S))
+        else:
+            self._let_go(entry)
+
+    def _let_go(self, entry: Entry) -> None:
+        """Ack it, behind all that it has led to so far. What comes of it from now on is another entry's."""
+        self._forget(entry)
+        self._shop.outbox.put(Parcel([], entry.deliveries))
+
     async def _interrupted(self, entry: Entry) -> None:
         """Stopped by a cancel (whose result whoever journaled it reports), or because this process ends."""
         if not entry.cancelled:
@@ -366,7 +372,7 @@ class Runtime:
     def _forget(self, entry: Entry) -> None:
         if self._entries.get(entry.task.task_id) is entry:
             del self._entries[entry.task.task_id]
-            entry.seat.leave()
+            entry.pool.leave(entry.context.tenant)
 
     def _stop(self, task_id: str) -> None:
         self._cancelled[task_id] = None
@@ -416,4 +422,4 @@ async def _every(seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) 
         try:
             await work()
         except Exception as error:  # noqa: BLE001  # without the next sign of life, this process would lose its tasks
-            _log.warning("a sign of life was lost: %s", error, exc_info=not outages.is_outage(error))
+            _log.warning("what is done every %g s failed: %s", seconds, error, exc_info=not outages.is_outage(error))

@@ -1,24 +1,33 @@
 """Turns of sessions: one at a time, in the order in which they came, on whichever replica.
 
-A turn is a task like any other; what makes it one is that it waits here for those before it, and begins with what they
-said. Its own messages are kept when it has completed, before its result is told: a process that is killed in between
+A turn is a task like any other; what makes it one is that it waits for those before it, and begins with what they said.
+Nobody has it in hand meanwhile: it is set aside in the database, its delivery is acked, and whoever ends the turn
+before it hands it out again. So however many wait in a session, others' tasks come; and a process that is killed
+between the end of a turn and that finds the turn ended when it comes again, and hands the next one out then.
+
+Its own messages are kept when it has completed, before its result is told: a process that is killed in between
 finds the task ended and keeps them then, and nobody else begins before.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from paracle_agent_runtime.pools import Seat
-from paracle_agent_runtime.ports import Ending, SessionBook, Starts
+from paracle_agent_runtime.outbox import Outbox, Parcel
+from paracle_agent_runtime.ports import Ending, Letter, SessionBook, Starts
+from paracle_chassis.bus import Outgoing
+from paracle_domain import subjects
 from paracle_domain.task.conversation import added, session_of
-from paracle_domain.task.messages import Task, TaskStatus
+from paracle_domain.task.messages import CancelTask, Task, TaskStatus
 from paracle_domain.task.state import Job, TaskState
 
-LOOK_S: Final = 0.5
+_MOST: Final = 100
+
+
+class TurnWaitsError(Exception):
+    """The turn waits for others. It is kept, and will be handed out again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,30 +35,29 @@ class Place:
     """A task's place in the line of those of its tenant's session that came here and have not entered it yet."""
 
     line: tuple[str, str]
-    seat: Seat
+    letter: Letter
     first: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Sessions:
-    """Who is next in each session. Turns that end here are heard of at once, those elsewhere at the next look."""
+    """Who is next in each session."""
 
-    def __init__(self, book: SessionBook, starts: Starts, *, look_s: float = LOOK_S) -> None:
+    def __init__(self, book: SessionBook, starts: Starts, outbox: Outbox) -> None:
         self._book = book
         self._starts = starts
-        self._look_s = look_s
-        self._waiting: dict[tuple[str, str], dict[int, asyncio.Event]] = {}
+        self._outbox = outbox
         self._lines: dict[tuple[str, str], dict[Place, None]] = {}
 
-    def line_up(self, task: Task, tenant: str, seat: Seat) -> Place | None:
-        """`task` came, to `seat`: it enters its session behind those that came here before it, unless those `step_out`.
+    def line_up(self, letter: Letter) -> Place | None:
+        """`letter` came: it enters its session behind those that came here before it, unless those `step_out`.
 
         Side by side, each over a connection of its own, they would enter in any order.
         """
-        session = session_of(task)
+        session = session_of(letter.task)
         if session is None:
             return None
-        place = Place((tenant, session), seat)
-        self._stand(place)
+        place = Place((letter.tenant, session), letter)
+        self._lines.setdefault(place.line, {})[place] = None
         return place
 
     def step_out(self, place: Place) -> None:
@@ -63,13 +71,20 @@ class Sessions:
                 del self._lines[place.line]
 
     async def join(self, job: Job, place: Place) -> Job:
-        """`job` with what was said before it, once all earlier turns of its session have ended.
+        """`job` with what was said before it.
 
-        It takes up no room meanwhile: an earlier one that has to come in (again) would find none, and none would end.
+        Raises
+        ------
+        TurnWaitsError
+            If an earlier turn of its session has not ended, or has not even come.
         """
         turn = await self._enter(job.task, place)
-        await self._outwait(turn, place)
-        await place.seat.sit_down()
+        self.step_out(place)
+        await self._release(place.letter.tenant, job.task)
+        if await self._book.waits(*place.line, turn):
+            await self._book.set_aside(place.line[1], place.letter, turn)
+            if await self._book.waits(*place.line, turn):  # else whoever ended it may have found nobody who waits
+                raise TurnWaitsError
         return replace(job, past=await self._book.past(*place.line, turn))
 
     async def recall(self, job: Job, tenant: str) -> Job:
@@ -105,61 +120,52 @@ class Sessions:
         """The turn of a task that nobody works on any more is over."""
         await self._end(task, tenant, Ending())
 
+    async def stopped(self, task: CancelTask, tenant: str) -> None:
+        """A task was cancelled: if it is a turn, or would have become one, nobody waits for it any more."""
+        await self._release(tenant, task)
+
+    async def look(self) -> None:
+        """Look after those that wait for a run to come: one may end that never does, and nobody says so here."""
+        for one in await self._book.stalled(_MOST):
+            tenant, run_id = one.letter.tenant, one.letter.task.run_id
+            earlier = await self._starts.before(tenant, run_id)
+            if not earlier or await self._book.lacks(tenant, one.session, earlier) is None:
+                self._outbox.put(Parcel([_called(one.letter, one.after)]))
+
     async def _end(self, task: Task, tenant: str, ending: Ending) -> None:
-        session = session_of(task)
-        if session is None:
-            return
-        await self._book.end(tenant, task.task_id, ending)
-        self._wake((tenant, session))
+        if session_of(task) is not None:
+            await self._book.end(tenant, task.task_id, ending)
+            await self._release(tenant, task)
 
     async def _enter(self, task: Task, place: Place) -> int:
         tenant, session = place.line
-        while True:
-            await self._be_first(place)
-            earlier = await self._starts.before(tenant, task.run_id)
-            if not earlier or not await self._book.lacks(tenant, session, earlier):
-                break
-            self.step_out(place)  # they may be on their way to another replica, lost with nats-server, or right behind
-            place.seat.stand_up()
-            await asyncio.sleep(self._look_s)
-            self._stand(place)
-        turn = await self._book.enter(tenant, session, task)
-        self.step_out(place)
-        return turn
-
-    def _stand(self, place: Place) -> None:
-        """Stand at the end of the line."""
-        place.first.clear()
-        self._lines.setdefault(place.line, {})[place] = None
+        await self._be_first(place)
+        earlier = await self._starts.before(tenant, task.run_id)
+        if earlier and (missing := await self._book.lacks(tenant, session, earlier)):
+            await self._book.set_aside(session, place.letter, missing)
+            if await self._book.lacks(tenant, session, earlier):  # else it may have entered just before
+                raise TurnWaitsError
+        return await self._book.enter(tenant, session, task)
 
     async def _be_first(self, place: Place) -> None:
         line = self._lines.get(place.line, {})
         if place in line and place is not next(iter(line)):
-            place.seat.stand_up()
             await place.first.wait()
 
-    async def _outwait(self, turn: int, place: Place) -> None:
-        waiters = self._waiting.setdefault(place.line, {})
-        heard = waiters[turn] = asyncio.Event()
-        try:
-            while await self._book.waits(*place.line, turn):
-                place.seat.stand_up()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._look_s if turn == min(waiters) else None):
-                        await heard.wait()
-                heard.clear()
-        finally:
-            if waiters.get(turn) is heard:
-                del waiters[turn]
-            if not waiters and self._waiting.get(place.line) is waiters:
-                del self._waiting[place.line]
-            self._wake(place.line)
+    async def _release(self, tenant: str, task: Task | CancelTask) -> None:
+        """Hand those out again who waited for `task` to enter, or to end.
 
-    def _wake(self, line: tuple[str, str]) -> None:
-        """Have the next turn of those that wait here look: before it none of them goes on, so it looks for all."""
-        waiters = self._waiting.get(line)
-        if waiters:
-            waiters[min(waiters)].set()
+        Before whatever brought it here is acked, for that goes the same way: a kill in between has it brought again.
+        """
+        released = await self._book.release(tenant, task.task_id, task.run_id)
+        self._outbox.put(Parcel([_called(letter, task.run_id) for letter in released]))
+
+
+def _called(letter: Letter, run_id: str) -> Outgoing:
+    """`letter` once more: its turn has come, or it may enter behind run `run_id`. Each happens once."""
+    why = f"after.{run_id}" if letter.turn is None else "turn"
+    envelope = replace(letter.envelope, id=f"{letter.task.task_id}.{why}")
+    return Outgoing(subjects.task(letter.tenant, letter.pool), letter.task, envelope)
 
 
 def ending(state: TaskState) -> Ending:

@@ -15,6 +15,7 @@ class MemoryPoolBook:
         self.found: Sequence[Worker] = found
         self._drains: dict[str, Drain] = {}
         self._numbers: dict[str, int] = {}
+        self.turns: dict[tuple[str, str], int] = {}
 
     async def drains(self) -> Mapping[str, Drain]:
         return dict(self._drains)
@@ -27,6 +28,13 @@ class MemoryPoolBook:
 
     async def number(self, pool: str) -> int | None:
         return self._numbers.get(pool)
+
+    async def aside(self, tenant: str | None) -> Mapping[str, int]:
+        found: dict[str, int] = {}
+        for (owner, pool), number in self.turns.items():
+            if tenant in (None, owner):
+                found[pool] = found.get(pool, 0) + number
+        return found
 
     async def workers(self) -> Sequence[Worker]:
         return self.found

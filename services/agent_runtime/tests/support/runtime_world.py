@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from paracle_agent_runtime.outbox import Outbox
 from paracle_agent_runtime.plans import PlanCache
 from paracle_agent_runtime.pool_desk import PoolDesk
 from paracle_agent_runtime.pools import Pools, WorkerReport
-from paracle_agent_runtime.ports import Answer, Attempts, Effects, Ending, Leases
+from paracle_agent_runtime.ports import Answer, Attempts, Effects, Ending, Leases, Letter, SessionBook, Stalled
 from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.service import Runtime
@@ -442,7 +441,7 @@ class MemorySessionBook:
         self.runs: set[tuple[str, str, str]] = set()
         self.ended: dict[str, Ending] = {}
         self.recaps: dict[str, Recap] = {}
-        self.looks: Counter[int] = Counter()
+        self.aside: dict[str, tuple[str, Letter, int | str]] = {}
 
     async def enter(self, tenant: str, session: str, task: Task) -> int:
         turns = self.turns.setdefault((tenant, session), [])
@@ -451,15 +450,40 @@ class MemorySessionBook:
             turns.append(task.task_id)
         return turns.index(task.task_id) + 1
 
-    async def lacks(self, tenant: str, session: str, run_ids: Sequence[str]) -> bool:
-        return any((tenant, session, run_id) not in self.runs for run_id in run_ids)
+    async def lacks(self, tenant: str, session: str, run_ids: Sequence[str]) -> str | None:
+        ended = {one.facts["run_id"] for one in self._actors.values() if one.tenant == tenant and one.finished_at}
+        lacking = [one for one in run_ids if (tenant, session, one) not in self.runs and one not in ended]
+        return lacking[-1] if lacking else None
 
     async def waits(self, tenant: str, session: str, turn: int) -> bool:
-        self.looks[turn] += 1
         before = self.turns[tenant, session][: turn - 1]
         stopped = {"failed", "cancelled", "timed_out"}
         open_turns = [task_id for task_id in before if task_id not in self.ended]
         return any(task_id not in self._actors or self._actors[task_id].status not in stopped for task_id in open_turns)
+
+    async def set_aside(self, session: str, letter: Letter, waits_for: int | str) -> None:
+        if isinstance(waits_for, int):
+            letter = replace(letter, turn=waits_for)
+        self.aside[letter.task.task_id] = (session, letter, waits_for)
+
+    async def release(self, tenant: str, task_id: str, run_id: str) -> Sequence[Letter]:
+        own = self.aside.get(task_id)
+        if own is not None and (own[1].turn is None or task_id in self.ended or task_id in self._actors):
+            del self.aside[task_id]
+        mine = [one for one in self.aside.values() if one[1].tenant == tenant and one[1].task.task_id != task_id]
+        lines = [line for line, turns in self.turns.items() if task_id in turns]
+        numbered = sorted(
+            (letter.turn, session, letter)
+            for session, letter, _ in mine
+            if letter.turn is not None and (tenant, session) in lines and letter.task.task_id not in self._actors
+        )
+        first = [one[2] for one in numbered[:1] if not await self.waits(tenant, one[1], one[0])]
+        return [*first, *(letter for _, letter, waits_for in mine if waits_for == run_id)]
+
+    async def stalled(self, limit: int) -> Sequence[Stalled]:
+        runs = {letter.task.run_id for _, letter, _ in self.aside.values()}
+        found = [(session, after, letter) for session, letter, after in self.aside.values() if isinstance(after, str)]
+        return [Stalled(*one) for one in found if one[1] not in runs][:limit]
 
     async def past(self, tenant: str, session: str, turn: int) -> Past:
         before = self.turns[tenant, session][: turn - 1]
@@ -530,6 +554,7 @@ class World:
         book: MemorySessionBook | None = None,
         pools: Pools | None = None,
         pool_book: MemoryPoolBook | None = None,
+        sessions: SessionBook | None = None,
         **options: Any,
     ) -> None:
         schemas = Schemas()
@@ -538,12 +563,13 @@ class World:
         self.plans = PlanCache(RpcPlans(bus))
         self.effects = effects or MemoryEffects()
         journal = Journal(store)
+        outbox = Outbox(bus)
         self.book = book or MemorySessionBook(store)
         self.shop = Workshop(
             journal=journal,
-            outbox=Outbox(bus),
+            outbox=outbox,
             outlet=BusOutlet(bus),
-            sessions=Sessions(self.book, RpcStarts(bus), look_s=0.05),
+            sessions=Sessions(sessions or self.book, RpcStarts(bus), outbox),
             ledger=Ledger(self.effects, attempts or MemoryAttempts(store), journal),
             models=RpcModels(bus),
             decisions=Decisions(RpcPeople(bus), RpcBudgets(bus), lambda: datetime.now(UTC), look_s=0.05),
@@ -555,7 +581,9 @@ class World:
         self.pools = pools or Pools({"agents": 20_000})
         self.pool_book = pool_book or MemoryPoolBook()
         drains = self.pool_book.drains
-        self.runtime = Runtime(self.shop, self.plans, self.leases, self.pools, drains, drain_s=0.2, **options)
+        self.runtime = Runtime(
+            self.shop, self.plans, self.leases, self.pools, drains, drain_s=0.2, look_s=0.05, **options
+        )
         self.routes = routes(
             self.runtime,
             self.pools,

@@ -82,7 +82,7 @@ def _until_drained(client: Client, found: PoolView, timeout_s: float) -> PoolVie
     deadline = time.monotonic() + timeout_s
     while found.state is not PoolState.DRAINED:
         if time.monotonic() >= deadline:
-            raise DeadlineExceeded(f"after {timeout_s:g} s, {found.in_hand} tasks of {found.pool} are still in hand")
+            raise DeadlineExceeded(f"after {timeout_s:g} s, pool {found.pool} still waits for {_in_hand(found)}")
         time.sleep(_LOOK_S)
         found = client.get_pool(found.pool)
     return found
@@ -104,13 +104,27 @@ def _facts(one: PoolView) -> Iterator[tuple[str, str]]:
     yield "pool", one.pool
     yield "state", _words(one.state)
     yield "waiting", f"{one.waiting:,}"
+    if one.aside:
+        yield "aside", f"{one.aside:,} turns of sessions that wait for earlier ones"
     yield "in hand", f"{one.in_hand:,} of at most {one.concurrency:,}"
+    if one.state is PoolState.DRAINING:
+        yield "waits for", _in_hand(one)
     if one.drain is not None:
         why = f": {one.drain.reason}" if one.drain.reason else ""
         who = f"by {one.drain.principal} " if one.drain.principal else ""
         yield "drained", f"{who}on {one.drain.since.astimezone():%Y-%m-%d %H:%M:%S}{why}"
     if not one.replicas and one.state is not PoolState.ELSEWHERE:
         yield "hint", f"no agent runtime serves it; start one with PARACLE_POOLS={one.pool}, its tasks wait until then"
+
+
+def _in_hand(one: PoolView) -> str:
+    """What a pool waits for that is drained."""
+    if not one.in_hand:
+        return "its processes to say that they have nothing in hand"
+    found = f"{one.in_hand:,} {'task' if one.in_hand == 1 else 'tasks'} in hand"
+    if one.for_people:
+        found += f", {one.for_people:,} of which wait for people (paracle approvals ls)"
+    return found
 
 
 def _row(each: PoolReplica) -> tuple[object, ...]:

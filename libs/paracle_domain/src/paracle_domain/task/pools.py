@@ -17,8 +17,9 @@ class PoolState(StrEnum):
 
     `elsewhere`: a program of somebody's own takes them, of which nothing more is known. `unserved`: no process serves
     it; what is handed to it waits until one does. `draining`: it was drained, or its processes end, and something is
-    still in hand; `drained`: nothing is any more. `over_memory`: all who serve it have more memory in use than their
-    ceiling.
+    still in hand, or on its way; `drained`: nothing is any more, in any process, and nothing will be until it is
+    resumed. What waits in its queue, or is set aside, is in nobody's hand. `over_memory`: all who serve it have more
+    memory in use than their ceiling.
     """
 
     OPEN = "open"
@@ -51,6 +52,7 @@ class PoolReplica(Value):
     pid: int = 0
     state: PoolState
     in_hand: int = Field(description="tasks that it works on, or that wait for something in it")
+    for_people: int = Field(default=0, description="of those, counted while it drains: those that wait for people")
     concurrency: int
     memory_mb: int | None = None
     memory_ceiling_mb: int | None = None
@@ -61,13 +63,16 @@ class PoolView(Message, type_name="pool.view"):
     """A worker pool.
 
     `waiting` counts what was handed to it and nobody works on. A task that has waited for long was handed out more than
-    once, to be sure, and counts as often. The operator's tenant sees the tasks of all tenants, others see their own.
+    once, to be sure, and counts as often. `aside` are turns of sessions that wait for earlier ones: they are handed to
+    the pool once those have ended. The operator's tenant sees the tasks of all tenants, others see their own.
     """
 
     pool: PoolName
     state: PoolState
     waiting: int
+    aside: int = 0
     in_hand: int
+    for_people: int = Field(default=0, description="of those, counted while it drains: those that wait for people")
     concurrency: int = Field(description="most tasks that all its processes together work on at once")
     replicas: tuple[PoolReplica, ...] = ()
     drain: Drain | None = None

@@ -48,6 +48,10 @@ class PostgresPoolBook:
         found: int | None = await self._pool.fetchval(self._queries.pool_number, pool)
         return found
 
+    async def aside(self, tenant: str | None) -> Mapping[str, int]:
+        """See `PoolBook.aside`."""
+        return dict(await self._pool.fetch(self._queries.turns_aside, tenant))
+
     async def workers(self) -> Sequence[Worker]:
         """See `PoolBook.workers`."""
         rows = await self._pool.fetch(self._queries.live_workers, self._lease)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Final
 
 import asyncpg
 from pydantic import TypeAdapter
 
-from paracle_agent_runtime.ports import Ending
+from paracle_agent_runtime.ports import Ending, Letter, Stalled
 from paracle_chassis.postgres import Queries
+from paracle_domain.envelope import Envelope
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.task.messages import Task
 from paracle_domain.task.past import KeptTurn, Past, Recap, remembered
@@ -36,13 +38,31 @@ class PostgresSessionBook:
             if known is not None:
                 return int(known)
 
-    async def lacks(self, tenant: str, session: str, run_ids: Sequence[str]) -> bool:
+    async def lacks(self, tenant: str, session: str, run_ids: Sequence[str]) -> str | None:
         """See `SessionBook.lacks`."""
-        return bool(await self._pool.fetchval(self._queries.session_lacks, tenant, session, list(run_ids)))
+        found: str | None = await self._pool.fetchval(self._queries.session_lacks, tenant, session, list(run_ids))
+        return found
 
     async def waits(self, tenant: str, session: str, turn: int) -> bool:
         """See `SessionBook.waits`."""
         return bool(await self._pool.fetchval(self._queries.turn_waits, tenant, session, turn))
+
+    async def set_aside(self, session: str, letter: Letter, waits_for: int | str) -> None:
+        """See `SessionBook.set_aside`."""
+        turn, after = (waits_for, None) if isinstance(waits_for, int) else (None, waits_for)
+        task, headers = letter.task, json.dumps(letter.envelope.headers())
+        place = (task.task_id, letter.tenant, session, task.run_id, turn, after)
+        await self._pool.execute(self._queries.set_aside, *place, letter.pool, headers, task.encode().decode())
+
+    async def release(self, tenant: str, task_id: str, run_id: str) -> Sequence[Letter]:
+        """See `SessionBook.release`."""
+        rows = await self._pool.fetch(self._queries.release_turns, tenant, task_id, run_id)
+        return [_letter(row, tenant) for row in rows]
+
+    async def stalled(self, limit: int) -> Sequence[Stalled]:
+        """See `SessionBook.stalled`."""
+        rows = await self._pool.fetch(self._queries.turns_stalled, limit)
+        return [Stalled(row["session_id"], row["after_run"], _letter(row, row["tenant"])) for row in rows]
 
     async def past(self, tenant: str, session: str, turn: int) -> Past:
         """See `SessionBook.past`."""
@@ -94,6 +114,12 @@ class PostgresSessionShelf:
     async def delete(self, tenant: str, session: str) -> bool:
         """See `SessionShelf.delete`."""
         return await self._pool.fetchval(self._queries.delete_session, tenant, session) is not None
+
+
+def _letter(row: asyncpg.Record, tenant: str) -> Letter:
+    headers = json.loads(row["headers"])
+    envelope = Envelope.read(headers, tenant=tenant, default_id="", default_type=Task.type_name)
+    return Letter(row["pool"], Task.model_validate_json(row["task"]), envelope, row["turn"])
 
 
 def _columns(recap: Recap) -> tuple[int, int, int, str, str]:

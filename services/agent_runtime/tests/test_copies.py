@@ -1,0 +1,68 @@
+"""Tasks that come more than once: handed out again by their run, or delivered again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self, override
+
+import pytest
+from runtime_stage import Stage, as_delivered, script
+from runtime_world import MemoryLeases, World, sent, task
+
+from paracle_chassis.delivery import Delivery
+from paracle_chassis.inlet import Incoming
+from paracle_chassis.receipts import NoReceipt
+from paracle_chassis.testing.eventually import eventually
+
+
+@script(None)
+async def test_a_copy_of_a_running_task_stands_for_it_and_the_one_before_is_acked(stage: Stage):
+    """A run hands out again what takes long: of however many copies, one is unacked."""
+    job = task("helper")
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.gateway.asked)
+    entry = stage.runtime._entries[job.task_id]
+    [original] = entry.deliveries
+    await stage.bus.publish([sent(job, id="again")])
+    await eventually(lambda: entry.came_again)
+    [copy] = entry.deliveries
+    assert (original.settled, copy.settled) == (True, False)
+    await entry.come_again(redelivered := Delivery(copy._message, NoReceipt(), stream_seq=copy.stream_seq))
+    assert entry.deliveries == [redelivered]
+    assert not copy.settled, "it is the same message"
+    assert len(stage.gateway.asked) == 1
+
+
+@script(None)
+@pytest.mark.parametrize(("tries", "acked"), [(19, False), (20, True)])
+async def test_a_copy_that_does_not_find_its_owner_is_let_go(stage: Stage, tries: int, acked: bool):
+    """Else it would go round for ever, and at last be buried as if it had killed those whom it came to."""
+    job = task("helper")
+    other = MemoryLeases()
+    assert isinstance(stage.leases, MemoryLeases)
+    stage.leases.live.add(other.worker)
+    stage.leases.owners[job.task_id] = other.worker
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.gateway.asked)
+    rival, receipt = World(stage.bus, stage.store, stage.leases), Noted()
+    async with rival.runtime:
+        copy = as_delivered(job)
+        message = Incoming(copy.subject, "", copy.body, headers=copy.headers)
+        await rival.runtime.take([Delivery(message, receipt, deliveries=tries)])
+        await eventually(lambda: receipt.words)
+    assert receipt.words == (["ack"] if acked else ["nak 30"])
+
+
+class Noted(NoReceipt):
+    """Remembers how it was settled."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    @override
+    async def ack_with(self, others: Sequence[Self]) -> None:
+        self.words.append("ack")
+
+    @override
+    async def nak(self, delay_s: float) -> None:
+        self.words.append(f"nak {delay_s:g}")
