@@ -1,5 +1,7 @@
 """Conversations: what is refused, what survives the wire, and what is understood of a model's arguments."""
 
+from base64 import b64encode
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,13 +33,19 @@ json_values = st.recursive(
     max_leaves=8,
 )
 objects = st.dictionaries(st.text(), json_values, max_size=4)
+
+
+def encoded(content: bytes) -> str:
+    return b64encode(content).decode()
+
+
 calls = st.builds(ToolCallPart, id=st.text(), name=st.text(), arguments=objects) | st.builds(
     ToolCallPart, id=st.text(), name=st.text(), invalid=st.text()
 )
 parts = (
     st.builds(TextPart, text=st.text())
     | st.builds(ImagePart, url=st.text())
-    | st.builds(ImagePart, data=st.text(), media_type=st.just("image/png"))
+    | st.builds(ImagePart, data=st.binary().map(encoded), media_type=st.just("image/png"))
     | st.builds(FilePart, name=st.text(min_size=1, max_size=9), url=st.text())
     | calls
     | st.builds(ToolResultPart, call_id=st.text(), content=st.text(), is_error=st.booleans())
@@ -89,9 +97,9 @@ def test_no_text_means_no_arguments(text: str):
     ("fields", "complaint"),
     [
         ({}, "either url or data"),
-        ({"url": "u", "data": "d", "media_type": "image/png"}, "either url or data"),
-        ({"data": "d"}, "needs its media_type"),
-        ({"data": "d", "media_type": "text/html"}, "pattern"),
+        ({"url": "u", "data": "QUJD", "media_type": "image/png"}, "either url or data"),
+        ({"data": "QUJD"}, "needs its media_type"),
+        ({"data": "QUJD", "media_type": "text/html"}, "pattern"),
     ],
 )
 def test_an_image_has_one_source_and_a_type(fields: dict, complaint: str):
@@ -106,6 +114,22 @@ def test_a_file_has_one_source_and_may_be_text():
     for media_type, data, text in texts:
         assert FilePart(data=data, media_type=media_type).text == text
     assert FilePart(url="u").text is None
+
+
+@pytest.mark.parametrize("data", ["d", "QUJ", "QUJD=", "QU JD", "QUJD\n", "_-8=", "Zoë=", "QUJD\x00", "===="])
+def test_what_is_no_base64_is_no_data(data: str):
+    for kind, media_type in ((ImagePart, "image/png"), (FilePart, "text/plain")):
+        with pytest.raises(ValidationError) as wrong:
+            kind(data=data, media_type=media_type)
+        [found] = wrong.value.errors()
+        assert found["loc"] == ("data",)
+        assert f"{data!r} is no base64 (" in found["msg"]
+        assert "or give a url instead" in found["msg"]
+
+
+@given(st.binary())
+def test_any_bytes_are_data_and_a_text_of_them_can_be_read(content: bytes):
+    assert FilePart(data=encoded(content), media_type="text/plain").text == content.decode(errors="replace")
 
 
 def test_a_message_is_taken_apart_by_kind_of_part():

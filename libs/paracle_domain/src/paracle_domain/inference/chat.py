@@ -7,12 +7,32 @@ import json
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
+from paracle_domain.errors import quote
 from paracle_domain.messages import JsonObject, Value
 from paracle_domain.strict_json import parse_json
 
 ToolName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+def _decodable(text: str) -> str:
+    try:
+        base64.b64decode(text, validate=True)
+        why = "too much padding" if len(text) % 4 else None  # which Python lets pass
+    except ValueError as error:
+        why = str(error)
+    if why is not None:
+        message = (
+            f"{quote(text)} is no base64 ({why}): give the bytes with A-Z, a-z, 0-9, + and /, padded with =, "
+            "and nothing between; or give a url instead"
+        )
+        raise ValueError(message)
+    return text
+
+
+Base64 = Annotated[str, AfterValidator(_decodable), Field(json_schema_extra={"contentEncoding": "base64"})]
+"""Bytes as text, as every provider takes them."""
 
 
 def _check_source(what: str, example: str, url: str | None, data: str | None, media_type: str | None) -> None:
@@ -45,7 +65,7 @@ class ImagePart(Value):
 
     type: Literal["image"] = "image"
     url: str | None = None
-    data: str | None = Field(default=None, description="base64")
+    data: Base64 | None = Field(default=None, description="base64")
     media_type: str | None = Field(default=None, pattern=r"^image/[a-z0-9.+-]+$")
 
     @model_validator(mode="after")
@@ -60,7 +80,7 @@ class FilePart(Value):
     type: Literal["file"] = "file"
     name: str = Field(default="file", min_length=1, max_length=255)
     url: str | None = None
-    data: str | None = Field(default=None, description="base64")
+    data: Base64 | None = Field(default=None, description="base64")
     media_type: str | None = Field(default=None, pattern=r"^[a-z]+/[a-z0-9.+-]+$")
 
     @model_validator(mode="after")

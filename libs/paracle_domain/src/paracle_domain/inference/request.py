@@ -15,6 +15,8 @@ from paracle_domain.inference.response import Completion, ModelList
 from paracle_domain.messages import Message, Plain, Request, Value
 
 CallId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")]
+CallLabel = Annotated[Plain, Field(max_length=256)]
+"""Usage is looked for, and budgets count, by it: as much as a database takes for that."""
 
 
 type Priority = Literal["low", "normal", "high"]
@@ -30,10 +32,10 @@ class CallLabels(Value):
 
     run_id: RunId | None = None
     task_id: TaskId | None = None
-    agent: str | None = None
-    step: str | None = None
-    principal: str | None = None
-    project: str | None = None
+    agent: CallLabel | None = None
+    step: Annotated[Plain, Field(max_length=2_000)] | None = None
+    principal: CallLabel | None = None
+    project: CallLabel | None = None
     parent_task_id: TaskId | None = None
 
 

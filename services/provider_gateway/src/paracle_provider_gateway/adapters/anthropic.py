@@ -6,7 +6,7 @@ import asyncio
 import importlib
 from typing import Any, override
 
-from paracle_domain.errors import NotFound
+from paracle_domain.errors import InvalidInput, NotFound
 from paracle_domain.inference.request import Complete
 from paracle_domain.messages import JsonObject
 from paracle_provider_gateway.adapters import anthropic_wire as wire
@@ -46,9 +46,19 @@ class AnthropicProvider(HttpProvider[wire.WireReply]):
 
 
 async def _enforced_schema(request: Complete) -> JsonObject | None:
-    """A strict output schema in the subset that the API can enforce, as the SDK makes it."""
+    """A strict output schema in the subset that the API can enforce, as the SDK makes it.
+
+    Raises
+    ------
+    InvalidInput
+        If it can make none of it.
+    """
     if request.output is None or not request.output.strict:
         return None
     sdk = await asyncio.to_thread(importlib.import_module, "anthropic")
-    schema: JsonObject = sdk.transform_schema(dict(request.output.json_schema))
+    try:
+        schema: JsonObject = sdk.transform_schema(dict(request.output.json_schema))
+    except Exception as error:  # of a schema that is none, the SDK takes the parts for what they are not
+        what = f"Anthropic's API cannot enforce this schema ({error}); mend it, or ask without strict"
+        raise InvalidInput(what, path="output.json_schema") from error
     return schema
