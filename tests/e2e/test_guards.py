@@ -147,6 +147,22 @@ async def test_while_the_worker_of_a_guard_is_dead_nothing_passes(
     assert (event.event.type, event.event.data["found"]) == ("guard.skipped", {"deadline_exceeded": 1})
 
 
+async def test_what_a_dead_worker_should_have_judged_is_judged_by_the_next(
+    system: System, wire: FakeOpenAI, tmp_path: Path
+) -> None:
+    program = tmp_path / "guard.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+    await apply(system, agent("late", OURS | {"on": "output"}))
+    wire.script(say("Paid once."), say("Paid again."))
+    async with system.client() as client, asyncio.timeout(90):
+        accepted = await client.invoke("late", "Hello?")
+        (failed, *_) = await guards_of(system, accepted.run_id, 1)
+        assert (failed.event.type, failed.event.data["direction"]) == ("guard.failed", "output")
+        with running(system, program):
+            assert (await client.wait(accepted.run_id)).output == "Paid once."
+    assert len(wire.journal) == 1
+
+
 async def test_the_example_works_as_it_stands(system: System, tmp_path: Path) -> None:
     log = tmp_path / "log"
     text = (EXAMPLE / "agents.yaml").read_text(encoding="utf-8")

@@ -15,14 +15,16 @@ from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_chassis.testing.infra import OpenBus
 from paracle_chassis.testing.wire import say
+from paracle_client.worker import GuardAnswer, Worker
 from paracle_domain.envelope import Context
-from paracle_domain.errors import ContentRefused
+from paracle_domain.errors import ContentRefused, Unavailable
 from paracle_domain.inference.ledger import ListAttempts, UsageRecord
 from paracle_domain.inference.request import CallLabels
 
 pytestmark = pytest.mark.connected
 CONTEXT = Context("acme")
 PII: dict[str, Any] = {"name": "no-mail", "type": "pii"}
+OURS: dict[str, Any] = {"name": "ours", "type": "nats", "guard": "check", "on": "output", "timeout_s": 1}
 KIND: dict[str, Any] = {
     "name": "kind", "type": "moderation", "model": "openai-compatible/omni-moderation-latest", "on": "input",
 }  # fmt: skip
@@ -53,6 +55,27 @@ async def test_a_refusal_comes_out_as_what_it_is(bus: NatsBus, provider: FakeOpe
         await bus.call(ask("From a@example.com.", guards=[PII | {"on_hit": "refuse"}]), CONTEXT)
     assert refused.value.details["guard"] == "no-mail"
     assert provider.journal == []
+
+
+async def test_a_guard_of_the_output_that_comes_back_judges_what_was_paid_for(
+    nats_url: str, postgres_dsn: str, open_bus: OpenBus, provider: FakeOpenAI
+):
+    request = ask(guards=[OURS])
+    worker = Worker(nats_url, tenant="acme")
+    worker.guard(name="check")(
+        lambda question: GuardAnswer.replaced(*(shown.text + "?" for shown in question.passages))
+    )
+    async with served(
+        nats_url, postgres_dsn, open_bus, MemoryRegistry(), replicas=2, compatible_base_url=provider.url
+    ) as bus:
+        provider.script(say("Paid once"), say("Paid again"))
+        for _ in range(4):
+            with pytest.raises(Unavailable, match="guard 'ours' cannot be asked about the output"):
+                await bus.call(request, CONTEXT, timeout_s=20)
+        async with worker.serving():
+            for _ in range(4):
+                assert (await bus.call(request, CONTEXT, timeout_s=20)).message.text == "Paid once?"
+    assert len(provider.journal) == 1
 
 
 async def test_moderation_is_in_the_ledger_at_no_cost(bus: NatsBus, provider: FakeOpenAI):

@@ -14,13 +14,15 @@ from paracle_chassis.frames import flushed
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import OpenBus
-from paracle_domain.errors import Conflict
+from paracle_domain.errors import Conflict, Unavailable
+from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.embedding import Embeddings
 from paracle_domain.inference.response import Completion
 from paracle_domain.inference.usage import Usage
 from paracle_provider_gateway.adapters.neighbours import PIECE, NatsNeighbours
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.calls import CallTable
+from paracle_provider_gateway.ports import Held
 from paracle_provider_gateway.service import fingerprint
 
 pytestmark = pytest.mark.connected
@@ -117,6 +119,20 @@ async def test_a_large_answer_is_told_in_pieces_since_it_would_be_paid_for_again
     await street.calls.once(("acme", request.call_id), fingerprint(request), work)
     assert len(answer.encode()) == size
     assert await street.heard(request.call_id, fingerprint(request)) == answer
+
+
+async def test_what_is_held_is_told_as_such(street: Street):
+    request, text = ask(), "x" * 2 * PIECE
+    said = await gateway(SandboxProvider()).completions.complete(ask(), CONTEXT)
+    answer = said.model_copy(update={"message": ChatMessage.assistant(text)})
+
+    async def work() -> Completion:
+        street.calls.hold(("acme", request.call_id), answer)
+        raise Unavailable("a guard is away")
+
+    with pytest.raises(Unavailable):
+        await street.calls.once(("acme", request.call_id), fingerprint(request), work)
+    assert await street.heard(request.call_id, fingerprint(request)) == Held(answer)
 
 
 async def test_nobody_tells_of_calls_of_others_or_of_none(street: Street):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, override
 
 import pytest
+from guard_samples import MemoryAsker
 from provider_gateway_samples import CONTEXT, TASK, Gateway, ask, gateway, openai_like
 
 from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_chassis.testing.wire import Turn, call, fail, say
+from paracle_domain.envelope import Context
 from paracle_domain.errors import (
     BudgetExceeded,
+    Conflict,
     ContentRefused,
     DeadlineExceeded,
     InternalError,
@@ -23,10 +26,13 @@ from paracle_domain.guard.messages import GuardAnswer, GuardQuestion
 from paracle_domain.inference.caching import CachePolicy
 from paracle_domain.inference.chat import ChatMessage, ReasoningPart, ToolCallPart, ToolResultPart
 from paracle_domain.inference.deltas import assemble
-from paracle_domain.inference.request import CallLabels
+from paracle_domain.inference.request import CallLabels, Complete
 from paracle_domain.inference.response import Completion
+from paracle_provider_gateway.accounts import MadeElsewhere
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
+from paracle_provider_gateway.guards.asked import Telling
 from paracle_provider_gateway.guards.verdicts import Outcome
+from paracle_provider_gateway.ports import Held, Reply
 
 PII: dict[str, Any] = {"name": "no-mail", "type": "pii", "entities": ["email", "credit_card"]}
 LABELS = CallLabels(run_id="run_01JD0000000000000000000000", agent="writer")
@@ -191,6 +197,7 @@ async def test_a_large_text_does_not_hold_up_others(world: Gateway, provider: Fa
 
 
 NATS: dict[str, Any] = {"name": "ours", "type": "nats", "guard": "check"}
+OUTPUT = NATS | {"on": "output"}
 
 
 def replace_hello(question: GuardQuestion) -> GuardAnswer:
@@ -222,7 +229,7 @@ async def test_a_process_of_the_tenant_refuses(world: Gateway):
 
 
 async def test_whoever_watches_is_told_that_nobody_serves_a_guard(world: Gateway):
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(Unavailable):
         await complete(world, NATS, stream_to=TASK)
     [told] = world.outbox.retries
     assert (told.tried, told.error.code) == (0, "unavailable")
@@ -240,7 +247,7 @@ def broken(error: Exception) -> Any:
     ("answer", "kind", "what"),
     [
         (broken(ToolUnavailable("busy")), Unavailable, "cannot be asked about the input.*: busy"),
-        (broken(DeadlineExceeded("slow")), DeadlineExceeded, "cannot be asked about the input.*: slow"),
+        (broken(DeadlineExceeded("slow")), Unavailable, "cannot be asked about the input.*: slow"),
         (broken(InternalError("bug")), ContentRefused, "could not judge the input, .*: bug"),
         (broken(RuntimeError("secret")), ContentRefused, "could not judge the input, .*: RuntimeError; see"),
         (lambda _: GuardAnswer.replaced("a", "b"), ContentRefused, "could not judge the input, .*: ValueError"),
@@ -260,6 +267,90 @@ async def test_without_a_judgement_nothing_passes_unless_it_may(
     passed = await complete(world, NATS | {"on_error": "pass", "on": "input"})
     assert passed.message.text == "Fine."
     assert told(world)[1][2] == Outcome.SKIPPED
+
+
+@pytest.mark.parametrize("stream_to", [None, TASK])
+@pytest.mark.parametrize("away", [ToolUnavailable("busy"), DeadlineExceeded("slow")])
+async def test_a_guard_that_is_away_is_asked_again_about_the_same_answer(
+    world: Gateway, provider: FakeOpenAI, away: Exception, stream_to: str | None
+):
+    provider.script(say("Paid once."), say("Paid again."))
+    world.asker.answers["check"] = broken(away)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match=f"cannot be asked about the output.*: {away}"):
+            await complete(world, OUTPUT, call_id="same", stream_to=stream_to)
+    assert world.outbox.deltas == []
+    world.asker.answers["check"] = lambda _: GuardAnswer.replaced("Paid, and seen.")
+    answer = await complete(world, OUTPUT, call_id="same", stream_to=stream_to)
+    assert answer.message.text == "Paid, and seen."
+    assert answer == await complete(world, OUTPUT, call_id="same", stream_to=stream_to), "as it was let out"
+    assert [question.passages[0].text for question in world.asker.asked] == ["Paid once."] * 3
+    assert (len(provider.journal), len(world.accounts.opened)) == (1, 1)
+    assert stream_to is None or assemble(world.outbox.deltas) == answer.message
+
+
+async def test_what_is_refused_on_its_way_out_is_not_paid_again(world: Gateway, provider: FakeOpenAI):
+    provider.script(say("Write to me@example.com"), say("Nothing to see."))
+    for _ in range(2):
+        with pytest.raises(ContentRefused, match="refused the output: email"):
+            await complete(world, PII | {"on_hit": "refuse"}, call_id="same")
+    assert len(provider.journal) == 1
+    with pytest.raises(Conflict, match="'same' was made before with another request"):
+        await complete(world, PII | {"on_hit": "refuse"}, call_id="same", text="Something else?")
+
+
+async def test_what_cannot_be_told_of_an_answer_is_no_reason_to_pay_again(world: Gateway, provider: FakeOpenAI):
+    provider.script(say("To me@example.com"), say("Paid again."))
+    world.audit.away = Unavailable("no NATS")
+    with pytest.raises(Unavailable, match="no NATS"):
+        await complete(world, PII, call_id="same")
+    world.audit.away = None
+    assert (await complete(world, PII, call_id="same")).message.text == "To [EMAIL]"
+    assert len(provider.journal) == 1
+
+
+async def test_an_answer_that_another_replica_holds_is_judged_here(world: Gateway, provider: FakeOpenAI):
+    provider.script(say("Paid once."))
+    answer = await complete(world)
+    world.accounts.answers[:] = [MadeElsewhere("other")]
+    world.neighbours.answers[:] = [Held(answer)]
+    world.asker.answers["check"] = broken(ToolUnavailable("busy"))
+    with pytest.raises(Unavailable, match="busy"):
+        await complete(world, OUTPUT, call_id="same")
+    world.asker.answers["check"] = lambda _: GuardAnswer.passed()
+    assert (await complete(world, OUTPUT, call_id="same")).message.text == "Paid once."
+    assert len(provider.journal) == len(world.accounts.opened) - 1 == 1, "neither is asked again"
+    assert world.accounts.taken_over == []
+
+
+async def test_time_that_guards_use_up_does_not_cost_the_answer():
+    class Slow(MemoryAsker):
+        @override
+        async def ask(
+            self, guard: str, question: GuardQuestion, _context: Context, timeout_s: float, tell: Telling
+        ) -> GuardAnswer:
+            if not self.asked:
+                self.asked.append(question)
+                await asyncio.Event().wait()
+            return GuardAnswer.passed()
+
+    sandbox = Counting()
+    world = gateway(sandbox, asker=Slow())
+    with pytest.raises(Unavailable, match="sandbox/rules has answered, but guards did not judge that within 2 s"):
+        await complete(world, OUTPUT, model="sandbox/rules", call_id="same", timeout_s=2)
+    assert (await complete(world, OUTPUT, model="sandbox/rules", call_id="same")).sandbox
+    assert sandbox.asked == 1
+
+
+class Counting(SandboxProvider):
+    """Counts what it is asked."""
+
+    asked = 0
+
+    @override
+    async def ask(self, model: str, request: Complete) -> Reply:
+        self.asked += 1
+        return await super().ask(model, request)
 
 
 async def test_a_schema_that_is_none_is_no_judgement(world: Gateway, provider: FakeOpenAI):
@@ -372,7 +463,7 @@ async def test_a_model_that_fails_is_tried_again_and_then_waited_for(world: Gate
 
 async def test_a_model_that_is_silent_is_not_waited_for_longer(world: Gateway, provider: FakeOpenAI):
     provider.script(Turn(hang_after=0))
-    with pytest.raises(DeadlineExceeded, match=r"omni-moderation-latest did not answer within 0\.2 s"):
+    with pytest.raises(Unavailable, match=r"omni-moderation-latest did not answer within 0\.2 s"):
         await complete(world, MODERATED | {"timeout_s": 0.2})
 
 

@@ -144,6 +144,40 @@ async def test_answers_are_forgotten_with_time_and_with_number():
     assert made[-1] == "c"
 
 
+async def test_what_is_held_is_forgotten_as_answers_are():
+    now = 0.0
+    table = CallTable(keep_s=10, limit=2, clock=lambda: now)
+    answer = await gateway(SandboxProvider()).completions.complete(ask(), CONTEXT)
+
+    async def fail(name: str) -> None:
+        async def work() -> Completion:
+            table.hold(("acme", name), answer)
+            assert table.held(("acme", name), b"same") is answer
+            raise Unavailable("a guard is away")
+
+        with pytest.raises(Unavailable):
+            await table.once(("acme", name), b"same", work)
+
+    def held() -> list[str]:
+        return [name for name in "abc" if table.held(("acme", name), b"same") is answer]
+
+    for name in "aabc":
+        await fail(name)
+    assert held() == ["b", "c"], "the oldest goes"
+    assert table.kept(("acme", "c"), b"same") is None, "nobody may have it"
+    with pytest.raises(Conflict):
+        table.held(("acme", "c"), b"other")
+
+    async def work() -> Completion:
+        return answer
+
+    assert await table.once(("acme", "c"), b"same", work) is answer
+    assert (held(), table.kept(("acme", "c"), b"same")) == (["b"], answer)
+    now = 11.0
+    await table.once(("acme", "d"), b"same", work)
+    assert held() == []
+
+
 async def test_a_tenant_that_has_too_many_calls_in_the_air_is_asked_to_come_back():
     table, gate = CallTable(most_of_tenant=2), asyncio.Event()
 

@@ -1,5 +1,6 @@
 """Each call once: joins callers of a call that is in the air, keeps finished answers for a while, aborts.
 
+What a model answered is paid for, so it is kept, too, if the call failed after that: `held` until guards let it out.
 The table is one replica's. The ledger knows which replica has a call, and other replicas ask that one for its answer.
 """
 
@@ -15,6 +16,7 @@ from typing import Any, Final
 from paracle_chassis.rpc_server import MOST_LONG
 from paracle_domain.errors import Cancelled, Conflict, RateLimited, Unavailable
 from paracle_domain.inference.embedding import Embeddings
+from paracle_domain.inference.response import Completion
 from paracle_provider_gateway.ports import Answer
 
 _MOST_CHARACTERS: Final = 32 * 1024 * 1024
@@ -36,15 +38,20 @@ class _Flight:
     fingerprint: bytes
     task: asyncio.Task[Answer]
     abort_reason: str | None = None
+    held: Completion | None = None
 
 
 @dataclass(slots=True)
 class _Landed:
-    """What came of one. Its task, and what that holds, has gone: thousands are kept."""
+    """What came of one. Its task, and what that holds, has gone: thousands are kept.
+
+    `is_out`: the answer is the call's; otherwise it is what a model said, and nobody has it yet.
+    """
 
     fingerprint: bytes
     answer: Answer
     landed_at: float
+    is_out: bool = True
 
     @property
     def characters(self) -> int:
@@ -125,7 +132,23 @@ class CallTable:
     def kept(self, key: CallKey, fingerprint: bytes) -> Answer | None:
         """The answer of the call, if it is kept; raises `Conflict` as `once` does."""
         landed = self._landed.get(key)
-        return None if landed is None else _same(landed, fingerprint, key).answer
+        return _same(landed, fingerprint, key).answer if landed is not None and landed.is_out else None
+
+    def hold(self, key: CallKey, answer: Completion) -> None:
+        """Keep what a model answered to a call in the air, in case that the call fails before anybody has it."""
+        self._in_air[key].held = answer
+
+    def held(self, key: CallKey, fingerprint: bytes) -> Completion | None:
+        """What a model answered to the call, if nobody has it yet; raises `Conflict` as `once` does."""
+        flight = self._in_air.get(key)
+        if flight is not None and flight.held is not None:
+            return _same(flight, fingerprint, key).held
+        landed = self._landed.get(key)
+        if landed is None or landed.is_out:
+            return None
+        answer = _same(landed, fingerprint, key).answer
+        assert isinstance(answer, Completion)
+        return answer
 
     @property
     def in_air(self) -> int:
@@ -155,13 +178,17 @@ class CallTable:
         self._of_tenant[key[0]] -= 1
         if not self._of_tenant[key[0]]:
             del self._of_tenant[key[0]]
-        if task.cancelled() or task.exception() is not None:
+        failed = task.cancelled() or task.exception() is not None
+        answer = flight.held if failed else task.result()
+        if answer is None:
             return
-        landed = _Landed(flight.fingerprint, task.result(), self._clock())
+        if key in self._landed:  # what was held, and is out now or held again
+            self._drop(key)
+        landed = _Landed(flight.fingerprint, answer, self._clock(), is_out=not failed)
         self._landed[key] = landed
         self._characters += landed.characters
         while len(self._landed) > self._limit or self._characters > _MOST_CHARACTERS:
-            self._forget_oldest()
+            self._drop(next(iter(self._landed)))
 
     async def _land(self, flight: _Flight) -> Answer:
         try:
@@ -176,13 +203,12 @@ class CallTable:
     def _forget(self) -> None:
         oldest = self._clock() - self._keep_s
         while self._landed and next(iter(self._landed.values())).landed_at < oldest:
-            self._forget_oldest()
+            self._drop(next(iter(self._landed)))
         while self._aborted and next(iter(self._aborted.values()))[0] < oldest:
             self._aborted.popitem(last=False)
 
-    def _forget_oldest(self) -> None:
-        _, landed = self._landed.popitem(last=False)
-        self._characters -= landed.characters
+    def _drop(self, key: CallKey) -> None:
+        self._characters -= self._landed.pop(key).characters
 
 
 def _same[C: (_Flight, _Landed)](call: C, fingerprint: bytes, key: CallKey) -> C:

@@ -66,6 +66,13 @@ type Answer = Completion | Embeddings
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """What a model answered to a call, and guards have not let out yet."""
+
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
 class Rates:
     """USD per million tokens."""
 
@@ -183,7 +190,7 @@ class Prices(Protocol):
 class Neighbours(Protocol):
     """The other replicas of the gateway."""
 
-    async def answer(self, replica: str, tenant: str, call_id: str, fingerprint: bytes) -> Answer | None:
+    async def answer(self, replica: str, tenant: str, call_id: str, fingerprint: bytes) -> Answer | Held | None:
         """What the call of `replica` came to, once it has; `None` if nobody can say any more.
 
         It waits for a replica that cannot be asked as long as that is not known to be gone.

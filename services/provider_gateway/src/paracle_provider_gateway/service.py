@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final, assert_never
 
 from paracle_domain.envelope import Context
-from paracle_domain.errors import BudgetExceeded, DeadlineExceeded
+from paracle_domain.errors import BudgetExceeded, DeadlineExceeded, Unavailable
 from paracle_domain.inference.embedding import Embed, Embeddings, ModelCall
 from paracle_domain.inference.request import AbortCall, Complete, ListModels
 from paracle_domain.inference.response import Completion, ModelList
@@ -20,10 +20,22 @@ from paracle_provider_gateway.guards.rails import Rails
 from paracle_provider_gateway.guards.verdicts import LetOut
 from paracle_provider_gateway.persistence import Found, Persistence, Tried
 from paracle_provider_gateway.plans import Catalog, Plan
-from paracle_provider_gateway.ports import Answer, Neighbours, Prices, Reply
+from paracle_provider_gateway.ports import Answer, Held, Neighbours, Prices, Reply
 from paracle_provider_gateway.telemetry import Telemetry
 
-_NOT_THE_QUESTION: Final = {"call_id", "stream_to", "attempts_before", "priority", "timeout_s", "labels", "cache"}
+_NOT_THE_QUESTION: Final = {
+    "call_id",
+    "stream_to",
+    "waits_to",
+    "attempts_before",
+    "priority",
+    "timeout_s",
+    "labels",
+    "cache",
+}
+_UNJUDGED: Final = (
+    "{model} has answered, but guards did not judge that within {seconds:g} s; ask again with the same call_id"
+)
 
 
 class Completions:
@@ -33,6 +45,7 @@ class Completions:
     what is asked (`_asked`): texts, of a model that makes embeddings (`_embeddings`), or a conversation. That one goes
     on as guards let it in, of another model where a budget says so (`_affordable`), to what the model's name stands
     for, if no kept answer will do (`_answer`), by attempts till one answers; guards see what is let out (`_made`).
+    An answer that they did not let out is held, and they alone are asked again where the call is (`_let_out`).
     """
 
     def __init__(
@@ -79,27 +92,32 @@ class Completions:
         return await self._catalog.models(context.tenant)
 
     async def _once(self, request: ModelCall, context: Context) -> Answer:
-        key = (context.tenant, request.call_id)
-        return await self._calls.once(key, fingerprint(request), lambda: self._in_time(request, context))
+        key, question = (context.tenant, request.call_id), fingerprint(request)
+        return await self._calls.once(key, question, lambda: self._in_time(request, question, context))
 
-    async def _in_time(self, request: ModelCall, context: Context) -> Answer:
+    async def _in_time(self, request: ModelCall, question: bytes, context: Context) -> Answer:
         started = _now()
         try:
             async with asyncio.timeout(request.timeout_s):
-                return await self._here(request, context, started)
+                return await self._here(request, question, context, started)
         except TimeoutError as error:
+            if self._calls.held((context.tenant, request.call_id), question) is not None:
+                raise Unavailable(_UNJUDGED.format(model=request.model, seconds=request.timeout_s)) from error
             what = f"no answer of {request.model} within {request.timeout_s:g} s; allow more time with timeout_s"
             raise DeadlineExceeded(what) from error
         finally:
             self._accounts.done(context.tenant, request.call_id)
 
-    async def _here(self, request: ModelCall, context: Context, started: float) -> Answer:
+    async def _here(self, request: ModelCall, question: bytes, context: Context, started: float) -> Answer:
+        if (held := self._calls.held((context.tenant, request.call_id), question)) is not None:
+            return await self._released(held, request, context)
         while True:
             try:
                 return await self._asked(request, context, started)
             except MadeElsewhere as found:
-                asked = (found.replica, context.tenant, request.call_id, fingerprint(request))
-                answer = await self._neighbours.answer(*asked)
+                answer = await self._neighbours.answer(found.replica, context.tenant, request.call_id, question)
+                if isinstance(answer, Held):
+                    return await self._released(answer.completion, request, context)
                 if answer is not None:
                     return answer
                 await self._accounts.take_over(context.tenant, request.call_id, found.replica)
@@ -139,7 +157,17 @@ class Completions:
             found = await self._persistence.answer(plan, request, context, started + request.timeout_s, tried)
             record.deployment = found.answered.deployment
             record.answer = completion = self._completion(found, started)
-        return await self._rails.let_out(completion, request, context)
+        return await self._let_out(completion, request, context)
+
+    async def _let_out(self, answer: Completion, request: Complete, context: Context) -> LetOut:
+        if request.guarded("output"):
+            self._calls.hold((context.tenant, request.call_id), answer)
+        return await self._rails.let_out(answer, request, context)
+
+    async def _released(self, held: Completion, request: ModelCall, context: Context) -> Completion:
+        """What guards let out of an answer that they did not when the call was here before."""
+        assert isinstance(request, Complete), "nothing else has guards"
+        return (await self._let_out(held, request, context)).answer
 
     async def _embeddings(self, request: Embed, context: Context, started: float) -> Embeddings:
         plan = await self._catalog.plan(context.tenant, request)

@@ -42,7 +42,7 @@ from paracle_provider_gateway.guards.workbench import Guards
 from paracle_provider_gateway.health import Health
 from paracle_provider_gateway.persistence import Persistence
 from paracle_provider_gateway.plans import Catalog, Deployment, Timeouts
-from paracle_provider_gateway.ports import Answer, Provider
+from paracle_provider_gateway.ports import Answer, Held, Provider
 from paracle_provider_gateway.pricing import ListPrices
 from paracle_provider_gateway.retries import RetryPolicy
 from paracle_provider_gateway.service import Completions
@@ -110,9 +110,9 @@ class MemoryAccounts:
 class Neighbourhood:
     """Neighbours that say what they are told to, or nothing."""
 
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[Answer | Held] = field(default_factory=list)
 
-    async def answer(self, _replica: str, _tenant: str, _call_id: str, _fingerprint: bytes) -> Answer | None:
+    async def answer(self, _replica: str, _tenant: str, _call_id: str, _fingerprint: bytes) -> Answer | Held | None:
         return self.answers.pop() if self.answers else None
 
 
@@ -145,6 +145,7 @@ def gateway(
     retry: RetryPolicy | None = None,
     timeouts: Timeouts | None = None,
     answers: MemoryAnswers | None = None,
+    asker: MemoryAsker | None = None,
 ) -> Gateway:
     outbox, kept, calls, neighbours = Outbox(), MemoryAccounts(), CallTable(), Neighbourhood()
     waits: list[float] = []
@@ -170,7 +171,7 @@ def gateway(
     persistence = Persistence(
         Choice(health.latencies, prices), attempts, telemetry, outbox, sleep=wait, draw=lambda: 0.5
     )
-    audit, asker = MemoryAudit(), MemoryAsker()
+    audit, asker = MemoryAudit(), asker or MemoryAsker()
     guards = Guards(asker, ModelModerator(known, persistence, accounts or kept), outbox)
     completions = Completions(
         catalog=known,

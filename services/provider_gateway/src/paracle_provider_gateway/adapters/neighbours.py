@@ -20,13 +20,16 @@ from paracle_chassis.frames import flushed
 from paracle_chassis.nats_bus import NatsBus
 from paracle_domain import subjects
 from paracle_domain.errors import Conflict, Unavailable
+from paracle_domain.inference.response import Completion
 from paracle_provider_gateway.calls import CallKey, CallTable, made_before
-from paracle_provider_gateway.ports import Answer
+from paracle_provider_gateway.ports import Answer, Held
 
 _SERVICE: Final = "provider_gateway_replica"
 _IN_AIR: Final = b"air"
 _UNKNOWN: Final = b"unknown"
 _OTHER: Final = b"other"
+_HELD: Final = b"!"
+"""Stands before an answer that guards have not let out yet."""
 _PATIENCE_S: Final = 2.0
 _LOOK_S: Final = 0.25
 _MISSED_S: Final = 0.5
@@ -48,7 +51,7 @@ class NatsNeighbours:
         self._is_gone = is_gone
         self._subscription: Subscription | None = None
 
-    async def answer(self, replica: str, tenant: str, call_id: str, fingerprint: bytes) -> Answer | None:
+    async def answer(self, replica: str, tenant: str, call_id: str, fingerprint: bytes) -> Answer | Held | None:
         """See `Neighbours.answer`."""
         subject, body = subjects.rpc(tenant, _SERVICE, replica), b""
         while True:
@@ -74,7 +77,7 @@ class NatsNeighbours:
                 continue
             body += said.data
             if len(said.data) < PIECE:
-                return _ANSWER.validate_json(body)
+                return _read(body)
 
     async def __aenter__(self) -> Self:
         subject = subjects.rpc(subjects.ANY, _SERVICE, self._replica)
@@ -99,5 +102,14 @@ class NatsNeighbours:
         """How the call stands; of its answer, what comes after the first `had` bytes."""
         if self._calls.has(key, fingerprint):
             return _IN_AIR
-        kept = self._calls.kept(key, fingerprint)
-        return _UNKNOWN if kept is None else kept.encode()[had : had + PIECE]
+        if (kept := self._calls.kept(key, fingerprint)) is not None:
+            return kept.encode()[had : had + PIECE]
+        if (held := self._calls.held(key, fingerprint)) is not None:
+            marked: bytes = _HELD + held.encode()
+            return marked[had : had + PIECE]
+        return _UNKNOWN
+
+
+def _read(body: bytes) -> Answer | Held:
+    found = _ANSWER.validate_json(body.removeprefix(_HELD))
+    return Held(found) if body.startswith(_HELD) and isinstance(found, Completion) else found

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from paracle_domain.envelope import Context
-from paracle_domain.errors import BudgetExceeded, ContentRefused, DeadlineExceeded, ParacleError, Unavailable
+from paracle_domain.errors import BudgetExceeded, ContentRefused, ParacleError, Unavailable
 from paracle_domain.guard.messages import GuardQuestion, Passage
 from paracle_domain.guard.spec import AnyGuard, Direction
 from paracle_domain.guard.spec import Guard as GuardSpec
@@ -195,12 +195,15 @@ def _refusal(spec: GuardSpec, question: GuardQuestion, reason: str) -> ContentRe
 
 
 def _unjudged(spec: GuardSpec, question: GuardQuestion, error: Exception) -> ParacleError:
-    """The error of a call that is refused since nobody knows whether it may pass; an outage is over some day."""
+    """The error of a call that is refused since nobody knows whether it may pass.
+
+    An outage is over some day. It is always `Unavailable`, after which a call is made again under the same id: what the
+    model has answered by then is held.
+    """
     who, details = _named(spec, question), _details(spec, question)
     if isinstance(error, ParacleError) and error.retryable:
-        kind = DeadlineExceeded if isinstance(error, DeadlineExceeded) else Unavailable
         what = f"{who} cannot be asked about the {question.direction}, and without it nothing passes: {error.message}"
-        return kind(what, retry_after_s=error.retry_after_s, details=details)
+        return Unavailable(what, retry_after_s=error.retry_after_s, details=details)
     why = error.message if isinstance(error, ParacleError) else f"{type(error).__name__}; see the gateway's log"
     return ContentRefused(
         f"{who} could not judge the {question.direction}, which is refused for that: {why}", details=details
