@@ -105,6 +105,8 @@ def test_apply_get_and_explain(tree: Tree) -> None:
     assert explained["origins"]["limits.cost_usd"]["name"] == "support-base"
     assert explained["origins"]["tools[read_mails]"]["name"] == "mail-extractor"
     assert "mail-classifier" in tree.ok("get", "agents")
+    (tree.folder / "shown.yaml").write_text(tree.ok("get", "agent", "mail-extractor"), "utf-8")
+    assert [one["change"] for one in tree.json("apply", "-f", "shown.yaml")["results"]] == ["unchanged"]
     assert "no agent 'nobody'" in tree.fails("get", "agent", "nobody")
 
 

@@ -169,7 +169,7 @@ def test_get(paracle: Callable[..., Any], api: Any, make: Any) -> None:
         kind="Agent", name="a", revision=1, manifest=manifest, digest="d", author="me", created_at=make.START
     )
     api.on("GET /v1/agents/a", found)
-    assert json.loads(paracle("get", "agent", "a", "--revision", "1").out) == manifest
+    assert paracle("get", "agent", "a", "--revision", "1").out == "kind: Agent\nmetadata:\n  name: a\n"
     assert api.asked[-1].query == {"revision": "1"}
     assert json.loads(paracle("get", "agent", "a", "-o", "json").out)["digest"] == "d"
     wrong = paracle("get", "agnets")
@@ -193,9 +193,9 @@ def test_explain(paracle: Callable[..., Any], api: Any) -> None:
     assert lines[0] == "a (revision 1) ← base (revision 3)"
     rows = [[part.strip() for part in line.split("  ") if part.strip()] for line in lines[2:]]
     assert rows == [
-        ["instructions", "Be \ufffd[2Jkind", "base (revision 3)"],
-        ["limits.turns", "20", "base (revision 3)"],
-        ["tools[search]", "search", "a (revision 1)"],
+        ["instructions", "base (revision 3)", "Be \ufffd[2Jkind"],
+        ["limits.turns", "base (revision 3)", "20"],
+        ["tools[search]", "a (revision 1)", "search"],
     ]
 
 

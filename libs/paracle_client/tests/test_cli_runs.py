@@ -199,6 +199,26 @@ def test_it_must_be_clear_which_runs_are_meant(
     assert result.err.startswith("error: RUN: give one run's id, or options")
 
 
+@pytest.mark.parametrize(("words", "path"), [
+    (("runs", "--stuck"), "runs"), (("approvals",), "approvals"), (("triggers", "--limit", "5"), "triggers"),
+    (("sessions",), "sessions"), (("pools",), "pools"), (("budget", "--scope", "run"), "budgets"),
+    (("effects", "--in-doubt"), "effects"), (("dlq", "--code", "internal"), "dead-letters"),
+])  # fmt: skip
+def test_what_lists_does_so_without_being_told_to(
+    paracle: Callable[..., Any], api: Any, words: tuple[str, ...], path: str
+) -> None:
+    paracle(*words)
+    paracle(words[0], "ls", *words[1:])
+    bare, told = api.asked
+    assert (bare.path, bare.queries) == (told.path, told.queries) == (f"/v1/{path}", told.queries)
+
+
+def test_a_command_of_a_group_that_is_not_there_is_told_apart(paracle: Callable[..., Any], api: Any) -> None:
+    refused = paracle("runs", "shw", "x")
+    assert (refused.code, api.asked) == (2, [])
+    assert "there is no command 'shw'; did you mean 'show'?" in refused.err
+
+
 def test_a_step_says_why_its_model_does_not_answer(paracle: Callable[..., Any], api: Any, make: Any) -> None:
     at = make.START + timedelta(seconds=30)
     error = ProviderUnavailable("connection refused").to_info()

@@ -88,7 +88,7 @@ def test_what_a_step_says_the_run_does_not_say_again(make: Any) -> None:
     of_run = {"code": "tool_failed", "message": "step 'sort': no disk", "path": "steps.sort"}
     before = fold(View(make.RUN), make.record(1, "step.failed", step="sort", attempt=1, error=own))
     ended = make.record(2, "run.failed", error=of_run)
-    assert (describe(before, fold(before, ended), ended) or "").endswith("queued → failed 0.0s 0 tok (0 in, 0 out) $0")
+    assert (describe(before, fold(before, ended), ended) or "").endswith("queued → failed 0.0s")
     assert drawn(fold(before, ended), make).count("no disk") == 1
     other = make.record(2, "run.failed", error={"code": "expression_failed", "message": "no total", "path": "output"})
     assert (describe(before, fold(before, other), other) or "").endswith("expression_failed: no total")
@@ -132,6 +132,14 @@ def test_no_line_is_wider_than_the_terminal(make: Any, width: int) -> None:
     assert all(len(line) <= width for line in lines)
     assert sum("so" in line for line in lines) >= 1
     assert len(lines) <= 8
+
+
+def test_a_long_error_gives_way_to_the_names_of_steps(make: Any) -> None:
+    error = ErrorInfo(code="x", message="no disk, " * 30)
+    step = StepLine("classify-mails", "mail-classifier", status=StepStatus.FAILED, attempt=1, error=error)
+    text = drawn(View(make.RUN, steps={step.id: step}), make, width=100)
+    for part in (step.id, step.target, "failed: no disk, no disk"):
+        assert part in text
 
 
 def test_an_old_terminal_gets_plain_symbols(make: Any) -> None:

@@ -45,8 +45,8 @@ def test_pools_are_listed(paracle: Callable[..., Any], api: Any, make: Any) -> N
     lines = [" ".join(line.split()) for line in paracle("pools", "ls").out.splitlines()]
     assert lines == [
         "POOL STATE WAITING IN HAND AT MOST REPLICAS MEMORY",
-        "agents open 1500 2 4 1 300 MiB",
-        "gpu open 1500 2 4 1 300 of 1,024 MiB",
+        "agents open 1,500 2 4 1 300 MiB",
+        "gpu open 1,500 2 4 1 300 of 1,024 MiB",
         "gpu nobody serves it 3 0 0 0",
     ]
     assert len(json.loads(paracle("pools", "ls", "-o", "json").out)["pools"]) == 3

@@ -46,6 +46,11 @@ def test_a_report() -> None:
     assert "    Zoë" in lines
 
 
+def test_a_name_is_not_broken() -> None:
+    text = printed([{"name": "11-chat-transcript.txt", "summary": "word " * 40}], width=40)
+    assert "11-chat-transcript.txt  word" in text
+
+
 def test_a_text_is_printed_as_it_is() -> None:
     assert printed("[bold]two\nlines[/]") == "[bold]two\nlines[/]\n"
 

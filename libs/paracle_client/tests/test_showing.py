@@ -37,7 +37,7 @@ def test_whatever_else_there_is_to_a_run_is_said(make: Any) -> None:
     stuck = Stuck(dead_letter=letter, code="internal", since=make.START)
     more = {"stuck": stuck, "forked_from": other, "finished_at": None}
     lines = list(heading(view.model_copy(update={"run": view.run.model_copy(update=more)})))
-    assert lines[1].endswith("took –")
+    assert lines[1].endswith("by me")
     assert lines[3:5] == [f"child of {other}, its step each[3], attempt 2", f"forked from {other}"]
     assert lines[5].startswith("times out ")
     assert lines[6] == (
@@ -74,8 +74,8 @@ def test_steps_are_a_tree(make: Any) -> None:
         ("  and 2 more", "", "", "", ""),
         ("pay", "completed", "", "", "tool t; kept; undone"),
         ("  pay.compensate", "completed", "", "", "tool refund"),
-        ("ask", "waiting", "", "", f"approval; approval {approval}; until {until}"),
-        ("wait", "waiting", "", "", "wait; waits for signal paid"),
-        ("told", "completed", "", "", "wait; signal paid"),
+        ("ask", "waiting", "", "", f"approval {approval}; until {until}"),
+        ("wait", "waiting", "", "", "wait for signal paid"),
+        ("told", "completed", "", "", "wait for signal paid"),
         ("bad", "failed, tolerated", "", "", "tool t; tool_failed: no"),
     ]

@@ -171,7 +171,7 @@ async def test_a_version_from_the_future_is_left_alone(registry: RegistryService
 async def test_what_is_deleted_is_gone_and_its_history_stays(filled: RegistryService) -> None:
     applied = await delete(filled, ("Trigger", "nightly"))
     assert [(item.name, item.revision, item.change) for item in applied.results] == [("nightly", 2, "deleted")]
-    with pytest.raises(NotFound, match=r"trigger 'nightly' was deleted by ann \(revision 2\); apply it again"):
+    with pytest.raises(NotFound, match=r"'nightly' was deleted by ann \(revision 2\); apply it to have it again"):
         await filled.get_spec(GetSpec(kind="Trigger", name="nightly"), CALL)
     assert [spec.name for spec in (await filled.list_specs(ListSpecs(kind="Trigger"), CALL)).specs] == ["mailed"]
     history = await filled.list_revisions(ListRevisions(kind="Trigger", name="nightly"), CALL)

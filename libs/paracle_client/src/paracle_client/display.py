@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -49,6 +49,7 @@ _FIRST_SHOWN: Final = (
 _MOST_INDENTED: Final = 6
 _WIDE, _MIDDLE = 90, 56
 _LINES_AROUND: Final = 5
+_NARROWEST_STATE: Final = 12
 _MOST_TAILS: Final = 5
 
 
@@ -139,16 +140,17 @@ def render(view: View, now: datetime, console: Console, said: Mapping[str, str] 
     """The step tree, the end of what is being `said` in which step, and a line about the whole, if there is room."""
     width = console.width
     tails = list((said or {}).items())[-_MOST_TAILS:]
-    room = max(3, console.height - _LINES_AROUND - len(tails))
-    shown, hidden = _choose(list(view.steps.values()), room)
+    most = max(3, console.height - _LINES_AROUND - len(tails))
+    shown, hidden = _choose(list(view.steps.values()), most)
     unicode = _can_draw(console)
     table = Table.grid(padding=(0, 1))
-    for column in _columns(width):
+    columns, rows = _columns(width), [_cells(step, now, unicode=unicode) for step in shown]
+    for column in columns:
         justify: JustifyMethod = "left" if column in {"symbol", "step", "target", "state"} else "right"
-        table.add_column(justify=justify, overflow="ellipsis", no_wrap=True)
-    for step in shown:
-        cells = _cells(step, now, unicode=unicode)
-        table.add_row(*(cells[column] for column in _columns(width)))
+        room = _room_for_states(columns, rows, width) if column == "state" else None
+        table.add_column(justify=justify, overflow="ellipsis", no_wrap=True, max_width=room)
+    for cells in rows:
+        table.add_row(*(cells[column] for column in columns))
     parts: list[RenderableType] = [_heading(view), table]
     if hidden:
         parts.append(Text(f"  and {hidden} more steps: {_counted(view)}", style="dim"))
@@ -198,7 +200,8 @@ def _step_change(old: StepLine, new: StepLine, record: EventRecord) -> str:
 def _run_change(before: View, after: View, record: EventRecord) -> str:
     parts = [f"{'run':<16}", f"{before.status} → {after.status}"]
     if after.status.terminal:
-        parts += [duration(after.duration_s(record.at)), totals(after.usage)]
+        parts.append(duration(after.duration_s(record.at)))
+        parts += _used(after.usage)
     if (error := after.own_error) is not None:
         parts.append(f"{error.code}: {safe(error.message)}")
     elif after.note:
@@ -233,12 +236,24 @@ def totals(usage: Usage) -> str:
     )
 
 
+def _used(usage: Usage) -> Iterator[str]:
+    """What models used, if any was asked."""
+    if usage.total_tokens:
+        yield totals(usage)
+
+
 def _columns(width: int) -> tuple[str, ...]:
     if width >= _WIDE:
         return ("symbol", "step", "target", "state", "duration", "tokens", "cost")
     if width >= _MIDDLE:
         return ("symbol", "step", "state", "duration", "tokens", "cost")
     return ("symbol", "step", "duration")
+
+
+def _room_for_states(columns: Sequence[str], rows: Sequence[Mapping[str, Text]], width: int) -> int:
+    """What the other columns leave: an error may be long, and gives way to the names of steps."""
+    others = [max((cells[column].cell_len for cells in rows), default=0) for column in columns if column != "state"]
+    return max(_NARROWEST_STATE, width - sum(others) - len(others))
 
 
 def _cells(step: StepLine, now: datetime, *, unicode: bool) -> dict[str, Text]:
@@ -286,7 +301,7 @@ def _summary(view: View, now: datetime) -> Text:
     tail = view.note if (error := view.own_error) is None else error.message
     text = Text(overflow="ellipsis", no_wrap=True)
     text.append(f"{view.status}", style=style)
-    text.append(f"  {duration(view.duration_s(now))}  {totals(view.usage)}")
+    text.append("  ".join(["", duration(view.duration_s(now)), *_used(view.usage)]))
     if tail:
         text.append(f"  {safe(tail)}", style=style)
     return text

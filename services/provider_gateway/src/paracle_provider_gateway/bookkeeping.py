@@ -367,7 +367,9 @@ def _exceeded(counted: Count, tally: Tally, order: Order) -> BudgetExceeded:
         details |= {"spent_tokens": str(tally.spent_tokens), "limit_tokens": str(tokens)}
         said.append(f"{tally.spent_tokens:,} of {tokens:,} tokens")
     until = "" if counted.period == "total" else ", or wait for its next window"
-    what = f"{_shown(counted)} is used up: {' and '.join(said)}; raise it with `paracle budget raise`{until}"
+    option = "--usd" if tokens is None or (usd is not None and tally.spent_usd >= usd) else "--tokens"
+    more = f"paracle budget raise {counted.budget.name} {counted.subject} {option} N"
+    what = f"{_shown(counted)} is used up: {' and '.join(said)}; raise it (`{more}`){until}"
     return BudgetExceeded(what, details=details)
 
 

@@ -103,7 +103,8 @@ class Catalog:
         gone = self.deleted.get((kind, name))
         if gone is not None:
             return NotFound(
-                f"{kind.lower()} {name!r} was deleted by {gone.author} (revision {gone.revision}); apply it again"
+                f"{kind.lower()} {name!r} was deleted by {gone.author} (revision {gone.revision}); "
+                "apply it to have it again"
             )
         return NotFound(f"there is no {kind.lower()} {name!r}{suggest(name, self.names(kind)) or '; apply it first'}")
 

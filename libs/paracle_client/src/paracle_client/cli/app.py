@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import Any, Final, override
 
 import typer
-from typer.core import TyperGroup
+
+from paracle_client.cli.groups import Group
 
 _STDOUT: Final = 1
 EXIT_FAILED: Final = 1
@@ -61,7 +62,7 @@ _WIDEST: Final = 100
 _ANY_LENGTH: Final = 10_000
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(Group):
     """Imports a command's module when the command is asked for: most of the start time lies in them."""
 
     @override
@@ -76,14 +77,6 @@ class LazyGroup(TyperGroup):
         commands = import_module(f"paracle_client.cli.{module}").app
         commands.rich_markup_mode = None  # help as plain text, like that of the whole
         return _told_whole(typer.main.get_group(commands).commands[cmd_name])
-
-    @override
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in COMMANDS:
-            from paracle_domain.names import suggest  # noqa: PLC0415 - only errors pay for loading it
-
-            ctx.fail(f"there is no command {args[0]!r}{suggest(args[0], COMMANDS)}")
-        return super().resolve_command(ctx, args)
 
     @override
     def format_commands(self, ctx: Any, formatter: Any) -> None:

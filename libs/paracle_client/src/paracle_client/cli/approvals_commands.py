@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from paracle_client.cli.filters import WorkflowOption
+from paracle_client.cli.groups import ListGroup
 from paracle_client.cli.runs_commands import CursorOption, LimitOption
 from paracle_client.cli.target import (
     Output,
@@ -29,7 +30,11 @@ from paracle_domain.errors import InvalidInput
 from paracle_domain.run.commands import ApprovalStatus, ApprovalView, Verdict
 
 app = typer.Typer()
-approvals = typer.Typer(epilog="Example: paracle approvals --mine")
+approvals = typer.Typer(
+    cls=ListGroup,
+    help="List what people are asked, open ones first (as `ls`), and decide it.",
+    epilog="Example: paracle approvals --mine",
+)
 app.add_typer(approvals, name="approvals")
 
 ApprovalArgument = Annotated[str, typer.Argument(metavar="APPROVAL", help="id of an approval")]
@@ -42,24 +47,6 @@ DigestOption = Annotated[
     str | None,
     typer.Option(help="digest of what is decided on, as `show` prints it; for scripts, which cannot be shown anything"),
 ]
-
-
-@approvals.callback(invoke_without_command=True)
-def _approvals(
-    context: typer.Context,
-    status: StatusOption = None,
-    run: RunOption = None,
-    workflow: WorkflowOption = None,
-    approver: ApproverOption = None,
-    mine: MineOption = False,
-    limit: LimitOption = 20,
-    cursor: CursorOption = None,
-    output: OutputOption = Output.TABLE,
-    url: UrlOption = None,
-) -> None:
-    """List what people are asked, open ones first (as `ls`), and decide it."""
-    if context.invoked_subcommand is None:
-        ls(status, run, workflow, approver, mine, limit, cursor, output, url)
 
 
 @approvals.command(epilog="Example: paracle approvals ls --status open --workflow refund")

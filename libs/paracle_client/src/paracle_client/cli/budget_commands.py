@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from paracle_client.cli.groups import ListGroup
 from paracle_client.cli.target import (
     Output,
     OutputOption,
@@ -27,8 +28,8 @@ from paracle_domain.errors import InvalidInput, from_validation, quote
 
 app = typer.Typer()
 budget = typer.Typer(
-    help="Look after budgets: limits on what model calls use, in money and tokens.",
-    no_args_is_help=True,
+    cls=ListGroup,
+    help="List budgets (as `ls`), limits on what model calls use in money and tokens, and change them.",
     epilog="Example: paracle budget set team --scope project --of atlas --usd 20 --window day",
 )
 app.add_typer(budget, name="budget")
@@ -94,7 +95,7 @@ def set_(
 
 @budget.command(epilog="Example: paracle budget ls --scope project")
 def ls(
-    name: Annotated[str | None, typer.Argument(metavar="[BUDGET]", help="only this one")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="BUDGET", help="only this one")] = None,
     scope: OnlyScopeOption = None,
     subject: SubjectOption = None,
     subjects: Annotated[int, typer.Option(min=1, max=500, help="most subjects of each budget")] = 20,
@@ -128,7 +129,9 @@ def rm(
 @budget.command("raise", epilog="Example: paracle budget raise team atlas --usd 5 --reason 'release week'")
 def raise_(
     name: NameArgument,
-    subject: Annotated[str, typer.Argument(help="whose limit: a project, user, agent, run, task, or the tenant")],
+    subject: Annotated[
+        str, typer.Argument(metavar="SUBJECT", help="whose limit: a project, user, agent, run, task, or the tenant")
+    ],
     usd: UsdOption = None,
     tokens: TokensOption = None,
     reason: ReasonOption = None,

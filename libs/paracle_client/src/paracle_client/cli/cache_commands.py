@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 
+from paracle_client.cli.groups import Group
 from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json
 
 app = typer.Typer()
 cache = typer.Typer(
-    help="Look after cached answers of models.", no_args_is_help=True, epilog="Example: paracle cache clear"
+    cls=Group, help="Look after cached answers of models.", no_args_is_help=True, epilog="Example: paracle cache clear"
 )
 app.add_typer(cache, name="cache")
 

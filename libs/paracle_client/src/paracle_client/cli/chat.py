@@ -41,7 +41,7 @@ _RECALLED: Final = 2  # turns that are shown of an earlier session
     epilog='Example: paracle chat mail-classifier    or: echo "My invoice is wrong" | paracle chat mail-classifier'
 )
 def chat(
-    agent: Annotated[str, typer.Argument(help="name of an agent")],
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="name of an agent")],
     session: Annotated[str | None, typer.Option(help="id of an earlier session, to go on with it")] = None,
     url: UrlOption = None,
 ) -> None:

@@ -12,7 +12,7 @@ from paracle_domain.inference.response import BreakerState
 
 app = typer.Typer()
 
-NameArgument = Annotated[str | None, typer.Argument(metavar="[PROVIDER/MODEL]", help="only this one, listed or not")]
+NameArgument = Annotated[str | None, typer.Argument(metavar="PROVIDER/MODEL", help="only this one, listed or not")]
 
 
 @app.command(epilog="Example: paracle deployments openai/gpt-5-mini")

@@ -9,6 +9,7 @@ import typer
 
 from paracle_client.cli.app import EXIT_FAILED, say_error
 from paracle_client.cli.filters import moments
+from paracle_client.cli.groups import ListGroup
 from paracle_client.cli.target import (
     Output,
     OutputOption,
@@ -25,8 +26,8 @@ from paracle_domain.errors import InvalidInput
 
 app = typer.Typer()
 dlq = typer.Typer(
-    help="Look after dead letters: messages that could not be handled.",
-    no_args_is_help=True,
+    cls=ListGroup,
+    help="List dead letters (as `ls`), messages that could not be handled, and redrive or drop them.",
     epilog="Example: paracle dlq ls   |   paracle dlq redrive --code internal",
 )
 app.add_typer(dlq, name="dlq")

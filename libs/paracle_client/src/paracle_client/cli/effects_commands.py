@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from paracle_client.cli.filters import moments
+from paracle_client.cli.groups import ListGroup
 from paracle_client.cli.inputs import read_value
 from paracle_client.cli.runs_commands import CursorOption, LimitOption
 from paracle_client.cli.target import (
@@ -26,8 +27,8 @@ from paracle_domain.task.effects import EffectFilter, EffectState, EffectView, P
 
 app = typer.Typer()
 effects = typer.Typer(
-    help="Look after effects: calls of tools that change the world.",
-    no_args_is_help=True,
+    cls=ListGroup,
+    help="List effects (as `ls`), calls of tools that change the world, and say what became of those in doubt.",
     epilog="Example: paracle effects ls --in-doubt",
 )
 app.add_typer(effects, name="effects")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from paracle_client.cli.app import EXIT_FAILED
+from paracle_client.cli.groups import Group
 from paracle_client.cli.inputs import STDIN, read_text
 from paracle_client.openapi import convert
 from paracle_client.plain import safe
@@ -22,6 +23,7 @@ _TIMEOUT_S: Final = 30.0
 
 app = typer.Typer()
 imports = typer.Typer(
+    cls=Group,
     help="Make manifests out of other descriptions.",
     no_args_is_help=True,
     epilog="Example: paracle import openapi petstore.yaml --out tools.yaml",
@@ -50,6 +52,8 @@ def openapi(
     if not found.manifests:
         sys.stderr.write(f"error: {safe(source)}: no operation became a tool\n")
         raise typer.Exit(EXIT_FAILED)
+    from paracle_client.yaml_text import dump  # noqa: PLC0415 - only these commands pay for loading it
+
     text = dump(found.manifests)
     if out is None:
         typer.echo(text, nl=False)
@@ -69,6 +73,7 @@ def mcp(
     import asyncio  # noqa: PLC0415 - only this command pays for loading them
 
     from paracle_client.mcp import discover, manifests  # noqa: PLC0415
+    from paracle_client.yaml_text import dump  # noqa: PLC0415
 
     if bool(command) == bool(url):
         raise InvalidInput("give either a command after -- or --url", path="COMMAND")
@@ -81,14 +86,6 @@ def mcp(
     else:
         _write(out, dump(made))
     sys.stderr.write(f"{count(len(made), 'tool')}\n")
-
-
-def dump(manifests: Any) -> str:
-    """`manifests` as YAML documents."""
-    import yaml  # noqa: PLC0415 - only this command pays for loading it
-
-    text: str = yaml.safe_dump_all(manifests, sort_keys=False, allow_unicode=True, explicit_start=True, width=120)
-    return text
 
 
 def parse(text: str, source: str) -> Any:

@@ -29,7 +29,7 @@ from paracle_domain.inference.response import ModelInfo
 
 app = typer.Typer()
 
-TextsArgument = Annotated[list[str] | None, typer.Argument(metavar="[TEXT]…", help="texts to make vectors of")]
+TextsArgument = Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="texts to make vectors of")]
 FileOption = Annotated[Path | None, typer.Option("--file", "-f", help="a file with a text in each line")]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="provider/model, or a model of your own")]
 DimensionsOption = Annotated[int | None, typer.Option(min=1, help="shorter vectors, where the model can")]
@@ -65,7 +65,7 @@ def _row(one: ModelInfo) -> tuple[object, ...]:
 
 
 def _rate(usd: Decimal | None) -> str:
-    return "?" if usd is None else f"{usd:f}"
+    return "?" if usd is None else f"{usd.normalize():f}"
 
 
 @app.command(epilog='Example: paracle embed "I forgot my password" "How do I log in?" "The soup is cold"')

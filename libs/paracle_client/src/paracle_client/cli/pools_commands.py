@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from paracle_client.cli.groups import ListGroup
 from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, console, print_json, print_table
 from paracle_client.client import Client
 from paracle_client.plain import safe
@@ -16,8 +17,8 @@ from paracle_domain.task.pools import PoolReplica, PoolState, PoolView
 
 app = typer.Typer()
 pools = typer.Typer(
-    help="Look after worker pools: where tasks wait, and the processes that work on them.",
-    no_args_is_help=True,
+    cls=ListGroup,
+    help="List worker pools (as `ls`), where tasks wait for the processes that work on them, and stop and resume them.",
     epilog="Example: paracle pools ls",
 )
 app.add_typer(pools, name="pools")
@@ -37,10 +38,7 @@ def ls(output: OutputOption = Output.TABLE, url: UrlOption = None) -> None:
     if output is Output.JSON:
         print_json(found)
         return
-    rows = [
-        (one.pool, _words(one.state), one.waiting, one.in_hand, one.concurrency, len(one.replicas), _memory(one))
-        for one in found.pools
-    ]
+    rows = [(one.pool, _words(one.state), *_counts(one), len(one.replicas), _memory(one)) for one in found.pools]
     columns = ["POOL", "STATE", "WAITING", "IN HAND", "AT MOST", "REPLICAS", "MEMORY"]
     print_table(columns, rows, empty="no pools")
 
@@ -129,7 +127,12 @@ def _in_hand(one: PoolView) -> str:
 
 def _row(each: PoolReplica) -> tuple[object, ...]:
     memory = _mib(each.memory_mb, each.memory_ceiling_mb)
-    return each.worker, _words(each.state), each.in_hand, each.concurrency, memory, each.host, each.pid or ""
+    busy = (f"{each.in_hand:,}", f"{each.concurrency:,}")
+    return each.worker, _words(each.state), *busy, memory, each.host, each.pid or ""
+
+
+def _counts(one: PoolView) -> tuple[str, ...]:
+    return tuple(f"{number:,}" for number in (one.waiting, one.in_hand, one.concurrency))
 
 
 def _words(state: PoolState) -> str:

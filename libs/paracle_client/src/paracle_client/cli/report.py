@@ -15,6 +15,7 @@ from rich.text import Text
 from paracle_client.plain import safe
 
 _LONG: Final = 100
+_NAME: Final = 24
 _TITLES: Final = ("title", "name", "subject")
 _MOST_COLUMNS: Final = 7
 
@@ -81,11 +82,17 @@ def _table(records: Sequence[Mapping[str, JsonValue]]) -> Table | None:
     if not columns or len(columns) > _MOST_COLUMNS:
         return None
     table = Table(header_style="bold", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(_heading(column), overflow="fold")
-    for record in records:
-        table.add_row(*(Text(cell(record.get(column))) for column in columns))
+    cells = {column: [cell(record.get(column)) for record in records] for column in columns}
+    for number, column in enumerate(columns):
+        table.add_column(_heading(column), overflow="fold", no_wrap=number == 0 and _are_names(cells[column]))
+    for row in zip(*cells.values(), strict=True):
+        table.add_row(*map(Text, row))
     return table
+
+
+def _are_names(cells: Sequence[str]) -> bool:
+    """Whether a column has names of files and the like, which lose by being broken."""
+    return all(len(one) <= _NAME and " " not in one for one in cells)
 
 
 def cell(value: JsonValue) -> str:

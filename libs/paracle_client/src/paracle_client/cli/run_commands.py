@@ -34,7 +34,7 @@ app = typer.Typer()
 
 @app.command(epilog="Example: paracle run triage --input folder=examples/triage/mails --watch")
 def run(
-    workflow: Annotated[str, typer.Argument(help="name of a workflow")],
+    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="name of a workflow")],
     inputs: InputOption = None,
     labels: LabelOption = None,
     revision: Annotated[int | None, typer.Option(min=1, help="of the workflow; the newest if absent")] = None,
@@ -78,8 +78,8 @@ def run(
 
 @app.command(epilog='Example: paracle invoke mail-classifier "My invoice is wrong"')
 def invoke(
-    agent: Annotated[str, typer.Argument(help="name of an agent")],
-    text: Annotated[str | None, typer.Argument(help="its input as text, or a JSON object")] = None,
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="name of an agent")],
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="its input as text, or a JSON object")] = None,
     inputs: InputOption = None,
     labels: LabelOption = None,
     key: KeyOption = None,

@@ -21,6 +21,7 @@ from paracle_client.cli.filters import (
     WorkflowOption,
     filter_of,
 )
+from paracle_client.cli.groups import ListGroup
 from paracle_client.cli.inputs import InputOption, KeyOption, LabelOption, parse_input, parse_labels
 from paracle_client.cli.many import DryRunOption, YesOption, order, print_accepted
 from paracle_client.cli.report import print_value
@@ -47,34 +48,18 @@ _MOST_HELD: Final = 10
 _MOST_HEARD: Final = 5
 
 app = typer.Typer()
-runs = typer.Typer(epilog="Example: paracle runs --workflow triage --status failed")
+runs = typer.Typer(
+    cls=ListGroup,
+    help="List runs, newest first (as `ls`), and look after those that were started.",
+    epilog="Example: paracle runs --workflow triage --status failed",
+)
 app.add_typer(runs, name="runs")
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="id of a run")]
-OneRunArgument = Annotated[str | None, typer.Argument(metavar="[RUN]", help="id of a run; or say below which ones")]
+OneRunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="id of a run; or say below which ones")]
 LimitOption = Annotated[int, typer.Option(min=1, max=500, help="at most so many")]
 ReasonOption = Annotated[str, typer.Option(help="kept in the run's history")]
 CursorOption = Annotated[str | None, typer.Option(help="`next_cursor` of the page before")]
-
-
-@runs.callback(invoke_without_command=True)
-def _runs(
-    context: typer.Context,
-    workflow: WorkflowOption = None,
-    status: StatusOption = None,
-    label: LabelsOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
-    parent: ParentOption = None,
-    stuck: StuckOption = False,
-    limit: LimitOption = 20,
-    cursor: CursorOption = None,
-    output: OutputOption = Output.TABLE,
-    url: UrlOption = None,
-) -> None:
-    """List runs, newest first (as `ls`), and look after those that were started."""
-    if context.invoked_subcommand is None:
-        ls(workflow, status, label, since, until, parent, stuck, limit, cursor, output, url)
 
 
 @runs.command(epilog="Example: paracle runs ls --workflow triage --status failed --label team=support --since 2h")

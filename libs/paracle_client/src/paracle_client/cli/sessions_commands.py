@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from paracle_client.cli.groups import ListGroup
 from paracle_client.cli.runs_commands import CursorOption, LimitOption
 from paracle_client.cli.stack_commands import say
 from paracle_client.cli.target import (
@@ -25,23 +26,14 @@ from paracle_domain.task.past import Recap
 from paracle_domain.task.sessions import SessionTurn
 
 app = typer.Typer()
-sessions = typer.Typer(epilog="Example: paracle sessions")
+sessions = typer.Typer(
+    cls=ListGroup,
+    help="List conversations with agents (as `ls`), show and forget them. `paracle chat` begins them and goes on.",
+    epilog="Example: paracle sessions",
+)
 app.add_typer(sessions, name="sessions")
 
 SessionArgument = Annotated[str, typer.Argument(metavar="SESSION", help="id of a session")]
-
-
-@sessions.callback(invoke_without_command=True)
-def _sessions(
-    context: typer.Context,
-    limit: LimitOption = 20,
-    cursor: CursorOption = None,
-    output: OutputOption = Output.TABLE,
-    url: UrlOption = None,
-) -> None:
-    """List conversations with agents (as `ls`), show and forget them. `paracle chat` begins them and goes on."""
-    if context.invoked_subcommand is None:
-        ls(limit, cursor, output, url)
 
 
 @sessions.command(epilog="Example: paracle sessions ls -o json")

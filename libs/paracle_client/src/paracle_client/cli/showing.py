@@ -21,7 +21,8 @@ def heading(view: RunView) -> Iterator[str]:
     """Lines about the run as a whole."""
     run = view.run
     yield f"{run.run_id}  {run.workflow} (revision {run.revision})  {run.status}"
-    yield f"started {moment(run.created_at)} by {view.principal}, took {_took(run.created_at, run.finished_at)}"
+    took = "" if run.finished_at is None else f", took {_took(run.created_at, run.finished_at)}"
+    yield f"started {moment(run.created_at)} by {view.principal}{took}"
     if run.labels:
         yield "labels " + ", ".join(f"{key}={value}" for key, value in run.labels.items())
     yield f"pinned {run.plan}"
@@ -116,17 +117,13 @@ def _status(step: StepView) -> str:
 
 
 def _what(step: StepView, said: Mapping[str, str]) -> Iterator[str]:
-    yield f"{step.target_kind} {step.target}".rstrip()
+    yield _does(step)
     if step.parts_total:
         yield f"{step.parts_ended:,} of {step.parts_total:,} ended"
     if step.child_run_id is not None:
         yield f"run {step.child_run_id}"
     if step.pool not in (None, DEFAULT_POOL) and not step.status.terminal:
         yield f"pool {step.pool}"
-    if step.approval_id is not None:
-        yield f"approval {step.approval_id}"
-    if step.signal is not None:
-        yield f"{'' if step.status.terminal else 'waits for '}signal {step.signal}"
     if step.due_at is not None and not step.status.terminal:
         yield f"until {moment(step.due_at)}"
     if step.kept:
@@ -137,6 +134,13 @@ def _what(step: StepView, said: Mapping[str, str]) -> Iterator[str]:
         yield _error(step.error)
     if step.id in said:
         yield said[step.id]
+
+
+def _does(step: StepView) -> str:
+    """What kind of step it is, and of what."""
+    if step.signal is not None:
+        return f"wait for signal {step.signal}"
+    return f"{step.target_kind} {step.target or step.approval_id or ''}".rstrip()
 
 
 def _error(error: ErrorInfo) -> str:

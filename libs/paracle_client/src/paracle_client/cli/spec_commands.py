@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -73,8 +74,10 @@ def show_applied(applied: Applied) -> None:
 
 @app.command(epilog="Example: paracle delete trigger nightly   |   paracle delete -f examples/triage")
 def delete(
-    kind: Annotated[str | None, typer.Argument(help="agent, tool, workflow, trigger, provider or model")] = None,
-    name: Annotated[str | None, typer.Argument(help="which one")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(metavar="KIND", help="agent, tool, workflow, trigger, provider or model")
+    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="which one")] = None,
     files: Annotated[
         list[str] | None,
         typer.Option("--file", "-f", help="what these manifests name: a file, a folder, or -; may be repeated"),
@@ -108,15 +111,17 @@ def _delete_bundle(client: Client, manifests: Bundle, *, dry_run: bool) -> Appli
 
 @app.command(epilog="Example: paracle get agents   |   paracle get workflow triage --revision 2 -o json")
 def get(
-    kind: Annotated[str, typer.Argument(help="agents, tools, workflows, triggers, providers or models")],
-    name: Annotated[str | None, typer.Argument(help="one of them; all if absent")] = None,
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="agents, tools, workflows, triggers, providers or models")
+    ],
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="one of them; all if absent")] = None,
     revision: Annotated[int | None, typer.Option(min=1, help="the newest if absent")] = None,
     history: Annotated[bool, typer.Option("--history", help="list its revisions instead")] = False,
     cursor: Annotated[str | None, typer.Option(help="of a list: `next_cursor` of the page before")] = None,
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
-    """Show manifests: all of a kind, one of them, or its history."""
+    """Show manifests: all of a kind, one of them (as YAML that can be applied), or its history."""
     plural = plural_of(kind)
     with connect(url) as client:
         if name is None:
@@ -125,7 +130,21 @@ def get(
             _history(client, plural, name, output)
         else:
             view = client.get(plural, name, revision=revision)
-            print_json(view if output is Output.JSON else view.manifest)
+            if output is Output.JSON:
+                print_json(view)
+            else:
+                _print_manifest(view.manifest)
+
+
+def _print_manifest(manifest: Mapping[str, Any]) -> None:
+    """As YAML that can be applied; as JSON, where a terminal needs characters escaped."""
+    from paracle_client.yaml_text import dump  # noqa: PLC0415 - only this command pays for loading it
+
+    text = dump([manifest], start=False)
+    if safe(text, lines=True) == text:
+        typer.echo(text, nl=False)
+    else:
+        print_json(manifest)
 
 
 def plural_of(kind: str) -> Plural:
@@ -162,7 +181,7 @@ def _history(client: Client, plural: Plural, name: str, output: Output) -> None:
 
 @app.command(epilog="Example: paracle explain support-base")
 def explain(
-    agent: Annotated[str, typer.Argument(help="name of an agent")],
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="name of an agent")],
     output: OutputOption = Output.TABLE,
     url: UrlOption = None,
 ) -> None:
@@ -174,14 +193,14 @@ def explain(
         return
     lineage = " ← ".join(f"{one.name} (revision {one.revision})" for one in found.lineage)
     console().print(lineage, style="bold", markup=False, soft_wrap=True)
-    print_table(["FIELD", "VALUE", "SET BY"], explained_rows(found), empty="every field has its default")
+    print_table(["FIELD", "SET BY", "VALUE"], explained_rows(found), empty="every field has its default")
 
 
 def explained_rows(found: Explanation) -> list[tuple[str, str, str]]:
-    """Each field that somebody set, its value and who."""
+    """Each field that somebody set, who did, and its value."""
     spec = found.spec.model_dump(mode="json")
     return [
-        (path, _shown(_at(spec, path)), f"{origin.name} (revision {origin.revision})")
+        (path, f"{origin.name} (revision {origin.revision})", _shown(_at(spec, path)))
         for path, origin in sorted(found.origins.items())
     ]
 

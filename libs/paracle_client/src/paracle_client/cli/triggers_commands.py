@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import typer
 from pydantic import JsonValue
 
+from paracle_client.cli.groups import ListGroup
 from paracle_client.cli.runs_commands import CursorOption, LimitOption
 from paracle_client.cli.target import (
     Output,
@@ -30,23 +31,14 @@ from paracle_domain.strict_json import parse_json
 from paracle_domain.trigger.commands import TriggerCounts, TriggerRun, TriggerSummary, TriggerView
 
 app = typer.Typer()
-triggers = typer.Typer(epilog="Example: paracle triggers")
+triggers = typer.Typer(
+    cls=ListGroup,
+    help="List triggers (as `ls`), and pause, resume and fire them. `apply` and `delete` make and end them.",
+    epilog="Example: paracle triggers",
+)
 app.add_typer(triggers, name="triggers")
 
 NameArgument = Annotated[str, typer.Argument(metavar="TRIGGER", help="name of a trigger")]
-
-
-@triggers.callback(invoke_without_command=True)
-def _triggers(
-    context: typer.Context,
-    limit: LimitOption = 100,
-    cursor: CursorOption = None,
-    output: OutputOption = Output.TABLE,
-    url: UrlOption = None,
-) -> None:
-    """List triggers (as `ls`), and pause, resume and fire them. `apply` and `delete` make and end them."""
-    if context.invoked_subcommand is None:
-        ls(limit, cursor, output, url)
 
 
 @triggers.command(epilog="Example: paracle triggers ls -o json")

@@ -27,7 +27,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-import yaml
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -36,6 +35,7 @@ from nats.errors import Error as NatsError
 from paracle_client.worker.functions import EffectName, Function, function
 from paracle_client.worker.guards import GuardFunction, guard_function
 from paracle_client.worker.serving import Crew, Served, Serving
+from paracle_client.yaml_text import dump
 from paracle_domain import subjects
 from paracle_domain.errors import Conflict, ParacleError, SpecInvalid, Unavailable
 from paracle_domain.subjects import DEFAULT_TENANT
@@ -137,9 +137,7 @@ class Worker:
 
     def manifests(self) -> str:
         """The Tools as YAML, as `paracle apply -f -` takes them."""
-        documents = [one.manifest for one in self._functions.values()]
-        text: str = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, explicit_start=True, width=120)
-        return text
+        return dump(one.manifest for one in self._functions.values())
 
     def main(self) -> None:
         """The `main` of a program: `manifests` as its argument prints them, without one it runs until SIGTERM.
@@ -232,6 +230,7 @@ class Worker:
             if not client.is_closed:  # else it was closed on purpose
                 _log.warning("lost the connection to NATS; trying again until it is back")
 
+        _log.info("connecting to NATS at %s", hosts_of(self._url))
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await client.connect(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final
@@ -179,7 +180,7 @@ def _translated(origin: Origin, connect_s: float) -> Iterator[None]:
     except aiohttp.ServerTimeoutError as error:
         raise origin.unavailable(f"no connection within {connect_s:g} s") from error
     except aiohttp.ClientConnectorError as error:
-        raise origin.unavailable(f"connection failed: {type(error).__name__}: {error}") from error
+        raise origin.unavailable(_unconnected(error)) from error
     except (aiohttp.ClientError, OSError) as error:
         raise origin.lost(f"connection failed: {type(error).__name__}: {error}") from error
 
@@ -195,3 +196,11 @@ def proxy_of(url: str) -> dict[str, Any]:
     if proxy is None or target.host is None or proxy_bypass(f"{target.host}:{target.port}"):
         return {}
     return {"proxy": URL(proxy)}
+
+
+def _unconnected(error: aiohttp.ClientConnectorError) -> str:
+    """Where there is no connection to, and why, in the system's words."""
+    cause = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error.os_error
+    number = cause.errno if isinstance(cause, OSError) else None
+    why = os.strerror(number) if number is not None and number > 0 else str(cause)  # below 0: of looking up a name
+    return f"no connection to {error.host}:{error.port}: {why}"
