@@ -11,7 +11,7 @@ from tests.e2e.world import PATIENCE_S, System, paracle
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
-from paracle_chassis.testing.wire import ToolUse, Turn, say
+from paracle_chassis.testing.wire import ToolUse, Turn, call, fail, say
 from paracle_client import AsyncClient
 from paracle_domain.inference.deltas import ReasoningDelta, TextDelta
 from paracle_domain.run.commands import RunStatus, RunView
@@ -30,6 +30,12 @@ spec:
   model: {name: openai-compatible/fake-model}
   instructions: Tell.
   tools: [teller-look]
+"""
+TEAM = """
+apiVersion: paracle/v1
+kind: Agent
+metadata: {name: NAME-boss}
+spec: {model: {name: openai-compatible/NAME-boss}, instructions: Ask., delegates: [{agent: NAME}]}
 """
 AWAY = """
 apiVersion: paracle/v1
@@ -113,6 +119,29 @@ async def test_whoever_watches_is_told_why_a_model_does_not_answer(
     assert "provider_unavailable: " in first
     assert answers.startswith("· the model answers, after ")
     assert "provider_unavailable:" in "".join(shown.stdout.split()), "a terminal's width folds it"
+
+
+async def test_whoever_watches_a_step_is_told_why_the_model_of_a_delegate_does_not_answer(
+    system: System, teller: AsyncClient, openai: FakeOpenAI
+) -> None:
+    name = fresh_name("aside")
+    both = f"{AWAY}---{TEAM}".replace("NAME", name)
+    await asyncio.to_thread(system.apply, both)
+    openai.script(call(f"ask_{name}", {"text": "Are you there?"}))
+    openai.otherwise = fail(503)
+    asked = ("invoke", f"{name}-boss", "Ask.", "--watch", "--label", f"watched={name}")
+    watching = asyncio.create_task(asyncio.to_thread(paracle, *asked, url=system.url))
+    run_id = await eventually(lambda: _only_run(teller, name))
+    task_id = await task_of(teller, run_id)
+    told = [one.retrying async for one in _till_retried(teller, task_id) if one.retrying is not None]
+    assert [(one.error.code, one.agent) for one in told] == [("provider_unavailable", name)]
+    shown = await asyncio.to_thread(paracle, "runs", "show", run_id, url=system.url)
+    openai.otherwise = say("Here.")
+    watched = await watching
+    assert (watched.returncode, watched.stdout) == (0, "Here.\n")
+    lines = [line for line in watched.stderr.splitlines() if line.startswith(f"· {name}: ")]
+    assert lines[-1].startswith(f"· {name}: the model answers, after ")
+    assert f"{name}:themodelcallfailed" in "".join(shown.stdout.split()), "a terminal's width folds it"
 
 
 async def _only_run(client: AsyncClient, name: str) -> str:

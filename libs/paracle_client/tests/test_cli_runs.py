@@ -14,7 +14,7 @@ from paracle_domain.dead_letters import dead_letter_id
 from paracle_domain.errors import ProviderUnavailable
 from paracle_domain.ids import new_id
 from paracle_domain.inference.deltas import Delta, TextDelta
-from paracle_domain.inference.retrying import Retrying
+from paracle_domain.inference.retrying import Retried, Retrying
 from paracle_domain.run.commands import (
     ApprovalPage,
     RunPage,
@@ -224,24 +224,29 @@ def test_a_step_says_why_its_model_does_not_answer(paracle: Callable[..., Any], 
     error = ProviderUnavailable("connection refused").to_info()
     told = TaskOutput(seq=2, retrying=Retrying(call_id="c", error=error, tried=1, at=at))
     words = TaskOutput(seq=3, delta=Delta(call_id="c", seq=0, change=TextDelta(text="Hi")))
-    tasks = [new_id("task") for _ in range(3)]
-    waits, speaks, unheard = (f"GET /v1/tasks/{task}/output" for task in tasks)
+    theirs = TaskOutput(seq=4, retrying=Retrying(call_id="c", error=error, tried=1, at=at, agent="poet"))
+    ended = TaskOutput(seq=5, retried=Retried(call_id="c", agent="critic"))
+    tasks = [new_id("task") for _ in range(4)]
+    waits, speaks, unheard, turned = (f"GET /v1/tasks/{task}/output" for task in tasks)
     api.on(waits, make.Reply(200, b"data: " + told.encode() + b"\n\n", "text/event-stream"))
     both = b"".join(b"data: " + one.encode() + b"\n\n" for one in (told, words))
     api.on(speaks, make.Reply(200, both, "text/event-stream"))
+    many = b"".join(b"data: " + one.encode() + b"\n\n" for one in (words, theirs, ended))
+    api.on(turned, make.Reply(200, many, "text/event-stream"))
     api.on(unheard, make.problem("unavailable", 503, "NATS is away"))
     steps = tuple(
         StepView(id=name, status=StepStatus.RUNNING, target_kind="agent", target="writer", task_id=task)
-        for name, task in zip(("waits", "speaks", "unheard"), tasks, strict=True)
+        for name, task in zip(("waits", "speaks", "unheard", "turned"), tasks, strict=True)
     )
     api.on(f"GET /v1/runs/{make.RUN}", make.view(RunStatus.RUNNING, steps=steps))
     lines = paracle("runs", "show", make.RUN).out.splitlines()
     why = f"is tried again from {at.astimezone():%H:%M:%S} on: provider_unavailable: connection refused"
-    assert [line.split()[0] for line in lines if why in line] == ["waits"]
-    assert [one.query for one in api.asked if "/tasks/" in one.path] == [{"follow": "false"}] * 3
+    assert [line.split()[0] for line in lines if why in line] == ["waits", "turned"]
+    assert [f"poet: the model call failed, and {why}" in line for line in lines if why in line] == [False, True]
+    assert [one.query for one in api.asked if "/tasks/" in one.path] == [{"follow": "false"}] * 4
     shown = json.loads(paracle("runs", "show", make.RUN, "-o", "json").out)
-    assert len(shown["steps"]) == 3
-    assert len([one for one in api.asked if "/tasks/" in one.path]) == 3
+    assert len(shown["steps"]) == 4
+    assert len([one for one in api.asked if "/tasks/" in one.path]) == 4
 
 
 def test_a_run_says_which_calls_people_are_asked_about(paracle: Callable[..., Any], api: Any, make: Any) -> None:

@@ -16,7 +16,7 @@ from paracle_client.plain import safe
 from paracle_client.speech import Speech
 from paracle_domain.errors import ProviderUnavailable
 from paracle_domain.inference.deltas import Change, Delta, ReasoningDelta, TextDelta, ToolCallDelta
-from paracle_domain.inference.retrying import Retrying
+from paracle_domain.inference.retrying import Retried, Retrying
 from paracle_domain.run.commands import RunAccepted, RunStatus
 from paracle_domain.task.output import BudgetProgress, SummaryProgress, TaskOutput, ToolProgress
 
@@ -133,9 +133,13 @@ def test_budgets_that_wait_for_people_are_told(capsys: pytest.CaptureFixture[str
 AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def retrying(why: str, tried: int = 1) -> TaskOutput:
+def retrying(why: str, tried: int = 1, agent: str | None = None) -> TaskOutput:
     error = ProviderUnavailable(why).to_info()
-    return TaskOutput(seq=1, retrying=Retrying(call_id="c", error=error, tried=tried, at=AT))
+    return TaskOutput(seq=1, retrying=Retrying(call_id="c", error=error, tried=tried, at=AT, agent=agent))
+
+
+def retried(agent: str, error: str | None = None) -> TaskOutput:
+    return TaskOutput(seq=1, retried=Retried(call_id="c", agent=agent, error=error))
 
 
 def test_a_model_that_does_not_answer_is_told_once_for_each_reason(capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,6 +165,26 @@ def test_a_model_that_does_not_answer_is_told_once_for_each_reason(capsys: pytes
     assert unfolded(capsys.readouterr().err) == unfolded(f"{first} {then} {answers} {then}")
     lines = [safe(line) for output in heard for line in speech.hear(output)]
     assert lines == [first, then, answers, "Hello", then, "· search done"]
+
+
+def test_models_of_agents_that_it_turned_to_are_told_by_name() -> None:
+    speech, at = Speech(), f"{AT.astimezone():%H:%M:%S}"
+    heard = [
+        retrying("down", agent="poet"),
+        retrying("down", agent="poet"),
+        retrying("down", agent="critic"),
+        progress("ended"),
+        retried("editor"),
+        retried("poet"),
+        retried("critic", "provider_failed"),
+    ]
+    failed = f"the model call failed, and is tried again from {at} on: provider_unavailable: down"
+    assert [line for output in heard for line in speech.hear(output)] == [
+        f"· poet: {failed}",
+        f"· critic: {failed}",
+        "· search done",
+        "· poet: the model answers, after 2 waits",
+    ]
 
 
 def unfolded(text: str) -> list[str]:

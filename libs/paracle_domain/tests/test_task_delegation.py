@@ -239,6 +239,19 @@ def test_delegation_has_a_depth():
     assert "5 agents deep" in str(play.state.calls[0].result)
 
 
+def test_waits_are_told_to_whoever_watches_the_step_however_deep():
+    team, plans = Team(input={"text": "hi"}), tree()
+    root = team.state.job.task.task_id
+    assert team.state.job.task.root is None
+    assert prompt.model_request(team.state).waits_to is None
+    for name in ("ask_writer", "ask_helper"):
+        team.reply(wish(name, text=name))
+        child = team.asked[0]
+        team.state = evolve_all(TaskState(Job.of(child, plans)))
+        assert child.root == root
+        assert prompt.model_request(team.state).waits_to == root
+
+
 def test_two_that_ask_each_other_the_same_are_stopped_in_their_third_lap():
     team, plans = Team(input={"text": "hi"}), tree()
     asked = ["helper"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from paracle_domain.errors import RateLimited
 from paracle_domain.inference.deltas import Delta, TextDelta
-from paracle_domain.inference.retrying import Retrying
+from paracle_domain.inference.retrying import Retried, Retrying
 from paracle_domain.task.output import BudgetProgress, Listening, SummaryProgress, TaskOutput, ToolProgress
 
 
@@ -53,6 +53,11 @@ def test_that_a_model_call_is_tried_again_is_told_too():
     retrying = Retrying(call_id="call_a", error=RateLimited("busy", retry_after_s=9).to_info(), tried=1, at=at)
     assert told(Listening(), retrying) == [TaskOutput(seq=1, retrying=retrying)]
     assert retrying.message_id == "call_a.retrying.2030-01-02T03:04:05+00:00"
+    theirs = retrying.model_copy(update={"agent": "helper"})
+    assert theirs.message_id == "call_a.retrying.2030-01-02T03:04:05+00:00.helper"
+    ended = Retried(call_id="call_a", agent="helper")
+    assert told(Listening(), theirs, ended) == [TaskOutput(seq=1, retrying=theirs), TaskOutput(seq=2, retried=ended)]
+    assert ended.message_id == "call_a.retried"
 
 
 def test_who_comes_back_hears_of_a_gap_only_where_there_is_one():

@@ -6,14 +6,14 @@ from datetime import datetime
 
 import pytest
 from runtime_stage import Stage, script
-from runtime_world import CONTEXT, says, sent, task
+from runtime_world import says, sent, task
 
 from paracle_chassis.bus import Outgoing
 from paracle_chassis.testing.eventually import eventually
-from paracle_domain import subjects
 from paracle_domain.errors import ProviderFailed, RateLimited, Unavailable
-from paracle_domain.inference.retrying import Retrying
+from paracle_domain.inference.retrying import Retried, Retrying
 from paracle_domain.task.messages import TaskStatus
+from paracle_domain.task.output import ToolProgress
 
 LOOKS = (says("", ("look", {"n": 1}), ("look", {"n": "x"})), says("done"))
 
@@ -79,9 +79,7 @@ BUSY = RateLimited("busy", retry_after_s=0.01)
 async def test_a_model_call_that_is_tried_again_says_why_and_when(stage: Stage):
     job = task("helper")
     await stage.do(job)
-    subject = subjects.out(CONTEXT.tenant, job.task_id)
-    told = [one.message for one in stage.bus.broadcasts if one.subject == subject]
-    retries = [one for one in told if isinstance(one, Retrying)]
+    retries = [one for one in stage.said(job) if isinstance(one, Retrying)]
     assert [(one.error.code, one.error.message, one.tried) for one in retries] == [
         ("rate_limited", "busy", 1),
         ("rate_limited", "busy", 2),
@@ -89,6 +87,32 @@ async def test_a_model_call_that_is_tried_again_says_why_and_when(stage: Stage):
     failed = [one.data for one in stage.events(job) if one.type == "task.model_call_failed"]
     assert [one.call_id for one in retries] == [one["call_id"] for one in failed]
     assert [one.at for one in retries] == [datetime.fromisoformat(str(one["retry_at"])) for one in failed]
+
+
+@script(says("", ("ask_helper", {"text": "poem"})), BUSY, BUSY, says("a poem"), says("here"))
+async def test_who_watches_a_step_is_told_that_a_delegate_waits_and_no_longer_does(stage: Stage):
+    job = task("boss")
+    await stage.do(job)
+    said = [one for one in stage.said(job) if not isinstance(one, ToolProgress)]
+    assert [(type(one), one.agent) for one in said if isinstance(one, Retrying | Retried)] == [
+        (Retrying, "helper"),
+        (Retrying, "helper"),
+        (Retried, "helper"),
+    ]
+    assert isinstance(said[-1], Retried)
+    assert said[-1].error is None
+    own = [one for one in stage.bus.broadcasts if isinstance(one.message, Retrying) and one.message.agent is None]
+    assert len(own) == 2, "on the delegate's own subject"
+    assert len({one.envelope.id for one in stage.bus.broadcasts}) == len(stage.bus.broadcasts)
+
+
+@script(says("", ("ask_helper", {"text": "poem"})), BUSY, ProviderFailed("no"), says("here"))
+async def test_that_a_delegate_waits_no_longer_is_told_also_where_it_fails(stage: Stage):
+    job = task("boss")
+    await stage.do(job)
+    *_, last = [one for one in stage.said(job) if isinstance(one, Retrying | Retried)]
+    assert isinstance(last, Retried)
+    assert last.error == "provider_failed"
 
 
 @script(ProviderFailed("no"))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from provider_gateway_samples import CONTEXT, TASK, Gateway, ask, gateway
+from provider_gateway_samples import CONTEXT, ROOT, TASK, Gateway, ask, gateway
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain.errors import (
@@ -24,7 +24,7 @@ from paracle_domain.errors import (
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.deltas import EndDelta, TextDelta, assemble
 from paracle_domain.inference.embedding import ModelCall
-from paracle_domain.inference.request import AbortCall, Complete, ListModels
+from paracle_domain.inference.request import AbortCall, CallLabels, Complete, ListModels
 from paracle_domain.inference.response import BreakerState, FinishReason, ModelList
 from paracle_domain.inference.usage import Usage
 from paracle_domain.provider.spec import Price, Strategy
@@ -139,6 +139,16 @@ async def test_when_all_have_failed_the_first_that_is_free_is_asked_again():
     assert (answer.deployment, answer.attempts, first.asked, second.asked) == ("first/m", 4, 3, 1)
     assert 0 < over.waits[0] <= 0.25, "half of its first back-off, less the time that the second took"
     assert over.waits[1:] == pytest.approx([0.5])
+
+
+@pytest.mark.parametrize("agent", ["helper", None])
+async def test_whoever_watches_the_step_is_told_of_calls_of_its_delegates(agent: str | None):
+    over = routed(*at(Scripted("first", RateLimited("busy", retry_after_s=9))))
+    watched = ask(timeout_s=60, stream_to=TASK, waits_to=ROOT, labels=CallLabels(agent=agent))
+    await over.completions.complete(watched, CONTEXT)
+    [own, theirs] = over.outbox.retries
+    assert theirs == own.model_copy(update={"agent": agent or watched.model})
+    assert theirs.message_id != own.message_id, "they are kept in one stream, in which an id comes once"
 
 
 async def test_whoever_watches_is_told_why_and_till_when_a_call_waits_for_long():

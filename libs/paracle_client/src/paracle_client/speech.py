@@ -44,33 +44,47 @@ def retrying(told: Retrying) -> str:
     """Why a model's reply does not come, and from when on it is asked again."""
     why, at = f"{told.error.code}: {told.error.message}", f"{told.at.astimezone():%H:%M:%S}"
     if told.tried == 0:
-        return f"the reply has to wait, till {at} at least: {why}"
-    return f"the model call failed, and is tried again from {at} on: {why}"
+        return _of(told.agent, f"the reply has to wait, till {at} at least: {why}")
+    return _of(told.agent, f"the model call failed, and is tried again from {at} on: {why}")
+
+
+def _of(agent: str | None, line: str) -> str:
+    return line if agent is None else f"{agent}: {line}"
 
 
 class Retries:
-    """What there is to say of a model call that is tried again: each reason once, and how often that was in the end.
+    """What there is to say of model calls that are tried again: each reason once, and how often that was in the end.
 
-    Reasons take turns (a failure, the rest that it led to, the next failure), and differ by numbers alone: seconds,
-    ids of requests.
+    They are those of the task, and of agents that it turned to. Reasons take turns (a failure, the rest that it led to,
+    the next failure), and differ by numbers alone: seconds, ids of requests.
     """
 
     def __init__(self) -> None:
-        self._told: set[tuple[str, str]] = set()
-        self._waits = 0
+        self._of: dict[str | None, list[Retrying]] = {}
+
+    @property
+    def latest(self) -> list[Retrying]:
+        """What was told last of each call that still waits."""
+        return [waits[-1] for waits in self._of.values()]
 
     def hear(self, output: TaskOutput) -> str | None:
         """What there is to say now, before anything else about `output`."""
-        told = output.retrying
-        if told is None:
-            waits, self._waits = self._waits, 0
-            self._told.clear()
-            return f"the model answers, after {count(waits, 'wait')}" if waits and output.delta is not None else None
-        reason = (told.error.code, _NUMBER.sub("#", told.error.message))
-        known = reason in self._told
-        self._told.add(reason)
-        self._waits += 1
-        return None if known else retrying(told)
+        if (told := output.retrying) is not None:
+            before = self._of.setdefault(told.agent, [])
+            known = _reason(told) in map(_reason, before)
+            before.append(told)
+            return None if known else retrying(told)
+        if (over := output.retried) is not None:
+            return self._ended(over.agent, answered=over.error is None)
+        return self._ended(None, answered=output.delta is not None)
+
+    def _ended(self, agent: str | None, *, answered: bool) -> str | None:
+        waits = self._of.pop(agent, ())
+        return _of(agent, f"the model answers, after {count(len(waits), 'wait')}") if waits and answered else None
+
+
+def _reason(told: Retrying) -> tuple[str, str]:
+    return told.error.code, _NUMBER.sub("#", told.error.message)
 
 
 class Speech:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import Final, Literal
 
 from paracle_agent_runtime.checking import Checks
 from paracle_agent_runtime.tools.workers import Caller
@@ -16,13 +16,16 @@ from paracle_agent_runtime.workshop import Workshop
 from paracle_domain.envelope import Context
 from paracle_domain.errors import ParacleError
 from paracle_domain.inference.request import Complete
-from paracle_domain.inference.retrying import Retrying
+from paracle_domain.inference.retrying import Retried, Retrying
 from paracle_domain.task import events as ev
 from paracle_domain.task import inputs as told
 from paracle_domain.task.directives import AskForRaise, AskPeople, CallModel, InvokeTool, ProbeEffect
 from paracle_domain.task.output import BudgetProgress, Progress, SummaryProgress, ToolProgress
 from paracle_domain.task.probes import probe_arguments
 from paracle_domain.task.state import Job
+
+_WORTH_TELLING: Final = timedelta(seconds=1)
+"""What takes less has not been told to wait, neither by the gateway nor here."""
 
 
 class Errands:
@@ -48,7 +51,7 @@ class Errands:
 
     async def call_model(self, directive: CallModel, request: Callable[[], Complete]) -> told.TaskInput:
         await self._until(directive.not_before)
-        asked = request()
+        asked, began = request(), self._shop.clock()
         await self._say_summary(directive, "started")
         self._in_air.add(directive.call_id)
         try:
@@ -59,6 +62,8 @@ class Errands:
             return told.ModelFailed(self._shop.clock(), directive.call_id, error.to_info())
         self._in_air.discard(directive.call_id)
         await self._say_summary(directive, "ended")
+        if directive.not_before is not None or self._shop.clock() - began >= _WORTH_TELLING:
+            await self._say_above(directive.call_id)
         return told.ReplyCame(self._shop.clock(), directive.call_id, completion, self._checks.refused(completion))
 
     async def _say_summary(
@@ -108,10 +113,22 @@ class Errands:
     async def say_retries(self, events: Sequence[ev.TaskEvent], tried: int) -> None:
         """Tell whoever watches that a model call failed and when it is made again, if that is among `events`."""
         for event in events:
-            if not isinstance(event, ev.ModelCallFailed | ev.CompactionFailed) or event.retry_at is None:
+            if not isinstance(event, ev.ModelCallFailed | ev.CompactionFailed):
                 continue
-            if event.error.retryable:  # what was too long is summed up first, and that is told
-                await self.say(Retrying(call_id=event.call_id, error=event.error, tried=tried, at=event.retry_at))
+            if event.retry_at is None:
+                await self._say_above(event.call_id, event.error.code)
+            elif event.error.retryable:  # what was too long is summed up first, and that is told
+                retrying = Retrying(call_id=event.call_id, error=event.error, tried=tried, at=event.retry_at)
+                await self.say(retrying)
+                if (root := self._job.task.root) is not None:
+                    theirs = retrying.model_copy(update={"agent": self._job.task.target})
+                    await self._shop.outlet.say(root, theirs, self._context)
+
+    async def _say_above(self, call_id: str, error: str | None = None) -> None:
+        """Tell who watches the step that a model call of its delegate, which may have been waited for, has ended."""
+        if (root := self._job.task.root) is not None:
+            ended = Retried(call_id=call_id, agent=self._job.task.target, error=error)
+            await self._shop.outlet.say(root, ended, self._context)
 
     async def ask_for_raise(self, directive: AskForRaise) -> told.TaskInput:
         approval_id, budget = directive.request.approval_id, directive.short.budget

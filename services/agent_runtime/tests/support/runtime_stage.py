@@ -19,6 +19,7 @@ from paracle_domain import subjects
 from paracle_domain.envelope import Envelope
 from paracle_domain.inference.request import AbortCall
 from paracle_domain.machine import EventRecord
+from paracle_domain.messages import Encodable
 from paracle_domain.task.messages import Task, TaskResult
 from paracle_domain.task.output import ToolProgress
 
@@ -45,9 +46,12 @@ class Stage(World):
 
     def progress(self, of: Task) -> list[ToolProgress]:
         """What whoever watches a task was told of its tools."""
+        return [one for one in self.said(of) if isinstance(one, ToolProgress)]
+
+    def said(self, of: Task) -> list[Encodable]:
+        """All that whoever watches a task was told."""
         subject = subjects.out(CONTEXT.tenant, of.task_id)
-        said = [told.message for told in self.bus.broadcasts if told.subject == subject]
-        return [one for one in said if isinstance(one, ToolProgress)]
+        return [told.message for told in self.bus.broadcasts if told.subject == subject]
 
     def results(self) -> dict[str, TaskResult]:
         found = [m.message for m in self.bus.published if isinstance(m.message, TaskResult)]

@@ -22,7 +22,7 @@ from paracle_domain.task.output import Listening, TaskOutput
 
 PAGE: Final = 256
 _RETRY_MS: Final = 1_000
-_KINDS: Final = ("tool", "summary", "budget", "retrying")
+_KINDS: Final = ("tool", "summary", "budget", "retrying", "retried")
 _BEYOND: Final = 10**9  # the number of no event: asks whether a task has ended, and for nothing else
 log = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ _NOT_ASKED: Final[dict[str, Any]] = {
     "call_id": True,
     "model": True,
     "stream_to": True,
+    "waits_to": True,
     "attempts_before": True,
     "priority": True,
     "timeout_s": True,

@@ -1,4 +1,4 @@
-"""Whoever watches a task is told why a model call of it waits, and till when."""
+"""Whoever watches a task is told why a model call of it waits, or of an agent that it turned to, and till when."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ async def tell_of_retry(
     outlet: Outlet, request: ModelCall, context: Context, error: ParacleError, tried: int, after_s: float
 ) -> None:
     """Tell that `request`, sent `tried` times so far, waits because of `error`, and is tried in `after_s` seconds."""
-    if not isinstance(request, Complete) or (task_id := request.stream_to) is None:
+    if not isinstance(request, Complete):
         return
     at = datetime.now(UTC) + timedelta(seconds=after_s)
     told = Retrying(call_id=request.call_id, error=error.to_info(), tried=tried, at=at)
-    await outlet.publish(task_id, told, context)
+    if request.stream_to is not None:
+        await outlet.publish(request.stream_to, told, context)
+    if request.waits_to is not None:
+        theirs = told.model_copy(update={"agent": request.labels.agent or request.model})
+        await outlet.publish(request.waits_to, theirs, context)

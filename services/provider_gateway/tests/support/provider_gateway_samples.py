@@ -49,7 +49,7 @@ from paracle_provider_gateway.service import Completions
 from paracle_provider_gateway.telemetry import Telemetry
 
 CANARY = "sk-canary-do-not-show-1234567890"
-TASK = "task_01JD0000000000000000000000"
+TASK, ROOT = "task_01JD0000000000000000000000", "task_01JD0000000000000000000001"
 CONTEXT = Context("acme", correlation_id="run_1")
 SEARCH = ToolDefinition(
     name="search",
@@ -67,11 +67,13 @@ class Outbox:
     tenants: set[str] = field(default_factory=set)
 
     async def publish(self, task_id: str, news: Delta | Retrying, context: Context) -> None:
-        assert task_id == TASK
+        assert task_id in {TASK, ROOT}
         self.tenants.add(context.tenant)
         if isinstance(news, Delta):
+            assert task_id == TASK
             self.deltas.append(news)
         else:
+            assert (news.agent is None) == (task_id == TASK)
             self.retries.append(news)
 
 

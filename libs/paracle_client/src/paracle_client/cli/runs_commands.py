@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from functools import partial
 from itertools import islice
 from typing import Annotated, Final
@@ -40,7 +39,7 @@ from paracle_client.cli.target import (
 from paracle_client.client import Client
 from paracle_client.display import duration
 from paracle_client.plain import safe
-from paracle_client.speech import retrying
+from paracle_client.speech import Retries, retrying
 from paracle_domain.errors import ParacleError, Unavailable
 from paracle_domain.run.commands import ApprovalStatus, Outputs, RunFilter, RunPage, RunSummary, RunView
 
@@ -161,12 +160,14 @@ def _retries(client: Client, view: RunView) -> dict[str, str]:
     """Steps whose model does not answer just now, and why; the first of those at work are looked at."""
     found: dict[str, str] = {}
     for step, task_id in islice(agents_at_work(view), _MOST_HEARD):
+        retries = Retries()
         try:
-            last = deque(client.output(task_id, follow=False), maxlen=1)
+            for output in client.output(task_id, follow=False):
+                retries.hear(output)
         except Unavailable:  # nobody can say what was said just now; the run is shown all the same
             continue
-        if last and (told := last[0].retrying) is not None:
-            found[step] = retrying(told)
+        if retries.latest:
+            found[step] = "; ".join(map(retrying, retries.latest))
     return found
 
 

@@ -47,7 +47,8 @@ class Complete(Request[Completion], service="provider_gateway", method="complete
 
     `call_id` names the call: asked again with the same one, the gateway hands out the answer that it has, or joins the
     call that is in the air; the same id with another request is a `Conflict`. `model` is `provider/model`, or
-    `default` for the first provider that is set up. `stream_to`: the task on whose `out` subject deltas are published.
+    `default` for the first provider that is set up. `stream_to`: the task on whose `out` subject deltas are published,
+    and that the call waits. `waits_to`: another one on whose subject it is told as well that it waits.
     `attempts_before`: where nobody answered an earlier question with this id, the deltas of this one are numbered as
     attempts after so many, since they replace what was streamed then.
     `priority`: where calls have to wait, those of each tenant go by it. `timeout_s` bounds everything, retries and
@@ -70,6 +71,7 @@ class Complete(Request[Completion], service="provider_gateway", method="complete
         default_factory=lambda: _PLAIN, json_schema_extra={"default": _PLAIN.model_dump(mode="json")}
     )
     stream_to: TaskId | None = None
+    waits_to: TaskId | None = None
     attempts_before: int = Field(default=0, ge=0)
     priority: Priority = "normal"
     timeout_s: float = Field(default=300.0, gt=0, le=3_600)

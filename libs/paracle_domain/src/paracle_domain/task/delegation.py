@@ -154,6 +154,7 @@ def child_task(state: TaskState, call: MadeCall) -> Task:
             agent=task.target,
             depth=len(task.lineage) + 1,
             lineage=(*task.lineage, fingerprint(task.target, task.input)),
+            root=task.root,
         ),
         allowance=given.allowance,
         forked_from=task.forked_from,

@@ -45,7 +45,8 @@ class Allowance(Value):
 class TaskParent(Value):
     """The call that a task answers, where an agent turned to another one. `depth` is 1 for the delegate of a step's.
 
-    `lineage` tells the questions apart that were asked on the way here, the first one first.
+    `lineage` tells the questions apart that were asked on the way here, the first one first. `root` is the step's own
+    task, where that is another one.
     """
 
     task_id: TaskId
@@ -53,6 +54,7 @@ class TaskParent(Value):
     agent: str
     depth: int = Field(ge=1)
     lineage: tuple[str, ...] = ()
+    root: TaskId | None = None
 
 
 class Task(Message, type_name="task"):
@@ -84,6 +86,11 @@ class Task(Message, type_name="task"):
     @property
     def lineage(self) -> tuple[str, ...]:
         return self.parent.lineage if self.parent else ()
+
+    @property
+    def root(self) -> str | None:
+        """Of a delegate: the task of the step, which people watch."""
+        return None if self.parent is None else self.parent.root or self.parent.task_id
 
 
 class TaskResult(Message, type_name="task.result"):

@@ -13,7 +13,7 @@ from typing import Literal, assert_never
 from pydantic import Field
 
 from paracle_domain.inference.deltas import Delta
-from paracle_domain.inference.retrying import Retrying
+from paracle_domain.inference.retrying import Retried, Retrying
 from paracle_domain.messages import Message
 
 
@@ -59,13 +59,14 @@ class BudgetProgress(Message, type_name="task.budget_progress"):
         return f"{self.approval_id}.{self.stage}"
 
 
-type Progress = ToolProgress | SummaryProgress | BudgetProgress | Retrying
+type Progress = ToolProgress | SummaryProgress | BudgetProgress | Retrying | Retried
 type Said = Delta | Progress
 
 
 class TaskOutput(Message, type_name="task.output"):
     """One thing that a task said: a piece of a reply (words, thoughts, a tool call), progress of a tool, of a summary,
-    or of a budget that people are asked to raise, or that a model call is tried again.
+    or of a budget that people are asked to raise, or that a model call is tried again. Of the agents that it turned to
+    it tells that their model calls wait (`retrying`), and no longer do (`retried`).
 
     `seq` is a cursor: asked for what comes after it, a follower gets the rest. `gap`: something before this is lost,
     since it was too long ago or a server was away; the task itself has all of it. `ended`: the task has, and this
@@ -78,6 +79,7 @@ class TaskOutput(Message, type_name="task.output"):
     summary: SummaryProgress | None = None
     budget: BudgetProgress | None = None
     retrying: Retrying | None = None
+    retried: Retried | None = None
     gap: bool = False
     ended: bool = False
 
@@ -121,5 +123,7 @@ def _progress(seq: int, said: Progress) -> TaskOutput:
             return TaskOutput(seq=seq, budget=said)
         case Retrying():
             return TaskOutput(seq=seq, retrying=said)
+        case Retried():
+            return TaskOutput(seq=seq, retried=said)
         case _:
             assert_never(said)

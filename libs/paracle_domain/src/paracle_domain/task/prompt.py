@@ -123,6 +123,7 @@ def model_request(state: TaskState) -> Complete:
             params=spec.model.params,
         ),
         stream_to=task.task_id,
+        waits_to=task.root,
         attempts_before=state.unheard * _ATTEMPTS_MAX,
         priority=spec.model.priority,
         timeout_s=min(spec.limits.wall_time_s, _CALL_TIMEOUT_MAX_S),

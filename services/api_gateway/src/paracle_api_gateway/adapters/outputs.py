@@ -19,7 +19,7 @@ from paracle_domain import subjects
 from paracle_domain.envelope import CE_TYPE
 from paracle_domain.errors import Unavailable
 from paracle_domain.inference.deltas import Delta
-from paracle_domain.inference.retrying import Retrying
+from paracle_domain.inference.retrying import Retried, Retrying
 from paracle_domain.task.output import BudgetProgress, Said, SummaryProgress, ToolProgress
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ def _read(message: Incoming) -> Heard | None:
             kind = BudgetProgress
         case Retrying.type_name:
             kind = Retrying
+        case Retried.type_name:
+            kind = Retried
         case _:
             return None
     try:

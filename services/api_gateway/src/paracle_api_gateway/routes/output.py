@@ -22,9 +22,10 @@ _STREAMED: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "A stream: `id` is a cursor, `event` is `delta` (a piece of a reply), `tool` (a call of one "
         "began or ended, or waits for people), `summary` (summing up what was said before began or ended), `budget` "
-        "(people are asked to raise one, or have decided), `retrying` (a model call failed, why, and when it is tried "
-        "again) or `ended` (the last), and `data` is JSON (message task.output). `gap` in it says that something "
-        "before it is lost.",
+        "(people are asked to raise one, or have decided), `retrying` (a model call failed or waits: why, and when it "
+        "is tried again; with `agent`, one of an agent that it turned to), `retried` (one of those has ended) or "
+        "`ended` (the last), and `data` is JSON (message task.output). `gap` in it says that something before it is "
+        "lost.",
         "content": {EVENT_STREAM: {"schema": {"type": "string"}, "example": _EXAMPLE}},
     }
 }
