@@ -76,6 +76,16 @@ def test_secrets_are_referred_to_and_never_written(chart: str) -> None:
 
 
 @pytest.mark.parametrize("chart", CHARTS)
+def test_a_service_can_be_a_nats_user_of_its_own(chart: str) -> None:
+    values = {"nats": {"existingSecret": f"nats-{chart}", "inbox": f"_INBOX.{CHARTS[chart]}"}}
+    for pod in pods(render(chart, values)):
+        env = {entry["name"]: entry for entry in pod["spec"]["containers"][0]["env"]}
+        assert env["PARACLE_NATS_URL"]["valueFrom"]["secretKeyRef"] == {"name": f"nats-{chart}", "key": "url"}
+        assert env["PARACLE_NATS_INBOX"]["value"] == f"_INBOX.{CHARTS[chart]}"
+    assert "PARACLE_NATS_INBOX" not in str(render(chart))
+
+
+@pytest.mark.parametrize("chart", CHARTS)
 def test_a_service_never_sees_the_role_that_makes_databases(chart: str) -> None:
     (container,) = of_kind(render(chart), "Deployment")["spec"]["template"]["spec"]["containers"]
     assert "admin" not in str(container).lower()

@@ -33,3 +33,14 @@ def test_tests_in_containers_use_the_images_of_compose() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
     assert services["nats"]["image"] == containers.NATS_IMAGE
     assert services["postgres"]["image"] == containers.POSTGRES_IMAGE
+
+
+def test_each_service_is_a_nats_user_of_its_own_and_listens_to_its_own_inbox() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    users = (ROOT / "deploy" / "nats" / "users.conf").read_text(encoding="utf-8")
+    for name in (*SERVICES, "provision"):
+        environment = services[name]["environment"]
+        assert environment["PARACLE_NATS_URL"] == f"nats://{name}:${{NATS_PASSWORD:-paracle}}@nats:4222"
+        assert environment["PARACLE_NATS_INBOX"] == f"_INBOX.{name}"
+        assert f"user: {name}, password: $NATS_PASSWORD" in users
+    assert "include users.conf" in (ROOT / "deploy" / "nats" / "nats.conf").read_text(encoding="utf-8")

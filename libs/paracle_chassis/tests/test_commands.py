@@ -7,6 +7,7 @@ import pytest
 
 from paracle_chassis import receipts
 from paracle_chassis.bus import outgoing
+from paracle_chassis.frames import flushed
 from paracle_chassis.replies import fingerprint
 from paracle_chassis.routes import Routes
 from paracle_chassis.testing.eventually import eventually
@@ -42,6 +43,31 @@ async def test_a_bare_request_is_answered_by_the_service_not_by_the_stream(serve
     await serve(Beginner().routes())
     answer = json.loads((await nats_client.request(SUBJECT, b'{"name": "a"}', timeout=30)).data)
     assert answer == {"run_id": "a-1", "stream": "COMMANDS", "seq": 1}
+
+
+@pytest.mark.parametrize("order", ["$JS.API.STREAM.PURGE.COMMANDS", subjects.cmd("globex", "other", "begin")])
+@pytest.mark.parametrize("named", ["header", "reply"])
+@pytest.mark.parametrize("id", ["", "one"])
+async def test_no_answer_to_a_command_is_an_order(serve, nats_client, order: str, named: str, id: str):
+    """Services may publish what their callers may not: who names an order as his inbox would have it given by them."""
+    beginner, heard = Beginner(), []
+
+    async def hear(message) -> None:
+        heard.append(message.data)
+
+    await serve(beginner.routes())
+    await nats_client.subscribe(order, cb=hear)
+    headers = {"Nats-Msg-Id": id} if id else {}
+    for _ in range(2):  # one that was carried out is answered at once
+        if named == "header":
+            await nats_client.publish(SUBJECT, b'{"name": "a"}', headers=headers | {"paracle-reply-to": order})
+        else:
+            await nats_client.publish(SUBJECT, b'{"name": "a"}', order, headers=headers or None)
+        await eventually(lambda: "a" in beginner.names)
+    answer = json.loads((await nats_client.request(SUBJECT, b'{"name": "b"}', timeout=30)).data)
+    assert answer["run_id"].startswith("b-")
+    await flushed(nats_client)
+    assert heard == []
 
 
 async def test_a_message_on_a_topic_is_answered_by_its_service_each_time_that_it_comes(serve, nats_client):

@@ -10,7 +10,9 @@ from nats.aio.client import Client
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.frames import flushed
 from paracle_chassis.inlet import Incoming
+from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.routes import Routes
+from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import OpenBus
 from paracle_chassis.testing.sample import Echo, Echoed
@@ -69,3 +71,41 @@ async def test_a_service_whose_connection_is_gone_stops_serving_all_the_same(
     await bus.link.close()
     await bus.drain(1.0)
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_nobody_can_guess_what_another_question_is_answered_on(open_bus: OpenBus) -> None:
+    inbox = (await open_bus("testing")).link.inbox
+    made = [inbox.expect(lambda _more, _message: None) for _ in range(600)]
+    prefix = made[0].rpartition(".")[0]
+    tokens = {address.removeprefix(f"{prefix}.") for address in made}
+    assert len(tokens) == len(made) == len(inbox)
+    assert all(len(bytes.fromhex(token)) == 12 for token in tokens)
+
+
+async def test_answers_come_below_the_prefix_that_its_user_may_listen_to(nats_url: str, nats_client: Client) -> None:
+    bus = NatsBus("testing", ServiceSettings(nats_url=nats_url, nats_inbox="_INBOX.testing"))
+    await bus.open()
+    heard: list[Incoming] = []
+    address = bus.link.inbox.expect(lambda _more, message: heard.append(message))
+    assert address.startswith("_INBOX.testing.")
+    await bus.link.check()
+    await nats_client.publish(address, b"1")
+    await eventually(lambda: len(heard) == 1)
+    await bus.close()
+
+
+async def test_who_is_answered_late_hangs_up_at_inboxes_alone(open_bus: OpenBus, nats_client: Client) -> None:
+    """What comes for a question that is forgotten names where to hang up: an order to the server is none such place."""
+    link = (await open_bus("testing")).link
+    heard: list[Incoming] = []
+    inbox = nats_client.new_inbox()
+    for subject in ("$JS.API.STREAM.INFO.EVENTS", "paracle.v1.acme.cmd.testing.begin", inbox):
+        await link.hear(subject, heard.append)
+    await link.check()
+    address = link.inbox.expect(lambda _more, _message: None)
+    link.inbox.forget(address)
+    for subject in ("$JS.API.STREAM.INFO.EVENTS", "paracle.v1.acme.cmd.testing.begin", inbox):
+        await nats_client.publish(address, b"", reply=subject)
+    await eventually(lambda: heard)
+    await link.check()
+    assert [message.subject for message in heard] == [inbox]

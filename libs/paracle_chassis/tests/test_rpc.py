@@ -27,6 +27,21 @@ CONTEXT = Context("acme")
 SUBJECT = subjects.rpc("acme", "testing", "echo")
 
 
+ORDERS = ("$JS.API.STREAM.PURGE.COMMANDS", subjects.cmd("globex", "testing", "begin"))
+
+
+async def hearing(client, subject: str) -> list[bytes]:
+    """What comes on `subject` from now on."""
+    heard: list[bytes] = []
+
+    async def hear(message) -> None:
+        heard.append(message.data)
+
+    await client.subscribe(subject, cb=hear)
+    await flushed(client)
+    return heard
+
+
 async def echo(request: Echo, call: Context) -> Echoed:
     return Echoed(text=request.text, tenant=call.tenant)
 
@@ -186,6 +201,46 @@ async def test_a_caller_that_is_cancelled_hangs_up_and_leaves_nothing_behind(ser
         await asking
     await stopped.wait()
     await eventually(lambda: len(bus.link.inbox) == 0 and len(server.link.inbox) == 0)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("method", ["echo", "work"])
+async def test_no_answer_is_an_order(serve, nats_client, method: str, order: str, caplog):
+    """Services may publish what their callers may not: who names an order as his inbox would have it given by them."""
+    asked: list[str] = []
+
+    async def work(request: Work, _call: Context) -> Echoed:
+        asked.append(request.text)
+        return Echoed(text=request.text)
+
+    table = working(work)
+    table.rpc(Echo, echo)
+    await serve(table)
+    heard = await hearing(nats_client, order)
+    subject = subjects.rpc("acme", "testing", method)
+    await nats_client.publish(subject, b'{"text": "x"}', reply=order)
+    await nats_client.request(subject, b'{"text": "y"}', timeout=30)
+    await flushed(nats_client)
+    assert heard == []
+    assert f"no answer may go to '{order}'" in caplog.text
+    assert asked == (["y"] if method == "work" else []), "nothing is done for it"
+
+
+@pytest.mark.parametrize("order", ORDERS)
+async def test_a_caller_hangs_up_at_inboxes_alone(serve, nats_client, order: str):
+    """Whoever works for it says where: a worker of a tenant may name an order."""
+    bus = await serve()
+
+    async def work(message) -> None:
+        await nats_client.publish(message.reply, b"", reply=order, headers={"paracle-rpc": "working"})
+
+    await nats_client.subscribe(subjects.rpc("acme", "testing", "work"), cb=work)
+    heard = await hearing(nats_client, order)
+    with pytest.raises(Unavailable, match="fell silent"):
+        await bus.call(Work(text="x"), CONTEXT, timeout_s=30, idle_s=0.2)
+    await bus.link.check()
+    await flushed(nats_client)
+    assert heard == []
 
 
 async def test_a_caller_that_is_gone_is_noticed(serve, nats_url, monkeypatch):

@@ -57,6 +57,15 @@ def test_all_bad_values_are_named_at_once(monkeypatch):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("inbox", ["_INBOX.", "_INBOX.>", "a b", "$JS.API", "paracle.v1"])
+def test_an_inbox_is_where_answers_may_go(monkeypatch, inbox):
+    (line,) = refused(monkeypatch, PARACLE_NATS_INBOX=inbox)
+    assert line.startswith("PARACLE_NATS_INBOX: expected tokens with dots between them, such as _INBOX.registry")
+    monkeypatch.setenv("PARACLE_NATS_INBOX", "_INBOX.agent_runtime")
+    monkeypatch.setenv("PARACLE_RATE", "1")
+    assert load_settings(GatewaySettings).nats_inbox == "_INBOX.agent_runtime"
+
+
 def test_a_missing_one_is_named(monkeypatch):
     monkeypatch.delenv("PARACLE_API_KEY")
     assert refused(monkeypatch) == ["PARACLE_API_KEY: Field required; it means: What the gateway shows the provider."]

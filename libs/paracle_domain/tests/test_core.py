@@ -138,6 +138,22 @@ class TestSubjects:
         assert subjects.is_token("acme-1")
         assert not subjects.is_token("acme.1")
 
+    @given(
+        st.sampled_from(["$JS.API.STREAM.PURGE.", "$SYS.", "$O.", "paracle.v1.acme.cmd.", "paracle.internal."]),
+        st.text(),
+    )
+    def test_no_answer_goes_to_where_it_would_be_an_order(self, where: str, rest: str) -> None:
+        assert not subjects.takes_answers(where + rest)
+        found = Envelope.read({"paracle-reply-to": where + rest}, tenant="acme", default_id="x", default_type="y")
+        assert found.reply_to is None
+
+    def test_answers_go_to_inboxes(self) -> None:
+        assert not subjects.takes_answers("")
+        for inbox in ("_INBOX.x.1", "_INBOX_acme.x", "_R_.x", "mine", "paracles"):
+            assert subjects.takes_answers(inbox)
+            headers = {"Paracle-Reply-To": inbox}
+            assert Envelope.read(headers, tenant="acme", default_id="x", default_type="y").reply_to == inbox
+
 
 kept = st.characters(codec="utf-8", exclude_characters="\x00")
 
@@ -147,7 +163,7 @@ class TestEnvelope:
         tenant=tokens,
         principal=st.text(kept, min_size=1),
         correlation=st.none() | st.text(kept),
-        reply=st.none() | st.text(kept, min_size=1),
+        reply=st.none() | st.text(kept, min_size=1).filter(subjects.takes_answers),
         roles=st.lists(tokens, unique=True).map(tuple),
     )
     def test_headers_come_back(

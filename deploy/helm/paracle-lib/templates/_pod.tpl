@@ -168,6 +168,10 @@ volumeMounts:
   {{- else }}
   value: {{ $nats.url | quote }}
   {{- end }}
+{{- with $nats.inbox }}
+- name: PARACLE_NATS_INBOX
+  value: {{ . | quote }}
+{{- end }}
 - name: PARACLE_NATS_REPLICAS
   value: {{ $nats.replicas | quote }}
 {{- end }}

@@ -114,7 +114,7 @@ class PullConsumer:
 
     async def _listen(self) -> None:
         client = self._link.client
-        self._inbox = client.new_inbox()
+        self._inbox = self._link.new_inbox()
         self._subscription = await client.subscribe(f"{self._inbox}.*", pending_msgs_limit=0, pending_bytes_limit=0)
         self._inlet = self._link.inlet
         self._inlet.divert(self._subscription, self._receive)

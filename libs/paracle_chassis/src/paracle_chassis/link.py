@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import count
+from os import urandom
 from typing import TYPE_CHECKING, Any, Final
 
 from nats.aio.msg import Msg
@@ -19,6 +19,7 @@ from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.topology import Durability
 from paracle_chassis.voice import Voice
 from paracle_domain.errors import Unavailable
+from paracle_domain.subjects import takes_answers
 from paracle_domain.wording import hosts_of
 
 if TYPE_CHECKING:
@@ -32,22 +33,26 @@ _log = logging.getLogger(__name__)
 RECONNECT_WAIT_S: Final = 0.2
 BUFFER_BYTES: Final = 16 * 1024 * 1024  # what may be published while NATS is away, before publishers wait
 NO_RESPONDERS: Final = "503"
+_TOKEN_BYTES: Final = 12
+_TOKENS_AT_ONCE: Final = 256
 
 
 class Inbox:
     """One wildcard subscription for everything that is answered: `{prefix}.{token}` or `{prefix}.{token}.{more}`.
 
-    Whoever waits is called as soon as a message is read: once a PING is answered, all that came before was heard.
+    Nobody can guess a token: who is asked something, as workers of tenants are, can neither answer another question nor
+    have it answered, by naming its token as his own. Whoever waits is called as soon as a message is read: once a PING
+    is answered, all that came before was heard.
     """
 
-    def __init__(self, client: Client, inlet: Inlet, acks: LateAcks) -> None:
+    def __init__(self, prefix: str, client: Client, inlet: Inlet, acks: LateAcks) -> None:
         self._client = client
         self._inlet = inlet
         self._acks = acks
-        self._prefix = client.new_inbox()
+        self._prefix = prefix
         self._skip = len(self._prefix) + 1
         self._waiting: dict[str, Callable[[str, Incoming], None]] = {}
-        self._tokens = count()
+        self._tokens = _many_tokens()
 
     async def open(self) -> None:
         subscription = await self._client.subscribe(f"{self._prefix}.>", pending_msgs_limit=0, pending_bytes_limit=0)
@@ -55,7 +60,7 @@ class Inbox:
 
     def expect(self, on_message: Callable[[str, Incoming], None]) -> str:
         """A fresh reply subject; `on_message(more, message)` is called for what comes to it or below it."""
-        token = str(next(self._tokens))
+        token = next(self._tokens)
         self._waiting[token] = on_message
         return f"{self._prefix}.{token}"
 
@@ -71,8 +76,14 @@ class Inbox:
         on_message = self._waiting.get(token)
         if on_message is not None:
             on_message(more, message)
-        elif message.reply:  # somebody still works for a caller that no longer waits: hang up
+        elif takes_answers(message.reply):  # somebody still works for a caller that no longer waits: hang up
             self._acks.put((message.reply,))
+
+
+def _many_tokens() -> Iterator[str]:
+    while True:
+        many = urandom(_TOKEN_BYTES * _TOKENS_AT_ONCE).hex()
+        yield from (many[at : at + 2 * _TOKEN_BYTES] for at in range(0, len(many), 2 * _TOKEN_BYTES))
 
 
 class Heard:
@@ -170,8 +181,12 @@ class Link:
                 "start it, or set PARACLE_NATS_URL to where it listens"
             ) from error
         self._inlet = Inlet.on(self.client)
-        self._inbox = Inbox(self.client, self._inlet, self.acks)
+        self._inbox = Inbox(self.new_inbox(), self.client, self._inlet, self.acks)
         await self._inbox.open()
+
+    def new_inbox(self) -> str:
+        """A subject to be told something on that nobody can guess: those of nats-py follow from one another."""
+        return f"{self._settings.nats_inbox}.{urandom(_TOKEN_BYTES).hex()}"
 
     async def hear(self, subject: str, sink: Callable[[Incoming], None], *, queue: str = "") -> Heard:
         """Call `sink` with what comes on `subject`, as it comes; of all who share a `queue`, one is called."""
@@ -218,6 +233,7 @@ class Link:
 
         options: dict[str, Any] = {
             "name": f"paracle-{self.name}",
+            "inbox_prefix": self._settings.nats_inbox,
             "connect_timeout": 2,
             "reconnect_time_wait": RECONNECT_WAIT_S,
             "max_reconnect_attempts": -1,

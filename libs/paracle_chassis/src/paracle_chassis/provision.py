@@ -5,6 +5,7 @@
 Idempotent, and safe to run from several places at once. It waits for NATS and PostgreSQL, and never imports a service.
 
     PARACLE_NATS_URL              where NATS listens
+    PARACLE_NATS_INBOX            what the subjects begin with on which it answers; `_INBOX` by default
     PARACLE_POSTGRES_ADMIN_DSN    a role that may create databases and roles; without it, no database is touched
     PARACLE_NATS_REPLICAS         copies of each stream; 1 by default, 3 in a cluster
     PARACLE_NATS_RELAXED          as --relaxed
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from paracle_chassis.topology import Durability
 
 DEFAULT_NATS_URL: Final = "nats://127.0.0.1:4222"
+DEFAULT_NATS_INBOX: Final = "_INBOX"
 SERVICES: Final = ("registry", "orchestrator", "agent_runtime", "provider_gateway", "observability", "api_gateway")
 _LOCK: Final = 0x70726F76  # "prov": concurrent runs take turns at creating roles and databases
 _LOOK_S: Final = 0.1
@@ -54,6 +56,7 @@ class Plan:
     """
 
     nats_url: str = DEFAULT_NATS_URL
+    nats_inbox: str = DEFAULT_NATS_INBOX
     admin_dsn: str | None = None
     password: str | None = None
     services: Sequence[str] = SERVICES
@@ -151,7 +154,13 @@ async def _connect_nats(plan: Plan) -> Client:
         client = Client()
         try:
             async with asyncio.timeout_at(min(deadline, asyncio.get_running_loop().time() + 2)):
-                await client.connect(servers, allow_reconnect=False, error_cb=_ignore, name="paracle-provision")
+                await client.connect(
+                    servers,
+                    allow_reconnect=False,
+                    error_cb=_ignore,
+                    name="paracle-provision",
+                    inbox_prefix=plan.nats_inbox,
+                )
         except (
             Exception
         ) as error:  # refused, not listening yet, not NATS: all of it is looked at again until the deadline
@@ -259,6 +268,7 @@ def _plan(arguments: Sequence[str] | None) -> tuple[Plan, str]:
     given = parser.parse_args(arguments)
     plan = Plan(
         nats_url=environ.get("PARACLE_NATS_URL") or DEFAULT_NATS_URL,
+        nats_inbox=environ.get("PARACLE_NATS_INBOX") or DEFAULT_NATS_INBOX,
         admin_dsn=environ.get("PARACLE_POSTGRES_ADMIN_DSN") or None,
         password=environ.get("PARACLE_POSTGRES_PASSWORD") or None,
         services=[name.strip() for name in given.services.split(",") if name.strip()],

@@ -32,6 +32,7 @@ from paracle_chassis.voice import frame_of
 from paracle_domain.envelope import CE_ID, MSG_ID, REPLY_TO
 from paracle_domain.errors import ParacleError
 from paracle_domain.messages import JsonObject, Message
+from paracle_domain.subjects import takes_answers
 
 _log = logging.getLogger(__name__)
 
@@ -125,15 +126,15 @@ class Replies:
         self._say(self._told, " ".join(marks).encode(), {_ORIGIN: self._origin})
 
     def _on_message(self, message: Incoming) -> None:
-        own, has_id = message.headers.get(REPLY_TO), _has_id(message.headers)
+        own, has_id = _inbox(message.headers.get(REPLY_TO)), _has_id(message.headers)
         mark = fingerprint(message.subject, message.headers, message.data)
         known = self._known_answer(mark, has_id=has_id)
         if own is not None and known is None and not has_id:
             return  # the durable copy says whom to answer
         if known is None:  # one that wants no answer stands in the queue too, or it would get another's
-            self._asked.setdefault(mark, _Asked(has_id)).inboxes.append((_now(), own or message.reply))
+            self._asked.setdefault(mark, _Asked(has_id)).inboxes.append((_now(), own or _inbox(message.reply) or ""))
             self._forget_old()
-        elif inbox := own or message.reply:
+        elif inbox := own or _inbox(message.reply):
             self._say(inbox, known.body, known.headers)
 
     def _on_answered_elsewhere(self, message: Incoming) -> None:
@@ -182,6 +183,10 @@ class Replies:
 
 def _has_id(headers: Mapping[str, str] | None) -> bool:
     return any(name.lower() in _IDS for name in headers or ())
+
+
+def _inbox(named: str | None) -> str | None:
+    return named if named and takes_answers(named) else None
 
 
 def fingerprint(subject: str, headers: Mapping[str, str] | None, body: bytes) -> str:

@@ -56,7 +56,7 @@ class _Call:
             return  # whoever was asked first may still answer
         self.last_heard = self._loop.time()
         if message.headers and message.headers.get(codec.PROGRESS_HEADER) == codec.WORKING:
-            self.hang_up = message.reply
+            self.hang_up = message.reply if subjects.takes_answers(message.reply) else ""
         elif self.answer is None:
             self.answer = message
             self._wake()

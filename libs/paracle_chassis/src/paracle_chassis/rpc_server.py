@@ -30,7 +30,7 @@ from paracle_chassis.outages import is_outage
 from paracle_chassis.routes import RpcRoute
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
-from paracle_domain.errors import DeadlineExceeded, InternalError, NotFound, ParacleError, Unavailable
+from paracle_domain.errors import DeadlineExceeded, InternalError, NotFound, ParacleError, Unavailable, quote
 from paracle_domain.messages import Message, Request
 
 _log = logging.getLogger(__name__)
@@ -97,6 +97,9 @@ class RpcServer:
             await asyncio.gather(*late, return_exceptions=True)
 
     def _receive(self, message: Incoming) -> None:
+        if message.reply and not subjects.takes_answers(message.reply):
+            _log.warning("refused a question on %s: no answer may go to %s", message.subject, quote(message.reply))
+            return
         route = self._routes.get(message.subject.rpartition(".")[2])
         desk = self._long if route is not None and route.long else self._short
         desk.take(self._serve(message))

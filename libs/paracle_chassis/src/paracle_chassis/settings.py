@@ -13,7 +13,7 @@ from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationE
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from paracle_domain.errors import quote
-from paracle_domain.subjects import DEFAULT_TENANT, EVERYONE, is_token
+from paracle_domain.subjects import DEFAULT_TENANT, EVERYONE, is_token, takes_answers
 
 ENV_PREFIX: Final = "PARACLE_"
 EXIT_CONFIG: Final = 2
@@ -24,6 +24,12 @@ def _nats_urls(text: str) -> str:
     for url in text.split(","):
         if not url.strip().startswith(("nats://", "tls://")):
             raise ValueError("expected nats://host:port or tls://host:port (several: separated by commas)")
+    return text
+
+
+def _inbox(text: str) -> str:
+    if not takes_answers(text) or not all(map(is_token, text.split("."))):
+        raise ValueError("expected tokens with dots between them, such as _INBOX.registry, not below paracle")
     return text
 
 
@@ -51,6 +57,11 @@ class ServiceSettings(BaseSettings):
         title="NATS",
         description="Where NATS listens; several servers of a cluster are separated by commas.",
         repr=False,
+    )
+    nats_inbox: Annotated[str, AfterValidator(_inbox)] = Field(
+        "_INBOX",
+        title="Inbox",
+        description="What the subjects begin with on which answers come; its NATS user may listen there.",
     )
     nats_replicas: int = Field(
         1, ge=1, le=5, title="Replicas", description="Copies of each stream; a NATS cluster has 3."

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from paracle_domain.ids import new_id
 from paracle_domain.records import record
+from paracle_domain.subjects import takes_answers
 
 SPEC_VERSION: Final = "1.0"
 MSG_ID: Final = "Nats-Msg-Id"
@@ -112,7 +113,7 @@ class Envelope:
         found = {name.lower(): value for name, value in (headers or {}).items()}
         if "\x00" in "".join(found.values()):  # NATS lets it pass, and PostgreSQL has no such text
             found = {name: value.replace("\x00", "\ufffd") for name, value in found.items()}
-        time = found.get(CE_TIME)
+        time, reply_to = found.get(CE_TIME), found.get(REPLY_TO)
         return cls(
             id=found.get(CE_ID) or found.get(MSG_ID.lower()) or default_id,
             type=found.get(CE_TYPE) or default_type,
@@ -126,7 +127,7 @@ class Envelope:
                 roles=read_roles(found.get(ROLES)),
             ),
             time=_parse_time(time) if time else None,
-            reply_to=found.get(REPLY_TO),
+            reply_to=reply_to if reply_to and takes_answers(reply_to) else None,
         )
 
 

@@ -66,6 +66,7 @@ _TAILS: Final = "|".join(
     rf"{kind}(?:\.[A-Za-z0-9_-]{{1,64}}){{{least[0]},{least[-1]}}}" for kind, least in _TAIL_TOKENS.items()
 )
 _SUBJECT: Final = re.compile(rf"paracle\.v1\.[A-Za-z0-9_-]{{1,64}}\.(?:{_TAILS})")
+_ORDERS: Final = ("$", "paracle.")
 ANY: Final = "*"
 UNNAMED: Final = "_"
 """For the id, in the subjects under which EVENTS keeps its messages."""
@@ -117,6 +118,14 @@ def tenant_of(subject: str) -> str:
 def is_subject(text: str) -> bool:
     """Whether `text` is a subject of contract v1: a quicker look than `Subject.parse`, which says what is wrong."""
     return _SUBJECT.fullmatch(text) is not None
+
+
+def takes_answers(text: str) -> bool:
+    """Whether an answer may go to `text`, which whoever asks has named: not to where it would be an order.
+
+    Services may publish what their callers may not: what is below `$` is for servers, what is below `paracle` for us.
+    """
+    return text != "" and not text.startswith(_ORDERS)
 
 
 def is_token(text: str) -> bool:

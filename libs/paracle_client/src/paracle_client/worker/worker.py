@@ -44,6 +44,7 @@ from paracle_domain.wording import hosts_of
 _log = logging.getLogger(__name__)
 
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"
+DEFAULT_INBOX: Final = "_INBOX"
 _CONNECT_S: Final = 10.0
 
 
@@ -56,6 +57,9 @@ class Worker:
         Where NATS is; `PARACLE_NATS_URL`, or else port 4222 of this machine, if absent.
     tenant
         Whose calls it answers.
+    inbox
+        What the subjects begin with on which it is told things; its NATS user may listen there. `PARACLE_NATS_INBOX`,
+        or else `_INBOX`, if absent.
     concurrency
         Most calls of tools that it works on at once, and as many questions to guards beside them; further ones wait.
     drain_s
@@ -67,10 +71,12 @@ class Worker:
         url: str | None = None,
         *,
         tenant: str = DEFAULT_TENANT,
+        inbox: str | None = None,
         concurrency: int = 64,
         drain_s: float = 30.0,
     ) -> None:
         self._url = url or os.environ.get("PARACLE_NATS_URL") or DEFAULT_URL
+        self._inbox = inbox or os.environ.get("PARACLE_NATS_INBOX") or DEFAULT_INBOX
         self._tenant = tenant
         self._concurrency = concurrency
         self._drain_s = drain_s
@@ -236,6 +242,7 @@ class Worker:
                 await client.connect(
                     [url.strip() for url in self._url.split(",")],
                     name="paracle-worker",
+                    inbox_prefix=self._inbox,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=0.2,  # type: ignore[arg-type]  # a float is as good
                     ping_interval=10,
