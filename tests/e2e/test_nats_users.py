@@ -12,6 +12,7 @@ from typing import Any, Final, override
 import pytest
 from tests.e2e.world import MAILS, ROOT, triage_text
 
+from paracle_chassis.frames import flushed
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.nats_users import OTHER, GuardedNats, Guest, guest
 from paracle_client import AsyncClient, Stack
@@ -94,6 +95,7 @@ async def test_services_have_all_the_rights_that_they_need(stack: GuardedStack, 
         heard.append(message.subject)
 
     await tenant.client.subscribe("paracle.v1.default.evt.>", cb=hear)
+    await flushed(tenant.client)
     async with adding(stack), AsyncClient(stack.url) as client, asyncio.timeout(90):
         await client.apply(triage_text())
         triaged = await client.wait((await client.start_run("triage", {"folder": MAILS})).run_id)
@@ -116,12 +118,12 @@ async def test_a_tenant_cannot_have_a_service_order_something_of_another(stack: 
     asked, told = subjects.rpc("default", "provider_gateway", "list_models"), {"paracle-reply-to": order}
     async with guest(stack.nats, "orchestrator") as service:
         await service.client.subscribe(subjects.cmd(OTHER, "orchestrator", subjects.ANY), cb=hear)
-        await service.client.flush()
+        await flushed(service.client)
         await tenant.client.publish(asked, b"{}", reply=order)
         await tenant.client.publish(subjects.cmd("default", "orchestrator", "start_run"), b"{}", order, headers=told)
         await start(tenant, workflow="nothing")
         await tenant.client.request(asked, b"{}", timeout=30)
-        await service.client.flush()
+        await flushed(service.client)
     assert heard == []
     assert _refused(stack) == []
 
@@ -133,11 +135,11 @@ async def test_tenants_do_not_reach_each_other(stack: GuardedStack, tenant: Gues
         assert b"triage" not in answer.data
         assert not await other.may_say(asked)
     log = stack.nats.log_path.read_text(encoding="utf-8")
-    assert f'Publish Violation - User "{OTHER}"' in log, "what is refused is told there"
+    assert f'user:{OTHER}" - Publish Violation' in log, "what is refused is told there"
 
 
 def _refused(stack: GuardedStack) -> list[str]:
     """What the server refused to services."""
     lines = stack.nats.log_path.read_text(encoding="utf-8").splitlines()
-    tenants = ('User "default', f'User "{OTHER}')
+    tenants = ("user:default", f"user:{OTHER}")
     return [line for line in lines if "Violation" in line and not any(one in line for one in tenants)]

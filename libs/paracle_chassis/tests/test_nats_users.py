@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from paracle_chassis.frames import flushed
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.nats_users import OTHER, GuardedNats, Guest, guest
 from paracle_domain import subjects
@@ -127,7 +128,7 @@ async def test_a_worker_answers_what_it_is_asked_also_over_another_connection(
 
     inbox = runtime.client.new_inbox()
     await runtime.client.subscribe("_INBOX.agent_runtime.>", cb=hear)
-    await runtime.client.flush()
+    await flushed(runtime.client)
     assert await worker.may_say(inbox), "signs of life"
     async with guest(server, "default-worker") as later:
         assert await later.may_say(inbox), "the answer, after NATS was away"
@@ -144,7 +145,7 @@ async def test_a_tenant_opens_no_subject_to_its_worker_by_naming_it_as_its_inbox
         asked.append(message.reply)
 
     await worker.client.subscribe(subjects.rpc("default", "tools", "add"), cb=hear)
-    await worker.client.flush()
+    await flushed(worker.client)
     await tenant.client.publish(subjects.rpc("default", "tools", "add"), b"{}", reply=subject)
     await eventually(lambda: asked == [subject])
     assert not await worker.may_say(subject)
