@@ -15,7 +15,7 @@ from runtime_world import CONTEXT, Gateway, MemorySessionBook, World, says, sent
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresTaskShelf
 from paracle_agent_runtime.adapters.sessions import PostgresSessionBook, PostgresSessionShelf
 from paracle_agent_runtime.pools import Pools
-from paracle_agent_runtime.ports import Ending, Letter, SessionBook, Stalled
+from paracle_agent_runtime.ports import TURNS_TOLD, Ending, Letter, SessionBook, Stalled
 from paracle_agent_runtime.records import facts_of
 from paracle_agent_runtime.session_desk import SessionDesk
 from paracle_chassis.event_store import Append, Page, PostgresEventStore
@@ -305,6 +305,7 @@ async def test_turns_are_numbered_once_and_wait_for_each_other(book: SessionBook
     assert await book.lacks("default", SESSION, [*others, *runs]) == others[1]
     assert await book.lacks("acme", SESSION, runs) == runs[-1]
     assert await book.lacks("default", new_id("ses"), runs) == runs[-1]
+    assert [await book.number(one.task_id) for one in (*tasks, turn("never"))] == [1, 2, 3, None]
     assert [await book.waits("default", SESSION, number) for number in (1, 2, 3)] == [False, True, True]
     said = (ChatMessage.user("é\x00"), ChatMessage.assistant("yes"))
     await book.end("acme", tasks[0].task_id, Ending())
@@ -357,6 +358,24 @@ def letter(one: Task) -> Letter:
     context = Context("default", principal="ada", correlation_id=one.run_id, roles=("a", "b"))
     envelope = Envelope.wrap(one.type_name, "test", context, id=one.task_id)
     return Letter("gpu", one, envelope)
+
+
+@pytest.mark.connected
+async def test_of_the_last_of_many_before_a_turn_one_has_to_have_entered(database: Database):
+    """Those before it had entered then. Others may only have been cancelled, and say nothing of those before them."""
+    book = PostgresSessionBook(database.pool, Queries.load("paracle_agent_runtime"))
+    before = [turn(str(number), run_id=new_id("run")) for number in range(TURNS_TOLD)]
+    runs = [one.run_id for one in before]
+    assert await book.lacks("default", SESSION, runs) == runs[-1]
+    await database.pool.executemany(
+        "insert into tasks (id, tenant, version, status, created_at, finished_at, run_id, step, attempt, target_kind,"
+        " target) values ($1, 'default', 1, 'cancelled', now(), now(), $2, 's', 1, 'agent', 'a')",
+        [(one.task_id, one.run_id) for one in before],
+    )
+    assert await book.lacks("default", SESSION, runs[1:]) is None
+    assert await book.lacks("default", SESSION, runs) == runs[0]
+    await book.enter("default", SESSION, before[7])
+    assert await book.lacks("default", SESSION, runs) is None
 
 
 @pytest.mark.connected

@@ -114,6 +114,7 @@ async def test_turns_of_a_session_are_in_the_order_in_which_they_were_accepted(s
         await put(shelf.store, [run])
     ids = [run.id for run in turns]
     assert [await shelf.index.turns_before("acme", run_id) for run_id in ids] == [ids[:n] for n in range(4)]
+    assert [await shelf.index.turns_before("acme", ids[3], last) for last in (1, 2, 9)] == [ids[2:3], ids[1:3], ids[:3]]
     assert not await shelf.store.append([ended(turns[1], "completed")])
     assert await shelf.index.turns_before("acme", ids[3]) == [ids[0], ids[2]]
     assert await shelf.index.turns_before("evil", ids[3]) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from paracle_agent_runtime.pools import WorkerReport
 from paracle_domain.budget.messages import RaiseBudget
@@ -26,6 +26,9 @@ from paracle_domain.task.sessions import SessionSummary, SessionTurn
 from paracle_domain.tool.calls import ToolCall
 
 type Clock = Callable[[], datetime]
+
+TURNS_TOLD: Final = 100
+"""How many of those before a turn are looked at: with thousands that wait, each would be told of thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,19 +270,27 @@ class Starts(Protocol):
     """What was accepted to be done, and in which order."""
 
     async def before(self, tenant: str, run_id: str) -> Sequence[str]:
-        """The runs of the same session that were accepted before this one and have not ended."""
+        """The runs of the same session that were accepted before this one and have not ended: the last `TURNS_TOLD`."""
         ...
 
 
 class SessionBook(Protocol):
     """Conversations, turn by turn. All replicas share it."""
 
+    async def number(self, task_id: str) -> int | None:
+        """The number of the turn that a task is; `None` if it has not entered its session."""
+        ...
+
     async def enter(self, tenant: str, session: str, task: Task) -> int:
         """The number of the turn that `task` is: the next one when it asks first, later the same."""
         ...
 
     async def lacks(self, tenant: str, session: str, run_ids: Sequence[str]) -> str | None:
-        """The last of these runs that has no turn in the session yet, and whose task has not ended without one."""
+        """The last of these runs that has no turn in the session yet, and whose task has not ended without one.
+
+        `run_ids` are those before a turn, in order, but of many only the last `TURNS_TOLD`. Of so many one must have
+        entered, which those before it had done then; else the first one is the answer.
+        """
         ...
 
     async def waits(self, tenant: str, session: str, turn: int) -> bool:

@@ -125,14 +125,18 @@ on conflict (task_id) do nothing
 returning turn
 
 -- name: session_lacks
--- The last of the runs $3 that has neither a turn in the session nor a task that ended without one.
-select one.run_id from unnest($3::text[]) with ordinality as one(run_id, place)
- where not exists (
-    select from session_turns t where t.tenant = $1 and t.session_id = $2 and t.run_id = one.run_id
- ) and not exists (
+-- The last of the runs $3 that has neither a turn in the session nor a task that ended without one. If none has a turn,
+-- and there may be others before them since they are $4, the first.
+with one as (
+    select o.run_id, o.place,
+           exists (select from session_turns t where t.tenant = $1 and t.session_id = $2 and t.run_id = o.run_id) as entered
+      from unnest($3::text[]) with ordinality as o(run_id, place)
+)
+select run_id from one
+ where not entered and not exists (
     select from tasks k where k.tenant = $1 and k.run_id = one.run_id and k.finished_at is not null
- )
- order by one.place desc limit 1
+ ) or place = 1 and (select count(*) = $4 and not bool_or(entered) from one)
+ order by place desc limit 1
 
 -- name: set_aside
 insert into turns_aside as a (task_id, tenant, session_id, run_id, turn, after_run, pool, headers, task)

@@ -78,7 +78,9 @@ class Sessions:
         TurnWaitsError
             If an earlier turn of its session has not ended, or has not even come.
         """
-        turn = await self._enter(job.task, place)
+        turn = await self._book.number(job.task.task_id)
+        if turn is None:
+            turn = await self._enter(job.task, place)
         self.step_out(place)
         await self._release(place.letter.tenant, job.task)
         if await self._book.waits(*place.line, turn):

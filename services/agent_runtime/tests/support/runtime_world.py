@@ -23,7 +23,17 @@ from paracle_agent_runtime.outbox import Outbox
 from paracle_agent_runtime.plans import PlanCache
 from paracle_agent_runtime.pool_desk import PoolDesk
 from paracle_agent_runtime.pools import Pools, WorkerReport
-from paracle_agent_runtime.ports import Answer, Attempts, Effects, Ending, Leases, Letter, SessionBook, Stalled
+from paracle_agent_runtime.ports import (
+    TURNS_TOLD,
+    Answer,
+    Attempts,
+    Effects,
+    Ending,
+    Leases,
+    Letter,
+    SessionBook,
+    Stalled,
+)
 from paracle_agent_runtime.purging import Purging
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.service import Runtime
@@ -271,7 +281,7 @@ class Orchestrator:
         """What tests say was accepted before, and has not ended."""
         known = self.accepted
         before = known[: known.index(request.run_id)] if request.run_id in known else []
-        return TurnsBefore(run_ids=tuple(before))
+        return TurnsBefore(run_ids=tuple(before[-(request.last or len(before)) :]))
 
     async def get_plan(self, request: GetPlan, _: Context) -> Plan:
         self.asked += 1
@@ -443,6 +453,10 @@ class MemorySessionBook:
         self.recaps: dict[str, Recap] = {}
         self.aside: dict[str, tuple[str, Letter, int | str]] = {}
 
+    async def number(self, task_id: str) -> int | None:
+        found = [turns.index(task_id) + 1 for turns in self.turns.values() if task_id in turns]
+        return found[0] if found else None
+
     async def enter(self, tenant: str, session: str, task: Task) -> int:
         turns = self.turns.setdefault((tenant, session), [])
         self.runs.add((tenant, session, task.run_id))
@@ -452,7 +466,8 @@ class MemorySessionBook:
 
     async def lacks(self, tenant: str, session: str, run_ids: Sequence[str]) -> str | None:
         ended = {one.facts["run_id"] for one in self._actors.values() if one.tenant == tenant and one.finished_at}
-        lacking = [one for one in run_ids if (tenant, session, one) not in self.runs and one not in ended]
+        absent = [one for one in run_ids if (tenant, session, one) not in self.runs]
+        lacking = [*absent[: len(absent) == TURNS_TOLD], *(one for one in absent if one not in ended)]
         return lacking[-1] if lacking else None
 
     async def waits(self, tenant: str, session: str, turn: int) -> bool:

@@ -54,8 +54,8 @@ class RunIndex(Protocol):
         """
         ...
 
-    async def turns_before(self, tenant: str, run_id: str) -> list[str]:
-        """Runs of the same session that were accepted before this one and have not ended, in order."""
+    async def turns_before(self, tenant: str, run_id: str, last: int | None = None) -> list[str]:
+        """Runs of the same session that were accepted before this one and have not ended, in order; the `last` ones."""
         ...
 
 

@@ -74,11 +74,11 @@ select scanned.number, scanned.last_at, scanned.last_id, r.*
  order by r.created_at desc, r.id desc
 
 -- name: turns_before
--- The runs of the session of run $2 that were accepted before it and have not ended.
+-- The runs of the session of run $2 that were accepted before it and have not ended, the last first; at most $3 (null: all).
 select r.id from runs me join runs r on r.tenant = me.tenant and r.session = me.session
  where me.tenant = $1 and me.id = $2 and r.session is not null and r.session_place < me.session_place
    and r.finished_at is null
- order by r.session_place
+ order by r.session_place desc limit $3
 
 -- name: rarest_label
 -- Of the labels with keys $3 and values $4: the one that the fewest runs of the statuses $2 have, each counted to $5.

@@ -172,7 +172,7 @@ class Orchestrator:
         return await list_begun(self._store, request, call)
 
     async def list_turns_before(self, request: ListTurnsBefore, call: Context) -> TurnsBefore:
-        return TurnsBefore(run_ids=tuple(await self._index.turns_before(call.tenant, request.run_id)))
+        return TurnsBefore(run_ids=tuple(await self._index.turns_before(call.tenant, request.run_id, request.last)))
 
     async def get_plan(self, request: GetPlan, call: Context) -> Plan:
         return (await self._plans.get(call.tenant, request.digest)).plan

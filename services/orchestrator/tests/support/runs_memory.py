@@ -22,14 +22,14 @@ class RunsInMemory:
         page = found[:limit]
         return RunPage(runs=tuple(map(summary, page)), next_cursor=place(page[-1]) if len(found) > limit else None)
 
-    async def turns_before(self, tenant: str, run_id: str) -> list[str]:
+    async def turns_before(self, tenant: str, run_id: str, last: int | None = None) -> list[str]:
         every = list(self._store.actors.values())
         me = next((run for run in every if run.id == run_id and run.tenant == tenant), None)
         if me is None or me.facts["session"] is None:
             return []
         before = every[: every.index(me)]
         same = [run for run in before if run.tenant == tenant and run.facts["session"] == me.facts["session"]]
-        return [run.id for run in same if run.finished_at is None]
+        return [run.id for run in same if run.finished_at is None][-(last or len(same)) :]
 
 
 def place(run: Loaded) -> str:

@@ -112,7 +112,7 @@ class NoIndex:
     async def page(self, tenant: str, wanted: RunFilter, limit: int, cursor: str | None = None) -> RunPage:
         return RunPage(runs=())
 
-    async def turns_before(self, tenant: str, run_id: str) -> list[str]:
+    async def turns_before(self, tenant: str, run_id: str, last: int | None = None) -> list[str]:
         return []
 
 

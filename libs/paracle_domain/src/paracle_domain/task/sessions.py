@@ -89,7 +89,9 @@ class ListTurnsBefore(
 ):
     """Runs of the session of run `run_id` that were accepted before it and have not ended; for the agent runtime.
 
-    Only runs of single agents are turns of sessions as a whole. Of any other run, there are none.
+    Only runs of single agents are turns of sessions as a whole. Of any other run, there are none. `last`: at most so
+    many, those that were accepted last.
     """
 
     run_id: RunId
+    last: int | None = Field(default=None, ge=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from paracle_agent_runtime.ports import TURNS_TOLD
 from paracle_agent_runtime.telemetry import SOURCE
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_domain.budget.messages import ListBudgets, RaiseBudget
@@ -41,8 +42,8 @@ class RpcStarts:
 
     async def before(self, tenant: str, run_id: str) -> Sequence[str]:
         """See `Starts.before`."""
-        asked = ListTurnsBefore(run_id=run_id)
-        return (await self._bus.call(asked, Context(tenant, correlation_id=run_id), timeout_s=_ANSWER_S)).run_ids
+        asked, context = ListTurnsBefore(run_id=run_id, last=TURNS_TOLD), Context(tenant, correlation_id=run_id)
+        return (await self._bus.call(asked, context, timeout_s=_ANSWER_S)).run_ids[-TURNS_TOLD:]
 
 
 class RpcPeople:

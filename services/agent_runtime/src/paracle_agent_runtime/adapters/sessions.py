@@ -9,7 +9,7 @@ from typing import Any, Final
 import asyncpg
 from pydantic import TypeAdapter
 
-from paracle_agent_runtime.ports import Ending, Letter, Stalled
+from paracle_agent_runtime.ports import TURNS_TOLD, Ending, Letter, Stalled
 from paracle_chassis.postgres import Queries
 from paracle_domain.envelope import Envelope
 from paracle_domain.inference.chat import ChatMessage
@@ -28,10 +28,15 @@ class PostgresSessionBook:
         self._pool = pool
         self._queries = queries
 
+    async def number(self, task_id: str) -> int | None:
+        """See `SessionBook.number`."""
+        found: int | None = await self._pool.fetchval(self._queries.known_turn, task_id)
+        return found
+
     async def enter(self, tenant: str, session: str, task: Task) -> int:
         """See `SessionBook.enter`. Whoever is second to enter the same task finds it entered."""
         while True:
-            known = await self._pool.fetchval(self._queries.known_turn, task.task_id)
+            known = await self.number(task.task_id)
             if known is None:
                 enter = self._queries.enter_session
                 known = await self._pool.fetchval(enter, tenant, session, task.task_id, task.run_id)
@@ -40,7 +45,8 @@ class PostgresSessionBook:
 
     async def lacks(self, tenant: str, session: str, run_ids: Sequence[str]) -> str | None:
         """See `SessionBook.lacks`."""
-        found: str | None = await self._pool.fetchval(self._queries.session_lacks, tenant, session, list(run_ids))
+        given = (tenant, session, list(run_ids), TURNS_TOLD)
+        found: str | None = await self._pool.fetchval(self._queries.session_lacks, *given)
         return found
 
     async def waits(self, tenant: str, session: str, turn: int) -> bool:

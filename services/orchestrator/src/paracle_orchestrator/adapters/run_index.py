@@ -86,9 +86,10 @@ class PostgresRunIndex:
             rest = Place(last.created_at, last.run_id)
         return RunPage(runs=tuple(found[:limit]), next_cursor=None if rest is None else str(rest))
 
-    async def turns_before(self, tenant: str, run_id: str) -> list[str]:
+    async def turns_before(self, tenant: str, run_id: str, last: int | None = None) -> list[str]:
         """See `RunIndex.turns_before`."""
-        return [row["id"] for row in await self._pool.fetch(self._queries["turns_before"], tenant, run_id)]
+        rows = await self._pool.fetch(self._queries["turns_before"], tenant, run_id, last)
+        return [row["id"] for row in reversed(rows)]
 
     async def _search(self, tenant: str, wanted: RunFilter, first: int) -> _Search:
         sifting = min(max(first, _FIRST_SIFTED), self._most_sifted)
