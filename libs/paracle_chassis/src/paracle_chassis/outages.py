@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +50,15 @@ def as_unavailable(message: str) -> Iterator[None]:
         if not (is_outage(error) or isinstance(error, TimeoutError)):
             raise
         raise Unavailable(message) from error
+
+
+def reason(error: OSError) -> str:
+    """Why there is no connection, in the system's words: `Connection refused`."""
+    if isinstance(error, ssl.SSLError):  # its numbers are OpenSSL's
+        return str(error)
+    if error.errno is not None and error.errno > 0:  # those below are of looking up names
+        return os.strerror(error.errno)
+    return error.strerror or str(error) or type(error).__name__
 
 
 def _is_postgres_outage(error: BaseException) -> bool:

@@ -19,6 +19,7 @@ from paracle_client.plain import safe
 from paracle_client.speech import Speech
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
+from paracle_domain.run import events as happened
 from paracle_domain.run.commands import RunStatus, StepStatus
 from paracle_domain.task.output import TaskOutput
 
@@ -175,6 +176,8 @@ def describe(before: View, after: View, record: EventRecord) -> str | None:
     if record.entity != "run":
         return f"{clock} {'run':<16} {record.type.removeprefix('run.')} {safe(record.id)}"
     name = record.data.get("step")
+    if record.type == happened.StepEmitted.type_name:  # the step's end says it
+        return None
     if isinstance(name, str) and name in after.steps:
         return f"{clock} {_step_change(before.steps.get(name, StepLine(name)), after.steps[name], record)}"
     if after.status is before.status:
@@ -194,7 +197,7 @@ def _step_change(old: StepLine, new: StepLine, record: EventRecord) -> str:
         parts.append(safe(new.detail))
     if new.error is not None:
         parts.append(f"{new.error.code}: {safe(new.error.message)}")
-    return " ".join(parts)
+    return " ".join(filter(None, parts))
 
 
 def _run_change(before: View, after: View, record: EventRecord) -> str:

@@ -125,7 +125,7 @@ def _what(step: StepView, said: Mapping[str, str]) -> Iterator[str]:
     if step.pool not in (None, DEFAULT_POOL) and not step.status.terminal:
         yield f"pool {step.pool}"
     if step.due_at is not None and not step.status.terminal:
-        yield f"until {moment(step.due_at)}"
+        yield f"{'times out' if step.status is StepStatus.RUNNING else 'until'} {moment(step.due_at)}"
     if step.kept:
         yield "kept"
     if step.compensated:

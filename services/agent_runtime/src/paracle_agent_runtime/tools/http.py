@@ -25,6 +25,7 @@ from yarl import URL
 from paracle_agent_runtime.tools.http_requests import Request, build
 from paracle_agent_runtime.tools.outcome import OutcomeUnknownError
 from paracle_agent_runtime.tools.permissions import Grants
+from paracle_chassis import outages
 from paracle_domain.errors import (
     Forbidden,
     ParacleError,
@@ -215,9 +216,12 @@ def _refusal(response: aiohttp.ClientResponse, excerpt: str) -> Exception:
 
 def _failure(url: URL, error: Exception) -> Exception:
     """A connection that never came about did nothing; one that broke later may have."""
-    if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError | aiohttp.InvalidURL):
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return ToolUnavailable(f"{_where(url)} cannot be reached: no connection in time")
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
         cause = error.__cause__ or error
-        return ToolUnavailable(f"{_where(url)} cannot be reached: {type(cause).__name__}")
+        why = outages.reason(cause) if isinstance(cause, OSError) else type(cause).__name__
+        return ToolUnavailable(f"{_where(url)} cannot be reached: {why}")
     if isinstance(error, TimeoutError):
         return OutcomeUnknownError(ToolUnavailable(f"{_where(url)} did not answer in time"))
     return OutcomeUnknownError(ToolUnavailable(f"the connection to {_where(url)} broke: {type(error).__name__}"))

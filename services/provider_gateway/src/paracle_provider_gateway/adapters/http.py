@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final
@@ -20,6 +19,7 @@ from multidict import CIMultiDict
 from pydantic_core import to_json
 from yarl import URL
 
+from paracle_chassis import outages
 from paracle_provider_gateway.adapters.config import Api, ProviderConfig
 from paracle_provider_gateway.adapters.transport import (
     ELSEWHERE,
@@ -201,6 +201,5 @@ def proxy_of(url: str) -> dict[str, Any]:
 def _unconnected(error: aiohttp.ClientConnectorError) -> str:
     """Where there is no connection to, and why, in the system's words."""
     cause = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error.os_error
-    number = cause.errno if isinstance(cause, OSError) else None
-    why = os.strerror(number) if number is not None and number > 0 else str(cause)  # below 0: of looking up a name
+    why = outages.reason(cause) if isinstance(cause, OSError) else str(cause)
     return f"no connection to {error.host}:{error.port}: {why}"
