@@ -60,13 +60,11 @@ def ls(
     with connect(url) as client:
         page = client.dead_letters(_which(service, code, run, since, until), limit=limit, cursor=cursor)
     rows = [_row(one) for one in page.letters]
-    print_page(
-        page, ["LETTER", "GIVEN UP", "BY", "CODE", "TYPE", "RUN", "REASON"], rows, output, empty="no dead letters"
-    )
+    print_page(page, ["LETTER", "GIVEN UP", "CODE", "RUN", "REASON"], rows, output, empty="no dead letters")
 
 
 def _row(one: DeadLetter) -> tuple[object, ...]:
-    return one.id, brief(one.at), one.service, one.code, one.type, one.run_id or "", one.reason
+    return one.id, brief(one.at), one.code, one.run_id or "", one.reason
 
 
 @dlq.command(epilog="Example: paracle dlq show dead_01J…")

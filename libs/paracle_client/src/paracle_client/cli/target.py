@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 import typer
 from pydantic import BaseModel
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from paracle_client.cli.tables import draw, table
 from paracle_client.client import DEFAULT_URL, Client
 from paracle_client.plain import safe, safe_json
 from paracle_client.stack.state import State, find_root
@@ -28,7 +28,6 @@ URL_VARIABLE: Final = "PARACLE_URL"
 PRINCIPAL_VARIABLE: Final = "PARACLE_PRINCIPAL"
 ROLES_VARIABLE: Final = "PARACLE_ROLES"
 _ENDLESS: Final = 100_000
-_WHOLE: Final = frozenset({"STATUS", "STARTED", "TOOK", "LAST", "EXPIRES", "GIVEN UP", "SINCE", "AT", "CHANGED"})
 
 
 class Page(Protocol):
@@ -110,25 +109,18 @@ def _write(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """A table; `empty` if it has no rows. The first column, a name or an id to copy, is not broken, nor is a status.
-
-    Where no terminal has a width, a row is a line.
-    """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0 or column in _WHOLE)
-    for row in rows:
-        table.add_row(*(Text(safe(str(cell))) for cell in row))
+    """A table; `empty` if it has no rows. Where no terminal has a width, a row is a line."""
+    cells = [[safe(str(cell)) for cell in row] for row in rows]
     screen = console()
-    if not table.row_count:
+    if not cells:
         screen.print(Text(empty, style="dim"))
-    elif screen.is_terminal:
-        screen.print(table)
-    else:
+    elif not screen.is_terminal:
         wide = Console(highlight=False, width=None if "COLUMNS" in os.environ else _ENDLESS)
         with wide.capture() as drawn:
-            wide.print(table)
+            wide.print(table(columns, cells))
         _write("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+    else:
+        draw(columns, cells, screen)
 
 
 def print_page(
