@@ -3,8 +3,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
-from paracle_domain.errors import ErrorInfo, InvalidInput, RateLimited, from_info, from_problem
+from paracle_domain.errors import ErrorInfo, InvalidInput, RateLimited, from_info, from_problem, from_validation
+from paracle_domain.wording import hosts_of
 
 
 @pytest.mark.parametrize(
@@ -45,3 +47,25 @@ def test_whatever_a_server_asks_to_wait_can_be_waited_for(asked: float | None, k
 )
 def test_a_place_is_named_once(path: str | None, message: str, shown: str) -> None:
     assert str(InvalidInput(message, path=path)) == shown
+
+
+def test_a_field_that_there_is_not_is_told_without_its_value() -> None:
+    class Known(BaseModel, extra="forbid"):
+        name: str = ""
+
+    with pytest.raises(ValidationError) as wrong:
+        Known.model_validate({"nmae": "secret"})
+    error = from_validation(wrong.value, "thing", root="spec")
+    assert (error.message, error.path) == ("thing: there is no such field", "spec.nmae")
+
+
+@pytest.mark.parametrize(
+    ("urls", "shown"),
+    [
+        ("nats://127.0.0.1:4222", "127.0.0.1:4222"),
+        ("nats://me:secret@a:1, tls://b", "a:1, b"),
+        ("me:secret@a:1", "a:1"),
+    ],
+)
+def test_addresses_are_shown_without_who_comes(urls: str, shown: str) -> None:
+    assert hosts_of(urls) == shown

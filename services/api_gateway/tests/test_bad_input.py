@@ -101,3 +101,25 @@ async def test_no_field_is_a_bug(client, world):
             text = json.dumps(whole(body, operation))
             response = await client.request(method, here(path, operation), content=text, headers=headers)
             assert response.status_code < 500, (method, path, body, response.text)
+
+
+async def test_no_operation_takes_a_parameter_that_there_is_not(client, world):
+    world.bus.answers = Nothing()
+    for path, method, operation in OPERATIONS:
+        response = await client.request(method, here(path, operation), params={"limitt": "1"})
+        problem = response.json()
+        assert (response.status_code, problem["path"]) == (422, "query.limitt"), (method, path, response.text)
+    assert world.bus.asked == []
+    response = await client.get("/v1/runs", params={"statu": "failed"})
+    assert response.json()["detail"] == "there is no parameter 'statu'; did you mean 'status' or 'stuck'?"
+
+
+async def test_a_field_that_there_is_not_is_told_with_what_was_meant(client):
+    response = await client.post("/v1/workflows/triage/runs", json={"lables": {}})
+    problem = response.json()
+    assert (response.status_code, problem["path"]) == (422, "lables")
+    assert problem["detail"] == "request body: there is no such field; did you mean 'labels'?"
+
+
+async def test_whoever_looks_after_the_process_may_ask_as_it_likes(client):
+    assert (await client.get("/livez", params={"probe": "1"})).status_code == 200

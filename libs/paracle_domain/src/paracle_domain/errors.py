@@ -416,7 +416,7 @@ def field_path(location: Sequence[str | int], root: str = "") -> str:
 def _said(item: Mapping[str, Any]) -> str:
     """What one of pydantic's findings says, and about what."""
     match item["type"]:
-        case "missing" | "value_error":
+        case "missing" | "value_error" | "extra_forbidden":
             return wording(item)
         case _:
             return f"{wording(item)} (got {quote(item['input'])})"

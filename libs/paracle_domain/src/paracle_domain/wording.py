@@ -42,6 +42,8 @@ def wording(item: Mapping[str, Any]) -> str:
             return f"Input should be {PATTERNS[pattern]}" if pattern in PATTERNS else str(item["msg"])
         case "value_error":
             return str(item["msg"]).removeprefix("Value error, ")
+        case "extra_forbidden":
+            return "there is no such field"
         case "timezone_aware":
             return "has no time zone: end it with Z for UTC, or with one like +02:00"
         case "too_short":

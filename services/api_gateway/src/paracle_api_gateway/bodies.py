@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 from fastapi import Request
@@ -11,12 +11,14 @@ from pydantic_core import from_json
 
 from paracle_api_gateway.problems import UnsupportedMediaType
 from paracle_domain.errors import (
+    Finding,
     InvalidInput,
     MalformedMessage,
     PayloadTooLarge,
-    from_validation,
+    findings_of,
     quote,
 )
+from paracle_domain.names import suggest
 from paracle_domain.strict_json import MAX_DEPTH, is_deep, is_finite
 
 JSON_TYPES: Final = frozenset({"application/json"})
@@ -87,8 +89,17 @@ async def read_json[M: BaseModel](request: Request, kind: type[M]) -> M:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        wrong = from_validation(error, "request body")
-        raise InvalidInput(wrong.message, path=wrong.path, problems=wrong.problems) from error
+        raise InvalidInput.many("request body", list(_findings(error, kind))) from error
+
+
+def _findings(error: ValidationError, kind: type[BaseModel]) -> Iterator[Finding]:
+    """What is wrong; of fields that there are not, also which were probably meant."""
+    items = error.errors(include_url=False)
+    for item, found in zip(items, findings_of(items), strict=True):
+        if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+            yield Finding(path=found.path, message=f"{found.message}{suggest(found.path, kind.model_fields)}")
+        else:
+            yield found
 
 
 def _parse(text: str) -> Any:

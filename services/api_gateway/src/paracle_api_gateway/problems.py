@@ -90,7 +90,7 @@ _MEANING: Final = {
     504: "No answer in time; try again.",
 }
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-_ANY: Final = frozenset({403, 421, 500, 503, 504})
+_ANY: Final = frozenset({403, 421, 422, 500, 503, 504})
 """What any operation may answer, whoever calls it, and whatever for."""
 
 

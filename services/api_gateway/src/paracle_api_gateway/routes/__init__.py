@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
+from paracle_api_gateway.parameters import require_known
 from paracle_api_gateway.routes import (
     approvals,
     budgets,
@@ -49,7 +50,7 @@ def install(app: FastAPI) -> None:
         cache,
         models,
         dead_letters,
-        health,
-        docs,
     ):
+        app.include_router(module.router(), dependencies=[Depends(require_known)])
+    for module in (health, docs):
         app.include_router(module.router())

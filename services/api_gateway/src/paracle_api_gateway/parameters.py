@@ -1,0 +1,25 @@
+"""Parameters of queries: one that there is not is refused. Who misspells a filter must not be given everything."""
+
+from __future__ import annotations
+
+from fastapi import Request
+from fastapi.dependencies.utils import get_flat_params
+
+from paracle_domain.errors import InvalidInput, quote
+from paracle_domain.names import suggest
+
+
+async def require_known(request: Request) -> None:
+    """Refuse a parameter that the route does not take.
+
+    Raises
+    ------
+    InvalidInput
+        Naming it, and what was probably meant.
+    """
+    if not request.query_params:
+        return
+    known = sorted(field.alias for field in get_flat_params(request.scope["route"].dependant))
+    for name in request.query_params:
+        if name not in known:
+            raise InvalidInput(f"there is no parameter {quote(name)}{suggest(name, known)}", path=f"query.{name}")
