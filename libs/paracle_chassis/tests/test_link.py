@@ -74,12 +74,15 @@ async def test_a_service_whose_connection_is_gone_stops_serving_all_the_same(
 
 
 async def test_nobody_can_guess_what_another_question_is_answered_on(open_bus: OpenBus) -> None:
-    inbox = (await open_bus("testing")).link.inbox
+    link = (await open_bus("testing")).link
+    inbox = link.inbox
     made = [inbox.expect(lambda _more, _message: None) for _ in range(600)]
     prefix = made[0].rpartition(".")[0]
     tokens = {address.removeprefix(f"{prefix}.") for address in made}
     assert len(tokens) == len(made) == len(inbox)
-    assert all(len(bytes.fromhex(token)) == 12 for token in tokens)
+    inboxes = {link.new_inbox().removeprefix("_INBOX.") for _ in range(100)}
+    assert len(inboxes) == 100
+    assert all(len(bytes.fromhex(token)) == 12 for token in tokens | inboxes)
 
 
 async def test_answers_come_below_the_prefix_that_its_user_may_listen_to(nats_url: str, nats_client: Client) -> None:

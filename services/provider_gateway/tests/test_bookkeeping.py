@@ -510,6 +510,33 @@ async def test_while_a_replica_tells_again_it_says_that_it_lives(
     assert presence.signs >= 4
 
 
+async def test_closing_orphans_holds_up_no_sign_of_life(office: Office, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(upkeeping, "SEEN_EVERY_S", 0.01)
+    monkeypatch.setattr(upkeeping, "BATCH", 2)
+    orphans = [2, 2, 1, None]
+    signs: list[int] = []
+
+    class Seen:
+        is_in_doubt = False
+
+        async def seen(self) -> None:
+            signs.append(len(orphans))
+
+    async def close_orphans(_most: int) -> int:
+        closed = orphans.pop(0)
+        if closed is None:
+            await asyncio.Event().wait()
+            raise AssertionError
+        return closed
+
+    monkeypatch.setattr(office.ledger, "close_orphans", close_orphans)
+    upkeep = Upkeep(Seen(), office.ledger, office.keeper)
+    await upkeep.round()
+    assert signs == [4, 3, 2]
+    with pytest.raises(Unavailable, match="silent"):
+        await upkeep.round()
+
+
 async def test_what_was_given_up_and_granted_all_the_same_is_taken_back(office: Office):
     with_budgets(office, budget())
     office.ledger.failures = [ConnectionResetError("away")]

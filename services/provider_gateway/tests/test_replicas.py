@@ -6,13 +6,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
+import psutil
 import pytest
 
 from paracle_chassis.postgres import Database, Queries
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import migrated
+from paracle_domain.errors import Unavailable
 from paracle_embedded import PostgresServer
+from paracle_provider_gateway.adapters import replicas
 from paracle_provider_gateway.adapters.replicas import PostgresReplica
 
 pytestmark = pytest.mark.connected
@@ -65,6 +68,32 @@ async def test_a_connection_that_is_gone_is_made_anew_and_what_it_may_mean_is_kn
     assert await _seen(database) == {}
 
 
+async def test_a_connection_that_is_silent_is_given_up_with_the_others_of_its_pool(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    """As those to a host that died, which nobody closes."""
+    pool = Handing(database.pool)
+    async with PostgresReplica(pool, QUERIES, "rep_a") as replica:  # type: ignore[arg-type]
+        (held,) = pool.handed
+        session = psutil.Process(held.get_server_pid())
+        session.suspend()
+        try:
+            with monkeypatch.context() as patched:
+                patched.setattr(replicas, "PATIENCE_S", 0.05)
+                with pytest.raises(Unavailable, match="silent"):
+                    await replica.seen()
+            pool.is_silent = True
+            with pytest.raises(Unavailable, match="silent"):
+                await replica.seen()
+            pool.is_silent = False
+            await replica.seen()
+        finally:
+            session.resume()
+        assert replica.is_in_doubt
+        assert pool.expired == 2
+        assert len(pool.handed) == 2
+
+
 async def test_after_a_crash_nobody_is_steady_who_has_not_said_so(postgres_server: PostgresServer):
     await migrated(postgres_server.dsn, "paracle_provider_gateway")
     async with Database(ServiceSettings(postgres_dsn=postgres_server.dsn), "paracle_provider_gateway") as found:
@@ -85,7 +114,7 @@ async def test_after_a_crash_nobody_is_steady_who_has_not_said_so(postgres_serve
 async def _has_seen(replica: PostgresReplica) -> bool:
     try:
         await replica.seen()
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Unavailable):
         return False
     return True
 
@@ -101,10 +130,18 @@ class Handing:
         self._pool = pool
         self.handed: list[Any] = []
         self.execute, self.release = pool.execute, pool.release
+        self.expired = 0
+        self.is_silent = False
 
-    async def acquire(self) -> object:
-        self.handed.append(await self._pool.acquire())
+    async def acquire(self, **options: Any) -> object:
+        if self.is_silent:
+            raise TimeoutError
+        self.handed.append(await self._pool.acquire(**options))
         return self.handed[-1]
+
+    async def expire_connections(self) -> None:
+        self.expired += 1
+        await self._pool.expire_connections()
 
 
 def _is_over(connection: Any) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Final, Protocol
 
+from paracle_chassis.outages import as_unavailable
 from paracle_provider_gateway.bookkeeping import Bookkeeper
 from paracle_provider_gateway.ledger import Ledger
 
@@ -43,10 +44,17 @@ class Upkeep:
             self._presence.is_in_doubt = False
             await self._presence.seen()
         self._bookkeeper.take_back()
-        while closed := await self._ledger.close_orphans(BATCH):
+        while closed := await self._close_orphans():
             _log.warning("closed %d attempts of replicas that are gone; what they had reserved counts as used", closed)
             if closed < BATCH:
                 return
+            await self._presence.seen()
+
+    async def _close_orphans(self) -> int:
+        """So many; it holds up no sign of life."""
+        with as_unavailable("PostgreSQL is silent"):
+            async with asyncio.timeout(SEEN_EVERY_S):
+                return await self._ledger.close_orphans(BATCH)
 
     async def _tell_again(self) -> None:
         """Tell it, however long that takes, and meanwhile that this replica lives: others wait for its word."""
