@@ -26,6 +26,7 @@ from paracle_chassis.bus import Outgoing
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.event_store import Append, Page
 from paracle_chassis.testing.eventually import eventually
+from paracle_domain import subjects
 from paracle_domain.dead_letters import DEAD_TOLD
 from paracle_domain.errors import PayloadTooLarge, ProviderFailed, ProviderUnavailable, Unavailable
 from paracle_domain.ids import derive_id
@@ -153,6 +154,22 @@ async def test_cancel_stops_a_running_task(stage: Stage):
     await eventually(lambda: stage.runtime.running == 0)
     assert stage.events(job)[-1].type == "task.cancelled"
     await eventually(lambda: stage.aborted == 1)
+
+
+@script(None)
+async def test_nobody_stops_the_task_of_another_tenant(stage: Stage):
+    job, later = task("helper"), task("look", {"n": 1})
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.gateway.asked)
+    orders = [order(each, "evil") for each in (job, later)]
+    await stage.bus.publish(orders)
+    answers = {subjects.result("evil", each.run_id) for each in (job, later)}
+    await eventually(lambda: answers <= {out.subject for out in stage.bus.published})
+    told = subjects.evt("evil", "task", job.task_id, "task_cancelled")
+    await stage.bus.broadcast(Outgoing(told, orders[0].message, orders[0].envelope))
+    assert not stage.runtime._entries[job.task_id].cancelled
+    await stage.bus.publish([sent(later)])
+    await eventually(lambda: [name for name, _ in stage.toolbox.calls] == ["look"])
 
 
 async def test_cancel_stops_a_tool_without_a_row(stage: Stage):

@@ -93,7 +93,7 @@ class Runtime:
         self._drain_s = drain_s
         self._look_s = look_s
         self._entries: dict[str, Entry] = {}
-        self._cancelled: OrderedDict[str, None] = OrderedDict()
+        self._cancelled: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._failures: OrderedDict[str, int] = OrderedDict()
         self._loops: list[asyncio.Task[None]] = []
         self._hears_since_ns = 0
@@ -165,8 +165,8 @@ class Runtime:
     async def cancel(self, batch: Sequence[Delivery]) -> None:
         """Cancel tasks: here at once, and in the journal, so that no replica goes on."""
         commands = [(delivery, delivery.decode(CancelTask)) for delivery in batch]
-        for _, command in commands:
-            self._stop(command.task_id)
+        for delivery, command in commands:
+            self._stop(delivery.tenant, command.task_id)
         ends = await asyncio.gather(*(self._cancel(*command) for command in commands), return_exceptions=True)
         for error in ends:
             if error is not None:
@@ -181,7 +181,7 @@ class Runtime:
 
     async def overhear(self, delivery: Delivery) -> None:
         """A task was cancelled somewhere: if it is here, it stops."""
-        self._stop(Subject.parse(delivery.subject).tail[1])
+        self._stop(delivery.tenant, Subject.parse(delivery.subject).tail[1])
 
     async def hear_of_approval(self, delivery: Delivery) -> None:
         """Something happened to an approval: if it is waited for here, it is looked at."""
@@ -244,7 +244,7 @@ class Runtime:
             job = Job.of(task, plan)
         except (NotFound, SpecInvalid) as error:
             return failed(task, error)
-        if task.task_id in self._cancelled:
+        if (entry.context.tenant, task.task_id) in self._cancelled:
             entry.cancelled = True
             raise asyncio.CancelledError
         if isinstance(job.target, PlannedTool) and job.target.spec.plain:
@@ -264,7 +264,8 @@ class Runtime:
         delivery = entry.deliveries[0]
         if delivery.deliveries == 1 and delivery.stored_ns > self._hears_since_ns:
             return False
-        return await self._shop.journal.load(entry.task.task_id) is not None
+        history = await self._shop.journal.load(entry.task.task_id)
+        return history is not None and history.tenant == entry.context.tenant
 
     async def _journaled(self, entry: Entry, job: Job) -> TaskResult:
         """Most tasks come for the first time, so beginning is tried first: whether they do is the journal's to say."""
@@ -374,11 +375,11 @@ class Runtime:
             del self._entries[entry.task.task_id]
             entry.pool.leave(entry.context.tenant)
 
-    def _stop(self, task_id: str) -> None:
-        self._cancelled[task_id] = None
+    def _stop(self, tenant: str, task_id: str) -> None:
+        self._cancelled[tenant, task_id] = None
         _trim(self._cancelled)
         entry = self._entries.get(task_id)
-        if entry is not None and not entry.cancelled:
+        if entry is not None and entry.context.tenant == tenant and not entry.cancelled:
             entry.cancelled = True
             entry.stop()
 
@@ -410,7 +411,7 @@ class Runtime:
             await asyncio.sleep(min(seconds, 0.01))
 
 
-def _trim(remembered: OrderedDict[str, Any]) -> None:
+def _trim(remembered: OrderedDict[Any, Any]) -> None:
     while len(remembered) > _REMEMBERED:
         remembered.popitem(last=False)
 

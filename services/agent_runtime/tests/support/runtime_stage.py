@@ -16,7 +16,7 @@ from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.memory import MemoryBus
 from paracle_chassis.testing.memory_store import MemoryEventStore
 from paracle_domain import subjects
-from paracle_domain.envelope import Envelope
+from paracle_domain.envelope import Context, Envelope
 from paracle_domain.inference.request import AbortCall
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Encodable
@@ -77,10 +77,10 @@ def again(of: Any) -> Any:
     return Delivery(Incoming(of.subject, "", of.body, headers=of.headers), NoReceipt(), deliveries=2)
 
 
-def order(job: Task) -> Outgoing:
+def order(job: Task, tenant: str = CONTEXT.tenant) -> Outgoing:
     told = cancel(job)
-    envelope = Envelope.wrap(told.type_name, "test", CONTEXT)
-    return Outgoing(subjects.cmd("default", "agent_runtime", "cancel_task"), told, envelope)
+    envelope = Envelope.wrap(told.type_name, "test", Context(tenant))
+    return Outgoing(subjects.cmd(tenant, "agent_runtime", "cancel_task"), told, envelope)
 
 
 def as_delivered(job: Task) -> Any:
