@@ -316,6 +316,39 @@ async def test_a_call_that_nobody_waits_for_is_stopped(nats_url: str) -> None:
 
 
 @pytest.mark.connected
+async def test_a_call_that_cannot_be_stopped_keeps_its_slot_and_those_behind_it_may_get_late(nats_url: str) -> None:
+    """Nobody waits for it any more, and its thread goes on: what came next has not begun, whatever its time is."""
+    worker = Watched(nats_url, concurrency=1)
+    begun, gate, calls = threading.Event(), threading.Event(), list[int]()
+
+    @worker.tool()
+    def stuck(n: int) -> int:
+        """Wait."""
+        calls.append(n)
+        begun.set()
+        gate.wait()
+        return n
+
+    async with await nats.connect(nats_url) as client, worker.serving():
+        first = await send_call(client, "stuck", {"n": 1})
+        sign = await first.next_msg(10)
+        assert await asyncio.to_thread(begun.wait, 30)
+        try:
+            await client.publish(sign.reply)
+            assert (await last_word(first))[1]["paracle-error"] == "effect_in_doubt"
+            soon = datetime.now(UTC) + timedelta(seconds=0.3)
+            second = await send_call(client, "stuck", {"n": 2}, {"paracle-deadline": soon.isoformat()})
+            await eventually(lambda: datetime.now(UTC) > soon)
+            await flushed(client)
+            await flushed(worker.client)
+        finally:
+            gate.set()
+        assert (await last_word(second))[1].get("paracle-error") == "tool_unavailable"
+        assert (await ask(client, "stuck", {"n": 3}))[0] == 3
+    assert calls == [1, 3]
+
+
+@pytest.mark.connected
 async def test_a_worker_that_stops_finishes_what_it_has(nats_url: str) -> None:
     worker = Worker(nats_url)
     gate, begun = asyncio.Event(), asyncio.Event()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import inspect
 import re
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, get_type_hints
@@ -15,6 +12,7 @@ from typing import Any, Final, Literal, get_type_hints
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
+from paracle_client.worker.threads import Thread
 from paracle_domain.errors import InputInvalid, SpecInvalid, from_validation, quote
 from paracle_domain.tool.calls import SERVICE, ToolCall
 
@@ -56,10 +54,10 @@ class Function:
             spec["probe"] = {"tool": self.probe}
         return {"apiVersion": "paracle/v1", "kind": "Tool", "metadata": {"name": self.name}, "spec": spec}
 
-    async def answer(self, body: bytes, call: ToolCall, threads: Executor) -> bytes:
+    async def answer(self, body: bytes, call: ToolCall, thread: Thread) -> bytes:
         """The result of calling it with the arguments in `body`, as JSON.
 
-        A function that is no coroutine runs in `threads`, where nothing can stop it.
+        A function that is no coroutine runs in `thread`, where nothing can stop it.
 
         Raises
         ------
@@ -76,13 +74,8 @@ class Function:
         if inspect.iscoroutinefunction(self.call):
             found = await self.call(**given)
         else:
-            found = await in_threads(threads, partial(self.call, **given))
+            found = await thread.run(partial(self.call, **given))
         return self.result.dump_json(found)
-
-
-def in_threads[R](threads: Executor, call: Callable[[], R]) -> asyncio.Future[R]:
-    """What `call` gives, called in one of `threads` within the present context."""
-    return asyncio.get_running_loop().run_in_executor(threads, contextvars.copy_context().run, call)
 
 
 def function(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from paracle_client.worker.functions import in_threads
+from paracle_client.worker.threads import Thread
 from paracle_domain.errors import SpecInvalid, quote
 from paracle_domain.guard.messages import SERVICE, GuardAnswer, GuardQuestion
 from paracle_domain.subjects import is_token
@@ -26,15 +25,15 @@ class GuardFunction:
     what: str = "guard"
     service: str = SERVICE
 
-    async def answer(self, body: bytes, _call: ToolCall, threads: Executor) -> bytes:
+    async def answer(self, body: bytes, _call: ToolCall, thread: Thread) -> bytes:
         """What it says about the question in `body`; a function that says nothing lets it pass.
 
-        A function that is no coroutine runs in `threads`, where nothing can stop it.
+        A function that is no coroutine runs in `thread`, where nothing can stop it.
         """
         question = GuardQuestion.decode(body)
         assert isinstance(question, GuardQuestion)
         inline = inspect.iscoroutinefunction(self.call)
-        answer = await (self.call(question) if inline else in_threads(threads, partial(self.call, question)))
+        answer = await (self.call(question) if inline else thread.run(partial(self.call, question)))
         if answer is None:
             answer = GuardAnswer.passed()
         if not isinstance(answer, GuardAnswer):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 
+from paracle_client.worker.threads import Thread
 from paracle_domain.envelope import ERROR, PROGRESS, WORKING
 from paracle_domain.errors import (
     EffectInDoubt,
@@ -48,7 +49,7 @@ class Served(Protocol):
     @property
     def concurrency(self) -> int | None: ...
 
-    async def answer(self, body: bytes, call: ToolCall, threads: Executor) -> bytes:
+    async def answer(self, body: bytes, call: ToolCall, thread: Thread) -> bytes:
         """What it says to `body`."""
 
 
@@ -67,7 +68,8 @@ class Crew:
 class Serving:
     """Answers the calls of one function, with signs of life while it works.
 
-    Calls beyond the slots of its `crew` wait, and are not carried out once their time is over.
+    Calls beyond the slots of its `crew` wait, and are not carried out once their time is over. A slot is free once
+    nothing of its call runs any more, whoever still waits for it: else one behind it would have begun, and yet wait.
     """
 
     def __init__(self, client: Client, function: Served, crew: Crew, hangups: str) -> None:
@@ -163,15 +165,16 @@ class Serving:
 
     async def _answer(self, message: Msg, address: str) -> tuple[bytes, dict[str, str]]:
         call = ToolCall.read(message.subject, message.headers)
-        name = self._function.name
+        name, thread = self._function.name, Thread(self._threads)
+        held: list[asyncio.Semaphore] = []
         try:
-            async with AsyncExitStack() as held:
-                for slots in self._slots:
-                    await held.enter_async_context(slots)
-                if call.late(datetime.now(UTC)):
-                    return _problem(ToolUnavailable(f"the time for this call of {name!r} was over before it began"))
-                self._begun.add(address)
-                return await self._function.answer(message.data, call, self._threads), {}
+            for slots in self._slots:
+                await slots.acquire()
+                held.append(slots)
+            if call.late(datetime.now(UTC)):
+                return _problem(ToolUnavailable(f"the time for this call of {name!r} was over before it began"))
+            self._begun.add(address)
+            return await self._function.answer(message.data, call, thread), {}
         except ParacleError as error:
             return _problem(error)
         except Exception as error:  # noqa: BLE001  # a tool's bug is an answer, not the end of the worker
@@ -180,6 +183,8 @@ class Serving:
                 f"{self._function.what} {name!r} broke: {type(error).__name__}; its worker's log has the details"
             )
             return _problem(broke)
+        finally:
+            thread.afterwards(lambda: _release(held))
 
     async def _respond(self, message: Msg, body: bytes, headers: Mapping[str, str], address: str = "") -> None:
         if not message.reply:
@@ -193,6 +198,11 @@ class Serving:
             await self._respond(message, *_problem(large), address)
         except (NatsError, OSError) as error:
             _log.warning("cannot answer a call of %s: %s", self._function.name, type(error).__name__)
+
+
+def _release(held: Sequence[asyncio.Semaphore]) -> None:
+    for slots in held:
+        slots.release()
 
 
 def _problem(error: ParacleError) -> tuple[bytes, dict[str, str]]:
