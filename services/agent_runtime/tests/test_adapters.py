@@ -162,9 +162,13 @@ class Fleet:
             await bus.drain(1.0)
             await world.runtime.__aexit__(None, None, None)
 
+    def forget(self, world: World, bus: NatsBus) -> None:
+        """It was stopped."""
+        self._replicas.remove((world, bus))
+
     async def kill(self, world: World, bus: NatsBus) -> None:
         """As `kill -9` would: nothing is given back, nothing is said any more."""
-        self._replicas.remove((world, bus))
+        self.forget(world, bus)
         for loop in world.runtime._loops:
             loop.cancel()
         await bus.close()
@@ -201,6 +205,11 @@ async def test_leases(database: Database):
     await second.leave()
     assert await first.claim("task_1")
     assert not await first.claim("task_2")
+    await first.beat(WorkerReport())
+    await second.release("task_1")
+    assert not await second.claim("task_1"), "it was not its to release"
+    await first.release("task_1")
+    assert await second.claim("task_1")
 
 
 async def test_only_ended_tasks_of_those_runs_go_with_their_histories(database: Database):
@@ -263,6 +272,27 @@ async def test_a_task_of_a_killed_process_goes_on_where_it_was(fleet: Fleet):
     assert [asked.call_id for asked in gateway.asked][1:] == [gateway.asked[1].call_id] * 2
     await eventually(lambda: [e.type for e in fleet.observer.events.values()][-1] == "task.completed")
     assert sorted(e.seq for e in fleet.observer.events.values()) == list(range(1, len(fleet.observer.events) + 1))
+
+
+async def test_what_a_process_gives_back_when_it_stops_is_taken_up_while_it_still_finishes_an_effect(fleet: Fleet):
+    gateway = Gateway(None)
+    await fleet.bus("orchestrator", Orchestrator().routes())
+    await fleet.bus("provider_gateway", gateway.routes())
+    client = await fleet.bus("client")
+    first, connection = await fleet.replica("wrk_1")
+    first.runtime._drain_s = 60
+    hung, job = task("hang", {"seconds": 600}), task("helper", "go")
+    await client.publish([sent(hung), sent(job)])
+    await eventually(lambda: gateway.asked and first.toolbox.calls)
+    await fleet.replica("wrk_2")
+    await connection.drain(1.0)
+    gateway.script = [says("done")]
+    stopping = asyncio.create_task(first.runtime.__aexit__(None, None, None))
+    await eventually(lambda: [result.task_id for result in fleet.observer.results] == [job.task_id])
+    assert list(first.runtime._entries) == [hung.task_id]
+    first.runtime._entries[hung.task_id].stop()
+    await stopping
+    fleet.forget(first, connection)
 
 
 async def test_a_cancel_reaches_the_replica_that_works_on_the_task(fleet: Fleet):

@@ -265,16 +265,22 @@ async def test_a_turn_whose_process_was_killed_after_its_end_is_kept_before_the_
 
 
 @script()
-async def test_a_turn_that_keeps_breaking_is_over(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("broken_for_good", [False, True])
+async def test_a_turn_that_keeps_breaking_is_over(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, *, broken_for_good: bool
+):
     async def broken(*_: Any) -> bool:
         raise ZeroDivisionError
 
     job = turn("1")
     monkeypatch.setattr(stage.book, "waits", broken)
+    if broken_for_good:
+        monkeypatch.setattr(stage.book, "end", broken)
     while job.task_id not in stage.results():
         await stage.runtime.take([again(as_delivered(job))])
         await eventually(lambda: stage.runtime.running == 0)
-    assert stage.book.ended[job.task_id] == Ending()
+    assert stage.results()[job.task_id].status is TaskStatus.FAILED
+    assert stage.book.ended.get(job.task_id) == (None if broken_for_good else Ending())
 
 
 # ── the book ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -181,6 +181,10 @@ class Leases(Protocol):
         """Take a journaled task over; false if a live process other than this one has it."""
         ...
 
+    async def release(self, task_id: str) -> None:
+        """Let others take a task over, of which this process, should it have it, does no more."""
+        ...
+
     async def leave(self) -> None:
         """Give up all tasks."""
         ...

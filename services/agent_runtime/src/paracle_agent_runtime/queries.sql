@@ -31,6 +31,9 @@ update tasks t set owner = $2
         or not exists (select from workers w where w.id = t.owner and w.seen_at > now() - $3::interval))
 returning t.id
 
+-- name: release_tasks
+update tasks set owner = null where id = any($1::text[]) and owner = $2
+
 -- name: leave
 -- Those that were killed could not do this for themselves.
 delete from workers where id = $1 or seen_at < now() - interval '1 day'

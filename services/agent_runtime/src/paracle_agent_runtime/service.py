@@ -95,6 +95,7 @@ class Runtime:
         self._entries: dict[str, Entry] = {}
         self._cancelled: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._failures: OrderedDict[str, int] = OrderedDict()
+        self._works: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._hears_since_ns = 0
         self._canceller = Canceller(shop, plans)
@@ -205,7 +206,10 @@ class Runtime:
         entry = Entry(task, context, delivery.envelope.id, [delivery], pool, place)
         self._entries[task.task_id] = entry
         # Eager: a task that waits for nothing is done before this returns, without a turn of the event loop.
-        entry.work = asyncio.Task(self._work(entry), loop=asyncio.get_running_loop(), eager_start=True)
+        work = entry.work = asyncio.Task(self._work(entry), loop=asyncio.get_running_loop(), eager_start=True)
+        if not work.done():
+            self._works.add(work)
+            work.add_done_callback(self._works.discard)
 
     async def _work(self, entry: Entry) -> None:
         try:
@@ -333,7 +337,7 @@ class Runtime:
     async def _interrupted(self, entry: Entry) -> None:
         """Stopped by a cancel (whose result whoever journaled it reports), or because this process ends."""
         if not entry.cancelled:
-            await self._give_back(entry, 0)
+            await self._hand_over(entry, 0)
             return
         if entry.actor is not None:
             await self._quietly(entry.actor.abort_calls())
@@ -348,7 +352,7 @@ class Runtime:
         _trim(self._failures)
         _log.error("task %s broke (try %d)", task.task_id, tries, exc_info=error)
         if tries < _TRIES:
-            await self._give_back(entry, _BROKEN_S * tries)
+            await self._hand_over(entry, _BROKEN_S * tries)
             return
         reason = InternalError(f"task {task.task_id} broke {tries} times: {type(error).__name__}; see the log")
         await self._quietly(self._shop.sessions.give_up(task, entry.context.tenant))
@@ -356,19 +360,24 @@ class Runtime:
             await self._quietly(delivery.term(reason, told=True))
         self._finish(entry, failed(task, reason))
 
+    async def _hand_over(self, entry: Entry, delay_s: float) -> None:
+        """Give back what was worked on here; anybody may take it up, although this process lives."""
+        self._forget(entry)
+        if entry.actor is not None:
+            await self._quietly(self._leases.release(entry.task.task_id))
+        await self._give_back(entry, delay_s)
+
     async def _give_back(self, entry: Entry, delay_s: float) -> None:
         self._forget(entry)
         for delivery in entry.deliveries:
             await self._quietly(delivery.nak(delay_s))
 
     async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
-        """What JetStream does not hear in an outage, its ack wait makes good."""
+        """What JetStream or a database does not hear, an ack wait, a lease or the next delivery makes good."""
         try:
             await work
-        except Exception as error:  # only an outage is waited out; the rest is raised
-            if not outages.is_outage(error):
-                raise
-            _log.warning("not heard: %s", error)
+        except Exception as error:  # noqa: BLE001  # whatever it is: a task that has ended here must not stay in hand
+            _log.warning("not heard: %s", error, exc_info=not outages.is_outage(error))
 
     def _forget(self, entry: Entry) -> None:
         if self._entries.get(entry.task.task_id) is entry:
@@ -404,9 +413,8 @@ class Runtime:
         await self._wait(1.0)
 
     async def _wait(self, seconds: float) -> None:
-        works = [entry.work for entry in self._entries.values() if entry.work is not None and not entry.work.done()]
-        if works:
-            await asyncio.wait(works, timeout=seconds)
+        if self._works:
+            await asyncio.wait(list(self._works), timeout=seconds)
         else:
             await asyncio.sleep(min(seconds, 0.01))
 

@@ -316,6 +316,10 @@ class MemoryLeases:
         self.owners[task_id] = self.worker
         return True
 
+    async def release(self, task_id: str) -> None:
+        if self.owners.get(task_id) == self.worker:
+            del self.owners[task_id]
+
     async def leave(self) -> None:
         self.live.discard(self.worker)
 

@@ -10,6 +10,7 @@ import asyncpg
 from pydantic import TypeAdapter
 
 from paracle_agent_runtime.pools import WorkerReport
+from paracle_chassis.batching import Batches
 from paracle_chassis.event_store import ActorTables
 from paracle_chassis.postgres import Queries
 from paracle_domain.task.messages import Task
@@ -38,6 +39,7 @@ class PostgresLeases:
         self._queries = queries
         self._worker = worker
         self._lease = timedelta(seconds=lease_s)
+        self._release = Batches(self._release_all)
 
     @property
     def worker(self) -> str:
@@ -52,6 +54,14 @@ class PostgresLeases:
         """See `Leases.claim`."""
         found = await self._pool.fetchval(self._queries.claim_task, task_id, self._worker, self._lease)
         return found is not None
+
+    async def release(self, task_id: str) -> None:
+        """See `Leases.release`. A process that stops releases all that it has at once."""
+        await self._release(task_id)
+
+    async def _release_all(self, ids: Sequence[str]) -> Sequence[None]:
+        await self._pool.execute(self._queries.release_tasks, list(ids), self._worker)
+        return [None] * len(ids)
 
     async def leave(self) -> None:
         """See `Leases.leave`."""
