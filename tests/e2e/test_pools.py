@@ -83,15 +83,14 @@ async def heavy(client: AsyncClient) -> PoolView:
 
 async def until(client: AsyncClient, state: PoolState, **numbers: int) -> PoolView:
     """The pool `heavy`, once it stands so; its processes say every two seconds how they stand."""
-    found: list[PoolView] = []
 
-    async def stands() -> bool:
-        found.append(await heavy(client))
-        view = found[-1]
-        return view.state is state and all(getattr(view, name) == number for name, number in numbers.items())
+    async def stands() -> PoolView:
+        view = await heavy(client)
+        assert view.state is state, view
+        assert {name: getattr(view, name) for name in numbers} == numbers, view
+        return view
 
-    await eventually(stands, within_s=30)
-    return found[-1]
+    return await eventually(stands)
 
 
 async def naps(client: AsyncClient, number: int, seconds: float) -> str:
@@ -160,7 +159,7 @@ async def test_a_drained_pool_finishes_what_it_has_and_takes_nothing_until_it_is
     system: System, client: AsyncClient
 ) -> None:
     await asyncio.to_thread(system.scale, {"agent_runtime-2": HEAVY}, agent_runtime=2)
-    run_id = await naps(client, 20, 1.0)
+    run_id = await naps(client, 40, 1.0)
     await until(client, PoolState.OPEN, in_hand=2)
     told = await asyncio.to_thread(
         shown, system, "pools", "drain", "heavy", "--reason", "new drivers", "--wait", "-o", "json"
@@ -170,17 +169,17 @@ async def test_a_drained_pool_finishes_what_it_has_and_takes_nothing_until_it_is
     assert drained.waiting > 0
     assert drained.drain is not None
     assert drained.drain.reason == "new drivers"
-
-    async def finished() -> bool:  # what was in hand
-        return (await client.get_run(run_id)).steps[0].parts_ended == 20 - drained.waiting
-
-    await eventually(finished)
+    await ended(client, (await client.start_run("unpooled")).run_id)
+    finished = (await client.get_run(run_id)).steps[0].parts_ended
+    assert 2 <= finished < 40, "what was in hand was finished, and no more was taken"
+    await asyncio.to_thread(system.scale, {"agent_runtime-2": {"PARACLE_POOLS": "heavy=40"}}, agent_runtime=2)
     await asyncio.to_thread(system.stack.restart, "agent_runtime-2")
-    view = await until(client, PoolState.DRAINED, waiting=drained.waiting)
+    view = await until(client, PoolState.DRAINED)
     assert (await readiness(system, "agent_runtime-2"))["pools"]["heavy"]["state"] == "drained"
     assert len(view.replicas) == 1
     assert "it is drained" in shown(system, "runs", "show", run_id)
     await ended(client, (await client.start_run("unpooled")).run_id)
+    assert (await client.get_run(run_id)).steps[0].parts_ended == finished
     await client.resume_pool("heavy")
     await ended(client, run_id)
 
