@@ -66,6 +66,7 @@ class TaskActor:
     def __init__(self, shop: Workshop, job: Job, context: Context, cause: str) -> None:
         self.state = TaskState(job)
         self.version = 0
+        self._decided = self.state  # what is in the journal, or is being written there
         self._shop = shop
         self._job = job
         self._context = context
@@ -143,8 +144,9 @@ class TaskActor:
 
     @property
     def interruptible(self) -> bool:
-        """Whether stopping now leaves no effect in doubt."""
-        return not any(call.key and call.doubt is None for call in self.state.open_calls) and all(
+        """Whether stopping now leaves no effect in doubt: neither one that is called, nor one that is about to be."""
+        calls = (*self.state.open_calls, *self._decided.open_calls)
+        return not any(call.key and call.doubt is None for call in calls) and all(
             delegate.interruptible for delegate in self._delegates.values()
         )
 
@@ -159,6 +161,7 @@ class TaskActor:
     async def _step(self, message: told.TaskInput, cause: str) -> None:
         state, events, directives = self._decide(message)
         if events:
+            self._decided = state
             page = Page(self.version + 1, cause, message.at, tuple(dump_event(event) for event in events))
             await self._append(state, page)
             self._publish(page, events)
