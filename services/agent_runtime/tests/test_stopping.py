@@ -1,13 +1,14 @@
-"""A process that is told to stop, and what it leaves to others."""
+"""A process that is told to stop, or hangs, and what it leaves to others."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
-from runtime_stage import Stage, again, as_delivered
-from runtime_world import Gateway, World, says, sent, task
+from runtime_stage import Stage, again, as_delivered, script
+from runtime_world import Gateway, MemoryLeases, World, says, sent, task
 
 from paracle_chassis.event_store import Append
 from paracle_chassis.testing.eventually import eventually
@@ -45,3 +46,28 @@ async def test_a_call_that_is_being_written_down_when_the_process_stops_is_still
         await eventually(lambda: job.task_id in stage.results())
     assert stage.results()[job.task_id].output == "paid"
     assert heir.toolbox.calls == []
+
+
+@script(says("", ("pay", {"n": 1})), says("paid"))
+@pytest.mark.parametrize("taken_over", [False, True])
+async def test_who_hung_before_a_call_makes_it_only_while_the_task_is_his(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, *, taken_over: bool
+):
+    """Whoever took the task up meanwhile knows that the call was to be made, and finds out, or makes it."""
+    append, job, heir = stage.store.append, task("helper"), MemoryLeases()
+    assert isinstance(stage.leases, MemoryLeases)
+    owners, live = stage.leases.owners, stage.leases.live
+
+    async def hang(appends: Sequence[Append]) -> set[str]:
+        lost = await append(appends)
+        if any(b"effect.sent" in event for one in appends for page in one.pages for event in page.events):
+            stage.lag = timedelta(seconds=10)
+            if taken_over:
+                owners[job.task_id] = heir.worker
+                live.add(heir.worker)
+        return lost
+
+    monkeypatch.setattr(stage.store, "append", hang)
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.lag and stage.runtime.running == 0)
+    assert [name for name, _ in stage.toolbox.calls] == ([] if taken_over else ["pay"])

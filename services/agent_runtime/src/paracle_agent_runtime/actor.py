@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final, Self, assert_never
 
 from paracle_agent_runtime.checking import Checks
-from paracle_agent_runtime.errands import Errands
+from paracle_agent_runtime.errands import Errands, LostTaskError
 from paracle_agent_runtime.outbox import Parcel
 from paracle_agent_runtime.records import facts_of, records_of
 from paracle_agent_runtime.tombstones import bury
@@ -47,10 +47,6 @@ from paracle_domain.task.story import result_of
 from paracle_domain.tool.spec import Effect
 
 CANCEL_TRIES: Final = 20
-
-
-class LostTaskError(Exception):
-    """Someone else has moved the task on: whatever this process wanted to add is void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +167,7 @@ class TaskActor:
         await self._enter()
         await self._errands.say_retries(events, state.tried)
         for directive in directives:
-            self._carry_out(directive)
+            self._carry_out(directive, message.at)
 
     async def _enter(self) -> None:
         """Have the ledger, and the session, say what the journal says, before anything follows from it."""
@@ -212,7 +208,7 @@ class TaskActor:
                 pages=(page,),
                 status=state.status,
                 finished_at=page.at if ended else None,
-                facts=None if self.version else facts_of(task, self._shop.worker),
+                facts=None if self.version else facts_of(task, self._shop.leases.worker),
             )
         )
         if not written:
@@ -238,13 +234,13 @@ class TaskActor:
 
     # ── directives ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _carry_out(self, directive: TaskDirective) -> None:
+    def _carry_out(self, directive: TaskDirective, decided: datetime) -> None:
         errands = self._errands
         match directive:
             case CallModel():
                 self._start(errands.call_model(directive, self._request), directive.call_id)
             case InvokeTool():
-                self._start(errands.invoke_tool(directive), directive.call_id)
+                self._start(errands.invoke_tool(directive, decided), directive.call_id)
             case ProbeEffect():
                 self._start(errands.probe_effect(directive), directive.call_id)
             case AskAgent():

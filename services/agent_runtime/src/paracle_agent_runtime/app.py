@@ -96,7 +96,6 @@ def create_runtime(
     book: PoolBook,
 ) -> Runtime:
     """The use cases on these connections."""
-    worker = new_id("wrk")
     schemas = Schemas()
     commands = Commands(
         Bubblewrap(settings.bubblewrap),
@@ -129,13 +128,11 @@ def create_runtime(
         toolbox=toolbox,
         schemas=schemas,
         clock=utc_now,
-        worker=worker,
+        leases=PostgresLeases(pool, queries, new_id("wrk"), settings.worker_lease_s),
     )
-    leases = PostgresLeases(pool, queries, worker, settings.worker_lease_s)
     return Runtime(
         shop,
         PlanCache(RpcPlans(bus)),
-        leases,
         pools,
         book.drains,
         beat_s=settings.worker_beat_s,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from paracle_agent_runtime.actor import CANCEL_TRIES, LostTaskError, TaskActor
+from paracle_agent_runtime.actor import CANCEL_TRIES, TaskActor
+from paracle_agent_runtime.errands import LostTaskError
 from paracle_agent_runtime.outbox import Parcel
 from paracle_agent_runtime.plans import PlanCache
 from paracle_agent_runtime.records import records_of

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from paracle_agent_runtime.checking import Checks
+from paracle_agent_runtime.journal import outlast
 from paracle_agent_runtime.tools.workers import Caller
 from paracle_agent_runtime.workshop import Workshop
 from paracle_domain.envelope import Context
@@ -26,6 +27,14 @@ from paracle_domain.task.state import Job
 
 _WORTH_TELLING: Final = timedelta(seconds=1)
 """What takes less has not been told to wait, neither by the gateway nor here."""
+
+
+# Less than a lease: whoever comes to a call sooner after it was decided has not lost the task.
+_SURE: Final = timedelta(seconds=2)
+
+
+class LostTaskError(Exception):
+    """Someone else has moved the task on: whatever this process wanted to add is void."""
 
 
 class Errands:
@@ -72,7 +81,9 @@ class Errands:
         if directive.sums_up:
             await self.say(SummaryProgress(call_id=directive.call_id, stage=stage, error=error))
 
-    async def invoke_tool(self, directive: InvokeTool) -> told.TaskInput:
+    async def invoke_tool(self, directive: InvokeTool, decided: datetime) -> told.TaskInput:
+        if directive.key is not None:
+            await self._make_sure(decided)
         tool = self._job.tools[directive.tool]
         caller = Caller(self._job.task, self._context)
         await self.say(ToolProgress(call_id=directive.call_id, tool=directive.tool, stage="started"))
@@ -87,6 +98,16 @@ class Errands:
         if end.error is None:
             return told.ToolSucceeded(at, directive.call_id, end.output, end.duration_s)
         return told.ToolFailed(at, directive.call_id, end.error, end.duration_s, end.outcome)
+
+    async def _make_sure(self, decided: datetime) -> None:
+        """Raise `LostTaskError` if this process hung so long that somebody else took the task, and the call, up.
+
+        They know that it was to be made, and find out whether it was, or make it themselves.
+        """
+        if self._shop.clock() - decided > _SURE:
+            task = self._job.task
+            if not await outlast(lambda: self._shop.leases.claim(task.root or task.task_id)):
+                raise LostTaskError(task.task_id)
 
     async def probe_effect(self, directive: ProbeEffect) -> told.TaskInput:
         await self._until(directive.not_before)

@@ -14,14 +14,15 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, Self
 
 from paracle_agent_runtime import telemetry
-from paracle_agent_runtime.actor import LostTaskError, TaskActor
+from paracle_agent_runtime.actor import TaskActor
 from paracle_agent_runtime.cancelling import Canceller
 from paracle_agent_runtime.entries import Entry
+from paracle_agent_runtime.errands import LostTaskError
 from paracle_agent_runtime.outbox import Parcel
 from paracle_agent_runtime.plain import done_plainly
 from paracle_agent_runtime.plans import PlanCache
 from paracle_agent_runtime.pools import Pool, Pools
-from paracle_agent_runtime.ports import Leases, Letter
+from paracle_agent_runtime.ports import Letter
 from paracle_agent_runtime.results import failed, result_message
 from paracle_agent_runtime.sessions import TurnWaitsError
 from paracle_agent_runtime.workshop import Workshop
@@ -75,7 +76,6 @@ class Runtime:
         self,
         shop: Workshop,
         plans: PlanCache,
-        leases: Leases,
         pools: Pools,
         drained: Callable[[], Coroutine[Any, Any, Collection[str]]],
         *,
@@ -85,7 +85,7 @@ class Runtime:
     ) -> None:
         self._shop = shop
         self._plans = plans
-        self._leases = leases
+        self._leases = shop.leases
         self._pools = pools
         self._drained = drained
         self._looking = asyncio.Lock()

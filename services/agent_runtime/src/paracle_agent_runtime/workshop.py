@@ -8,7 +8,7 @@ from paracle_agent_runtime.decisions import Decisions
 from paracle_agent_runtime.effects import Ledger
 from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.outbox import Outbox
-from paracle_agent_runtime.ports import Clock, Models, Outlet
+from paracle_agent_runtime.ports import Clock, Leases, Models, Outlet
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.sessions import Sessions
 from paracle_agent_runtime.tools.toolbox import Toolbox
@@ -28,4 +28,4 @@ class Workshop:
     toolbox: Toolbox
     schemas: Schemas
     clock: Clock
-    worker: str
+    leases: Leases

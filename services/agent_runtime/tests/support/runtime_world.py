@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -578,6 +578,7 @@ class World:
     ) -> None:
         schemas = Schemas()
         self.leases = leases or MemoryLeases()
+        self.lag = timedelta()  # how long it stood still, as far as it can see
         self.toolbox = CountingToolbox(schemas)
         self.plans = PlanCache(RpcPlans(bus))
         self.effects = effects or MemoryEffects()
@@ -594,15 +595,13 @@ class World:
             decisions=Decisions(RpcPeople(bus), RpcBudgets(bus), lambda: datetime.now(UTC), look_s=0.05),
             toolbox=self.toolbox,
             schemas=schemas,
-            clock=lambda: datetime.now(UTC),
-            worker=self.leases.worker,
+            clock=lambda: datetime.now(UTC) + self.lag,
+            leases=self.leases,
         )
         self.pools = pools or Pools({"agents": 20_000})
         self.pool_book = pool_book or MemoryPoolBook()
         drains = self.pool_book.drains
-        self.runtime = Runtime(
-            self.shop, self.plans, self.leases, self.pools, drains, drain_s=0.2, look_s=0.05, **options
-        )
+        self.runtime = Runtime(self.shop, self.plans, self.pools, drains, drain_s=0.2, look_s=0.05, **options)
         self.routes = routes(
             self.runtime,
             self.pools,
