@@ -36,7 +36,7 @@ def test_other_numbers_are_rounded_once(vector: list[float]):
     assert all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-37) for a, b in zip(vector, unpack(packed), strict=True))
 
 
-@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e39])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e39, 1e308])
 def test_what_is_no_number_in_single_precision_does_not_travel(number: float):
     with pytest.raises(ValueError, match="a number of the vector is"):
         pack([1.0, number])
@@ -72,6 +72,7 @@ def test_an_answer_knows_its_numbers():
         listed = EmbeddingList.of(answer, as_text=as_text)
         assert [type(one.embedding) for one in listed.data] == [str if as_text else tuple] * 2
         assert listed.numbers == EmbeddingList.model_validate_json(listed.encode()).numbers == answer.numbers
+        assert as_text or b"".join(EmbeddingList.encoded(answer)) == listed.encode()
         assert (listed.usage.prompt_tokens, listed.usage.total_tokens, listed.cost_usd) == (7, 7, None)
 
 

@@ -1,5 +1,6 @@
 """What the routes of models ask of the gateway, and what they make of its answers."""
 
+import asyncio
 from decimal import Decimal
 
 import pytest
@@ -50,6 +51,24 @@ async def test_one_text_and_vectors_as_text(client, world):
     assert EmbeddingList.model_validate(response.json()).numbers == FOUND.numbers
     asked, _ = world.bus.asked[-1]
     assert (asked.texts, asked.model, asked.params) == (("one",), "default", {"input_type": "query"})
+
+
+async def test_others_have_their_turn_while_many_vectors_are_written(client, world):
+    turns, answered = 0, asyncio.Event()
+
+    async def take_turns():
+        nonlocal turns
+        while not answered.is_set():
+            turns += bool(world.bus.asked)
+            await asyncio.sleep(0)
+
+    world.bus.answers[Embed] = FOUND.model_copy(update={"vectors": FOUND.vectors * 128})
+    others = asyncio.create_task(take_turns())
+    response = await client.post("/v1/embeddings", json={"input": "one"})
+    answered.set()
+    await others
+    assert len(response.json()["data"]) == 256
+    assert turns > 256, "one after each vector"
 
 
 async def test_the_same_key_is_the_same_call(client, world):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Annotated, Final, Literal, Self
 
@@ -55,8 +55,9 @@ def unpack(text: str) -> tuple[float, ...]:
 
 
 def _check_finite(vector: Sequence[float]) -> None:
-    if not all(map(math.isfinite, vector)):
-        raise ValueError("a number of the vector is not finite")
+    """By their sum, which is quick: of finite numbers in single precision it is finite, however many they are."""
+    if not math.isfinite(sum(vector)):
+        raise ValueError("a number of the vector is not finite, or too large for single precision")
 
 
 Vector = Annotated[str, Field(description="numbers in single precision, little-endian, as base64")]
@@ -136,6 +137,16 @@ class EmbeddingList(Message, type_name="inference.embedding_list"):
             deployment=found.deployment,
             cost_usd=found.usage.cost_usd,
         )
+
+    @classmethod
+    def encoded(cls, found: Embeddings) -> Iterator[bytes]:
+        """`of(found)` as it is encoded, a vector at a time: numbers as text are many, and others may go first."""
+        before, after = cls.of(found.model_copy(update={"vectors": ()})).encode().split(b"[]", 1)
+        yield before + b"["
+        for index, vector in enumerate(found.vectors):
+            item = EmbeddingItem.model_construct(index=index, embedding=unpack(vector))
+            yield (b"," if index else b"") + item.__pydantic_serializer__.to_json(item)
+        yield b"]" + after
 
     @property
     def numbers(self) -> list[tuple[float, ...]]:

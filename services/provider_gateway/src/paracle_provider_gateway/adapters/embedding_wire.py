@@ -86,8 +86,9 @@ def _in_order(data: list[WireEmbedding], origin: Origin) -> list[WireEmbedding]:
 def _vector(found: WireEmbedding, origin: Origin) -> tuple[int, str]:
     """How long it is, and it as it travels."""
     try:
-        numbers = unpack(found.embedding) if isinstance(found.embedding, str) else found.embedding
-        return len(numbers), pack(numbers)
+        if isinstance(found.embedding, str):
+            return len(unpack(found.embedding)), found.embedding
+        return len(found.embedding), pack(found.embedding)
     except ValueError as error:
         raise origin.failed(f"answered what is no vector: {error}") from error
 
