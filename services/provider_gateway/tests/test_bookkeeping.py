@@ -397,6 +397,20 @@ async def test_what_the_ledger_forgot_is_told_again(office: Office):
     assert len(office.world.open) == 1
 
 
+async def test_what_cannot_be_lost_any_more_is_forgotten(office: Office):
+    one = attempt()
+    await office.keeper.open(one)
+    office.keeper.settle(one, Outcome(reply(Usage(input_tokens=10, model_calls=1)), None, 1))
+    await office.settled()
+    office.outflow.forget()
+    await office.keeper.tell_again()
+    assert office.ledger.settles == [1, 1], "it may still be lost"
+    office.now[0] += 2 * IN_DOUBT_S
+    office.outflow.forget()
+    await office.keeper.tell_again()
+    assert office.ledger.settles == [1, 1]
+
+
 async def test_what_ends_at_no_cost_before_it_is_opened_again_leaves_nothing_reserved(office: Office):
     with_budgets(office, budget())
     one, other = attempt(), attempt()

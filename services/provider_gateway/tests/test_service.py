@@ -191,8 +191,10 @@ async def test_a_tenant_that_has_too_many_calls_in_the_air_is_asked_to_come_back
     with pytest.raises(RateLimited, match="2 model calls of tenant noisy are in the air") as refused:
         await table.once(("noisy", "c"), b"same", work)
     assert refused.value.retry_after_s is not None
+    assert table.most_in_air() == 3
     gate.set()
     await asyncio.gather(*asking)
+    assert (table.most_in_air(), table.most_in_air()) == (3, 0)
     assert isinstance(await table.once(("noisy", "c"), b"same", work), Completion)
 
 

@@ -1,11 +1,8 @@
-"""How much memory this process has in use, and giving back what it does not need."""
+"""How much memory this process has in use."""
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -33,10 +30,3 @@ def require_measurable() -> None:
     """
     if resident_mb() == 0:
         raise InvalidInput("this system has no /proc/self/statm, so PARACLE_MEMORY_CEILING_MB cannot be kept; unset it")
-
-
-def give_back() -> None:
-    """Let the system have what was freed: the C library keeps it otherwise, and the process looks as large as ever."""
-    gc.collect()
-    with suppress(OSError, AttributeError):  # only glibc has it
-        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from paracle_agent_runtime import telemetry
-from paracle_agent_runtime.memory import give_back, resident_mb
+from paracle_agent_runtime.memory import resident_mb
+from paracle_chassis.garbage import give_back
 from paracle_chassis.room import Room
 from paracle_domain.task.pools import PoolState
 

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from paracle_chassis.app import Service
 from paracle_chassis.background import Background
+from paracle_chassis.garbage import give_back
 from paracle_chassis.health import Check
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
@@ -81,6 +82,8 @@ from paracle_provider_gateway.retries import RetryPolicy
 from paracle_provider_gateway.service import Completions
 from paracle_provider_gateway.settings import GatewaySettings
 from paracle_provider_gateway.telemetry import Telemetry
+from paracle_provider_gateway.tidying import EVERY_S as TIDY_EVERY_S
+from paracle_provider_gateway.tidying import Tidying
 from paracle_provider_gateway.upkeep import SEEN_EVERY_S, Upkeep
 from paracle_provider_gateway.usage import UsageDesk
 
@@ -121,13 +124,23 @@ def create_app(settings: GatewaySettings) -> Service:
         calls=calls,
         telemetry=telemetry,
     )
+    tidying = Background("tidying", Tidying(calls, books.settled, give_back).round, every_s=TIDY_EVERY_S)
     deployments = DeploymentDesk(models.catalog, PostgresLoads(database.pool, queries), health, books.replica)
     return Service(
         "provider_gateway",
         settings,
         bus=bus,
         routes=routes(completions, deployments, books.budgets, books.usage, CacheDesk(shelf, bus)),
-        resources=[database, *books.resources, shelf, neighbours, *models.resources, auditing, _closing(calls)],
+        resources=[
+            database,
+            *books.resources,
+            shelf,
+            neighbours,
+            *models.resources,
+            auditing,
+            tidying,
+            _closing(calls),
+        ],
         checks={"postgres": database.check, "guard audit": auditing.check, **books.checks, **models.checks},
     )
 
@@ -147,6 +160,7 @@ class Books:
 
     replica: str
     bookkeeper: Bookkeeper
+    settled: Outflow
     budgets: BudgetDesk
     usage: UsageDesk
     resources: Sequence[AbstractAsyncContextManager[Any]]
@@ -174,6 +188,7 @@ def create_books(
     return Books(
         replica.id,
         bookkeeper,
+        outflow,
         BudgetDesk(PostgresBudgets(pool, queries), telling.wake),
         UsageDesk(PostgresUsage(pool, queries)),
         resources=[replica, upkeep, outflow, telling, dropping],

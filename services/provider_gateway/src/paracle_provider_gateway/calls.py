@@ -87,6 +87,7 @@ class CallTable:
         self._of_tenant = Counter[str]()
         self._clock = clock
         self._in_air: dict[CallKey, _Flight] = {}
+        self._most_in_air = 0
         self._landed: OrderedDict[CallKey, _Landed] = OrderedDict()
         self._characters = 0
         self._aborted: OrderedDict[CallKey, tuple[float, str]] = OrderedDict()
@@ -105,7 +106,7 @@ class CallTable:
         RateLimited
             If its tenant has too many calls in the air.
         """
-        self._forget()
+        self.forget()
         if key in self._aborted:
             raise Cancelled(self._aborted[key][1])
         if (known := self.kept(key, fingerprint)) is not None:
@@ -155,6 +156,11 @@ class CallTable:
         """How many calls are in the air."""
         return len(self._in_air)
 
+    def most_in_air(self) -> int:
+        """How many calls were in the air at once since this was asked last."""
+        most, self._most_in_air = self._most_in_air, len(self._in_air)
+        return most
+
     async def close(self) -> None:
         """Stop everything that is in the air."""
         tasks = [flight.task for flight in self._in_air.values()]
@@ -170,6 +176,7 @@ class CallTable:
         self._of_tenant[tenant] += 1
         flight = _Flight(fingerprint, asyncio.create_task(work(), name=f"call {key[1]}"))
         self._in_air[key] = flight
+        self._most_in_air = max(self._most_in_air, len(self._in_air))
         flight.task.add_done_callback(lambda task: self._landed_or_lost(key, flight, task))
         return flight
 
@@ -200,7 +207,8 @@ class CallTable:
                 raise Unavailable("the provider gateway is shutting down; ask again") from None
             raise
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Drop what was kept for long enough."""
         oldest = self._clock() - self._keep_s
         while self._landed and next(iter(self._landed.values())).landed_at < oldest:
             self._drop(next(iter(self._landed)))

@@ -47,6 +47,12 @@ class Outflow:
         """What was told lately may be lost, and what is told till `tell_again` may come too early to be of use."""
         self._in_doubt = True
 
+    def forget(self) -> None:
+        """Drop what cannot be lost any more."""
+        now = self._clock()
+        while self._told and (self._is_safe(self._told[0][0], now) or len(self._told) > _KEPT):
+            self._told.popleft()
+
     async def tell_again(self) -> None:
         """Tell all of that once more, and what waits with it: the ledger knows again what it is about.
 
@@ -112,8 +118,7 @@ class Outflow:
             await self._ledger.settle(unknown)
         now = self._clock()
         self._told.extend((now, one) for one in batch)
-        while self._told and (self._is_safe(self._told[0][0], now) or len(self._told) > _KEPT):
-            self._told.popleft()
+        self.forget()
 
     def _is_safe(self, told_at: float, now: float) -> bool:
         return told_at < now - IN_DOUBT_S and not self._in_doubt
