@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from paracle_provider_gateway.adapters import builtin
 from paracle_provider_gateway.adapters.builtin import MODEL, BuiltinProvider, wordllama_folder
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.app import create_providers
+from paracle_provider_gateway.builtin_model import way_out
 from paracle_provider_gateway.settings import GatewaySettings
 
 FOLDER = wordllama_folder()
@@ -117,5 +119,5 @@ def test_without_the_wheel_there_is_no_such_provider(monkeypatch: pytest.MonkeyP
 
 
 async def test_and_whoever_names_it_is_told_so():
-    with pytest.raises(NotFound, match=r"was installed without its model; install paracle-provider-gateway\[local\]"):
+    with pytest.raises(NotFound, match=re.escape(f"model 'builtin/wordllama-256': {way_out()}")):
         await gateway(SandboxProvider()).completions.embed(embed(model=f"{BUILTIN}/{MODEL}"), CONTEXT)

@@ -200,7 +200,7 @@ class TestWhoIsAsked:
         known = over(SandboxProvider(), embedding_model="nomic-embed-text")
         assert (await embedded(known, *TEXTS, model="default")).model == "nomic-embed-text"
         with pytest.raises(
-            NotFound, match="no model for embeddings is set up; name one, set PARACLE_DEFAULT_EMBEDDING"
+            NotFound, match=r"no model for embeddings is set up; set PARACLE_DEFAULT_EMBEDDING_MODEL.*, or: "
         ):
             await embedded(gateway(SandboxProvider()), *TEXTS, model="default")
 

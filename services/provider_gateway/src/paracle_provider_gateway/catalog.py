@@ -10,6 +10,7 @@ from paracle_domain.errors import InvalidInput, NotFound, ParacleError, quote
 from paracle_domain.inference.embedding import Embed, ModelCall
 from paracle_domain.inference.response import ModelInfo, ModelList
 from paracle_domain.provider.spec import BUILTIN, DEFAULT, DEFAULT_EMBEDDING, provider_of
+from paracle_provider_gateway.builtin_model import way_out
 from paracle_provider_gateway.capabilities import fitting, known_of
 from paracle_provider_gateway.deployments import Found
 from paracle_provider_gateway.following import Following
@@ -28,11 +29,6 @@ HOW_TO_SET_UP: Final[Mapping[str, str]] = {
 """The variable that sets up each provider which is not always there."""
 
 _PLANS_KEPT: Final = 1024
-_NOT_INSTALLED: Final = "the provider gateway was installed without its model; install paracle-provider-gateway[local]"
-_NO_EMBEDDINGS: Final = (
-    "no model for embeddings is set up; name one, set PARACLE_DEFAULT_EMBEDDING_MODEL for the provider gateway, or "
-    "install paracle-provider-gateway[local]"
-)
 
 
 class EnvironmentCatalog:
@@ -97,7 +93,8 @@ class EnvironmentCatalog:
             If no provider is known to have such a model.
         """
         if (found := self._embedding()) is None:
-            raise NotFound(_NO_EMBEDDINGS, path="model")
+            what = "no model for embeddings is set up; set PARACLE_DEFAULT_EMBEDDING_MODEL for the provider gateway"
+            raise NotFound(f"{what}, or: {way_out()}", path="model")
         return found
 
     def _embedding(self) -> str | None:
@@ -146,7 +143,7 @@ class EnvironmentCatalog:
     def _missing(self, provider: str, full: str) -> NotFound:
         variable = HOW_TO_SET_UP.get(provider)
         if provider == BUILTIN:
-            what = _NOT_INSTALLED
+            what = way_out()
         elif variable is not None:
             what = f"provider {provider!r} is not set up; set {variable} for the provider gateway"
         else:
