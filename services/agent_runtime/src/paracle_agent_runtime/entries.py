@@ -18,7 +18,8 @@ from paracle_domain.task.messages import Task
 class Entry:
     """A task that this process has, what it came with, and the coroutine that works on it.
 
-    `deliveries` is the last message that brought it. `came_again`: it was brought more than once since it is here.
+    `deliveries` are those of the last message that brought it; more than one if that was delivered again. `came_again`:
+    it was brought more than once since it is here.
     """
 
     task: Task
@@ -54,6 +55,6 @@ class Entry:
         """
         delivery.keep()
         copies = [one for one in self.deliveries if one.stream_seq != delivery.stream_seq]
-        self.deliveries[:] = [delivery]
+        self.deliveries[:] = [*(one for one in self.deliveries if one not in copies), delivery]
         self.came_again = True
         await Delivery.ack_all(copies)
