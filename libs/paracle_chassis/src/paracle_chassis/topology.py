@@ -126,7 +126,13 @@ class StreamSpec:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSpec:
-    """A durable pull consumer as it should be. Tries are counted by the mailbox, so the server sets no bound."""
+    """A durable pull consumer as it should be. Tries are counted by the mailbox, so the server sets no bound.
+
+    Attributes
+    ----------
+    max_ack_pending
+        Most messages that are out at once, with all replicas together; -1 for as many as those ask for.
+    """
 
     stream: str
     durable: str
@@ -205,9 +211,11 @@ def pool_consumer(pool: str) -> ConsumerSpec:
 
     A stream that is a work queue takes one consumer for a subject; a pool that somebody else serves has theirs. A lost
     process is noticed after the ack wait, which is more than a lease: what comes again can then be taken over at once.
+    How many are out at once is bounded by the rooms of those processes, so the server sets no bound of its own: that
+    would be one for all replicas and tenants, whatever they have room for.
     """
     durable = "agent_runtime" if pool == DEFAULT_POOL else f"agent_runtime-{pool}"
-    return ConsumerSpec(TASKS, durable, subjects.task(subjects.ANY, pool), ack_wait_s=8.0, max_ack_pending=20_000)
+    return ConsumerSpec(TASKS, durable, subjects.task(subjects.ANY, pool), ack_wait_s=8.0, max_ack_pending=-1)
 
 
 CONSUMERS: Final[Sequence[ConsumerSpec]] = (
