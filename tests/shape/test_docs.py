@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.shape.repository import ROOT, text, tracked
+from typer.exceptions import TyperException
+from typer.main import get_command
 
+from paracle_client.cli.app import app, spelled_out
 from paracle_domain.errors import BY_CODE
 from paracle_domain.subjects import Subject
 
@@ -66,17 +70,36 @@ def test_every_target_says_what_it_does() -> None:
     assert not [name for name in phony.group(1).split() if not re.search(rf"^  {name} ", told, re.MULTILINE)]
 
 
-def test_shown_commands_are_there() -> None:
-    told = subprocess.run(
-        [sys.executable, "-c", "from paracle_client.cli import main; main()", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    shown = {words[0] for words in _shown_commands("(?:.venv/bin/)?paracle") if re.fullmatch(r"[a-z]+", words[0])}
-    assert {"apply", "run", "up"} <= shown
-    assert not [name for name in shown if not re.search(rf"\b{name}\b", told)]
+def _parse(arguments: list[str]) -> None:
+    """Read `arguments` as `paracle` does, down to the command that they name; nothing is carried out."""
+    command: Any = get_command(app)
+    context, rest = None, arguments
+    name = "paracle"
+    while True:
+        context = command.make_context(name, rest, parent=context)
+        if not hasattr(command, "resolve_command"):
+            return
+        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+
+
+def test_shown_commands_can_be_given() -> None:
+    shown = {" ".join(words) for words in _shown_commands("(?:.venv/bin/)?paracle")}
+    assert len(shown) > 100
+    wrong = {}
+    for line in sorted(shown):
+        words = spelled_out(shlex.split(line, comments=True))
+        given = list(itertools.takewhile(lambda word: word[0] not in "|&>[", words))
+        if given == ["--install-completion"]:  # which would do it
+            continue
+        try:
+            _parse(given)
+        except TyperException as error:
+            if type(error).__name__ != "MissingParameter":  # prose names commands without all that they want
+                wrong[line] = str(error)
+    assert wrong == {}
+    for unknown in (["runs", "lss"], ["runs", "ls", "--statu", "failed"], ["dlq", "show", "a", "b"]):
+        with pytest.raises(TyperException):
+            _parse(unknown)
 
 
 def test_shown_subjects_are_of_the_contract() -> None:
