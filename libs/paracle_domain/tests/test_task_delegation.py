@@ -88,6 +88,9 @@ def test_a_delegate_is_a_tool_to_the_model_and_a_task_of_its_own_to_us():
     assert team.asked == [child], "it is the same whenever it is asked for"
     assert team.tell(told.Resume(AT)) == []
     assert team.asked == [child]
+    assert team.tell(told.DelegateEnded(AT, team.state.open_calls[1].id, told_result(team), 1.0)) == [], (
+        "it is a tool's"
+    )
     assert team.ends("a poem", waited_s=2.0) == ["task.tool_returned"]
     team.returns()
     assert [type(d) for d in team.directives] == [CallModel]

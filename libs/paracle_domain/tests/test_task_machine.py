@@ -415,6 +415,14 @@ def test_time_runs_out(changes: dict[str, Any], seconds: int, code: str):
     assert play.error.startswith(code)
 
 
+def test_a_model_that_did_not_answer_is_told_when_time_runs_out():
+    play = Play().accept()
+    error = ErrorInfo(code="provider_unavailable", message="no connection", retryable=True)
+    play.tell(told.ModelFailed(AT, play.state.model_call_id, error))
+    play.tell(told.DeadlinePassed(AT + timedelta(seconds=600)))
+    assert play.error.endswith("took longer than 600 s; its model did not answer: no connection")
+
+
 def test_a_task_that_comes_too_late_does_not_begin():
     play = Play(deadline_at=AT).accept()
     assert play.state.status is TaskStatus.TIMED_OUT

@@ -230,11 +230,12 @@ def _deadline_passed(story: Story, message: told.DeadlinePassed) -> None:
 def _timed_out(state: TaskState, at: datetime) -> ev.TaskTimedOut:
     task, limits = state.job.task, state.job.limits
     error: ParacleError
+    why = f"; its model did not answer: {state.trouble.message}" if state.tried and state.trouble is not None else ""
     if task.deadline_at is not None and at >= task.deadline_at:
-        error = errors.DeadlineExceeded(f"the task was not done by {task.deadline_at.isoformat()}")
+        error = errors.DeadlineExceeded(f"the task was not done by {task.deadline_at.isoformat()}{why}")
     else:
         limit = limits.wall_time_s if limits else 0
-        error = errors.LimitExceeded(f"limits.wall_time_s: the task took longer than {limit:g} s")
+        error = errors.LimitExceeded(f"limits.wall_time_s: the task took longer than {limit:g} s{why}")
     return ev.TaskTimedOut(error=error.to_info())
 
 

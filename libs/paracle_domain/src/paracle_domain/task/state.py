@@ -128,7 +128,7 @@ class TaskState:
     `counted`, after how many of them (those summed up included) the provider counted how many tokens; `overflowed`,
     that they are too many for it; `unsummed`, in which turn summing up failed for good.
     `answer` is a final answer that has yet to be checked; `tried` counts the failures of the present model call, and
-    `unheard` those of them after which it may have been made all the same.
+    `unheard` those of them after which it may have been made all the same; `trouble` is the latest.
     `held` is there while people decide whether a budget is raised for the next model call; `lifted` is what was asked
     last of those that came to nothing, since the budget had changed or had room.
     `usage` is what this task used, `delegated` what its delegates did. `waited_s` are seconds of waiting for people, in
@@ -148,6 +148,7 @@ class TaskState:
     turn: int = 0
     tried: int = 0
     unheard: int = 0
+    trouble: ErrorInfo | None = None
     retry_at: datetime | None = None
     held: ev.BudgetHeld | None = None
     lifted: ev.BudgetHeld | None = None
@@ -400,7 +401,7 @@ def _compacted(state: TaskState, event: ev.TaskCompacted | ev.CompactionFailed) 
 def _failed(state: TaskState, error: ErrorInfo) -> TaskState:
     """The model call that is due failed. Where Paracle itself was away, an answer of the model may be on its way."""
     unheard = state.unheard + (error.code == Unavailable.code)
-    return replace(state, tried=state.tried + 1, unheard=unheard)
+    return replace(state, tried=state.tried + 1, unheard=unheard, trouble=error)
 
 
 def _replied(state: TaskState, event: ev.ModelReplied) -> TaskState:
