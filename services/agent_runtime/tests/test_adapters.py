@@ -289,8 +289,8 @@ async def test_what_a_process_gives_back_when_it_stops_is_taken_up_while_it_stil
     gateway.script = [says("done")]
     stopping = asyncio.create_task(first.runtime.__aexit__(None, None, None))
     await eventually(lambda: [result.task_id for result in fleet.observer.results] == [job.task_id])
-    assert list(first.runtime._entries) == [hung.task_id]
-    first.runtime._entries[hung.task_id].stop()
+    assert list(first.runtime._entries) == [(CONTEXT.tenant, hung.task_id)]
+    first.runtime._entries[CONTEXT.tenant, hung.task_id].stop()
     await stopping
     fleet.forget(first, connection)
 

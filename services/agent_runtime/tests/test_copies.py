@@ -7,12 +7,14 @@ from typing import Self, override
 
 import pytest
 from runtime_stage import Stage, as_delivered, script
-from runtime_world import MemoryLeases, World, sent, task
+from runtime_world import CONTEXT, MemoryLeases, World, sent, task
 
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.receipts import NoReceipt
 from paracle_chassis.testing.eventually import eventually
+from paracle_domain import subjects
+from paracle_domain.errors import NotFound
 
 
 @script(None)
@@ -21,7 +23,7 @@ async def test_a_copy_of_a_running_task_stands_for_it_and_the_one_before_is_acke
     job = task("helper")
     await stage.bus.publish([sent(job)])
     await eventually(lambda: stage.gateway.asked)
-    entry = stage.runtime._entries[job.task_id]
+    entry = stage.runtime._entries[CONTEXT.tenant, job.task_id]
     [original] = entry.deliveries
     await stage.bus.publish([sent(job, id="again")])
     await eventually(lambda: entry.came_again)
@@ -31,6 +33,22 @@ async def test_a_copy_of_a_running_task_stands_for_it_and_the_one_before_is_acke
     assert entry.deliveries == [copy, redelivered], "it is the same message, and may have come in a bundle each time"
     assert not copy.settled
     assert len(stage.gateway.asked) == 1
+
+
+@script(None)
+async def test_what_another_tenant_calls_the_same_stands_for_nobodys_task(stage: Stage):
+    """Else the one that is worked on would be acked for it, and be lost with this process."""
+    job = task("helper")
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.gateway.asked)
+    [original] = stage.runtime._entries[CONTEXT.tenant, job.task_id].deliveries
+    await stage.bus.publish([sent(job, "evil", id="theirs")])
+    await eventually(lambda: subjects.result("evil", job.run_id) in {out.subject for out in stage.bus.published})
+    result = stage.results()[job.task_id]
+    assert result.error is not None
+    assert result.error.code == NotFound.code
+    assert stage.runtime._entries[CONTEXT.tenant, job.task_id].deliveries == [original]
+    assert not original.settled
 
 
 @script(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from runtime_stage import Stage, again, as_delivered, order, script
-from runtime_world import Gateway, World, says, sent, task
+from runtime_world import CONTEXT, Gateway, World, says, sent, task
 
 from paracle_chassis.event_store import Append, Page
 from paracle_chassis.testing.eventually import eventually
@@ -83,11 +83,11 @@ async def test_a_cancel_ends_a_tree_whose_process_is_gone(stage: Stage):
     job = task("boss")
     await stage.bus.publish([sent(job)])
     await eventually(lambda: len(stage.gateway.asked) == 3)
-    stage.runtime._entries[job.task_id].cancelled = True  # it will not hear of it: as if it were gone
+    stage.runtime._entries[CONTEXT.tenant, job.task_id].cancelled = True  # it will not hear of it: as if it were gone
     await stage.bus.publish([order(job)])
     await eventually(lambda: statuses(stage) == ["cancelled"] * 3)
     await eventually(lambda: stage.aborted == 1)
-    stage.runtime._entries[job.task_id].stop()
+    stage.runtime._entries[CONTEXT.tenant, job.task_id].stop()
 
 
 @script(says("", ("ask_boss", {"text": "x"})), None)

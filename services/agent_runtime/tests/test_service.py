@@ -167,7 +167,7 @@ async def test_nobody_stops_the_task_of_another_tenant(stage: Stage):
     await eventually(lambda: answers <= {out.subject for out in stage.bus.published})
     told = subjects.evt("evil", "task", job.task_id, "task_cancelled")
     await stage.bus.broadcast(Outgoing(told, orders[0].message, orders[0].envelope))
-    assert not stage.runtime._entries[job.task_id].cancelled
+    assert not stage.runtime._entries[CONTEXT.tenant, job.task_id].cancelled
     await stage.bus.publish([sent(later)])
     await eventually(lambda: [name for name, _ in stage.toolbox.calls] == ["look"])
 
@@ -211,10 +211,10 @@ async def test_a_cancel_calls_the_model_call_of_a_dead_replica_off(stage: Stage)
     job = task("helper")
     await stage.bus.publish([sent(job)])
     await eventually(lambda: stage.gateway.asked)
-    stage.runtime._entries[job.task_id].cancelled = True  # it will not hear of it: as if it were gone
+    stage.runtime._entries[CONTEXT.tenant, job.task_id].cancelled = True  # it will not hear of it: as if it were gone
     await stage.bus.publish([order(job)])
     await eventually(lambda: stage.aborted == 1)
-    stage.runtime._entries[job.task_id].stop()
+    stage.runtime._entries[CONTEXT.tenant, job.task_id].stop()
 
 
 async def test_many_are_cancelled_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch):
@@ -278,7 +278,7 @@ async def test_a_task_that_a_live_replica_has_is_left_to_it(stage: Stage):
     stage.leases.owners[job.task_id] = other.worker
     rival = World(stage.bus, stage.store, stage.leases)
     async with rival.runtime:
-        entry = stage.runtime._entries[job.task_id]
+        entry = stage.runtime._entries[CONTEXT.tenant, job.task_id]
         await rival.runtime.take([again(entry.deliveries[0])])
         await eventually(lambda: rival.runtime.running == 0)
     assert len(stage.gateway.asked) == 1

@@ -161,7 +161,7 @@ async def test_a_turn_whose_time_comes_while_it_is_set_aside_goes_on(stage: Stag
     await asyncio.wait_for(kept.wait(), 30)
     stage.gateway.script = [says("next")]
     await stage.bus.publish([order(first)])
-    await eventually(lambda: stage.runtime._entries[second.task_id].came_again)
+    await eventually(lambda: stage.runtime._entries[CONTEXT.tenant, second.task_id].came_again)
     seen.set()
     await eventually(lambda: second.task_id in stage.results())
     assert asked(stage.gateway, 1) == ["2"]

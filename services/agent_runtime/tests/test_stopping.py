@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from runtime_stage import Stage, again, as_delivered, script
-from runtime_world import Gateway, MemoryLeases, World, says, sent, task
+from runtime_world import CONTEXT, Gateway, MemoryLeases, World, says, sent, task
 
 from paracle_chassis.event_store import Append
 from paracle_chassis.testing.eventually import eventually
@@ -35,7 +35,7 @@ async def test_a_call_that_is_being_written_down_when_the_process_stops_is_still
         await asyncio.wait_for(written.wait(), 30)
         await stage.bus.drain(0.05)
         stopping = asyncio.create_task(stage.runtime._drain())
-        await eventually(lambda: list(stage.runtime._entries) == [job.task_id])
+        await eventually(lambda: list(stage.runtime._entries) == [(CONTEXT.tenant, job.task_id)])
         gate.set()
         await stopping
     assert [name for name, _ in stage.toolbox.calls if name == "pay"] == ["pay"]

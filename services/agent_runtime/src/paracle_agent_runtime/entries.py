@@ -35,6 +35,11 @@ class Entry:
     came_again: bool = False
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Whose task it is, and which."""
+        return self.context.tenant, self.task.task_id
+
+    @property
     def interruptible(self) -> bool:
         """Whether it can be stopped here and done elsewhere without leaving an effect in doubt."""
         return self.actor is None or self.actor.interruptible

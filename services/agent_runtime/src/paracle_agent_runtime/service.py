@@ -92,7 +92,7 @@ class Runtime:
         self._beat_s = beat_s
         self._drain_s = drain_s
         self._look_s = look_s
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[tuple[str, str], Entry] = {}
         self._cancelled: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._failures: OrderedDict[str, int] = OrderedDict()
         self._works: set[asyncio.Task[None]] = set()
@@ -155,7 +155,7 @@ class Runtime:
             except ParacleError as error:
                 await delivery.term(error)
                 continue
-            known = self._entries.get(task.task_id)
+            known = self._entries.get((delivery.tenant, task.task_id))
             if known is not None:
                 await known.come_again(delivery)
                 continue
@@ -204,7 +204,7 @@ class Runtime:
         pool.enter(context.tenant)
         place = self._shop.sessions.line_up(Letter(pool.name, task, delivery.envelope))
         entry = Entry(task, context, delivery.envelope.id, [delivery], pool, place)
-        self._entries[task.task_id] = entry
+        self._entries[entry.key] = entry
         # Eager: a task that waits for nothing is done before this returns, without a turn of the event loop.
         work = entry.work = asyncio.Task(self._work(entry), loop=asyncio.get_running_loop(), eager_start=True)
         if not work.done():
@@ -380,15 +380,15 @@ class Runtime:
             _log.warning("not heard: %s", error, exc_info=not outages.is_outage(error))
 
     def _forget(self, entry: Entry) -> None:
-        if self._entries.get(entry.task.task_id) is entry:
-            del self._entries[entry.task.task_id]
+        if self._entries.get(entry.key) is entry:
+            del self._entries[entry.key]
             entry.pool.leave(entry.context.tenant)
 
     def _stop(self, tenant: str, task_id: str) -> None:
         self._cancelled[tenant, task_id] = None
         _trim(self._cancelled)
-        entry = self._entries.get(task_id)
-        if entry is not None and entry.context.tenant == tenant and not entry.cancelled:
+        entry = self._entries.get((tenant, task_id))
+        if entry is not None and not entry.cancelled:
             entry.cancelled = True
             entry.stop()
 
