@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from paracle_chassis.bus import Outgoing
 from paracle_chassis.event_store import Append
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain.envelope import Context
@@ -122,6 +123,40 @@ async def test_what_happened_to_a_run_is_told_in_its_order(desk: Any, tools: Any
     listed.set()
     await asyncio.gather(one, two)
     assert [event["seq"] for event in tools.events(desk.bus.take()) if event["id"] == run_id] == [4, 5, 6]
+
+
+async def test_a_run_that_cannot_be_told_of_holds_up_no_other_and_lets_go_when_it_is_stored(
+    desk: Any, tools: Any, fork: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, run_id, first, second = fork
+
+    def pack(message: Outgoing) -> Outgoing:
+        if run_id in message.subject:
+            raise ValueError("a bug")
+        return message
+
+    desk.knows("other", tools.plan_of({"id": "x"}))
+    starting = asyncio.create_task(desk.start("other", key="2"))
+    await gate.open()
+    sound = await starting
+    (other,) = tools.tasks(desk.bus.take())
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.bus, "pack", pack)
+        one = asyncio.create_task(desk.service.take_in([tools.result(first), tools.result(other)]))
+        await eventually(lambda: gate.waiting)
+        two = asyncio.create_task(desk.finish(second))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not one.done(), "what is written is not stored yet"
+        assert len(gate.waiting) == 1, "and the run is not handled side by side with it"
+        await gate.open()
+        with pytest.raises(ValueError, match="a bug"):
+            await one
+        assert {event["id"] for event in tools.events(desk.bus.take())} == {sound}
+    await gate.open()
+    await two
+    await desk.finish(first, deliveries=2)
+    assert {event["seq"] for event in tools.events(desk.bus.take()) if event["id"] == run_id} == {4, 5, 6}
 
 
 async def test_what_could_not_be_told_holds_up_nothing(desk: Any, tools: Any, fork: Any) -> None:

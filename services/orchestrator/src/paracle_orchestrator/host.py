@@ -83,9 +83,10 @@ class RunHost:
             entries, read = await self._entries_for(waiting, loaded, handled.broken)
             turns = self._decide(entries, waiting, handled.broken)
             again = {turn.entry.id for turn in turns if turn.idle} - sure - read
-            lost, _ = await asyncio.gather(self._commit([turn for turn in turns if turn.pages]), self._prepare(turns))
+            stored = self._commit([turn for turn in turns if turn.pages])
+            lost, _ = await asyncio.gather(stored, self._prepare(turns, handled.broken))
             again |= lost
-            kept = [turn for turn in turns if turn.entry.id not in again]
+            kept = [turn for turn in turns if turn.entry.id not in again | handled.broken.keys()]
             await self._publish(kept)
             _note(handled, kept)
             if not again:
@@ -153,11 +154,14 @@ class RunHost:
         if state.queued or (state.terminal and turn.entry.facts["waits"]):
             self.queue_moved()
 
-    async def _prepare(self, turns: Sequence[Turn]) -> None:
+    async def _prepare(self, turns: Sequence[Turn], broken: dict[str, Exception]) -> None:
         """Put together what is to go out, while PostgreSQL writes."""
         await asyncio.sleep(0)  # what `_commit` has sent leaves this process when its loop comes round
         for turn in turns:
-            turn.prepare(self._bus)
+            try:
+                turn.prepare(self._bus)
+            except Exception as error:  # noqa: BLE001  # nobody may go on, or go away, before what is written is stored
+                broken[turn.entry.id] = error
 
     async def _publish(self, turns: Sequence[Turn]) -> None:
         """Send out what was committed, and once more what earlier deliveries of the same mail had caused."""

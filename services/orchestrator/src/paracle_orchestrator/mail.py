@@ -50,7 +50,7 @@ class Entry:
 class Handled:
     """What became of a batch: the runs that its mail was for, what mail began one, and what they would not do.
 
-    `broken`: runs that cannot be read, or decided upon, and why. Nothing happened to them, and their mail is to fail.
+    `broken`: runs that cannot be read, decided upon or told of, and why. Their mail is to fail, and to come again.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
