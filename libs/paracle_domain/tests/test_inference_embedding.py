@@ -19,6 +19,7 @@ from paracle_domain.inference.embedding import (
     unpack,
 )
 from paracle_domain.inference.estimate import estimate_input, estimate_output
+from paracle_domain.inference.moderation import Moderate
 from paracle_domain.inference.usage import Usage
 
 singles = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -96,3 +97,5 @@ def test_texts_use_tokens_as_they_are_read_and_say_none():
     texts = Embed(call_id="c", texts=("x" * 300, "語" * 100))
     assert 200 <= estimate_input(texts) <= 400
     assert estimate_output(texts, 8_192) == 0
+    judged = Moderate(call_id="c", model="p/m", texts=texts.texts, timeout_s=1)
+    assert (estimate_input(judged), estimate_output(judged, 8_192)) == (estimate_input(texts), 0)

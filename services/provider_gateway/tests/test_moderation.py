@@ -10,6 +10,7 @@ from provider_gateway_samples import CANARY, MAKERS
 from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_chassis.testing.wire import Turn, fail, page, reset, say
 from paracle_domain.errors import ParacleError, ProviderFailed, ProviderUnavailable, RateLimited
+from paracle_domain.inference.moderation import Moderate
 from paracle_provider_gateway.adapters.config import TransportName
 from paracle_provider_gateway.ports import Judge, Judgement
 
@@ -25,10 +26,17 @@ async def judge(request: pytest.FixtureRequest, transport: TransportName) -> Asy
         await provider.close()
 
 
+def asked(*texts: str) -> Moderate:
+    return Moderate(call_id="c", model="p/m", texts=texts, timeout_s=10)
+
+
 async def test_each_text_is_judged(judge: tuple[FakeOpenAI, Judge]):
     server, provider = judge
     server.script(say("kill"))
-    fine, bad = await provider.judge("m", ["Hello.", "I kill you."], 10)
+    said = await provider.judge("m", asked("Hello.", "I kill you."))
+    fine, bad = said.judgements
+    assert (said.model, said.usage.model_calls) == ("m", 1)
+    assert said.usage.input_tokens > 0, "the API counts none"
     assert fine == Judgement(frozenset(), {"violence": 0.01, "hate": 0.3})
     assert bad == Judgement(frozenset({"violence"}), {"violence": 0.9, "hate": 0.3})
     (seen,) = server.journal
@@ -55,5 +63,5 @@ async def test_what_goes_wrong_is_an_error_of_the_contract(
     server, provider = judge
     server.script(turn)
     with pytest.raises(kind) as failed:
-        await provider.judge("m", ["Hello."], 10)
+        await provider.judge("m", asked("Hello."))
     assert CANARY not in str(failed.value)

@@ -26,7 +26,7 @@ from paracle_provider_gateway.adapters.resolver import CheckedResolver
 from paracle_provider_gateway.adapters.sdk import LazySdk
 from paracle_provider_gateway.adapters.transport import Credentials, origin_of
 from paracle_provider_gateway.hosts import HostRules
-from paracle_provider_gateway.ports import Provider
+from paracle_provider_gateway.ports import Speaker
 
 SAID = json.dumps({"model": "m", "choices": [{"message": {"content": "Hello."}, "finish_reason": "stop"}]}).encode()
 WORDS = b'data: {"model": "m", "choices": [{"delta": {"content": "Hello."}, "finish_reason": "stop"}]}\n\n'
@@ -40,7 +40,7 @@ async def raw() -> AsyncIterator[RawPeer]:
 
 
 @asynccontextmanager
-async def asked(url: str, transport: TransportName, **more: Any) -> AsyncIterator[Provider]:
+async def asked(url: str, transport: TransportName, **more: Any) -> AsyncIterator[Speaker]:
     provider = openai_like(url, transport=transport, **more)
     try:
         yield provider
@@ -48,7 +48,7 @@ async def asked(url: str, transport: TransportName, **more: Any) -> AsyncIterato
         await provider.close()
 
 
-async def streamed(provider: Provider) -> list[object]:
+async def streamed(provider: Speaker) -> list[object]:
     return [item async for item in provider.stream("m", ask())]
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from paracle_domain.errors import Cancelled, ContentRefused, InternalError, ParacleError, RateLimited
 from paracle_domain.inference.deltas import Delta
 from paracle_domain.inference.embedding import Embed
+from paracle_domain.inference.moderation import Moderate
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import FinishReason
 from paracle_provider_gateway.accounts import Accounts, Attempt, Full, Outcome
@@ -19,7 +20,7 @@ from paracle_provider_gateway.faults import ReplyLost
 from paracle_provider_gateway.gates import Gate, Gates
 from paracle_provider_gateway.health import Health, Leave, Resting
 from paracle_provider_gateway.plans import Deployment
-from paracle_provider_gateway.ports import Embedder, Outlet, Reply, Said
+from paracle_provider_gateway.ports import Embedder, Judge, Outlet, Reply, Said, Speaker
 from paracle_provider_gateway.retelling import WORTH_TELLING_S, tell_of_retry
 from paracle_provider_gateway.streaming import StreamReader
 
@@ -180,9 +181,13 @@ async def _said(attempt: Attempt, reader: StreamReader | None) -> Said:
         case Embed() as request:
             assert isinstance(provider, Embedder), "others are not in its plan"
             return await provider.embed(model, request)
-        case Complete() as request if reader is None:
-            return await provider.ask(model, request)
+        case Moderate() as request:
+            assert isinstance(provider, Judge), "others are not in its plan"
+            return await provider.judge(model, request)
         case Complete() as request:
+            assert isinstance(provider, Speaker), "others are not in its plan"
+            if reader is None:
+                return await provider.ask(model, request)
             return await reader.read(provider.name, provider.stream(model, request))
 
 

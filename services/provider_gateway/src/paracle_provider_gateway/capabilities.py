@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from typing import Final, NoReturn
+from typing import Final, NoReturn, assert_never
 
 import genai_prices.data
 
@@ -25,10 +25,11 @@ from paracle_domain.inference.chat import (
     ToolResultPart,
 )
 from paracle_domain.inference.embedding import Embed, ModelCall
+from paracle_domain.inference.moderation import Moderate
 from paracle_domain.inference.request import Complete
 from paracle_domain.provider.spec import Capabilities
 from paracle_provider_gateway.plans import Deployment, Plan
-from paracle_provider_gateway.ports import Embedder
+from paracle_provider_gateway.ports import Embedder, Judge, Speaker
 
 CHARACTERS_A_TOKEN: Final = 4
 _THINKING: Final = ("reasoning_effort", "reasoning", "thinking")
@@ -99,7 +100,7 @@ def fitting(plan: Plan, request: ModelCall) -> Plan:
         If none can; the message names the field and what each of them cannot do. If those that can embed are of
         different models, whose vectors cannot be compared.
     """
-    asked = _Texts(request) if isinstance(request, Embed) else _Asked(request)
+    asked = _asked(request)
     lacking = {found.key: lack for found in plan.deployments if (lack := asked.lack(found)) is not None}
     if lacking:
         plan = _without(plan, lacking.keys()) or _refuse(lacking)
@@ -109,6 +110,18 @@ def fitting(plan: Plan, request: ModelCall) -> Plan:
         _check_one_model(plan)
     long = {found.key for found in plan.deployments if asked.is_too_long(found.capabilities)}
     return (_without(plan, long) or plan) if long else plan
+
+
+def _asked(request: ModelCall) -> _Asked | _Texts | _Judged:
+    match request:
+        case Complete():
+            return _Asked(request)
+        case Embed():
+            return _Texts(request)
+        case Moderate():
+            return _Judged()
+        case _:
+            assert_never(request)
 
 
 class _Asked:
@@ -131,7 +144,7 @@ class _Asked:
     def lack(self, deployment: Deployment) -> tuple[str, str] | None:
         """The field that asks for more than a model can do, and what that is."""
         request, can = self._request, deployment.capabilities
-        if can.embeddings:
+        if can.embeddings or not isinstance(deployment.provider, Speaker):
             return "messages", "can make embeddings and nothing else"
         if request.tools and can.tools is False:
             return "tools", "cannot call tools"
@@ -150,6 +163,16 @@ class _Asked:
 
     def is_too_long(self, can: Capabilities) -> bool:
         return can.context_tokens is not None and self._tokens > can.context_tokens
+
+
+class _Judged:
+    """The same of texts that are to be judged."""
+
+    def lack(self, deployment: Deployment) -> tuple[str, str] | None:
+        return None if isinstance(deployment.provider, Judge) else ("model", "is no model for moderation")
+
+    def is_too_long(self, _can: Capabilities) -> bool:
+        return False
 
 
 class _Texts:

@@ -16,7 +16,7 @@ from paracle_provider_gateway.deployments import Found
 from paracle_provider_gateway.following import Following
 from paracle_provider_gateway.health import Health
 from paracle_provider_gateway.plans import Deployment, Plan, Route, Tier, Timeouts
-from paracle_provider_gateway.ports import Embedder, Prices, Provider
+from paracle_provider_gateway.ports import Embedder, Prices, Provider, Speaker
 from paracle_provider_gateway.pricing import FREE
 from paracle_provider_gateway.retries import RetryPolicy
 from paracle_provider_gateway.setups import Setup
@@ -81,8 +81,9 @@ class EnvironmentCatalog:
         """The full name that `default` stands for."""
         if self._default is not None:
             return self._default
-        first = self._providers[0]
-        return f"{first.name}/{await first.default_model()}"
+        found = ((one.name, one) for one in self._providers if isinstance(one, Speaker))
+        name, first = next(found)  # the sandbox is always there
+        return f"{name}/{await first.default_model()}"
 
     def embedding_name(self) -> str:
         """The full name that `default` stands for where embeddings are asked for.

@@ -11,6 +11,7 @@ from paracle_domain.envelope import Context
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.deltas import Change, Delta
 from paracle_domain.inference.embedding import Embed, Embeddings
+from paracle_domain.inference.moderation import Moderate
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion, FinishReason
 from paracle_domain.inference.retrying import Retrying
@@ -59,7 +60,7 @@ class Closing:
 
 
 type StreamItem = Piece | Closing
-type Said = Reply | Vectors
+type Said = Reply | Vectors | Judgements
 """What a provider says to one request."""
 type Answer = Completion | Embeddings
 """What the gateway answers to a call."""
@@ -88,35 +89,20 @@ class Judgement:
     scores: Mapping[str, float]
 
 
-@runtime_checkable
-class Embedder(Protocol):
-    """A provider that makes embeddings; the rest is as with `Provider`."""
+@dataclass(frozen=True, slots=True)
+class Judgements:
+    """A provider's answer to one request for moderation: a judgement of each text."""
 
-    @property
-    def embedding_model(self) -> str | None:
-        """The model that stands for `default` where embeddings are asked for; `None` if it has none that is known."""
-
-    @property
-    def texts_at_once(self) -> int:
-        """Most texts of which `embed` takes the embeddings."""
-
-    async def embed(self, model: str, request: Embed) -> Vectors:
-        """The embeddings of at most `texts_at_once` texts, in their order."""
-
-
-@runtime_checkable
-class Judge(Protocol):
-    """A provider that has models for moderation."""
-
-    async def judge(self, model: str, texts: Sequence[str], timeout_s: float) -> Sequence[Judgement]:
-        """A judgement of each of `texts`. Errors as of `Provider.ask`."""
+    judgements: tuple[Judgement, ...]
+    usage: Usage
+    model: str
 
 
 class Provider(Protocol):
-    """A source of replies. One request each: retries, time limits and prices are the gateway's.
+    """A source of answers: a `Speaker`, an `Embedder` or a `Judge`, or several of these.
 
-    Cancelling `ask`, or closing the iterator of `stream`, closes the upstream connection. Errors are raised as
-    `ProviderFailed`, `ProviderUnavailable`, `RateLimited`, `NotFound` or `ContentRefused`, without any secret.
+    One request each: retries, time limits and prices are the gateway's. Errors are raised as `ProviderFailed`,
+    `ProviderUnavailable`, `RateLimited`, `NotFound` or `ContentRefused`, without any secret.
     """
 
     @property
@@ -135,6 +121,17 @@ class Provider(Protocol):
     def listed_models(self) -> tuple[str, ...]:
         """Models to show; it may know more."""
 
+    async def close(self) -> None:
+        """Give up connections."""
+
+
+@runtime_checkable
+class Speaker(Provider, Protocol):
+    """A provider whose models hold conversations.
+
+    Cancelling `ask`, or closing the iterator of `stream`, closes the upstream connection.
+    """
+
     async def default_model(self) -> str:
         """The model that stands for `default`."""
 
@@ -144,8 +141,29 @@ class Provider(Protocol):
     def stream(self, model: str, request: Complete) -> AsyncGenerator[StreamItem]:
         """The answer in pieces, then one `Closing`."""
 
-    async def close(self) -> None:
-        """Give up connections."""
+
+@runtime_checkable
+class Embedder(Protocol):
+    """A provider that makes embeddings."""
+
+    @property
+    def embedding_model(self) -> str | None:
+        """The model that stands for `default` where embeddings are asked for; `None` if it has none that is known."""
+
+    @property
+    def texts_at_once(self) -> int:
+        """Most texts of which `embed` takes the embeddings."""
+
+    async def embed(self, model: str, request: Embed) -> Vectors:
+        """The embeddings of at most `texts_at_once` texts, in their order."""
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A provider that has models for moderation."""
+
+    async def judge(self, model: str, request: Moderate) -> Judgements:
+        """A judgement of each text."""
 
 
 class Registry(Protocol):

@@ -24,6 +24,8 @@ FREE: Final = Price(input=Decimal(0), output=Decimal(0))
 
 _MTOK: Final = 1_000_000
 _FREE: Final = Decimal(0)
+_FREE_MODELS: Final = ("omni-moderation", "text-moderation")
+"""OpenAI's for moderation, which no list of prices has."""
 _SAMPLE: Final = 1_000  # small, since some models cost more above a length of input
 _FRESH_S: Final = 60.0  # some prices go by the time of day
 _KEPT: Final = 2_048
@@ -107,9 +109,12 @@ class ListPrices:
         return None if tariff is None else tariff.cost(usage)
 
     def _set(self, deployment: Deployment) -> Price | None:
-        """The price that somebody set, if it is no list price."""
-        made_up = SANDBOX_PRICE if deployment.provider.name == self._sandbox else None
-        return made_up if deployment.price is None else deployment.price
+        """The price that is no list price: somebody set it, or it is for what costs nothing."""
+        if deployment.price is not None:
+            return deployment.price
+        if deployment.provider.name == self._sandbox:
+            return SANDBOX_PRICE
+        return FREE if deployment.model.startswith(_FREE_MODELS) else None
 
     def _tariff(self, provider: str, model: str, url: str | None) -> _Tariff | None:
         key = (provider, model, url)

@@ -9,7 +9,7 @@ from typing import Final, assert_never
 
 from paracle_domain.envelope import Context
 from paracle_domain.errors import BudgetExceeded, DeadlineExceeded, Unavailable
-from paracle_domain.inference.embedding import Embed, Embeddings, ModelCall
+from paracle_domain.inference.embedding import Embed, Embeddings
 from paracle_domain.inference.request import AbortCall, Complete, ListModels
 from paracle_domain.inference.response import Completion, ModelList
 from paracle_provider_gateway.accounts import Accounts, MadeElsewhere
@@ -36,6 +36,9 @@ _NOT_THE_QUESTION: Final = {
 _UNJUDGED: Final = (
     "{model} has answered, but guards did not judge that within {seconds:g} s; ask again with the same call_id"
 )
+
+type Call = Complete | Embed
+"""What callers ask."""
 
 
 class Completions:
@@ -91,11 +94,11 @@ class Completions:
         """The models that the tenant can ask for by name, the default among them."""
         return await self._catalog.models(context.tenant)
 
-    async def _once(self, request: ModelCall, context: Context) -> Answer:
+    async def _once(self, request: Call, context: Context) -> Answer:
         key, question = (context.tenant, request.call_id), fingerprint(request)
         return await self._calls.once(key, question, lambda: self._in_time(request, question, context))
 
-    async def _in_time(self, request: ModelCall, question: bytes, context: Context) -> Answer:
+    async def _in_time(self, request: Call, question: bytes, context: Context) -> Answer:
         started = _now()
         try:
             async with asyncio.timeout(request.timeout_s):
@@ -108,7 +111,7 @@ class Completions:
         finally:
             self._accounts.done(context.tenant, request.call_id)
 
-    async def _here(self, request: ModelCall, question: bytes, context: Context, started: float) -> Answer:
+    async def _here(self, request: Call, question: bytes, context: Context, started: float) -> Answer:
         if (held := self._calls.held((context.tenant, request.call_id), question)) is not None:
             return await self._released(held, request, context)
         while True:
@@ -122,7 +125,7 @@ class Completions:
                     return answer
                 await self._accounts.take_over(context.tenant, request.call_id, found.replica)
 
-    async def _asked(self, request: ModelCall, context: Context, started: float) -> Answer:
+    async def _asked(self, request: Call, context: Context, started: float) -> Answer:
         match request:
             case Complete():
                 return await self._affordable(await self._rails.let_in(request, context), context, started)
@@ -164,7 +167,7 @@ class Completions:
             self._calls.hold((context.tenant, request.call_id), answer)
         return await self._rails.let_out(answer, request, context)
 
-    async def _released(self, held: Completion, request: ModelCall, context: Context) -> Completion:
+    async def _released(self, held: Completion, request: Call, context: Context) -> Completion:
         """What guards let out of an answer that they did not when the call was here before."""
         assert isinstance(request, Complete), "nothing else has guards"
         return (await self._let_out(held, request, context)).answer
@@ -200,7 +203,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def fingerprint(request: ModelCall) -> bytes:
+def fingerprint(request: Call) -> bytes:
     """What tells one question from another: the request without its id, priority, time, labels, stream and cache."""
     question = request.model_dump_json(exclude=_NOT_THE_QUESTION)
     return hashlib.blake2b(question.encode(), digest_size=16).digest()

@@ -42,7 +42,7 @@ from paracle_provider_gateway.guards.workbench import Guards
 from paracle_provider_gateway.health import Health
 from paracle_provider_gateway.persistence import Persistence
 from paracle_provider_gateway.plans import Catalog, Deployment, Timeouts
-from paracle_provider_gateway.ports import Answer, Held, Provider
+from paracle_provider_gateway.ports import Answer, Held, Provider, Speaker
 from paracle_provider_gateway.pricing import ListPrices
 from paracle_provider_gateway.retries import RetryPolicy
 from paracle_provider_gateway.service import Completions
@@ -212,7 +212,7 @@ class Peer:
 
     name: str
     server: WireServer
-    provider: Provider
+    provider: Speaker
     gateway: Gateway
 
     async def complete(self, request: Complete):
@@ -222,32 +222,32 @@ class Peer:
         return ask(text, model=f"{self.name}/fake-model", stream_to=TASK if stream else None, **more)
 
 
-def openai_like(url: str, *, name: str = "openai", key: str | None = None, **more: Any) -> Provider:
+def openai_like(url: str, *, name: str = "openai", key: str | None = None, **more: Any) -> Speaker:
     """A provider of Chat Completions at `url`."""
     supply = fixed(SecretStr(key) if key else None)
     return create_provider(ProviderConfig(name, "openai-chat", url, key=supply, **more))
 
 
-def _openai(server: WireServer, transport: TransportName) -> Provider:
+def _openai(server: WireServer, transport: TransportName) -> Speaker:
     assert isinstance(server, FakeOpenAI)
     quirks = Quirks(output_limit="max_completion_tokens")
     return openai_like(server.url, key=CANARY, key_source="OPENAI_API_KEY", quirks=quirks, transport=transport)
 
 
-def _responses(server: WireServer, transport: TransportName) -> Provider:
+def _responses(server: WireServer, transport: TransportName) -> Speaker:
     assert isinstance(server, FakeOpenAI)
     key = fixed(SecretStr(CANARY))
     return create_provider(ProviderConfig("responses", "openai-responses", server.url, key=key, transport=transport))
 
 
-def _anthropic(server: WireServer, transport: TransportName) -> Provider:
+def _anthropic(server: WireServer, transport: TransportName) -> Speaker:
     assert isinstance(server, FakeAnthropic)
     key = fixed(SecretStr(CANARY))
     config = ProviderConfig("anthropic", "anthropic", server.url, key=key, max_output_tokens=4096, transport=transport)
     return create_provider(config)
 
 
-MAKERS: dict[str, tuple[type[WireServer], Callable[[WireServer, TransportName], Provider]]] = {
+MAKERS: dict[str, tuple[type[WireServer], Callable[[WireServer, TransportName], Speaker]]] = {
     "openai": (FakeOpenAI, _openai),
     "responses": (FakeOpenAI, _responses),
     "anthropic": (FakeAnthropic, _anthropic),

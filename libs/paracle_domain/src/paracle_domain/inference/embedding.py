@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue
 
+from paracle_domain.inference.moderation import Moderate
 from paracle_domain.inference.request import CallId, CallLabels, Complete, Priority
 from paracle_domain.inference.usage import Usage
 from paracle_domain.messages import Message, Plain, Request, Value
@@ -175,5 +176,5 @@ class Embed(Request[Embeddings], service="provider_gateway", method="embed", ans
     labels: CallLabels = CallLabels()
 
 
-type ModelCall = Complete | Embed
+type ModelCall = Complete | Embed | Moderate
 """What models are asked."""

@@ -18,6 +18,7 @@ from paracle_domain.inference.chat import (
     ToolResultPart,
 )
 from paracle_domain.inference.embedding import Embed, ModelCall
+from paracle_domain.inference.moderation import Moderate
 from paracle_domain.inference.request import Complete
 
 IMAGE_TOKENS: Final = 1_600
@@ -40,7 +41,7 @@ def estimate_input(request: ModelCall) -> int:
     match request:
         case Complete():
             return _conversation(request)
-        case Embed():
+        case Embed() | Moderate():
             return sum(map(_text, request.texts))
         case _:
             assert_never(request)
@@ -56,7 +57,7 @@ def _conversation(request: Complete) -> int:
 
 def estimate_output(request: ModelCall, most: int | None = None) -> int:
     """The most tokens that the model may say and think; `most` is what it can at all, where that is known."""
-    if isinstance(request, Embed):
+    if not isinstance(request, Complete):
         return 0
     asked, thoughts = request.sampling.max_output_tokens, THOUGHTS.get(request.sampling.thinking or "off", 0)
     if asked is None:

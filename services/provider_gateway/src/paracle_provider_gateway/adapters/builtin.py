@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from importlib.util import find_spec
@@ -21,10 +20,9 @@ from typing import Any, Final
 
 from paracle_domain.errors import InvalidInput, NotFound, quote
 from paracle_domain.inference.embedding import MOST_TEXTS, Embed, pack
-from paracle_domain.inference.request import Complete
 from paracle_domain.inference.usage import Usage
 from paracle_domain.provider.spec import BUILTIN
-from paracle_provider_gateway.ports import Reply, StreamItem, Vectors
+from paracle_provider_gateway.ports import Vectors
 
 MODEL: Final = "wordllama-256"
 LENGTHS: Final = (64, 128, 256)
@@ -53,16 +51,6 @@ class BuiltinProvider:
     def __init__(self, folder: Path) -> None:
         self._model = _Model(folder)
         self._thread = ThreadPoolExecutor(1, "embedding")
-
-    async def default_model(self) -> str:
-        raise _no_chat()
-
-    async def ask(self, model: str, request: Complete) -> Reply:  # noqa: ARG002  # whatever is asked
-        raise _no_chat()
-
-    async def stream(self, model: str, request: Complete) -> AsyncGenerator[StreamItem]:  # noqa: ARG002  # as above
-        raise _no_chat()
-        yield  # which makes it a generator
 
     async def embed(self, model: str, request: Embed) -> Vectors:
         if model != MODEL:
@@ -118,7 +106,3 @@ class _Model:
             tensor = json.loads(file.read(size))[_TENSOR]
         begin = 8 + size + tensor["data_offsets"][0]
         return np.memmap(path, dtype="<f2", mode="r", offset=begin, shape=tuple(tensor["shape"]))
-
-
-def _no_chat() -> InvalidInput:
-    return InvalidInput(f"{BUILTIN}/{MODEL} makes embeddings and nothing else; ask another model", path="model")

@@ -13,10 +13,10 @@ from paracle_provider_gateway.adapters.openai import OpenAIProvider
 from paracle_provider_gateway.adapters.responses import ResponsesProvider
 from paracle_provider_gateway.adapters.sdk import SdkTransport
 from paracle_provider_gateway.adapters.transport import Credentials, Transport, origin_of
-from paracle_provider_gateway.ports import Provider
+from paracle_provider_gateway.ports import Speaker
 
 
-def create_provider(config: ProviderConfig, resolver: AbstractResolver | None = None) -> Provider:
+def create_provider(config: ProviderConfig, resolver: AbstractResolver | None = None) -> Speaker:
     """The provider that `config` describes; nothing is connected before it is asked.
 
     `resolver` resolves names instead of the system; the SDKs have their own ways.

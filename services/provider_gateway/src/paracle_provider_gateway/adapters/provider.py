@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -11,13 +11,14 @@ from pydantic import BaseModel
 
 from paracle_domain.errors import NotFound
 from paracle_domain.inference.embedding import Embed
+from paracle_domain.inference.moderation import Moderate
 from paracle_domain.inference.request import Complete
 from paracle_provider_gateway.adapters import embedding_wire, moderation_wire
 from paracle_provider_gateway.adapters.config import ProviderConfig
 from paracle_provider_gateway.adapters.transport import Transport
 from paracle_provider_gateway.adapters.wire import EventReader, read_json, read_stream, with_params
 from paracle_provider_gateway.faults import Origin
-from paracle_provider_gateway.ports import Judgement, Reply, StreamItem, Vectors
+from paracle_provider_gateway.ports import Judgements, Reply, StreamItem, Vectors
 
 
 class HttpProvider[R: BaseModel](ABC):
@@ -105,8 +106,8 @@ class OpenAIHttpProvider[R: BaseModel](HttpProvider[R]):
             found = await read_json(response, embedding_wire.WireEmbeddings, self._origin)
         return embedding_wire.read_vectors(found, request, self._origin)
 
-    async def judge(self, model: str, texts: Sequence[str], timeout_s: float) -> Sequence[Judgement]:
-        body = moderation_wire.request_body(model, texts)
-        async with self._transport.post(body, timeout_s=timeout_s, purpose="moderation") as response:
+    async def judge(self, model: str, request: Moderate) -> Judgements:
+        body = moderation_wire.request_body(model, request)
+        async with self._transport.post(body, timeout_s=request.timeout_s, purpose="moderation") as response:
             found = await read_json(response, moderation_wire.WireModeration, self._origin)
-        return moderation_wire.read_judgements(found, texts, self._origin)
+        return moderation_wire.read_judgements(found, request, self._origin)
