@@ -42,7 +42,8 @@ class Beginner:
 async def test_a_bare_request_is_answered_by_the_service_not_by_the_stream(serve, nats_client):
     await serve(Beginner().routes())
     answer = json.loads((await nats_client.request(SUBJECT, b'{"name": "a"}', timeout=30)).data)
-    assert answer == {"run_id": "a-1", "stream": "COMMANDS", "seq": 1}
+    assert answer == {"run_id": "a-1", "stream": "COMMANDS", "seq": answer["seq"]}
+    assert answer["seq"] > 0
 
 
 @pytest.mark.parametrize("order", ["$JS.API.STREAM.PURGE.COMMANDS", subjects.cmd("globex", "other", "begin")])
@@ -76,9 +77,10 @@ async def test_a_message_on_a_topic_is_answered_by_its_service_each_time_that_it
     table.mailbox(stream=subjects.INTAKE, durable="testing", filter=subjects.intake("*", ">"), handler=beginner)
     bus = await serve(table)
     answer = json.loads((await nats_client.request(topic, b'{"name": "a"}', timeout=30)).data)
-    assert answer == {"run_id": "a-1", "stream": "INTAKE", "seq": 1}
+    assert answer == {"run_id": "a-1", "stream": "INTAKE", "seq": answer["seq"]}
     ack = await nats_client.jetstream().publish(topic, b'{"name": "b"}', timeout=30, headers={"Nats-Msg-Id": "one"})
-    assert (ack.stream, ack.seq) == ("INTAKE", 2)
+    assert ack.stream == "INTAKE"
+    assert ack.seq > answer["seq"] > 0
     envelope = Envelope.wrap("begin", "test", Context("acme"))
     assert (await bus.send(topic, Begin(name="c"), envelope))["run_id"] == "c-3"
 
@@ -86,7 +88,8 @@ async def test_a_message_on_a_topic_is_answered_by_its_service_each_time_that_it
 async def test_a_jetstream_publication_takes_the_answer_for_its_acknowledgement(serve, nats_client):
     await serve(Beginner().routes())
     ack = await nats_client.jetstream().publish(SUBJECT, b'{"name": "a"}', timeout=30)
-    assert (ack.stream, ack.seq) == ("COMMANDS", 1)
+    assert ack.stream == "COMMANDS"
+    assert ack.seq > 0
 
 
 async def test_a_plain_publication_is_obeyed_and_takes_nobodys_answer(serve, nats_client):
@@ -101,7 +104,7 @@ async def test_a_plain_publication_is_obeyed_and_takes_nobodys_answer(serve, nat
 async def test_equal_requests_without_ids_are_answered_in_turn(serve, nats_client):
     await serve(Beginner().routes())
     answers = await asyncio.gather(*(nats_client.request(SUBJECT, b'{"name": "a"}', timeout=30) for _ in range(5)))
-    assert sorted(json.loads(answer.data)["seq"] for answer in answers) == [1, 2, 3, 4, 5]
+    assert len({json.loads(answer.data)["seq"] for answer in answers}) == len(answers)
 
 
 async def test_all_who_send_the_same_command_at_once_are_given_its_answer(serve, nats_client):
