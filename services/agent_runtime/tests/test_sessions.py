@@ -12,6 +12,7 @@ import pytest
 from runtime_stage import Stage, again, as_delivered, order, script
 from runtime_world import CONTEXT, Gateway, MemorySessionBook, World, says, sent, task
 
+from paracle_agent_runtime.adapters.pools import PostgresPoolBook
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresTaskShelf
 from paracle_agent_runtime.adapters.sessions import PostgresSessionBook, PostgresSessionShelf
 from paracle_agent_runtime.pools import Pools
@@ -385,24 +386,43 @@ async def test_of_the_last_of_many_before_a_turn_one_has_to_have_entered(databas
 
 
 @pytest.mark.connected
+async def test_only_turns_that_wait_count_as_set_aside(database: Database):
+    """One that was handed out again has begun, or was cancelled on the way: it is in hand, or in no one's way."""
+    queries = Queries.load("paracle_agent_runtime")
+    book, pools = PostgresSessionBook(database.pool, queries), PostgresPoolBook(database.pool, queries, 1)
+    store = PostgresEventStore(database.pool, TASK_TABLES)
+    numbered, waiting = turn("1"), turn("2")
+    number = await book.enter("default", SESSION, numbered)
+    await book.set_aside(SESSION, letter(numbered), number)
+    await book.set_aside(SESSION, letter(waiting), numbered.run_id)
+    assert await pools.aside(None) == await pools.aside("default") == {"gpu": 2}
+    assert await pools.aside("acme") == {}
+    assert await store.append([buried(numbered)]) == set()
+    assert await pools.aside(None) == await pools.aside("default") == {"gpu": 1}
+
+
+def buried(one: Task) -> Append:
+    """A tombstone where it would begin."""
+    now = datetime.now(UTC)
+    return Append(
+        id=one.task_id,
+        tenant="default",
+        expected=0,
+        pages=(Page(1, "test", now, (dump_event(TaskCancelled(reason="enough")),)),),
+        status=TaskStatus.CANCELLED,
+        finished_at=now,
+        facts=facts_of(one, None),
+    )
+
+
+@pytest.mark.connected
 async def test_nobody_waits_for_a_cancelled_task_even_when_it_is_not_kept_any_more(database: Database):
     queries = Queries.load("paracle_agent_runtime")
     book, store = PostgresSessionBook(database.pool, queries), PostgresEventStore(database.pool, TASK_TABLES)
     first, second = turn("1"), turn("2")
     assert [await book.enter("default", SESSION, one) for one in (first, second)] == [1, 2]
-    now = datetime.now(UTC)
-    page = Page(1, "test", now, (dump_event(TaskCancelled(reason="enough")),))
-    buried = Append(
-        id=first.task_id,
-        tenant="default",
-        expected=0,
-        pages=(page,),
-        status=TaskStatus.CANCELLED,
-        finished_at=now,
-        facts=facts_of(first, None),
-    )
     assert await book.waits("default", SESSION, 2)
-    assert await store.append([buried]) == set()
+    assert await store.append([buried(first)]) == set()
     assert not await book.waits("default", SESSION, 2)
     shown = await PostgresSessionShelf(database.pool, queries).turns("default", SESSION, 0, 9)
     assert [one.ended_at is not None for one in shown] == [True, False]

@@ -182,8 +182,10 @@ select a.session_id, a.after_run, a.tenant, a.pool, a.headers::text, a.task::tex
  order by random() limit $1
 
 -- name: turns_aside
--- How many there are in each pool: of tenant $1, or of all.
-select pool, count(*) from turns_aside where $1::text is null or tenant = $1 group by pool
+-- How many wait in each pool: of tenant $1, or of all. One that has begun, or was cancelled, is there until its end.
+select a.pool, count(*) from turns_aside a
+ where ($1::text is null or a.tenant = $1) and not exists (select from tasks k where k.id = a.task_id)
+ group by a.pool
 
 -- name: turn_waits
 -- A task that completed has ended its turn once its messages are kept; one that ended otherwise adds none.
