@@ -25,7 +25,7 @@ from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import migrated
 from paracle_domain.envelope import Context, Envelope
-from paracle_domain.errors import Conflict, NotFound, ProviderFailed
+from paracle_domain.errors import Conflict, NotFound, ProviderFailed, Unavailable
 from paracle_domain.ids import new_id
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.task.events import TaskCancelled, dump_event
@@ -282,6 +282,42 @@ async def test_a_turn_that_keeps_breaking_is_over(
         await eventually(lambda: stage.runtime.running == 0)
     assert stage.results()[job.task_id].status is TaskStatus.FAILED
     assert stage.book.ended.get(job.task_id) == (None if broken_for_good else Ending())
+
+
+@script()
+async def test_a_turn_that_keeps_breaking_is_not_done_before_it_is_over(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    """PostgreSQL is away just then: the turns behind it would wait for one that nobody will end."""
+
+    async def broken(*_: Any) -> bool:
+        raise ZeroDivisionError
+
+    job, end, outages = turn("1"), stage.book.end, [Unavailable("PostgreSQL is away")]
+
+    async def hindered(*what: Any) -> None:
+        if outages:
+            raise outages.pop()
+        await end(*what)
+
+    monkeypatch.setattr(stage.book, "waits", broken)
+    monkeypatch.setattr(stage.book, "end", hindered)
+    while job.task_id not in stage.results():
+        await stage.runtime.take([again(as_delivered(job))])
+        await eventually(lambda: stage.runtime.running == 0)
+    assert outages == []
+    assert stage.book.ended[job.task_id] == Ending()
+
+
+@script(says("two"))
+async def test_nobody_waits_for_a_turn_whose_plan_cannot_be_had_any_more(stage: Stage):
+    """It had entered its session under another version of the runtime, say."""
+    first, second = turn("1", plan="gone"), turn("2")
+    await stage.book.enter(CONTEXT.tenant, SESSION, first)
+    await stage.bus.publish([sent(second)])
+    await eventually(lambda: second.task_id in stage.book.aside and stage.runtime.running == 0)
+    await stage.bus.publish([sent(first)])
+    await eventually(lambda: second.task_id in stage.results())
+    assert stage.results()[first.task_id].status is TaskStatus.FAILED
+    assert asked(stage.gateway, 0) == ["2"]
 
 
 # ── the book ─────────────────────────────────────────────────────────────────────────────────────────────────────

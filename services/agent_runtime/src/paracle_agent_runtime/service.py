@@ -247,6 +247,7 @@ class Runtime:
             plan = self._plans.known(*digest) or await self._plans.get(task.plan, entry.context)
             job = Job.of(task, plan)
         except (NotFound, SpecInvalid) as error:
+            await self._shop.sessions.give_up(task, entry.context.tenant)  # it may have entered before an upgrade
             return failed(task, error)
         if (entry.context.tenant, task.task_id) in self._cancelled:
             entry.cancelled = True
@@ -351,14 +352,22 @@ class Runtime:
         tries = self._failures[task.task_id] = self._failures.get(task.task_id, 0) + 1
         _trim(self._failures)
         _log.error("task %s broke (try %d)", task.task_id, tries, exc_info=error)
-        if tries < _TRIES:
-            await self._hand_over(entry, _BROKEN_S * tries)
+        if tries < _TRIES or not await self._is_given_up(entry):
+            await self._hand_over(entry, _BROKEN_S * min(tries, _TRIES))
             return
         reason = InternalError(f"task {task.task_id} broke {tries} times: {type(error).__name__}; see the log")
-        await self._quietly(self._shop.sessions.give_up(task, entry.context.tenant))
         for delivery in entry.deliveries:
             await self._quietly(delivery.term(reason, told=True))
         self._finish(entry, failed(task, reason))
+
+    async def _is_given_up(self, entry: Entry) -> bool:
+        """Whether nobody waits for its turn any more; an outage hinders that, and then it has to come again."""
+        try:
+            await self._shop.sessions.give_up(entry.task, entry.context.tenant)
+        except Exception as error:  # noqa: BLE001  # whatever else it is will not get better
+            _log.warning("the turn of task %s is not over: %s", entry.task.task_id, error)
+            return not outages.is_outage(error)
+        return True
 
     async def _hand_over(self, entry: Entry, delay_s: float) -> None:
         """Give back what was worked on here; anybody may take it up, although this process lives."""
