@@ -109,6 +109,12 @@ def test_a_wrong_command_line_is_exit_code_2(paracle: Callable[..., Any]) -> Non
     assert paracle("status", "-o", "xml").code == 2
 
 
+def test_status_says_how_to_start_what_does_not_run(paracle: Callable[..., Any], tmp_path: Path) -> None:
+    down = paracle("status", "--root", str(tmp_path))
+    assert (down.code, down.err) == (1, "nothing runs; `paracle up` starts it\n")
+    assert "api_gateway" in down.out
+
+
 def test_apply(paracle: Callable[..., Any], api: Any, tmp_path: Path) -> None:
     touched = (Touched(kind="Workflow", name="triage"),)
     done = Applied(results=(AppliedSpec(kind="Agent", name="a", revision=2, change="updated", touches=touched),))

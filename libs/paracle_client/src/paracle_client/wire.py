@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -106,7 +107,7 @@ def unreachable(error: httpx2.RequestError, url: str) -> ParacleError:
     """What a failure of the connection means to a caller."""
     if isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout):
         return DeadlineExceeded(f"Paracle at {url} did not answer in time; see `paracle status`")
-    reason = str(error) or type(error).__name__
+    reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
     return Unavailable(f"cannot reach Paracle at {url} ({reason}); `paracle up` starts it here, --url names another")
 
 

@@ -60,6 +60,8 @@ def status(root: RootOption = None, output: OutputOption = "table") -> None:
             sys.stdout.write(line + "\n")
         if stack.is_up:
             sys.stdout.write(f"\nREST {stack.url}   NATS {stack.nats_url}\n")
+    if not any(one.pid for one in standings):
+        say("nothing runs; `paracle up` starts it")
     if not all(one.ready for one in standings):
         raise typer.Exit(1)
 

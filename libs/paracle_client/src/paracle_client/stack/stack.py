@@ -147,6 +147,8 @@ class Stack:
                 self._await_ready(self._names())
                 return fewer
             started: list[str] = []
+            if EDGE in self._names() and not self._alive(EDGE):
+                self._choose_port()  # one that is taken is better told before anything starts
             try:
                 self._start_servers(started)
                 self._start_services(started)
