@@ -243,7 +243,7 @@ def test_a_service_that_ends_is_named_and_everything_is_stopped(home: Home) -> N
 
 @pytest.mark.connected
 def test_a_service_that_never_gets_ready_is_named(home: Home) -> None:
-    home.services(registry=WORKING)
+    home.services(api_gateway=WORKING)
     home.open().up()  # so that the time below is the service's alone
     home.open().down()
     home.services(registry=NEVER_READY)
