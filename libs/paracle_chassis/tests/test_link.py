@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
 from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
 
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.frames import flushed
 from paracle_chassis.inlet import Incoming
+from paracle_chassis.link import Link
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.routes import Routes
 from paracle_chassis.settings import ServiceSettings
@@ -18,6 +21,7 @@ from paracle_chassis.testing.infra import OpenBus
 from paracle_chassis.testing.sample import Echo, Echoed
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
+from paracle_embedded import NatsServer
 
 pytestmark = pytest.mark.connected
 
@@ -51,6 +55,43 @@ async def test_of_those_who_share_a_queue_one_hears(open_bus: OpenBus, nats_clie
     await eventually(lambda: len(others) == 10)
     await flushed(link.client)
     assert len(heard) == 10
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_wait_that_the_client_called_off_itself_is_no_cancel(
+    nats_server: NatsServer, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = Link("testing", ServiceSettings(nats_url=nats_server.url))
+    await link.open()
+    if lost:
+        await asyncio.to_thread(nats_server.kill)
+        await eventually(lambda: not link.connected)
+
+    async def called_off(_transport: object) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(TcpTransport, "wait_closed", called_off)
+    client = link.client
+    await link.close()
+    assert client.is_closed
+
+
+async def test_whoever_is_cancelled_while_it_closes_is(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, begun = Link("testing", ServiceSettings(nats_url=nats_server.url)), asyncio.Event()
+    await link.open()
+
+    async def hang(_transport: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(TcpTransport, "wait_closed", hang)
+    closing = asyncio.create_task(link.close())
+    await begun.wait()
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
 
 
 async def test_a_service_whose_connection_is_gone_stops_serving_all_the_same(

@@ -15,6 +15,7 @@ import yaml
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 from pydantic import BaseModel, Field
 
 from paracle_chassis.frames import flushed
@@ -454,6 +455,42 @@ async def test_an_answer_waits_for_a_caller_who_is_not_back_yet(nats_url: str) -
         await flushed(worker.client)
         words = await client.subscribe(inbox)
         assert (await last_word(words))[0] == "late"
+
+
+@pytest.mark.connected
+async def test_a_worker_stops_although_the_client_called_a_wait_off(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does if the connection is lost at that moment."""
+
+    async def called_off(_transport: object) -> None:
+        raise asyncio.CancelledError
+
+    worker = Worker(nats_url)
+    worker.tool()(noted)
+    async with worker.serving():
+        monkeypatch.setattr(TcpTransport, "wait_closed", called_off)
+
+
+@pytest.mark.connected
+async def test_a_worker_that_is_cancelled_while_it_closes_is(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = asyncio.Event()
+
+    async def hang(_transport: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def serve() -> None:
+        worker = Worker(nats_url)
+        worker.tool()(noted)
+        async with worker.serving():
+            monkeypatch.setattr(TcpTransport, "wait_closed", hang)
+
+    serving = asyncio.create_task(serve())
+    await begun.wait()
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
 
 
 @pytest.mark.connected

@@ -105,7 +105,7 @@ async def test_a_tree_goes_on_where_it_was_and_what_is_done_is_not_done_again():
         await stage.start()
         await stage.bus.publish([sent(job)])
         await eventually(lambda: len(stage.gateway.asked) == 4)
-        stage.bus._mailboxes.clear()
+        await stage.bus.drain(0.05)
     assert job.task_id not in stage.results()
     stage.gateway.script = [*stage.gateway.script[:3], says("inner"), says("two"), says("all of it")]
     heir = World(stage.bus, stage.store)
@@ -126,7 +126,7 @@ async def test_a_task_that_ended_without_ending_its_delegates_does_so_when_it_co
         await stage.start()
         await stage.bus.publish([sent(job)])
         await eventually(lambda: len(stage.gateway.asked) == 2)
-        stage.bus._mailboxes.clear()
+        await stage.bus.drain(0.05)
     version = stage.store.actors[job.task_id].version
     page = Page(version + 1, "cancel", datetime.now(UTC), (dump_event(TaskCancelled(reason="enough")),))
     assert not await stage.store.append([Append(job.task_id, "default", version, (page,), TaskStatus.CANCELLED)])

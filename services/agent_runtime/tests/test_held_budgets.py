@@ -130,7 +130,7 @@ async def test_whoever_takes_the_task_up_asks_the_same_and_raises_by_the_same_ke
         await stage.start()
         await stage.bus.publish([sent(job)])
         await eventually(lambda: stage.orchestrator.approvals)
-        stage.bus._mailboxes.clear()
+        await stage.bus.drain(0.05)
     stage.orchestrator.decide()
     assert stage.gateway.raises == []
     heir = World(stage.bus, stage.store)

@@ -83,7 +83,7 @@ async def test_a_question_outlives_the_process_that_asked_it():
         await stage.bus.publish([sent(job)])
         await eventually(lambda: stage.orchestrator.approvals)
         await eventually(lambda: "task.tool_returned" in [event.type for event in stage.events(job)])
-        stage.bus._mailboxes.clear()
+        await stage.bus.drain(0.05)
     stage.orchestrator.decide()
     heir = World(stage.bus, stage.store)
     async with heir.runtime:

@@ -321,7 +321,7 @@ async def test_an_effect_under_way_when_the_process_stops_is_in_doubt_not_repeat
         await stage.start()
         await stage.bus.publish([sent(job)])
         await eventually(lambda: stage.toolbox.calls)
-        stage.bus._mailboxes.clear()
+        await stage.bus.drain(0.05)
     heir = World(stage.bus, stage.store)
     async with heir.runtime:
         await heir.runtime.take([again(as_delivered(job))])

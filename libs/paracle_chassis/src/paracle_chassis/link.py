@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from os import urandom
 from typing import TYPE_CHECKING, Any, Final
 
@@ -203,11 +203,13 @@ class Link:
         if not client.is_connected:
             self.acks.drop()
             frames.drop_unsent(client)
-            await client.close()
+            with _unless_cancelled():
+                await client.close()
             return
         await self.acks.flush()
         await self.voice.flush()
-        await self._broker.stop()
+        with _unless_cancelled():
+            await self._broker.stop()
 
     async def check(self, within_s: float = 1.0) -> None:
         """Ask NATS whether it is there; it is, and has all that was sent before.
@@ -262,6 +264,20 @@ class Link:
         _log.info("connected to NATS again")
         for hook in list(self._hooks):
             hook()
+
+
+@contextmanager
+def _unless_cancelled() -> Iterator[None]:
+    """Let no cancel come out of the closing of a connection but that of whoever closes it.
+
+    If it was lost just before, nats-py waits for its end already, calls that off, and waits for what it called off.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
 
 
 def status_of(message: Msg | Incoming) -> str | None:

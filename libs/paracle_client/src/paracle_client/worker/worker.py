@@ -207,7 +207,7 @@ class Worker:
         finally:
             for crew in crews.values():
                 crew.threads.shutdown(wait=False, cancel_futures=True)
-            await client.close()
+            await _close(client)
             _log.info("stopped")
 
     async def _subscribe(self, client: Client, service: str, name: str, one: Serving) -> Subscription:
@@ -258,6 +258,16 @@ class Worker:
                 "where it listens, which `paracle status` shows"
             )
             raise Unavailable(message) from error
+
+
+async def _close(client: Client) -> None:
+    """Close the connection. If it was lost just now, nats-py waits for a wait that it called off: that is no cancel."""
+    try:
+        await client.close()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
 
 
 async def _known(client: Client) -> None:
