@@ -57,7 +57,7 @@ def test_all_bad_values_are_named_at_once(monkeypatch):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("inbox", ["_INBOX.", "_INBOX.>", "a b", "$JS.API", "paracle.v1"])
+@pytest.mark.parametrize("inbox", ["_INBOX.", "_INBOX.>", "a b", "$JS.API", "paracle", "paracle.v1"])
 def test_an_inbox_is_where_answers_may_go(monkeypatch, inbox):
     (line,) = refused(monkeypatch, PARACLE_NATS_INBOX=inbox)
     assert line.startswith("PARACLE_NATS_INBOX: expected tokens with dots between them, such as _INBOX.registry")

@@ -28,7 +28,7 @@ def _nats_urls(text: str) -> str:
 
 
 def _inbox(text: str) -> str:
-    if not takes_answers(text) or not all(map(is_token, text.split("."))):
+    if not takes_answers(f"{text}.") or not all(map(is_token, text.split("."))):
         raise ValueError("expected tokens with dots between them, such as _INBOX.registry, not below paracle")
     return text
 
