@@ -437,6 +437,21 @@ async def test_only_turns_that_wait_count_as_set_aside(database: Database):
     assert await pools.aside(None) == await pools.aside("default") == {"gpu": 1}
 
 
+@pytest.mark.connected
+async def test_a_cancelled_turn_that_comes_once_more_is_not_set_aside(database: Database):
+    """A copy of it was on its way: nobody would ever hand it out again."""
+    queries = Queries.load("paracle_agent_runtime")
+    book, store = PostgresSessionBook(database.pool, queries), PostgresEventStore(database.pool, TASK_TABLES)
+    first, second = turn("1"), turn("2")
+    assert [await book.enter("default", SESSION, one) for one in (first, second)] == [1, 2]
+    await book.set_aside(SESSION, letter(second), 2)
+    assert await store.append([buried(second)]) == set()
+    assert await book.release("default", second.task_id, second.run_id) == []
+    await book.set_aside(SESSION, letter(second), 2)
+    await book.set_aside(SESSION, letter(second), first.run_id)
+    assert await database.pool.fetch("select task_id from turns_aside") == []
+
+
 def buried(one: Task) -> Append:
     """A tombstone where it would begin."""
     now = datetime.now(UTC)

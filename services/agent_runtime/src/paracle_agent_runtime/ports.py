@@ -302,7 +302,7 @@ class SessionBook(Protocol):
         ...
 
     async def set_aside(self, session: str, letter: Letter, waits_for: int | str) -> None:
-        """Keep the turn that `letter` brought until it is released.
+        """Keep the turn that `letter` brought until it is released, unless its task was cancelled.
 
         `waits_for`: its number, if it waits for all lower ones, or the run that has to enter the session before it.
         """

@@ -142,8 +142,10 @@ select run_id from one
  order by place desc limit 1
 
 -- name: set_aside
+-- Not if its task was cancelled: nobody would ever hand that out again, so it would stay here.
 insert into turns_aside as a (task_id, tenant, session_id, run_id, turn, after_run, pool, headers, task)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+select $1, $2, $3, $4, $5::int, $6, $7, $8::json, $9::json
+ where not exists (select from tasks k where k.id = $1 and k.finished_at is not null)
 on conflict (task_id) do update set turn = excluded.turn, after_run = excluded.after_run
  where (a.turn, a.after_run) is distinct from (excluded.turn, excluded.after_run)
 

@@ -481,6 +481,9 @@ class MemorySessionBook:
         return any(task_id not in self._actors or self._actors[task_id].status not in stopped for task_id in open_turns)
 
     async def set_aside(self, session: str, letter: Letter, waits_for: int | str) -> None:
+        actor = self._actors.get(letter.task.task_id)
+        if actor is not None and actor.finished_at:
+            return
         if isinstance(waits_for, int):
             letter = replace(letter, turn=waits_for)
         self.aside[letter.task.task_id] = (session, letter, waits_for)
