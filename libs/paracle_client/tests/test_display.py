@@ -109,6 +109,16 @@ def test_a_person_who_is_waited_for_sees_what_is_asked(make: Any) -> None:
     assert "waiting Pay\ufffd? (apr_1)" in screen.export_text()
 
 
+def test_a_child_run_is_named_so_that_it_can_be_looked_at(make: Any) -> None:
+    begun = make.record(
+        1, "step.started", step="c", attempt=1, target_kind="workflow", target="onboard", child_run_id="run_2"
+    )
+    view = fold(View(make.RUN), begun)
+    assert (describe(View(make.RUN), view, begun) or "").endswith("pending → running onboard as run run_2")
+    ended = make.record(2, "step.completed", step="c", attempt=1)
+    assert (describe(view, fold(view, ended), ended) or "").endswith("running → completed 1.0s")
+
+
 def test_a_map_shows_how_far_it_has_come(make: Any) -> None:
     opened = make.record(1, "step.opened", step="each", kind="map", count=1_000)
     view = fold(View(make.RUN), opened)

@@ -247,6 +247,7 @@ def _started(view: View, event: happened.StepStarted, at: datetime) -> View:
         attempt=event.attempt,
         started_at=known.started_at or at,
         error=None,
+        detail="" if event.child_run_id is None else f"as run {event.child_run_id}",
     )
 
 
