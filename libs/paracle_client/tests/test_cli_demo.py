@@ -67,6 +67,18 @@ def test_demo(
     assert stack.downs == (0 if was_up else 1)
 
 
+def test_the_command_is_told_as_it_can_be_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = tmp_path / ".venv" / "bin" / "paracle"
+    command.parent.mkdir(parents=True)
+    command.touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(command), "demo"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert demo._called() == ".venv/bin/paracle"
+    monkeypatch.setenv("PATH", str(command.parent))
+    assert demo._called() == "paracle"
+
+
 @pytest.mark.parametrize("ending", ["failed run", "error", "signal", "reader gone"])
 @pytest.mark.usefixtures("example", "kept_signals")
 def test_demo_stops_what_it_started_however_it_ends(

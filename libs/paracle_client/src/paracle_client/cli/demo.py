@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -27,6 +30,7 @@ from paracle_domain.run.commands import RunView
 
 app = typer.Typer()
 
+_COMMAND = "paracle"
 _WORKFLOW = "triage"
 
 
@@ -59,8 +63,14 @@ def demo(
             say("Stopping what was started")
             stack.down()
     if started and not keep:
-        say("See the run again: paracle up, then the commands above")
+        say(f"See the run again: {_called()} up, then the commands above")
     require_completed(ended)
+
+
+def _called() -> str:
+    """How to call this command here: by its name, unless a shell does not find it."""
+    here = Path(sys.argv[0])
+    return os.path.relpath(here) if here.name == _COMMAND and not shutil.which(_COMMAND) else _COMMAND
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
@@ -92,7 +102,7 @@ def _show_totals(screen: Console, ended: RunView, used: UsageReport, took_s: flo
         f"used       {totals(ended.usage)}, {ended.usage.model_calls} model calls, {ended.usage.tool_calls} tool calls",
         *(f"provider   {one.provider} {one.model}: {totals(one.usage)}" for one in used.by_model),
         f"took       {duration(took_s)} in all",
-        f"events     paracle events {run_id}",
+        f"events     {_called()} events {run_id}",
         f"audit      curl {url}/v1/runs/{run_id}/audit",
     ]
     if sandbox_answered(used):
