@@ -8,13 +8,14 @@ import pytest
 from run_driver import BROKEN, EPOCH, FLAKY, drive, result_of
 
 from paracle_domain.errors import ErrorInfo
+from paracle_domain.run.attempts import awaits
 from paracle_domain.run.commands import RunStatus, StepStatus
 from paracle_domain.run.events import StepRetrying
 from paracle_domain.run.timing import (
     retry_delay,
     retryable,
 )
-from paracle_domain.task.messages import TaskStatus
+from paracle_domain.task.messages import Task, TaskStatus
 from paracle_domain.workflow.spec import RetrySpec
 
 
@@ -52,6 +53,29 @@ def test_a_result_of_an_earlier_attempt_is_ignored() -> None:
     run.tick(5)
     assert run.tell(result_of(first, TaskStatus.COMPLETED)).events == ()
     assert run.state.steps["a"].attempt == 2
+
+
+def test_a_run_waits_for_the_attempt_that_runs_and_for_no_other() -> None:
+    run = drive({"id": "a", "retry": {"max_attempts": 2}}, {"id": "b", "needs": ["a"]})
+
+    def awaited(*tasks: Task) -> list[bool]:
+        return [awaits(run.state, one.step, one.attempt, one.task_id) for one in tasks]
+
+    run.begin()
+    first = run.task("a")
+    assert awaited(first, first.model_copy(update={"step": "b"}), first.model_copy(update={"step": "x[1]"})) == [
+        True,
+        False,
+        False,
+    ]
+    assert awaited(first.model_copy(update={"task_id": "task_other"})) == [False]
+    run.fail("a", FLAKY)
+    assert awaited(first) == [False]
+    run.tick(5)
+    second = run.task("a")
+    assert awaited(first, second) == [False, True]
+    run.finish("a")
+    assert awaited(second, run.task("b")) == [False, True]
 
 
 def test_step_timeout_can_be_retried() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self, override
+from typing import Any, Self, override
 
 import pytest
-from runtime_stage import Stage, as_delivered, script
+from runtime_stage import Stage, again, as_delivered, script
 from runtime_world import CONTEXT, MemoryLeases, World, sent, task
 
 from paracle_chassis.delivery import Delivery
@@ -14,7 +14,8 @@ from paracle_chassis.inlet import Incoming
 from paracle_chassis.receipts import NoReceipt
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain import subjects
-from paracle_domain.errors import NotFound
+from paracle_domain.errors import InternalError, NotFound, Unavailable
+from paracle_domain.task.wanted import WantedTasks
 
 
 @script(None)
@@ -69,6 +70,33 @@ async def test_a_copy_that_does_not_find_its_owner_is_let_go(stage: Stage, tries
         await rival.runtime.take([Delivery(message, receipt, deliveries=tries)])
         await eventually(lambda: receipt.words)
     assert receipt.words == (["ack"] if acked else ["nak 30"])
+
+
+async def test_a_tool_that_leaves_no_history_is_called_again_only_while_its_run_waits(stage: Stage):
+    """Behind each task that waited for its pool there are copies of it: they are not to be worked off, too."""
+    over, open_ = task("look", {"n": 1}), task("look", {"n": 2})
+    await stage.do(over, open_)
+    stage.orchestrator.over.add(over.task_id)
+    for job, called in ((over, 2), (open_, 3)):
+        await stage.bus.publish([sent(job, id=f"{job.task_id}.again.1")])
+        await stage.runtime.take([again(as_delivered(job))])  # the copy finds it in hand
+        await eventually(lambda: stage.runtime.running == 0)
+        assert len(stage.toolbox.calls) == called
+    await stage.bus.publish([sent(job, id=f"{job.task_id}.again.2") for job in (over, open_)])
+    await eventually(lambda: len(stage.toolbox.calls) == 4 and stage.runtime.running == 0)
+
+
+async def test_a_run_that_cannot_say_what_it_waits_for_is_taken_to_wait(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    answers: list[Exception] = [InternalError("its history is damaged"), Unavailable("the orchestrator is away")]
+
+    async def broken(*_: Any) -> WantedTasks:
+        raise answers.pop()
+
+    monkeypatch.setattr(stage.shop.wanted._runs, "waits_for", broken)
+    job = task("look", {"n": 1})
+    await stage.bus.publish([sent(job, id="again")])
+    await eventually(lambda: job.task_id in stage.results())
+    assert answers == []
 
 
 class Noted(NoReceipt):

@@ -31,7 +31,8 @@ from paracle_domain.run.commands import (
     StepStatus,
 )
 from paracle_domain.run.diff import DiffRuns
-from paracle_domain.task.messages import CancelTask, TaskStatus
+from paracle_domain.task.messages import CancelTask, Task, TaskStatus
+from paracle_domain.task.wanted import ListWantedTasks, TaskPlace
 from paracle_orchestrator.orders import MAX_INPUT_BYTES, run_id_for
 
 CALL = Context("acme")
@@ -56,6 +57,24 @@ async def test_a_run_lives_from_its_start_to_its_end(desk: Any, tools: Any) -> N
         ("b", StepStatus.COMPLETED, 1),
     ]
     assert view.last_seq == 6
+
+
+async def test_a_run_says_which_tasks_it_still_waits_for(desk: Any, tools: Any) -> None:
+    async def wanted(*tasks: Task, tenant: str = "acme") -> list[str]:
+        places = tuple(TaskPlace(task_id=one.task_id, step=one.step, attempt=one.attempt) for one in tasks)
+        asked = ListWantedTasks(run_id=tasks[0].run_id, tasks=places)
+        return list((await desk.service.list_wanted_tasks(asked, Context(tenant))).task_ids)
+
+    await desk.start(value={"n": 1})
+    (first,) = tools.tasks(desk.bus.take())
+    assert await wanted(first) == [first.task_id]
+    assert await wanted(first, tenant="evil") == []
+    assert await wanted(first.model_copy(update={"run_id": new_id("run")})) == []
+    await desk.finish(first)
+    (second,) = tools.tasks(desk.bus.take())
+    assert await wanted(first, second) == [second.task_id]
+    await desk.finish(second)
+    assert await wanted(second) == []
 
 
 async def test_events_are_numbered_from_one_and_carry_their_cause(desk: Any, tools: Any) -> None:

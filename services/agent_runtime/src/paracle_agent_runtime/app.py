@@ -15,7 +15,7 @@ from paracle_agent_runtime.adapters.effects import PostgresEffects
 from paracle_agent_runtime.adapters.outlet import BusOutlet
 from paracle_agent_runtime.adapters.pools import NatsTaskQueue, PostgresPoolBook
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES, PostgresAttempts, PostgresLeases, PostgresTaskShelf
-from paracle_agent_runtime.adapters.rpc import RpcBudgets, RpcModels, RpcPeople, RpcPlans, RpcStarts, RpcUsage
+from paracle_agent_runtime.adapters.rpc import RpcBudgets, RpcModels, RpcPeople, RpcPlans, RpcRuns, RpcStarts, RpcUsage
 from paracle_agent_runtime.adapters.sessions import PostgresSessionBook, PostgresSessionShelf
 from paracle_agent_runtime.adapters.workers import NatsWorkers
 from paracle_agent_runtime.decisions import Decisions
@@ -42,6 +42,7 @@ from paracle_agent_runtime.tools.sandbox.bubblewrap import Bubblewrap
 from paracle_agent_runtime.tools.sandbox.commands import Commands
 from paracle_agent_runtime.tools.toolbox import Toolbox
 from paracle_agent_runtime.tools.workers import WorkerTools
+from paracle_agent_runtime.wanted import Wanted
 from paracle_agent_runtime.workshop import Workshop
 from paracle_chassis.app import Service
 from paracle_chassis.event_store import EventStore, PostgresEventStore
@@ -123,6 +124,7 @@ def create_runtime(
         outbox=outbox,
         outlet=BusOutlet(bus),
         sessions=Sessions(PostgresSessionBook(pool, queries), RpcStarts(bus), outbox),
+        wanted=Wanted(RpcRuns(bus)),
         models=RpcModels(bus),
         decisions=Decisions(RpcPeople(bus), RpcBudgets(bus), utc_now),
         toolbox=toolbox,

@@ -40,6 +40,11 @@ class Entry:
         return self.context.tenant, self.task.task_id
 
     @property
+    def again(self) -> bool:
+        """Whether it came before, here or elsewhere, as far as what brought it can tell."""
+        return self.came_again or self.cause != self.task.task_id or self.deliveries[0].deliveries > 1
+
+    @property
     def interruptible(self) -> bool:
         """Whether it can be stopped here and done elsewhere without leaving an effect in doubt."""
         return self.actor is None or self.actor.interruptible

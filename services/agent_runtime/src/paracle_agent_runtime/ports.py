@@ -278,6 +278,14 @@ class Starts(Protocol):
         ...
 
 
+class Runs(Protocol):
+    """What tasks are done for."""
+
+    async def waits_for(self, tenant: str, run_id: str, tasks: Sequence[Task]) -> frozenset[str]:
+        """The ids of those of its `tasks` whose end the run still waits for."""
+        ...
+
+
 class SessionBook(Protocol):
     """Conversations, turn by turn. All replicas share it."""
 

@@ -57,6 +57,10 @@ class OwnedElsewhereError(Exception):
     """A live process of the runtime works on the task."""
 
 
+class DoneBeforeError(Exception):
+    """The task's run does not wait for it any more."""
+
+
 class Runtime:
     """The use cases of the agent runtime.
 
@@ -218,6 +222,8 @@ class Runtime:
             await self._interrupted(entry)
         except TurnWaitsError:
             await self._set_aside(entry)
+        except DoneBeforeError:
+            self._let_go(entry)
         except (OwnedElsewhereError, LostTaskError):
             await self._leave_to_others(entry)
         except Exception as error:  # noqa: BLE001  # judged there: bug or poison
@@ -256,6 +262,8 @@ class Runtime:
             if await self._cancelled_before(entry):
                 entry.cancelled = True
                 raise asyncio.CancelledError
+            if entry.again and not await self._shop.wanted.still(task, entry.context.tenant):
+                raise DoneBeforeError
             return await done_plainly(self._shop, job, job.target, entry.context)
         if entry.place is not None:
             job = await self._shop.sessions.join(job, entry.place)

@@ -12,6 +12,7 @@ from paracle_agent_runtime.ports import Clock, Leases, Models, Outlet
 from paracle_agent_runtime.schemas import Schemas
 from paracle_agent_runtime.sessions import Sessions
 from paracle_agent_runtime.tools.toolbox import Toolbox
+from paracle_agent_runtime.wanted import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Workshop:
     outbox: Outbox
     outlet: Outlet
     sessions: Sessions
+    wanted: Wanted
     ledger: Ledger
     models: Models
     decisions: Decisions

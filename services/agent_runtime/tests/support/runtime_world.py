@@ -13,7 +13,7 @@ from typing import Any
 from pool_world import MemoryPoolBook, MemoryTaskQueue
 
 from paracle_agent_runtime.adapters.outlet import BusOutlet
-from paracle_agent_runtime.adapters.rpc import RpcBudgets, RpcModels, RpcPeople, RpcPlans, RpcStarts
+from paracle_agent_runtime.adapters.rpc import RpcBudgets, RpcModels, RpcPeople, RpcPlans, RpcRuns, RpcStarts
 from paracle_agent_runtime.decisions import Decisions
 from paracle_agent_runtime.effects import EffectDesk, Ledger
 from paracle_agent_runtime.handlers import routes
@@ -45,6 +45,7 @@ from paracle_agent_runtime.tools.sandbox.bubblewrap import Bubblewrap
 from paracle_agent_runtime.tools.sandbox.commands import Commands
 from paracle_agent_runtime.tools.toolbox import Toolbox, ToolEnd
 from paracle_agent_runtime.tools.workers import Caller, WorkerTools
+from paracle_agent_runtime.wanted import Wanted
 from paracle_agent_runtime.workshop import Workshop
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.event_store import EventStore, Loaded
@@ -70,6 +71,7 @@ from paracle_domain.task.ledger import Entry
 from paracle_domain.task.messages import CancelTask, Task
 from paracle_domain.task.past import KeptTurn, Past, Recap, remembered
 from paracle_domain.task.sessions import ListTurnsBefore, SessionSummary, SessionTurn, TurnsBefore
+from paracle_domain.task.wanted import ListWantedTasks, WantedTasks
 from paracle_domain.tool.calls import ToolCall
 from paracle_domain.tool.spec import ToolSpec
 from paracle_domain.workflow.spec import WorkflowSpec
@@ -254,6 +256,7 @@ class Orchestrator:
         self.withdrawn: list[str] = []
         self.away = 0
         self.accepted: list[str] = []
+        self.over: set[str] = set()
 
     async def ask(self, request: AskForCall, _: Context) -> ApprovalView:
         if self.away:
@@ -283,6 +286,9 @@ class Orchestrator:
         before = known[: known.index(request.run_id)] if request.run_id in known else []
         return TurnsBefore(run_ids=tuple(before[-(request.last or len(before)) :]))
 
+    async def list_wanted_tasks(self, request: ListWantedTasks, _: Context) -> WantedTasks:
+        return WantedTasks(task_ids=tuple(one.task_id for one in request.tasks if one.task_id not in self.over))
+
     async def get_plan(self, request: GetPlan, _: Context) -> Plan:
         self.asked += 1
         if request.digest != PLAN.digest:
@@ -293,6 +299,7 @@ class Orchestrator:
         table = Routes("orchestrator")
         table.rpc(GetPlan, self.get_plan)
         table.rpc(ListTurnsBefore, self.list_turns_before)
+        table.rpc(ListWantedTasks, self.list_wanted_tasks)
         table.rpc(AskForCall, self.ask)
         table.rpc(WithdrawCall, self.withdraw)
         return table
@@ -594,6 +601,7 @@ class World:
             outlet=BusOutlet(bus),
             sessions=Sessions(sessions or self.book, RpcStarts(bus), outbox),
             ledger=Ledger(self.effects, attempts or MemoryAttempts(store), journal),
+            wanted=Wanted(RpcRuns(bus)),
             models=RpcModels(bus),
             decisions=Decisions(RpcPeople(bus), RpcBudgets(bus), lambda: datetime.now(UTC), look_s=0.05),
             toolbox=self.toolbox,

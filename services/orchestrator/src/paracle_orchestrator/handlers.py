@@ -20,6 +20,7 @@ from paracle_domain.run.commands import (
 )
 from paracle_domain.run.diff import DiffRuns
 from paracle_domain.task.sessions import ListTurnsBefore
+from paracle_domain.task.wanted import ListWantedTasks
 from paracle_domain.trigger.commands import GetTrigger, ListTriggers
 from paracle_orchestrator.call_approvals import CallApprovals
 from paracle_orchestrator.obeying import Obeying
@@ -82,6 +83,7 @@ def routes(
     table.rpc(GetRunEvents, orchestrator.get_run_events)
     table.rpc(ListRunsBegun, orchestrator.list_runs_begun)
     table.rpc(ListTurnsBefore, orchestrator.list_turns_before)
+    table.rpc(ListWantedTasks, orchestrator.list_wanted_tasks)
     table.rpc(GetPlan, orchestrator.get_plan)
     table.rpc(DiffRuns, orchestrator.diff_runs)
     table.rpc(GetApproval, orchestrator.get_approval)

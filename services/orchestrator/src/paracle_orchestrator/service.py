@@ -13,6 +13,7 @@ from paracle_domain.envelope import Context
 from paracle_domain.errors import InternalError, NotFound, ParacleError, quote
 from paracle_domain.histories import Beginnings, ListRunsBegun
 from paracle_domain.plan import Plan
+from paracle_domain.run.attempts import awaits
 from paracle_domain.run.commands import (
     ApprovalPage,
     ApprovalView,
@@ -32,6 +33,7 @@ from paracle_domain.run.commands import (
 )
 from paracle_domain.run.diff import DiffRuns, RunsDiff, differences
 from paracle_domain.task.sessions import ListTurnsBefore, TurnsBefore
+from paracle_domain.task.wanted import ListWantedTasks, WantedTasks
 from paracle_orchestrator.admitting import Admitter
 from paracle_orchestrator.bulk import BulkOrders, is_bulk
 from paracle_orchestrator.call_approvals import CallApprovals
@@ -173,6 +175,13 @@ class Orchestrator:
 
     async def list_turns_before(self, request: ListTurnsBefore, call: Context) -> TurnsBefore:
         return TurnsBefore(run_ids=tuple(await self._index.turns_before(call.tenant, request.run_id, request.last)))
+
+    async def list_wanted_tasks(self, request: ListWantedTasks, call: Context) -> WantedTasks:
+        entry = await self._host.read(request.run_id)
+        if entry is None or entry.tenant != call.tenant:
+            return WantedTasks(task_ids=())
+        wanted = (one.task_id for one in request.tasks if awaits(entry.state, one.step, one.attempt, one.task_id))
+        return WantedTasks(task_ids=tuple(wanted))
 
     async def get_plan(self, request: GetPlan, call: Context) -> Plan:
         return (await self._plans.get(call.tenant, request.digest)).plan

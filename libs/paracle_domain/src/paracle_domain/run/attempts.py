@@ -21,7 +21,7 @@ from paracle_domain.run.events import (
 )
 from paracle_domain.run.messages import ChildEnded
 from paracle_domain.run.places import Place, place_of
-from paracle_domain.run.state import Parts, StepState
+from paracle_domain.run.state import Parts, RunState, StepState
 from paracle_domain.run.timing import due, repeats, retry_delay, retryable
 from paracle_domain.task.messages import TaskResult, TaskStatus
 
@@ -98,6 +98,12 @@ def _place(draft: Draft, path: str) -> Place | None:
 
 def runs(step: StepState | None, attempt: int) -> bool:
     return step is not None and step.status is StepStatus.RUNNING and step.attempt == attempt
+
+
+def awaits(state: RunState, path: str, attempt: int, task_id: str) -> bool:
+    """Whether the run waits for the end of this task: it is the running attempt of what is at `path`."""
+    step = state.find(path)
+    return not state.terminal and runs(step, attempt) and step is not None and step.task_id == task_id
 
 
 def _silent(what: str, status: str) -> ErrorInfo:

@@ -16,8 +16,10 @@ from paracle_domain.inference.response import Completion
 from paracle_domain.plan import Plan
 from paracle_domain.run.commands import ApprovalView, AskForCall, GetPlan, WithdrawCall
 from paracle_domain.task.events import Shortage
+from paracle_domain.task.messages import Task
 from paracle_domain.task.raising import has_room
 from paracle_domain.task.sessions import ListTurnsBefore
+from paracle_domain.task.wanted import ListWantedTasks, TaskPlace
 
 _ANSWER_S: Final = 10.0
 _GRACE_S: Final = 5.0
@@ -32,6 +34,19 @@ class RpcPlans:
     async def get(self, digest: str, context: Context) -> Plan:
         """See `PlanSource.get`."""
         return await self._bus.call(GetPlan(digest=digest), context, timeout_s=_ANSWER_S)
+
+
+class RpcRuns:
+    """`Runs`: the orchestrator."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def waits_for(self, tenant: str, run_id: str, tasks: Sequence[Task]) -> frozenset[str]:
+        """See `Runs.waits_for`."""
+        places = tuple(TaskPlace(task_id=one.task_id, step=one.step, attempt=one.attempt) for one in tasks)
+        asked, context = ListWantedTasks(run_id=run_id, tasks=places), Context(tenant, correlation_id=run_id)
+        return frozenset((await self._bus.call(asked, context, timeout_s=_ANSWER_S)).task_ids)
 
 
 class RpcStarts:
