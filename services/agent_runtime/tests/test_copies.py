@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Self, override
 
 import pytest
-from runtime_stage import Stage, again, as_delivered, script
+from runtime_stage import Stage, again, as_delivered, order, script
 from runtime_world import CONTEXT, MemoryLeases, World, sent, task
 
 from paracle_chassis.delivery import Delivery
@@ -50,6 +51,35 @@ async def test_what_another_tenant_calls_the_same_stands_for_nobodys_task(stage:
     assert result.error.code == NotFound.code
     assert stage.runtime._entries[CONTEXT.tenant, job.task_id].deliveries == [original]
     assert not original.settled
+
+
+@script(None)
+async def test_a_copy_that_comes_while_its_task_is_released_is_given_back_with_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    """Worked on at once, it would lose its lease to that, and another process could take it up beside this one."""
+    job = task("helper")
+    release, releasing, gate = stage.leases.release, asyncio.Event(), asyncio.Event()
+
+    async def slow(task_id: str) -> None:
+        releasing.set()
+        await gate.wait()
+        await release(task_id)
+
+    monkeypatch.setattr(stage.leases, "release", slow)
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.gateway.asked)
+    entry = stage.runtime._entries[CONTEXT.tenant, job.task_id]
+    entry.stop()
+    await asyncio.wait_for(releasing.wait(), 30)
+    copy, receipt = as_delivered(job), Noted()
+    message = Incoming(copy.subject, "", copy.body, headers=copy.headers)
+    await stage.runtime.take([Delivery(message, receipt, deliveries=2, stream_seq=99)])
+    await stage.bus.publish([order(job)])
+    assert stage.runtime._entries[CONTEXT.tenant, job.task_id] is entry
+    gate.set()
+    await eventually(lambda: receipt.words)
+    assert receipt.words == ["nak 0"]
 
 
 @script(None)

@@ -379,8 +379,8 @@ class Runtime:
 
     async def _hand_over(self, entry: Entry, delay_s: float) -> None:
         """Give back what was worked on here; anybody may take it up, although this process lives."""
-        self._forget(entry)
-        if entry.actor is not None:
+        entry.work = None  # it is stopped no more: who has come to this goes through with it
+        if entry.actor is not None:  # before a copy of it may begin here: it would be released, too
             await self._quietly(self._leases.release(entry.task.task_id))
         await self._give_back(entry, delay_s)
 
