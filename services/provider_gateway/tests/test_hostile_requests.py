@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,15 +23,16 @@ from paracle_chassis.testing.fake_anthropic import FakeAnthropic
 from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_chassis.testing.infra import OpenBus
 from paracle_domain.budget.messages import DeleteBudget, ListBudgets, RaiseBudget, SetBudget
-from paracle_domain.budget.spec import Budget
+from paracle_domain.budget.spec import Budget, BudgetScope
 from paracle_domain.envelope import Context
-from paracle_domain.errors import InternalError, MalformedMessage, ParacleError
+from paracle_domain.errors import InternalError, InvalidInput, MalformedMessage, ParacleError
 from paracle_domain.ids import new_id
 from paracle_domain.inference.caching import ClearCache
 from paracle_domain.inference.deployments import ListDeployments
 from paracle_domain.inference.embedding import Embed
 from paracle_domain.inference.ledger import ListAttempts, QueryUsage
 from paracle_domain.inference.request import Complete, ListModels
+from paracle_domain.inference.response import Completion
 from paracle_domain.messages import Message, Request
 
 pytestmark = pytest.mark.connected
@@ -167,3 +169,13 @@ async def test_what_is_no_base64_is_refused_before_anything_is_spent(bus: NatsBu
     [view] = (await bus.call(ListBudgets(), CALLER)).budgets
     assert not any(use.calls or use.reserved_tokens for use in view.uses)
     assert (await bus.call(ListAttempts(), CALLER)).records == ()
+
+
+async def test_a_name_that_is_too_long_to_count_by_is_refused(bus: NatsBus):
+    await bus.call(SetBudget(budget=Budget(name="each", scope=BudgetScope.USER, limit_tokens=10**15)), CALLER)
+    nameless = random.Random(1).randbytes(4_000).hex()  # which no index takes
+    said = await told(bus, Complete, complete(), Context("acme", principal=nameless))
+    assert isinstance(said, InvalidInput)
+    assert (said.path, said.message[:28]) == ("paracle-principal", "the name has 8,000 character")
+    longest = Context("acme", principal="\U0010ffff" * 256)
+    assert isinstance(await told(bus, Complete, complete(), longest), Completion)

@@ -7,10 +7,10 @@ import hashlib
 from functools import partial
 from typing import Final, assert_never
 
-from paracle_domain.envelope import Context
-from paracle_domain.errors import BudgetExceeded, DeadlineExceeded, Unavailable
+from paracle_domain.envelope import PRINCIPAL, Context
+from paracle_domain.errors import BudgetExceeded, DeadlineExceeded, InvalidInput, Unavailable
 from paracle_domain.inference.embedding import Embed, Embeddings
-from paracle_domain.inference.request import AbortCall, Complete, ListModels
+from paracle_domain.inference.request import LONGEST_LABEL, AbortCall, Complete, ListModels
 from paracle_domain.inference.response import Completion, ModelList
 from paracle_provider_gateway.accounts import Accounts, MadeElsewhere
 from paracle_provider_gateway.caching import Caching
@@ -95,6 +95,9 @@ class Completions:
         return await self._catalog.models(context.tenant)
 
     async def _once(self, request: Call, context: Context) -> Answer:
+        if len(context.principal) > LONGEST_LABEL:  # whom the call is counted under, if its labels name nobody
+            what = f"the name has {len(context.principal):,} characters; at most {LONGEST_LABEL} can be counted by"
+            raise InvalidInput(what, path=PRINCIPAL)
         key, question = (context.tenant, request.call_id), fingerprint(request)
         return await self._calls.once(key, question, lambda: self._in_time(request, question, context))
 

@@ -15,7 +15,8 @@ from paracle_domain.inference.response import Completion, ModelList
 from paracle_domain.messages import Message, Plain, Request, Value
 
 CallId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")]
-CallLabel = Annotated[Plain, Field(max_length=256)]
+LONGEST_LABEL: Final = 256
+CallLabel = Annotated[Plain, Field(max_length=LONGEST_LABEL)]
 """Usage is looked for, and budgets count, by it: as much as a database takes for that."""
 
 
