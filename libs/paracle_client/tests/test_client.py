@@ -267,7 +267,7 @@ def test_no_answer_in_time(connect: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(DeadlineExceeded, match="did not answer in time"):
-            connect(url, timeout_s=0.05).runs()
+            connect(url, timeout_s=0.5).runs()
 
 
 def test_events_so_far_page_by_page(api: Any, connect: Any, make: Any) -> None:

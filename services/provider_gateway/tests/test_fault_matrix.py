@@ -223,20 +223,30 @@ async def test_each_fault_has_its_outcome(fault: Fault, transport: TransportName
 
 async def _wrong(fault: Fault, api: Format, transport: TransportName, stream: bool) -> str | None:
     """What is wrong about what became of `fault`; `None` if it is what it should be."""
-    timeout_s = 2.0 if fault.slow and not stream else 20.0
-    request = ask(model="peer/m", tools=(SEARCH,), timeout_s=timeout_s, stream_to=TASK if stream else None)
-    async with raw_peer() as raw:
-        raw.script(*fault.acts(api, stream))
-        async with asked_once(raw, api, transport, patience_s=1.0 if fault.slow else 20) as over:
-            outcome = await asyncio.wait_for(_outcome(over, request), NOBODY_WAITS_S)
-    if len(raw.requests) != 1:
-        return f"asked {len(raw.requests)} times"
+    times, outcome = await _asked(fault, api, transport, stream, 1.0 if fault.slow else 20.0)
+    if not times:  # its time was over before the peer had the request: the machine is busy
+        times, outcome = await _asked(fault, api, transport, stream, 20.0)
+    if times != 1:
+        return f"asked {times} times"
     if isinstance(outcome, Completion):
         return None if fault.check(outcome) else f"a success: {outcome!r:.300}"
     wanted = (ProviderUnavailable if stream else DeadlineExceeded) if fault.slow else fault.error
     if wanted is None or outcome.code != wanted.code or outcome.retry_after_s != fault.retry_after_s:
         return repr(outcome)
     return str(outcome) if "canary" in str(outcome) else None
+
+
+async def _asked(
+    fault: Fault, api: Format, transport: TransportName, stream: bool, patience_s: float
+) -> tuple[int, Completion | ParacleError]:
+    """How often the peer was asked, by a call that has so long for each piece, or for all, and what came of it."""
+    timeout_s = 20.0 if stream else patience_s
+    request = ask(model="peer/m", tools=(SEARCH,), timeout_s=timeout_s, stream_to=TASK if stream else None)
+    async with raw_peer() as raw:
+        raw.script(*fault.acts(api, stream))
+        async with asked_once(raw, api, transport, patience_s) as over:
+            outcome = await asyncio.wait_for(_outcome(over, request), NOBODY_WAITS_S)
+    return len(raw.requests), outcome
 
 
 async def _outcome(over: Gateway, request: Complete) -> Completion | ParacleError:
