@@ -143,7 +143,9 @@ class RpcClient:
 
     def _refuse_status(self, message: Incoming, request: Request[Any]) -> None:
         if status_of(message) == NO_RESPONDERS:
-            raise Unavailable(f"no {request.service} is running that could answer {request.method}; start one")
+            raise Unavailable(
+                f"no {request.service} is running that could answer {request.method}; start one, as `paracle up` does"
+            )
 
     def _decode[R: Message](self, request: Request[R], body: bytes) -> R:
         try:

@@ -157,7 +157,9 @@ class MemoryBus(Bus):
     ) -> R:
         body = _checked(request.encode())
         if not any(service == request.service for service, _ in self._rpcs):
-            raise Unavailable(f"no {request.service} is running that could answer {request.method}; start one")
+            raise Unavailable(
+                f"no {request.service} is running that could answer {request.method}; start one, as `paracle up` does"
+            )
         route = self._rpcs.get((request.service, request.method))
         if route is None:
             raise NotFound(f"{request.service} has no method {request.method!r}")
