@@ -19,6 +19,7 @@ from paracle_domain.errors import (
     PayloadTooLarge,
 )
 from paracle_domain.ids import is_id, new_id, ulid_time_ms
+from paracle_domain.plan import Plan, PlannedWorkflow
 from paracle_domain.run.commands import (
     CancelRun,
     GetPlan,
@@ -34,6 +35,7 @@ from paracle_domain.run.diff import DiffRuns
 from paracle_domain.task.messages import CancelTask, Task, TaskStatus
 from paracle_domain.task.wanted import ListWantedTasks, TaskPlace
 from paracle_orchestrator.orders import MAX_INPUT_BYTES, run_id_for
+from paracle_orchestrator.plans import Pinned
 
 CALL = Context("acme")
 
@@ -137,6 +139,16 @@ async def test_bad_orders_are_refused_and_change_nothing(
     assert isinstance(error, kind)
     assert error.path == path
     assert (desk.store.writes, desk.bus.published, receipt.parked) == (0, [], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "whose"), [("w", 2, "workflow 'w'"), ("invoke-writer", 0, "agent 'writer'")]
+)
+def test_an_input_that_is_refused_says_whose(tools: Any, name: str, revision: int, whose: str) -> None:
+    spec = tools.plan_of({"id": "a", "agent": "writer"}, input={"type": "object"}).workflow.spec
+    plan = Plan.pin(PlannedWorkflow(name=name, revision=revision, spec=spec), {}, {})
+    with pytest.raises(InputInvalid, match=f"^input of {whose}: "):
+        Pinned.of(plan).check_input("text")
 
 
 async def test_bad_orders_that_nobody_waits_for_are_parked(desk: Any) -> None:

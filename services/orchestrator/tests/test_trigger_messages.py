@@ -78,7 +78,7 @@ async def test_a_message_is_no_duplicate_of_one_that_came_after_it_whichever_is_
 
 async def test_a_message_that_is_not_taken_is_answered_with_the_reason(desk: TriggerDesk) -> None:
     desk.apply(subject=ORDERS, input={"n": "{{ message.n }}"})
-    with pytest.raises(InvalidInput, match="trigger 't': the input of workflow 'w'"):
+    with pytest.raises(InvalidInput, match="trigger 't': input of workflow 'w'"):
         await desk.ask("orders.new", {"n": "x"})
     assert len(desk.bus.dead) == 1
 
@@ -164,7 +164,7 @@ async def test_what_is_no_json_is_a_dead_letter(desk: TriggerDesk, body: bytes) 
         ({"subject": {**ORDERS, "filter": "message.total > 100"}}, {}, "trigger 't': "),
         ({"subject": {**ORDERS, "dedupe": "{{ message.id }}"}}, {"id": None}, "is null"),
         ({"subject": ORDERS, "input": {"n": "{{ message.n }}"}}, {}, "trigger 't': "),
-        ({"subject": ORDERS, "input": {"n": "{{ message.n }}"}}, {"n": "x"}, "the input of workflow 'w'"),
+        ({"subject": ORDERS, "input": {"n": "{{ message.n }}"}}, {"n": "x"}, "input of workflow 'w'"),
         ({"subject": ORDERS, "workflow": "nope"}, {}, "no workflow 'nope'"),
     ],
 )

@@ -54,7 +54,14 @@ class Pinned:
             Finding(path=field_path(error.instance_path, "input"), message=error.message)
             for error in self.schema.iter_errors(value)
         ]
-        raise InputInvalid.many(f"the input of workflow {self.plan.workflow.name!r}", findings)
+        raise InputInvalid.many(f"input of {self._whose}", findings)
+
+    @property
+    def _whose(self) -> str:
+        """The workflow, or the agent that is run alone, and of which the registry made one without a revision."""
+        workflow = self.plan.workflow
+        agent = workflow.spec.steps[0].agent
+        return f"workflow {workflow.name!r}" if workflow.revision or agent is None else f"agent {agent!r}"
 
 
 @record
