@@ -27,6 +27,7 @@ PROGRAM = '''
 import asyncio, os, pathlib, sys
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.shared.exceptions import MCPError
 from mcp.types import ToolAnnotations
 
 here = pathlib.Path(sys.argv[1])
@@ -56,6 +57,11 @@ async def order(what: str, ctx: Context) -> str:
 def fail() -> str:
     """Fail."""
     raise ToolError("out of stock")
+
+@server.tool()
+def refuse() -> str:
+    """Answer with an error of the protocol."""
+    raise MCPError(code=-32602, message="no such order")
 
 if len(sys.argv) > 2:
     server.run("streamable-http", port=int(sys.argv[2]))
@@ -117,7 +123,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 
 async def test_what_a_server_offers_becomes_tools_that_can_be_called(shop: Shop) -> None:
-    assert set(shop.specs) == {"shop-add", "shop-secret", "shop-order", "shop-fail"}
+    assert set(shop.specs) == {"shop-add", "shop-secret", "shop-order", "shop-fail", "shop-refuse"}
     assert [shop.specs[f"shop-{name}"]["effect"] for name in ("add", "order")] == ["none", "at_most_once"]
     first = await shop.call("add", {"a": 1, "b": 2})
     assert (first.output, first.error) == ({"result": 3}, None)
@@ -170,6 +176,16 @@ async def test_an_error_of_the_tool_leaves_open_what_it_did(shop: Shop) -> None:
     assert end.error is not None
     assert (end.error.code, end.outcome) == ("tool_failed", Outcome.UNKNOWN)
     assert "out of stock" in end.error.message
+
+
+async def test_an_error_of_one_call_ends_no_other_call_of_its_server(shop: Shop) -> None:
+    other = asyncio.create_task(shop.call("order", {"what": "tea"}, key="k1"))
+    await eventually(shop.orders)
+    end = await shop.call("refuse", {}, key="k2")
+    assert end.error is not None
+    assert (end.error.code, end.outcome) == ("tool_unavailable", Outcome.UNKNOWN)
+    (shop.root / "gate").touch()
+    assert (await other).output == {"result": "tea"}
 
 
 async def test_only_what_the_operator_named_and_the_manifest_grants_is_asked(shop: Shop) -> None:

@@ -67,7 +67,7 @@ class McpTools:
         try:
             result = await client.call_tool(backend.tool, arguments, meta=meta)  # type: ignore[arg-type]  # it is open
         except Exception as error:  # however it broke off, the server may have done what it was asked
-            await self._drop(backend.server, session)
+            # The session stays, for others have calls on it; the next call finds out whether it still lives.
             broke = ToolUnavailable(f"MCP server {backend.server!r} broke off: {type(error).__name__}")
             raise OutcomeUnknownError(broke) from error
         return self._redacted(_value(backend, result))
