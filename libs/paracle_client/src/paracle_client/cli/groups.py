@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final, override
 
+from typer import BadParameter
 from typer.core import TyperGroup
 
 _LIST: Final = "ls"
 
 
 class Group(TyperGroup):
-    """Says which command was probably meant."""
+    """Says which command was probably meant, and what is wrong with an option."""
 
     @override
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -20,6 +21,14 @@ class Group(TyperGroup):
 
             ctx.fail(f"there is no command {args[0]!r}{suggest(args[0], known)}")
         return super().resolve_command(ctx, args)
+
+    @override
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")  # which is pydantic's, and says nothing
+            raise
 
 
 class ListGroup(Group):
