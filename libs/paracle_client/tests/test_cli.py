@@ -161,10 +161,11 @@ def test_a_long_list_goes_on_where_it_is_told_to(paracle: Callable[..., Any], ap
 def test_whoever_wrote_a_revision_says_nothing_to_the_terminal(
     paracle: Callable[..., Any], api: Any, make: Any
 ) -> None:
-    odd = RevisionView(revision=1, digest="d", author="[/red]\x1b[2J", created_at=make.START, diff="")
+    odd = RevisionView(revision=1, digest="d", author="[/red]\x1b[2J", created_at=make.START, diff="+ long" * 30)
     api.on("GET /v1/agents/a/revisions", RevisionList(kind="Agent", name="a", revisions=(odd,)))
     told = paracle("get", "agent", "a", "--history")
     assert (told.code, "[/red]" in told.out, "\x1b" in told.out) == (0, True, False)
+    assert "+ long" * 30 in told.out
 
 
 def test_get(paracle: Callable[..., Any], api: Any, make: Any) -> None:

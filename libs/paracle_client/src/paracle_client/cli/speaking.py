@@ -92,7 +92,7 @@ class Voice:
             self._note(line)
 
     def _note(self, text: str) -> None:
-        self._aside.print(Text(f"· {text}", style="dim"))
+        self._aside.print(Text(f"· {text}", style="dim"), soft_wrap=True)
 
     def _end_thought(self) -> None:
         if self._thinks:
@@ -124,7 +124,7 @@ class Doorbell:
             self._say(speech.raising(output.budget))
 
     def _say(self, text: str) -> None:
-        self._aside.print(Text(f"· {safe(text)}", style="dim"))
+        self._aside.print(Text(f"· {safe(text)}", style="dim"), soft_wrap=True)
 
 
 def speak(client: Client, run_id: str, voice: Voice | Doorbell) -> RunView:

@@ -176,7 +176,7 @@ def _history(client: Client, plural: Plural, name: str, output: Output) -> None:
     for one in found.revisions:
         heading = f"revision {one.revision}  {moment(one.created_at)}  {safe(one.author)}"
         console().print(heading, style="bold", markup=False, soft_wrap=True)
-        console().print(safe(one.diff, lines=True), markup=False)
+        console().print(safe(one.diff, lines=True), markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: paracle explain support-base")
