@@ -121,6 +121,19 @@ async def test_turns_of_a_session_are_in_the_order_in_which_they_were_accepted(s
     assert [await shelf.index.turns_before("acme", run.id) for run in others[:2]] == [[], []]
 
 
+async def test_no_turn_waits_for_one_that_may_wait_for_its_slot(shelf: Shelf) -> None:
+    """It was accepted later, and goes first in the line by its priority, or by the clock of who accepted it."""
+    session = new_id("ses")
+    first = begun(1, session=session, status="queued", priority=1)
+    late, low = begun(9, session=session, status="queued"), begun(1, session=session, status="queued")
+    started = begun(9, session=session)
+    urgent = begun(2, session=session)
+    for run in (first, late, low, started, urgent):
+        await put(shelf.store, [run])
+    assert await shelf.index.turns_before("acme", urgent.id) == [first.id, low.id, started.id]
+    assert await shelf.index.turns_before("acme", low.id) == [first.id]
+
+
 async def test_any_filter_finds_what_a_look_at_every_run_finds(shelf: Shelf) -> None:
     chance = random.Random(7)
     runs = [

@@ -55,7 +55,10 @@ class RunIndex(Protocol):
         ...
 
     async def turns_before(self, tenant: str, run_id: str, last: int | None = None) -> list[str]:
-        """Runs of the same session that were accepted before this one and have not ended, in order; the `last` ones."""
+        """Runs of the same session that were accepted before this one and have not ended, in order; the `last` ones.
+
+        Not those that wait for a slot behind it: they may wait for its own.
+        """
         ...
 
 

@@ -75,9 +75,12 @@ select scanned.number, scanned.last_at, scanned.last_id, r.*
 
 -- name: turns_before
 -- The runs of the session of run $2 that were accepted before it and have not ended, the last first; at most $3 (null: all).
+-- Not those behind it in the line for slots: they may wait for the one that it has.
 select r.id from runs me join runs r on r.tenant = me.tenant and r.session = me.session
  where me.tenant = $1 and me.id = $2 and r.session is not null and r.session_place < me.session_place
    and r.finished_at is null
+   and not (r.status = 'queued' and not r.claimed
+            and (-r.priority, r.created_at, r.id) > (-me.priority, me.created_at, me.id))
  order by r.session_place desc limit $3
 
 -- name: rarest_label
