@@ -276,7 +276,7 @@ def _cells(step: StepLine, now: datetime, *, unicode: bool) -> dict[str, Text]:
         "target": Text(step.target, style="dim"),
         "state": Text(state, style=style),
         "duration": Text(duration(step.duration_s(now))),
-        "tokens": Text(f"{used:,}" if used else "", style="dim"),
+        "tokens": Text(f"{used:,} tok" if used else "", style="dim"),
         "cost": Text(money(step.usage.cost_usd) if used else "", style="dim"),
     }
 
