@@ -125,7 +125,8 @@ class HttpTools:
         ToolFailed
             If the answer is an error of the client (4xx).
         OutcomeUnknownError
-            If the request went out and nothing trustworthy came back (5xx, broken connection, too much body).
+            If the request went out and nothing trustworthy came back (5xx, broken connection, too much body), or, for
+            anything but GET and HEAD, where to look next (301, 302, 303).
         """
         request = build(backend, arguments, grants, key)
         return value_of(await self.send(request, grants, fresh=key is not None, timeout_s=timeout_s))
@@ -174,7 +175,7 @@ class HttpTools:
         if response.status >= 400:
             raise _refusal(response, await _excerpt(response, grants))
         if 300 <= response.status < 400:
-            raise ToolFailed(f"{where} answered {response.status}, a redirection that is not followed")
+            raise _not_followed(response)
         body = await response.content.read(self._body_limit + 1)
         while len(body) <= self._body_limit and not response.content.at_eof():
             body += await response.content.read(self._body_limit + 1 - len(body))
@@ -204,6 +205,13 @@ def _redirected(call: Request, response: aiohttp.ClientResponse, grants: Grants)
     # what may hold secrets stays with the host it is for
     kept = {name: value for name, value in call.headers.items() if name.lower() in harmless}
     return Request(call.method, url, kept, call.body, call.key_header)
+
+
+def _not_followed(response: aiohttp.ClientResponse) -> Exception:
+    """A form that was taken is commonly answered with where to look next: that is no sign that nothing was done."""
+    error = ToolFailed(f"{_where(response.url)} answered {response.status}, a redirection that is not followed")
+    took = response.method not in {"GET", "HEAD"} and response.status in {301, 302, 303}
+    return OutcomeUnknownError(error) if took else error
 
 
 def _refusal(response: aiohttp.ClientResponse, excerpt: str) -> Exception:
