@@ -220,6 +220,11 @@ async def test_errors_say_whether_something_was_done(nats_url: str) -> None:
         raise ValueError("hunter2")
 
     @worker.tool()
+    async def pay_and_tell() -> None:
+        """Pay, and then ask Paracle for something, which is away."""
+        raise Unavailable("cannot reach Paracle")
+
+    @worker.tool()
     async def flood() -> str:
         """Say too much."""
         return "x" * (2 << 20)
@@ -230,6 +235,8 @@ async def test_errors_say_whether_something_was_done(nats_url: str) -> None:
         found, headers = await ask(client, "stumble", {})
         assert headers["paracle-error"] == "internal"
         assert "hunter2" not in found["detail"], "details are for the worker's log"
+        _, headers = await ask(client, "pay_and_tell", {})
+        assert headers["paracle-error"] == "internal", "what a client of ours came to says nothing of the tool"
         _, headers = await ask(client, "flood", {})
         assert headers["paracle-error"] == "payload_too_large"
 

@@ -13,7 +13,15 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from paracle_client.worker.threads import Thread
-from paracle_domain.errors import InputInvalid, SpecInvalid, from_validation, quote
+from paracle_domain.errors import (
+    InputInvalid,
+    ParacleError,
+    SpecInvalid,
+    ToolFailed,
+    ToolUnavailable,
+    from_validation,
+    quote,
+)
 from paracle_domain.tool.calls import SERVICE, ToolCall
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -37,6 +45,8 @@ class Function:
     probe: str | None = None
     what: str = "tool"
     service: str = SERVICE
+    # Others may come from clients of Paracle that it uses, and say nothing of what it has done itself.
+    meant: tuple[type[ParacleError], ...] = (InputInvalid, ToolFailed, ToolUnavailable)
 
     @property
     def manifest(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from paracle_client.worker.threads import Thread
-from paracle_domain.errors import SpecInvalid, quote
+from paracle_domain.errors import ParacleError, SpecInvalid, quote
 from paracle_domain.guard.messages import SERVICE, GuardAnswer, GuardQuestion
 from paracle_domain.subjects import is_token
 from paracle_domain.tool.calls import ToolCall
@@ -24,6 +24,7 @@ class GuardFunction:
     call: Callable[..., Any]
     what: str = "guard"
     service: str = SERVICE
+    meant: tuple[type[ParacleError], ...] = (ParacleError,)
 
     async def answer(self, body: bytes, _call: ToolCall, thread: Thread) -> bytes:
         """What it says about the question in `body`; a function that says nothing lets it pass.

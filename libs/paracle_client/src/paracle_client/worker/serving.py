@@ -35,7 +35,10 @@ _TELLINGS: Final = 30
 
 
 class Served(Protocol):
-    """A function, and as what it is served: `name` is unique among those of its `service`, `what` is for people."""
+    """A function, and as what it is served: `name` is unique among those of its `service`, `what` is for people.
+
+    `meant` are the errors that it raises to say something; whatever else it comes to is a bug.
+    """
 
     @property
     def name(self) -> str: ...
@@ -48,6 +51,9 @@ class Served(Protocol):
 
     @property
     def concurrency(self) -> int | None: ...
+
+    @property
+    def meant(self) -> tuple[type[ParacleError], ...]: ...
 
     async def answer(self, body: bytes, call: ToolCall, thread: Thread) -> bytes:
         """What it says to `body`."""
@@ -175,7 +181,7 @@ class Serving:
                 return _problem(ToolUnavailable(f"the time for this call of {name!r} was over before it began"))
             self._begun.add(address)
             return await self._function.answer(message.data, call, thread), {}
-        except ParacleError as error:
+        except self._function.meant as error:
             return _problem(error)
         except Exception as error:  # noqa: BLE001  # a tool's bug is an answer, not the end of the worker
             _log.exception("%s %s failed", self._function.what, name)

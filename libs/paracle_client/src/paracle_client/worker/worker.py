@@ -96,8 +96,8 @@ class Worker:
 
         An argument of type `ToolCall` gets the call itself: its key, task, run and deadline. Without an `effect` it is
         assumed that the tool must never be called twice; `probe` names the tool that then looks whether a call whose
-        answer was lost had its effect. What it raises as a `ParacleError` (`ToolFailed`,
-        `ToolUnavailable`) says that nothing was done; any other exception leaves that open.
+        answer was lost had its effect. `ToolFailed`, `ToolUnavailable` and `InputInvalid` say that nothing was done;
+        any other exception leaves that open.
 
         Raises
         ------
