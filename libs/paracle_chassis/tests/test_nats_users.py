@@ -69,6 +69,7 @@ async def test_of_tenants_nobody_publishes_what_services_do_or_gives_orders_to_t
                 subjects.result(of, "run_1"), subjects.results(of), subjects.task(of, "agents"),
                 subjects.out(of, "task_1"), subjects.cmd(of, "agent_runtime", "cancel_task"),
                 subjects.evt(of, "run", "run_1", "run_completed"), subjects.dlq(of, "registry"),
+                subjects.rpc(of, "provider_gateway_replica", "rep_1"),
             ):  # fmt: skip
                 assert not await one.may_say(subject), subject
         for subject in (

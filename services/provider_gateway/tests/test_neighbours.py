@@ -14,6 +14,7 @@ from paracle_chassis.frames import flushed
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import OpenBus
+from paracle_domain import subjects
 from paracle_domain.errors import Conflict, Unavailable
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.embedding import Embeddings
@@ -133,6 +134,25 @@ async def test_what_is_held_is_told_as_such(street: Street):
     with pytest.raises(Unavailable):
         await street.calls.once(("acme", request.call_id), fingerprint(request), work)
     assert await street.heard(request.call_id, fingerprint(request)) == Held(answer)
+
+
+@pytest.mark.parametrize(
+    "order", ["$JS.API.STREAM.DELETE.COMMANDS", subjects.cmd("globex", "orchestrator", "start_run")]
+)
+async def test_no_word_is_an_order(street: Street, nats_client, order: str, caplog):
+    """Tenants see the names of replicas: one would have an order given, even an empty one, as if it were its inbox."""
+    heard: list[bytes] = []
+
+    async def hear(message) -> None:
+        heard.append(message.data)
+
+    await nats_client.subscribe(order, cb=hear)
+    subject, question = subjects.rpc("acme", "provider_gateway_replica", "a"), b"call-1 00 0"
+    await nats_client.publish(subject, question, reply=order)
+    said = await nats_client.request(subject, question, timeout=30)
+    await flushed(nats_client)
+    assert (said.data, heard) == (b"unknown", [])
+    assert f"no answer may go to '{order}'" in caplog.text
 
 
 async def test_nobody_tells_of_calls_of_others_or_of_none(street: Street):

@@ -7,6 +7,7 @@ only finding its way back to NATS, with the call in the air. So its signs of lif
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, Self
 
@@ -19,10 +20,12 @@ from pydantic import TypeAdapter
 from paracle_chassis.frames import flushed
 from paracle_chassis.nats_bus import NatsBus
 from paracle_domain import subjects
-from paracle_domain.errors import Conflict, Unavailable
+from paracle_domain.errors import Conflict, Unavailable, quote
 from paracle_domain.inference.response import Completion
 from paracle_provider_gateway.calls import CallKey, CallTable, made_before
 from paracle_provider_gateway.ports import Answer, Held
+
+_log = logging.getLogger(__name__)
 
 _SERVICE: Final = "provider_gateway_replica"
 _IN_AIR: Final = b"air"
@@ -90,6 +93,9 @@ class NatsNeighbours:
             await self._subscription.unsubscribe()
 
     async def _tell(self, message: Msg) -> None:
+        if not subjects.takes_answers(message.reply):  # tenants may ask here as well, and know the replica's name
+            _log.warning("refused a question on %s: no answer may go to %s", message.subject, quote(message.reply))
+            return
         call_id, fingerprint, had = message.data.decode().split(" ")
         key = (subjects.tenant_of(message.subject), call_id)
         try:
