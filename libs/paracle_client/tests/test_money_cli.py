@@ -195,7 +195,8 @@ def test_budgets_are_listed(paracle: Callable[..., Any], api: Any) -> None:
     assert api.asked[-1].query == {"scope": "project", "subjects": "20"}
     assert len(json.loads(paracle("budget", "ls", "team", "--json").out)["budgets"]) == 3
     api.on("GET /v1/budgets", BudgetList(budgets=()))
-    assert "no budgets" in paracle("budget", "ls").out
+    assert paracle("budget", "ls").out == "no budgets: model calls may use whatever they like\n"
+    assert paracle("budget", "ls", "team").out == "no such budgets\n"
 
 
 def test_a_budget_is_set_raised_and_taken_away(paracle: Callable[..., Any], api: Any) -> None:

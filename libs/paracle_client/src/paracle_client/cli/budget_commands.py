@@ -110,7 +110,9 @@ def ls(
         return
     rows = [row for one in found.budgets for row in _rows(one)]
     columns = ["BUDGET", "FOR", "WINDOW", "LIMIT", "SPENT", "RESERVED", "LEFT", "WHEN USED UP"]
-    print_table(columns, rows, empty="no budgets: model calls may use whatever they like")
+    few = name is not None or scope is not None or subject is not None
+    empty = "no such budgets" if few else "no budgets: model calls may use whatever they like"
+    print_table(columns, rows, empty=empty)
 
 
 @budget.command(epilog="Example: paracle budget rm team")
