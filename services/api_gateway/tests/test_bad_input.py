@@ -114,6 +114,17 @@ async def test_no_operation_takes_a_parameter_that_there_is_not(client, world):
     assert response.json()["detail"] == "there is no parameter 'statu'; did you mean 'status' or 'stuck'?"
 
 
+async def test_what_belongs_in_a_header_or_the_path_is_no_parameter(client, world):
+    """A key that is not heeded would let a run be started twice."""
+    world.bus.answers = Nothing()
+    for path, method, operation in OPERATIONS:
+        given = operation.get("parameters", ())
+        for name in {one["name"] for one in given} - {one["name"] for one in given if one["in"] == "query"}:
+            response = await client.request(method, here(path, operation), params={name: "k"})
+            assert (response.status_code, response.json()["path"]) == (422, f"query.{name}"), (method, path, name)
+    assert world.bus.asked == []
+
+
 async def test_a_field_that_there_is_not_is_told_with_what_was_meant(client):
     response = await client.post("/v1/workflows/triage/runs", json={"lables": {}})
     problem = response.json()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import Request
+from fastapi import Request, params
 from fastapi.dependencies.utils import get_flat_params
 
 from paracle_domain.errors import InvalidInput, quote
@@ -19,7 +19,8 @@ async def require_known(request: Request) -> None:
     """
     if not request.query_params:
         return
-    known = sorted(field.alias for field in get_flat_params(request.scope["route"].dependant))
+    taken = get_flat_params(request.scope["route"].dependant)  # those of the path and of headers, too
+    known = sorted(field.alias for field in taken if isinstance(field.field_info, params.Query))
     for name in request.query_params:
         if name not in known:
             raise InvalidInput(f"there is no parameter {quote(name)}{suggest(name, known)}", path=f"query.{name}")
