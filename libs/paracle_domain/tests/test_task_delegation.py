@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from paracle_domain.agent.spec import AgentSpec, Delegate
-from paracle_domain.errors import ErrorInfo, Finding, LimitExceeded, NotFound
+from paracle_domain.errors import ErrorInfo, Finding, InvalidInput, LimitExceeded, NotFound
+from paracle_domain.inference.request import LONGEST_LABEL
 from paracle_domain.inference.usage import Usage
 from paracle_domain.plan import Plan, PlannedAgent
 from paracle_domain.task import inputs as told
@@ -112,6 +113,13 @@ def test_a_delegates_calls_are_accounted_with_those_of_its_parent():
     labels = prompt.model_request(begun).labels
     assert (labels.principal, labels.project, labels.agent) == ("ada", "atlas", "writer")
     assert (labels.task_id, labels.parent_task_id) == (child.task_id, team.state.job.task.task_id)
+
+
+def test_no_job_is_made_whose_calls_nobody_could_account_for():
+    assert Team(principal="a" * LONGEST_LABEL).state.job.task.principal == "a" * LONGEST_LABEL
+    with pytest.raises(InvalidInput, match="has 257 characters; models are asked for at most 256") as caught:
+        Team(principal="a" * (LONGEST_LABEL + 1))
+    assert caught.value.path == "principal"
 
 
 def told_result(team: Team) -> TaskResult:

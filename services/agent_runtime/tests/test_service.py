@@ -120,6 +120,14 @@ async def test_input_is_held_against_the_agents_schema(stage: Stage):
     assert stage.gateway.asked == []
 
 
+async def test_a_name_too_long_to_account_under_is_refused_and_breaks_nothing(stage: Stage):
+    [result] = await stage.do(task("helper", "hello", principal="a" * 257))
+    assert result.error
+    assert (result.error.code, result.error.path) == ("invalid_input", "principal")
+    assert "257 characters" in result.error.message
+    assert stage.gateway.asked == []
+
+
 @script(ProviderUnavailable("overloaded", retry_after_s=0.01), says("at last"))
 async def test_a_provider_that_is_away_for_a_moment_is_asked_again(stage: Stage):
     job = task("helper")

@@ -30,9 +30,9 @@ from paracle_chassis import outages
 from paracle_chassis.delivery import Delivery
 from paracle_domain.errors import (
     InternalError,
+    InvalidInput,
     NotFound,
     ParacleError,
-    SpecInvalid,
 )
 from paracle_domain.plan import PlannedTool
 from paracle_domain.subjects import Subject
@@ -252,7 +252,7 @@ class Runtime:
             digest = (entry.context.tenant, task.plan)
             plan = self._plans.known(*digest) or await self._plans.get(task.plan, entry.context)
             job = Job.of(task, plan)
-        except (NotFound, SpecInvalid) as error:
+        except (NotFound, InvalidInput) as error:
             await self._shop.sessions.give_up(task, entry.context.tenant)  # it may have entered before an upgrade
             return failed(task, error)
         if (entry.context.tenant, task.task_id) in self._cancelled:

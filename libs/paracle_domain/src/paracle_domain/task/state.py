@@ -10,9 +10,10 @@ from typing import assert_never
 from pydantic import JsonValue
 
 from paracle_domain.agent.spec import Limits
-from paracle_domain.errors import ContextExceeded, ErrorInfo, NotFound, Unavailable
+from paracle_domain.errors import ContextExceeded, ErrorInfo, InvalidInput, NotFound, Unavailable
 from paracle_domain.ids import derive_id
 from paracle_domain.inference.chat import ChatMessage, ToolCallPart, ToolResultPart
+from paracle_domain.inference.request import LONGEST_LABEL
 from paracle_domain.inference.usage import NOTHING, Usage
 from paracle_domain.messages import JsonObject
 from paracle_domain.plan import Plan, PlannedAgent, PlannedTool
@@ -48,10 +49,15 @@ class Job:
         ------
         NotFound
             If the plan lacks the target, or a tool, probe or delegate that the target names.
+        InvalidInput
+            If an agent's calls cannot be accounted under the name of who started it.
         """
         if task.target_kind == "tool":
             tool = _planned(plan.tools, task.target, "tool", plan)
             return cls(task, tool, {task.target: tool}, {}, plan, probes=_probes(plan, {task.target: tool}))
+        if task.principal is not None and len(task.principal) > LONGEST_LABEL:
+            what = f"the name of who started this has {len(task.principal):,} characters; models are asked for at most"
+            raise InvalidInput(f"{what} {LONGEST_LABEL}", path="principal")
         agent = _planned(plan.agents, task.target, "agent", plan)
         tools = {name: _planned(plan.tools, name, "tool", plan) for name in agent.spec.tools}
         helpers = {
