@@ -208,7 +208,7 @@ async def test_a_process_that_is_told_to_stop_hands_over_and_leaves_no_command_b
     heir = system.process("agent_runtime-3")
     process.send(signal.SIGTERM)
     await eventually(lambda: not process.alive)
-    assert not [each for each in children if each.alive]
+    await eventually(lambda: not [each for each in children if each.alive])  # what was killed takes a moment to end
     await eventually(lambda: heir.descendants(named("sleep")))
     view = await until(client, PoolState.OPEN, in_hand=1, concurrency=2)
     assert [each.pid for each in view.replicas] == [heir.pid]
