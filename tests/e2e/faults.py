@@ -6,8 +6,8 @@ import asyncio
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -195,7 +195,7 @@ async def outcome(system: System, case: Case, gap: Gap | None) -> Outcome:
         if gap is None:
             run_id = await _play(at, case, name)
         else:
-            with killed(system, case, gap) as doomed:
+            async with killed(system, case, gap) as doomed:
                 playing = asyncio.create_task(_play(at, case, name))
                 await eventually(lambda: not doomed.alive, within_s=60)
             assert doomed.exit_code == -9
@@ -232,11 +232,11 @@ async def _ended(at: Desk, run_id: str) -> RunView | None:
     return view if view.run.status.terminal else None
 
 
-@contextmanager
-def killed(system: System, case: Case, gap: Gap) -> Iterator[ProcessRef]:
+@asynccontextmanager
+async def killed(system: System, case: Case, gap: Gap) -> AsyncIterator[ProcessRef]:
     """The service, replaced by one that is to die; afterwards an ordinary one is there again."""
     stack, service = system.stack, _SERVICES[case.service]
-    stack.kill(service.name)
+    await asyncio.to_thread(stack.kill, service.name)
     port = free_port()
     doomed = spawn(
         [sys.executable, "-m", "paracle_chassis.testing.faults", service.package, gap, case.match, "1"],
@@ -244,10 +244,14 @@ def killed(system: System, case: Case, gap: Gap) -> Iterator[ProcessRef]:
         env=stack.env(service, port),
         cwd=stack.root,
     )
+
+    async def ready() -> bool:
+        assert doomed.alive, f"it ended too early; see {stack.root / 'logs' / 'doomed.log'}"
+        return await asyncio.to_thread(readiness, port) is None
+
     try:
-        while readiness(port) is not None:
-            assert doomed.alive, f"it ended too early; see {stack.root / 'logs' / 'doomed.log'}"
+        await eventually(ready, within_s=60)
         yield doomed
     finally:
-        doomed.kill_tree()
-        stack.start(service.name)
+        await asyncio.to_thread(doomed.kill_tree)
+        await asyncio.to_thread(stack.start, service.name)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Final, Self
 
@@ -55,49 +56,50 @@ type Dead = Callable[[], bool]
 class Succession:
     """Runtimes in the place of the stack's own: each is there until it dies, and the next takes up what it left."""
 
-    def __init__(self, system: System, nursery: subprocess.Popen[str]) -> None:
+    def __init__(self, system: System, nursery: Process) -> None:
         self._system = system
         self._nursery = nursery
         self._newest: ProcessRef | None = None
 
     @classmethod
-    @contextmanager
-    def of(cls, system: System) -> Iterator[Self]:
+    @asynccontextmanager
+    async def of(cls, system: System) -> AsyncIterator[Self]:
         """Afterwards an ordinary runtime is there again."""
         stack = system.stack
-        stack.kill(_RUNTIME.name)
+        await asyncio.to_thread(stack.kill, _RUNTIME.name)
         with (stack.root / "logs" / "doomed.log").open("ab") as log:
-            nursery = subprocess.Popen(
-                [sys.executable, "-m", "paracle_chassis.testing.nursery", _RUNTIME.package],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+            nursery = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "paracle_chassis.testing.nursery", _RUNTIME.package),
+                stdin=PIPE,
+                stdout=PIPE,
                 stderr=log,
                 env=stack.env(_RUNTIME, free_port()),
                 cwd=stack.root,
-                text=True,
             )
+        assert nursery.stdin is not None
         found = cls(system, nursery)
         try:
-            with nursery:
-                yield found
+            yield found
         finally:
-            found.end()
-            stack.start(_RUNTIME.name)
+            nursery.stdin.close()
+            await nursery.wait()
+            await asyncio.to_thread(found.end)
+            await asyncio.to_thread(stack.start, _RUNTIME.name)
 
     def end(self) -> None:
         """Kill the newest, if it is still there."""
         if self._newest is not None:
             self._newest.kill_tree()
 
-    @contextmanager
-    def doomed(self, boundary: Boundary, run: str, run_id: str) -> Iterator[Dead]:
+    @asynccontextmanager
+    async def doomed(self, boundary: Boundary, run: str, run_id: str) -> AsyncIterator[Dead]:
         """One that dies when the call of `run`'s step `one` comes to `boundary`; whether it has."""
         if boundary in _IN_THE_JOURNAL:
             event, gap = _IN_THE_JOURNAL[boundary]
             match = rf"^sql .*insert into task_history.*{task_id_of(run_id, 'one', 1)}.*{re.escape(event)}"
-            yield self._born(gap, match)
+            yield await self._born(gap, match)
             return
-        dead = self._born()
+        dead = await self._born()
         with self._system.effects.watched(_AT_THE_TOOL[boundary], lambda called: self._strike(called == run)):
             yield dead
 
@@ -105,12 +107,12 @@ class Succession:
         if now and self._newest is not None:
             self._newest.send(signal.SIGKILL)
 
-    def _born(self, gap: Gap = Gap.BEFORE_PUBLISH, match: str = "(?!)") -> Dead:
+    async def _born(self, gap: Gap = Gap.BEFORE_PUBLISH, match: str = "(?!)") -> Dead:
         assert self._nursery.stdin is not None
         assert self._nursery.stdout is not None
         order = Order(self._system.stack.env(_RUNTIME, free_port()), gap, match)
-        self._nursery.stdin.write(ORDER.dump_json(order).decode() + "\n")
-        self._nursery.stdin.flush()
-        born = ProcessRef.of(int(self._nursery.stdout.readline()))
+        self._nursery.stdin.write(ORDER.dump_json(order) + b"\n")
+        await self._nursery.stdin.drain()
+        born = ProcessRef.of(int(await self._nursery.stdout.readline()))
         self._newest = born
         return lambda: not born.alive

@@ -123,7 +123,7 @@ async def test_all_agents_together_pass_a_budget_by_one_call_at_most(
     system: System, bus: NatsBus, killed: str | None
 ) -> None:
     """In peace, with a replica killed in the middle, and with the budgets themselves: they lose their last moments."""
-    system.scale(provider_gateway=2)
+    await asyncio.to_thread(system.scale, provider_gateway=2)
     name = f"dollar-{killed}".replace(" ", "-")
     budget = Budget(name=name, scope="project", of=name, limit_usd=Decimal(1))
     await bus.call(SetBudget(budget=budget), CONTEXT)

@@ -144,9 +144,9 @@ async def ends(system: System) -> AsyncIterator[Ends]:
 async def play(system: System, tally: Tally, rounds: Sequence[Round]) -> None:
     """Round after round; then all runs have to end, and are looked at."""
     async with desk(system.stack.nats_url) as at, ends(system) as ended:
-        with Succession.of(system) as runtimes:
+        async with Succession.of(system) as runtimes:
             for one in rounds:
-                with runtimes.doomed(one.boundary, one.victim, one.runs[one.victim]) as dead:
+                async with runtimes.doomed(one.boundary, one.victim, one.runs[one.victim]) as dead:
                     orders = zip(one.runs.items(), itertools.cycle(KINDS), strict=False)
                     await asyncio.gather(*(_start(at, *order, tool) for order, tool in orders))
                     await eventually(dead, within_s=_TO_DIE_S)
@@ -191,7 +191,7 @@ async def _ended(at: Desk, run_id: str) -> RunView | None:
 async def test_a_fork_goes_by_what_somebody_found_out(counting: System, outcome: str) -> None:
     run, run_id = f"{outcome}-{time.time_ns()}", new_id("run")
     async with desk(counting.stack.nats_url) as at:
-        with Succession.of(counting) as runtimes, runtimes.doomed(Boundary.AFTER_SEND, run, run_id) as dead:
+        async with Succession.of(counting) as runtimes, runtimes.doomed(Boundary.AFTER_SEND, run, run_id) as dead:
             await _start(at, run, run_id, "count_once")
             await eventually(dead)
         await eventually(partial(_ended, at, run_id), within_s=90)
@@ -220,7 +220,7 @@ async def test_a_fork_goes_by_what_somebody_found_out(counting: System, outcome:
 async def test_a_probe_finds_out_whether_the_tool_has_to_be_called(counting: System, boundary: Boundary) -> None:
     run, run_id = f"probed-{boundary}-{time.time_ns()}", new_id("run")
     async with desk(counting.stack.nats_url) as at:
-        with Succession.of(counting) as runtimes, runtimes.doomed(boundary, run, run_id) as dead:
+        async with Succession.of(counting) as runtimes, runtimes.doomed(boundary, run, run_id) as dead:
             await _start(at, run, run_id, "count_probed")
             await eventually(dead, within_s=_TO_DIE_S)
         called_before = len(counting.effects.calls(run))

@@ -103,7 +103,7 @@ async def test_one_order_cancels_hundreds_of_runs_and_no_other_though_it_is_kill
 
 
 async def test_a_limit_holds_over_two_orchestrators_and_kills_lose_no_slot(system: System, client: AsyncClient) -> None:
-    system.scale(orchestrator=2)
+    await asyncio.to_thread(system.scale, orchestrator=2)
     try:
         started = await start(client, "narrow", 24, batch="limit")
         most, killed = 0, False
@@ -121,7 +121,7 @@ async def test_a_limit_holds_over_two_orchestrators_and_kills_lose_no_slot(syste
         queued = [event async for event in client.events(next(iter(started))) if event.type == "run.admitted"]
         assert len(queued) == 1
     finally:
-        system.scale()
+        await asyncio.to_thread(system.scale)
 
 
 async def test_runs_go_when_their_time_is_over(system: System, client: AsyncClient) -> None:

@@ -29,7 +29,7 @@ NOISE = 2.0
 
 @pytest.mark.parametrize("number", [2, 4, 8])
 async def test_orchestrators_share_the_work_by_themselves(system: System, number: int) -> None:
-    system.scale(orchestrator=number)
+    await asyncio.to_thread(system.scale, orchestrator=number)
     async with loaded(system) as load, asyncio.timeout(110):
         before = await eventually(partial(said_by, system, "orchestrator", number))
         await load.start(chains=60, once=4, notes=4)
@@ -42,7 +42,7 @@ async def test_orchestrators_share_the_work_by_themselves(system: System, number
 
 @pytest.mark.parametrize("service", ["orchestrator", "agent_runtime"])
 async def test_a_replica_that_hangs_is_taken_over_and_does_no_harm_when_it_wakes(system: System, service: str) -> None:
-    system.scale(orchestrator=2, agent_runtime=2)
+    await asyncio.to_thread(system.scale, orchestrator=2, agent_runtime=2)
     chance = random.Random(f"hang {service}")
     name, moment = chance.choice([service, f"{service}-2"]), chance.randrange(8, 60)
     async with loaded(system) as load, asyncio.timeout(110):

@@ -136,7 +136,7 @@ async def test_turns_keep_the_order_in_which_their_starts_were_answered_over_rep
     system: System, talkers: AsyncClient, openai: FakeOpenAI
 ) -> None:
     """Tasks of a session go to whichever replica fetches first."""
-    system.scale(agent_runtime=2, orchestrator=2)
+    await asyncio.to_thread(system.scale, agent_runtime=2, orchestrator=2)
     openai.otherwise = lambda body: replace(reply(body), delay_s=0.0)
     sessions = {f"s{number}": new_id("ses") for number in range(SESSIONS * 4)}
     runs: dict[str, list[str]] = {name: [] for name in sessions}

@@ -151,7 +151,7 @@ async def _not_heard(_error: Exception) -> None:
 
 
 async def test_two_orchestrators_fire_each_time_once(system: System) -> None:
-    system.scale(orchestrator=2)
+    await asyncio.to_thread(system.scale, orchestrator=2)
     async with ticking(system, "tick-two") as client:
         await wait_for_fires(client, "tick-two", 5)
         await kill_in_a_fire(system, "orchestrator-2")
