@@ -1,8 +1,10 @@
 """The soak: chains at half of the rate at which they can be done, and whether anything grows by it.
 
-First everything that is bounded by time fills: NATS knows the ids of TASKS and RESULTS for two minutes, its caches and
-its collector let go after some more seconds, and what the services remember is as many as there are in so long. That is
-the warm-up (`SOAK_WARM_S`, 150); a steady state can only be looked for behind it, for `SOAK_S` (600) seconds.
+First everything that is bounded fills. By number: EVENTS ends at some millions of messages, of each of which NATS holds
+a place in memory; so many chains are done as fast as possible (five minutes). By time: NATS knows the ids of TASKS and
+RESULTS for two minutes, its caches and its collector let go after some more seconds, and what the services remember is
+as many as there are in so long. That is the warm-up (`SOAK_WARM_S`, 150); a steady state can only be looked for behind
+it, for `SOAK_S` (600) seconds.
 
 It is flat if
 
@@ -27,6 +29,7 @@ from load import Job, Load, WrongResult
 from measure import Stored, percentile, private_bytes
 
 from paracle_client.stack import SERVICES, Stack
+from paracle_domain.subjects import EVENTS
 
 _LOOK_S = 2.0
 _MINUTE_S = 60.0
@@ -76,7 +79,8 @@ async def soak(up: Stack, _repeat: int, job: Job, steps: int) -> dict[str, float
     load.reset()
     rate = 2_000 / await load.many(job, 2_000, None) / 2
     load.reset()
-    print(f"soak: {rate:.0f} runs/s; warming up for {warm_s:.0f} s", file=sys.stderr)
+    print(f"soak: {rate:.0f} runs/s; filling {EVENTS}, then warming up for {warm_s:.0f} s", file=sys.stderr)
+    await _fill(load, job)
     await load.steady(job, rate, warm_s)
     load.reset()
     before, began = await Stored.of(up), perf_counter()
@@ -97,6 +101,17 @@ async def soak(up: Stack, _repeat: int, job: Job, steps: int) -> dict[str, float
         **memory,
         "flat": float(not growing and not slower),
     }
+
+
+async def _fill(load: Load, job: Job) -> None:
+    """Go on until the stream of events is as long as it ever becomes."""
+    jetstream = load.client.jetstream()
+    while True:
+        info = await jetstream.stream_info(EVENTS)
+        if info.config.max_msgs is None or info.state.messages >= info.config.max_msgs:
+            return
+        await load.many(job, 5_000, 500)
+        load.reset()
 
 
 async def _minutes(load: Load, job: Job, rate: float, seconds: float) -> list[Minute]:
