@@ -156,7 +156,8 @@ async def test_any_texts_are_embedded_or_refused(bus: NatsBus, body: bytes):
 @given(asked=st.one_of(*(st.tuples(st.just(kind), hostile.bodies(kind)) for kind in OTHERS)))
 async def test_anything_else_is_answered_or_refused(bus: NatsBus, asked: tuple[type[Request[Any]], bytes]):
     kind, body = asked
-    await told(bus, kind, body, OTHER)
+    said = await told(bus, kind, body, OTHER)
+    assert isinstance(said, (kind.answer, ParacleError))
 
 
 @pytest.mark.parametrize("data", ["QUI", "no base64!", "Zoë=", "QUJD\n"])
