@@ -11,9 +11,10 @@ PARACLE := .venv/bin/paracle
 WORKERS ?= 2
 # A stack for each of three: while the runs of one wait for a lease or a start, the others have the cores.
 STACKS ?= 3
+SEED ?= 1
 args ?=
 
-.PHONY: help demo up down test test-domain test-parts test-e2e test-containers chaos lint format schemas bench lock setup clean
+.PHONY: help demo up down test test-domain test-parts test-e2e test-containers chaos hiccups lint format schemas bench lock setup clean
 
 help: ## show this list
 	@printf 'make TARGET\n\n'
@@ -50,6 +51,9 @@ test-containers: setup ## run the tests that need a Docker engine
 
 chaos: setup ## run the long suite of kills and faults
 	@$(PYTEST) -q -m chaos --timeout 1800 libs services tests $(args)
+
+hiccups: setup ## run tests while they and their servers stand still now and then (args=PATHS SEED=1)
+	@$(PYTEST) -q -m 'not chaos and not containers' --hiccups $(SEED) $(args)
 
 lint: setup ## check format, style, types, import arrows, schemas and names
 	@scripts/lint
