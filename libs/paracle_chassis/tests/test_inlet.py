@@ -183,6 +183,17 @@ async def test_headers_that_are_none_end_no_connection(nats_client: Nats, lastin
 
 
 @pytest.mark.connected
+async def test_a_pong_that_nobody_waits_for_any_more_ends_no_connection(nats_client: Nats, lasting: Nats) -> None:
+    inlet, found, late = Inlet.on(lasting), list[Incoming](), asyncio.get_running_loop().create_future()
+    inlet.divert(await lasting.subscribe("inlet.a"), found.append)
+    late.cancel()
+    await lasting._send_ping(late)
+    await flushed(lasting)
+    await nats_client.publish("inlet.a", b"heard")
+    await eventually(lambda: found)
+
+
+@pytest.mark.connected
 async def test_a_diverted_subscription_hears_what_others_publish_and_no_other_is_disturbed(nats_client: Nats) -> None:
     inlet = Inlet.on(nats_client)
     found: list[Incoming] = []

@@ -11,7 +11,9 @@ Source: NATS client protocol, MSG and HMSG (NATS ADR-4).
 from __future__ import annotations
 
 import logging
+from asyncio import InvalidStateError
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self, cast, override
 
 from nats.errors import ProtocolError
@@ -134,7 +136,8 @@ class Inlet(Parser):
             begin = end + 2
             words = data[at:end].split(b" ")  # only by spaces: subjects hold whatever else a publisher put there
             if words[0] not in _MESSAGES:
-                await super().parse(data[at:begin])
+                with suppress(InvalidStateError):  # nats-py answers PINGs whose PONG nobody waits for any more
+                    await super().parse(data[at:begin])
                 at = begin
                 continue
             try:
