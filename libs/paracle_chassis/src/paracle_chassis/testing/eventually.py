@@ -1,8 +1,9 @@
-"""Waiting in tests for what happens in its own time: no sleeps of a guessed length."""
+"""Time in tests: what takes its own is waited for, without sleeps of a guessed length, and limits are leapt over."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import Final, overload
@@ -27,7 +28,7 @@ async def eventually[T](look: Callable[[], T | Awaitable[T]], *, within_s: float
     AssertionError
         If that does not happen `within_s` seconds; the last one that `look` raised, if it did.
     """
-    deadline = asyncio.get_running_loop().time() + within_s
+    deadline = time.monotonic() + within_s
     while True:
         found: T | None = None
         failure: AssertionError | None = None
@@ -38,6 +39,16 @@ async def eventually[T](look: Callable[[], T | Awaitable[T]], *, within_s: float
             failure = error
         if failure is None and found:
             return found
-        if asyncio.get_running_loop().time() > deadline:
+        if time.monotonic() > deadline:
             raise failure or AssertionError(f"not within {within_s:g} s: {look} gave {found!r}")
         await asyncio.sleep(_LOOK_S)
+
+
+def leap(seconds: float) -> None:
+    """Make it so much later for the running loop, for as long as it lives: timers that are due by then, are due now.
+
+    So a limit that has to run out can be longer than a machine may stand still before it should.
+    """
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+    loop.time = lambda: clock() + seconds  # type: ignore[method-assign]
