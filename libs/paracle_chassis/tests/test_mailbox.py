@@ -381,13 +381,13 @@ async def test_work_longer_than_the_ack_wait_is_not_delivered_twice(serve):
         entered.append(batch[0].deliveries)
         await leave.wait()
 
-    bus = await serve(mailbox(slow, ack_wait_s=1.5))
+    bus = await serve(mailbox(slow, ack_wait_s=6.0))  # a machine may stand still for two thirds of it
     other = Recorder()
     await bus.publish([note(1)])
     await eventually(lambda: entered)
-    await serve(mailbox(other, ack_wait_s=1.5))
+    await serve(mailbox(other, ack_wait_s=6.0))
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(leave.wait(), 4)  # two ack waits go by
+        await asyncio.wait_for(leave.wait(), 8)  # an ack wait goes by
     leave.set()
     assert other.seen == []
     assert entered == [1]

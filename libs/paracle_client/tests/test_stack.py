@@ -17,7 +17,7 @@ import typer
 
 from paracle_client import Stack, StackFailed
 from paracle_client.cli.stack_commands import read_replicas, resolve_root, status_lines
-from paracle_client.stack import SERVICES, Service, State
+from paracle_client.stack import SERVICES, Service, State, health
 from paracle_client.stack import stack as stack_module
 from paracle_client.stack.state import Member
 from paracle_embedded import ProcessRef, spawn
@@ -65,6 +65,7 @@ class Home:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(health, "_TIMEOUT_S", 60.0)  # whoever only stands still for a moment is ready
     one = Home(tmp_path, monkeypatch)
     yield one
     if one.stack is not None:
@@ -325,6 +326,6 @@ def test_an_interrupt_while_a_service_is_started_leaves_it_not_behind(
 def asked(url: str) -> dict[str, str]:
     import httpx2
 
-    with httpx2.Client(trust_env=False) as client:
+    with httpx2.Client(trust_env=False, timeout=60) as client:
         found: dict[str, str] = client.get(url).json()
     return found

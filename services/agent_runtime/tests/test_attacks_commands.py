@@ -385,12 +385,13 @@ async def test_no_bubblewrap_no_command(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("body", "why"), [("echo no namespaces >&2; exit 1", "no namespaces"), ("sleep 60", "in time")]
+    ("body", "within_s", "why"),
+    [("echo no namespaces >&2; exit 1", 60.0, "no namespaces"), ("sleep 600", 0.3, "in time")],
 )
 async def test_a_bubblewrap_that_does_not_work_is_not_used(
-    tmp_path: Path, body: str, why: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, body: str, within_s: float, why: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("paracle_agent_runtime.tools.sandbox.bubblewrap._PROBE_S", 0.3)
+    monkeypatch.setattr("paracle_agent_runtime.tools.sandbox.bubblewrap._PROBE_S", within_s)
     program = tmp_path / "bwrap"
     program.write_text(f"#!/bin/sh\n{body}\n")
     program.chmod(0o755)

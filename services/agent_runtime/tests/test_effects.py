@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -167,9 +168,12 @@ async def resolve(stage: Stage, key: str, outcome: str = "done", context: Contex
 
 async def doubt(stage: Stage, **changes: Any) -> Any:
     """A task whose one call of `pay` is in doubt."""
-    job = task("hang", {"seconds": 60}, **changes)
-    late = job.model_copy(update={"deadline_at": datetime.now(UTC) + timedelta(seconds=0.2)})
-    [result] = await stage.do(late)
+    job, begun = task("hang", {"seconds": 60}, **changes), len(stage.toolbox.calls)
+    late = job.model_copy(update={"deadline_at": stage.shop.clock() + timedelta(seconds=20)})
+    doing = asyncio.create_task(stage.do(late))
+    await eventually(lambda: len(stage.toolbox.calls) > begun)
+    stage.later(20)  # a call may take longer
+    [result] = await doing
     assert result.error is not None
     assert result.error.code == "effect_in_doubt"
     return job

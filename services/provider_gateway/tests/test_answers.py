@@ -22,8 +22,8 @@ from paracle_provider_gateway.retention import BATCH, Keep, Retention
 Q = AnswerKey("acme", b"q" * 32)
 OTHER = AnswerKey("acme", b"o" * 32)
 THEIRS = AnswerKey("globex", Q.question)
-NEAR = 0.5
-"""Seconds between two readings of two clocks, and then some: ages are not compared finer."""
+NEAR = 5.0
+"""Seconds that a machine may stand still between two readings of two clocks: ages are not compared finer."""
 
 
 def made(body: bytes = b"{}", age_s: float = 0.0, ttl_s: float = 3_600.0) -> KeptAnswer:

@@ -11,7 +11,7 @@ import pytest
 from answers_memory import MemoryAnswers
 from provider_gateway_samples import CONTEXT, SEARCH, TASK, Gateway, ask, gateway
 
-from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.eventually import eventually, leap
 from paracle_domain.envelope import Context
 from paracle_domain.errors import (
     BudgetExceeded,
@@ -92,7 +92,7 @@ def over(*models: Model, **more: Any) -> Gateway:
 
 
 def cached(text: str = "Which?", policy: CachePolicy = HOUR, **more: Any) -> Complete:
-    return ask(text, cache=policy, **more)
+    return ask(text, cache=policy, **{"timeout_s": 600} | more)
 
 
 async def told(gate: Gateway, request: Complete, context: Context = CONTEXT) -> str:
@@ -296,11 +296,12 @@ class TestOneForAll:
         assert len(gate.accounts.spared) == 20
 
     async def test_a_follower_that_goes_does_not_take_the_call_with_it(self, gate: Gateway, model: Model):
-        aborted, hasty, patient = cached(), cached(timeout_s=0.01), cached()
+        aborted, hasty, patient = cached(), cached(timeout_s=60), cached()
         tasks = await self.flying(gate, model, aborted, hasty, patient)
         await gate.completions.abort("acme", AbortCall(call_id=aborted.call_id, reason="enough"))
         with pytest.raises(Cancelled, match="enough"):
             await tasks[1]
+        leap(60)
         with pytest.raises(DeadlineExceeded):
             await tasks[2]
         model.go.set()

@@ -12,6 +12,7 @@ import pytest
 from provider_gateway_samples import CANARY, CONTEXT, embed, gateway, openai_like
 from raw_peer import Act, chunk, head, raw_peer, response
 
+from paracle_chassis.testing.eventually import eventually, leap
 from paracle_domain.errors import (
     DeadlineExceeded,
     ParacleError,
@@ -23,7 +24,7 @@ from paracle_domain.inference.embedding import Embeddings, pack
 from paracle_provider_gateway.adapters.config import TransportName
 from paracle_provider_gateway.retries import RetryPolicy
 
-NOBODY_WAITS_S = 30
+TIME_S, NOBODY_WAITS_S = 50, 30
 
 
 def told(*vectors: Any, places: Sequence[int | None] | None = None, **more: Any) -> bytes:
@@ -88,7 +89,7 @@ ODD: dict[str, bytes] = {
 async def test_each_fault_has_its_outcome(name: str, transport: TransportName):
     acts, error = FAULTS[name]
     with pytest.raises(error) as failed:
-        await outcome(acts, transport, timeout_s=3 if error is DeadlineExceeded else 20)
+        await outcome(acts, transport, in_time=error is not DeadlineExceeded)
     assert failed.value.code == error.code, "no subclass with another meaning"
     assert CANARY not in str(failed.value)
     assert failed.value.retry_after_s == (7 if name == "429" else None)
@@ -101,14 +102,18 @@ async def test_what_can_be_read_is(name: str, transport: TransportName):
     assert answer.usage.cost_usd is None, "nobody knows its price"
 
 
-async def outcome(acts: tuple[Act, ...], transport: TransportName, timeout_s: float = 20) -> Embeddings:
+async def outcome(acts: tuple[Act, ...], transport: TransportName, *, in_time: bool = True) -> Embeddings:
     async with raw_peer() as raw:
         raw.script(*acts)
         provider = openai_like(raw.url, name="peer", key=CANARY, transport=transport)
         over = gateway(provider, retry=RetryPolicy(attempts=1))
         try:
-            asked = over.completions.embed(embed("one", "two", model="peer/m", timeout_s=timeout_s), CONTEXT)
-            return await asyncio.wait_for(asked, NOBODY_WAITS_S)
+            request = embed("one", "two", model="peer/m", timeout_s=TIME_S)
+            asking = asyncio.create_task(over.completions.embed(request, CONTEXT))
+            await eventually(lambda: raw.requests)
+            if not in_time:
+                leap(TIME_S)
+            return await asyncio.wait_for(asking, NOBODY_WAITS_S)
         finally:
             await provider.close()
             assert len(raw.requests) == 1

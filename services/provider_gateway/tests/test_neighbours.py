@@ -20,6 +20,7 @@ from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.embedding import Embeddings
 from paracle_domain.inference.response import Completion
 from paracle_domain.inference.usage import Usage
+from paracle_provider_gateway.adapters import neighbours
 from paracle_provider_gateway.adapters.neighbours import PIECE, NatsNeighbours
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.calls import CallTable
@@ -62,7 +63,8 @@ class Street:
 
 
 @pytest.fixture
-async def street(open_bus: OpenBus) -> AsyncIterator[Street]:
+async def street(open_bus: OpenBus, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Street]:
+    monkeypatch.setattr(neighbours, "_PATIENCE_S", 60.0)  # both stand still if the machine does
     calls, signs = CallTable(), Signs()
     async with (
         AsyncExitStack() as home,

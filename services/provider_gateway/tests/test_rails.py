@@ -10,6 +10,7 @@ import pytest
 from guard_samples import MemoryAsker
 from provider_gateway_samples import CONTEXT, TASK, Gateway, ask, gateway, openai_like
 
+from paracle_chassis.testing.eventually import leap
 from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_chassis.testing.wire import Turn, call, fail, say
 from paracle_domain.envelope import Context
@@ -332,13 +333,14 @@ async def test_time_that_guards_use_up_does_not_cost_the_answer():
         ) -> GuardAnswer:
             if not self.asked:
                 self.asked.append(question)
+                leap(60)
                 await asyncio.Event().wait()
             return GuardAnswer.passed()
 
     sandbox = Counting()
     world = gateway(sandbox, asker=Slow())
-    with pytest.raises(Unavailable, match="sandbox/rules has answered, but guards did not judge that within 2 s"):
-        await complete(world, OUTPUT, model="sandbox/rules", call_id="same", timeout_s=2)
+    with pytest.raises(Unavailable, match="sandbox/rules has answered, but guards did not judge that within 60 s"):
+        await complete(world, OUTPUT, model="sandbox/rules", call_id="same", timeout_s=60)
     assert (await complete(world, OUTPUT, model="sandbox/rules", call_id="same")).sandbox
     assert sandbox.asked == 1
 

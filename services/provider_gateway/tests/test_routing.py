@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 from provider_gateway_samples import CONTEXT, ROOT, TASK, Gateway, ask, gateway
 
-from paracle_chassis.testing.eventually import eventually
+from paracle_chassis.testing.eventually import eventually, leap
 from paracle_domain.errors import (
     BudgetExceeded,
     Cancelled,
@@ -213,18 +213,25 @@ async def test_what_a_budgets_cheaper_model_streams_replaces_what_the_dear_one_b
 @pytest.mark.parametrize("stream_to", [None, TASK])
 async def test_a_deployment_that_hangs_is_left_after_its_own_time(stream_to: str | None):
     first, second = Scripted("first", None), Scripted("second")
-    over = routed(*at(first, timeouts=Timeouts(total_s=0.05)), *at(second))
-    answer = await over.completions.complete(ask(stream_to=stream_to), CONTEXT)
+    over = routed(*at(first, timeouts=Timeouts(total_s=60)), *at(second))
+    asking = asyncio.create_task(over.completions.complete(ask(stream_to=stream_to, timeout_s=600), CONTEXT))
+    await eventually(lambda: first.asked)
+    leap(60)
+    answer = await asking
     assert (answer.deployment, answer.attempts, first.gone) == ("second/m", 2, 1)
     assert over.accounts.settled[0][1].error == "provider_unavailable"
 
 
 async def test_the_calls_own_time_is_not_the_deployments_fault():
     hangs = Scripted("first", *[None] * 9)
-    over = routed(*at(hangs, timeouts=Timeouts(total_s=60)), rules=BreakerRules(failures=1))
+    over = routed(*at(hangs, timeouts=Timeouts(total_s=600)), rules=BreakerRules(failures=1))
     for _ in range(2):
+        hangs.asked = 0
+        asking = asyncio.create_task(over.completions.complete(ask(timeout_s=60), CONTEXT))
+        await eventually(lambda: hangs.asked)
+        leap(60)
         with pytest.raises(DeadlineExceeded):
-            await over.completions.complete(ask(timeout_s=0.5), CONTEXT)
+            await asking
     assert hangs.gone == 2
 
 
@@ -277,8 +284,9 @@ class TestBreaker:
         with pytest.raises(ProviderUnavailable):
             await over.completions.complete(ask(), CONTEXT)
         over.waits.append(1)
-        asking = asyncio.create_task(over.completions.complete(ask(timeout_s=0.5), CONTEXT))
+        asking = asyncio.create_task(over.completions.complete(ask(timeout_s=60), CONTEXT))
         await eventually(lambda: only.asked == 2)
+        leap(60)
         with pytest.raises(DeadlineExceeded):
             await asking
         assert (await over.completions.complete(ask(), CONTEXT)).deployment == "first/m"
@@ -297,8 +305,13 @@ class TestHedging:
 
     async def test_who_speaks_in_time_is_not_raced(self):
         slow, other = Scripted("slow", None), Scripted("other")
-        over = routed(*at(slow, other), hedge_after_s=0.05)
-        asking = asyncio.create_task(over.completions.complete(ask(stream_to=TASK, timeout_s=0.2), CONTEXT))
+        over = routed(*at(slow, other), hedge_after_s=60)
+        asking = asyncio.create_task(over.completions.complete(ask(stream_to=TASK, timeout_s=90), CONTEXT))
+        await eventually(lambda: slow.asked)
+        leap(60)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        leap(30)
         with pytest.raises(DeadlineExceeded):
             await asking
         assert (slow.asked, other.asked, slow.gone) == (1, 0, 1), "its first word came at once"
@@ -344,7 +357,9 @@ class TestHedging:
     async def test_a_bug_in_an_attempt_is_no_answer(self):
         first, second = Scripted("first", None, silent=True), Scripted("second", ValueError("bug"))
         over = routed(*at(first, second), hedge_after_s=0.01)
-        asking = asyncio.create_task(over.completions.complete(ask(timeout_s=0.5), CONTEXT))
+        asking = asyncio.create_task(over.completions.complete(ask(timeout_s=60), CONTEXT))
+        await eventually(lambda: second.asked)
+        leap(60)
         with pytest.raises((ValueError, DeadlineExceeded)):
             await asking
         assert first.gone == 1

@@ -18,6 +18,7 @@ from raw_peer import RawPeer, chunk, head, raw_peer, response, stream_head
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain.errors import InvalidInput, ProviderFailed, ProviderUnavailable
+from paracle_provider_gateway.adapters import http
 from paracle_provider_gateway.adapters.config import Api, ProviderConfig, TransportName, fixed
 from paracle_provider_gateway.adapters.create import create_provider
 from paracle_provider_gateway.adapters.http import AiohttpTransport
@@ -88,7 +89,10 @@ async def test_a_connection_is_used_again(raw: RawPeer, transport: TransportName
     assert (len(raw.requests), raw.connections) == (3, 1)
 
 
-async def test_a_stream_that_has_said_all_is_not_waited_for_and_its_connection_is_used_again(raw: RawPeer):
+async def test_a_stream_that_has_said_all_is_not_waited_for_and_its_connection_is_used_again(
+    raw: RawPeer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(http, "_REST_S", 60.0)  # the rest comes soon, on a machine that goes on
     raw.script(stream_head(), chunk(WORDS + DONE), 0.05, chunk(b""))
     config = ProviderConfig("mine", "openai-chat", raw.url)
     credentials = Credentials(config)
@@ -109,7 +113,8 @@ async def test_a_stream_that_never_ends_after_its_last_event_is_a_whole_reply(ra
         await asyncio.wait_for(raw.requests[0].gone.wait(), 30)
 
 
-async def test_what_is_being_ended_when_all_is_closed_is_closed(raw: RawPeer):
+async def test_what_is_being_ended_when_all_is_closed_is_closed(raw: RawPeer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(http, "_REST_S", 600.0)
     raw.script(stream_head(), chunk(WORDS + DONE), "hang")
     async with asked(raw.url, "aiohttp") as provider:
         assert len(await streamed(provider)) == 3

@@ -50,6 +50,7 @@ from paracle_agent_runtime.workshop import Workshop
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.event_store import EventStore, Loaded
 from paracle_chassis.routes import Routes
+from paracle_chassis.testing.eventually import leap
 from paracle_domain import subjects
 from paracle_domain.agent.spec import AgentSpec
 from paracle_domain.budget.messages import BudgetList, BudgetUse, BudgetView, ListBudgets, RaiseBudget
@@ -622,3 +623,8 @@ class World:
             PoolDesk(self.pool_book, MemoryTaskQueue(), bus, self.shop.clock, CONTEXT.tenant),
             SessionDesk(NoSessionShelf()),
         )
+
+    def later(self, seconds: float) -> None:
+        """It is so much later: deadlines pass now, and not because the machine is slow."""
+        self.lag += timedelta(seconds=seconds)
+        leap(seconds)

@@ -151,12 +151,17 @@ def gateway(
 ) -> Gateway:
     outbox, kept, calls, neighbours = Outbox(), MemoryAccounts(), CallTable(), Neighbourhood()
     waits: list[float] = []
+    began = time.monotonic()
     telemetry, prices = Telemetry(), ListPrices("sandbox")
 
     async def wait(seconds: float) -> None:
         waits.append(seconds)
 
-    health = Health(rules or BreakerRules(), telemetry.health, lambda: time.monotonic() + sum(waits))
+    def clock() -> float:
+        """No time passes but what is waited, however long the machine takes."""
+        return began + sum(waits)
+
+    health = Health(rules or BreakerRules(), telemetry.health, clock)
     attempts = Attempts(admission=Admission(slots), health=health, accounts=accounts or kept, outlet=outbox)
     known = catalog or EnvironmentCatalog(
         providers,
@@ -169,7 +174,7 @@ def gateway(
     )
     answers = answers or MemoryAnswers()
     memory = AnswerMemory(1_000_000)
-    shelf = AnswerShelf(answers, memory, largest=10_000, clock=time.monotonic, missed=telemetry.cache_away)
+    shelf = AnswerShelf(answers, memory, largest=10_000, clock=clock, missed=telemetry.cache_away)
     persistence = Persistence(
         Choice(health.latencies, prices), attempts, telemetry, outbox, sleep=wait, draw=lambda: 0.5
     )
