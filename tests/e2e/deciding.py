@@ -29,7 +29,6 @@ def manifests(effects_port: int) -> str:
     """The workflows of these tests."""
     documents = [
         counting_tool("count", "idempotent", effects_port),
-        _sleeping_tool(),
         _workflow("refund", _refund(roles=["finance"])),
         _workflow("refund-by-two", _refund(roles=["finance"], quorum=2)),
         _workflow("refund-soon", _refund(roles=["finance"], expires_s=1)),
@@ -53,14 +52,17 @@ def manifests(effects_port: int) -> str:
         ),
         _workflow(
             "late-shipping",
-            [_sleep("rest", 2), {"id": "paid", "needs": ["rest"], "wait": {"signal": "paid"}}],
+            [
+                {"id": "packed", "wait": {"signal": "packed"}},
+                {"id": "paid", "needs": ["packed"], "wait": {"signal": "paid"}},
+            ],
             output="{{ steps.paid.output }}",
         ),
         _workflow(
-            "slow-then-count",
+            "twice-then-paid",
             [
-                _sleep("rest", 3),
-                _count("after", needs=["rest"]),
+                _count("before"),
+                _count("after", needs=["before"]),
                 {"id": "paid", "needs": ["after"], "wait": {"signal": "paid"}},
             ],
         ),
@@ -113,17 +115,8 @@ def _count(step: str, **more: Any) -> dict[str, Any]:
     return {"id": step, "tool": "count", "input": _arguments(step)} | more
 
 
-def _sleep(step: str, seconds: float) -> dict[str, Any]:
-    return {"id": step, "tool": "sleep", "input": {"seconds": seconds}}
-
-
 def _workflow(name: str, steps: list[dict[str, Any]], **spec: Any) -> dict[str, Any]:
     return {"kind": "Workflow", "metadata": {"name": name}, "spec": {"steps": steps} | spec}
-
-
-def _sleeping_tool() -> dict[str, Any]:
-    spec = {"description": "Sleep.", "backend": {"type": "builtin", "function": "sleep"}}
-    return {"kind": "Tool", "metadata": {"name": "sleep"}, "spec": spec}
 
 
 def person(system: System, name: str, *roles: str) -> AsyncClient:

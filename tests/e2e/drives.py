@@ -57,7 +57,7 @@ async def signal(desk: Desk, run_id: str) -> None:
 
 
 async def pause(desk: Desk, run_id: str) -> None:
-    """Let it rest while its step `slow` runs, until it is seen to."""
+    """Let it rest while its step `slow` waits, until it is seen to; then it is told what it waits for."""
     await _begun(desk, run_id, "slow")
     _ = await desk.order(PauseRun(run_id=run_id))
 
@@ -66,6 +66,7 @@ async def pause(desk: Desk, run_id: str) -> None:
 
     await eventually(rests, within_s=_PATIENCE_S)
     _ = await desk.order(ResumeRun(run_id=run_id))
+    await signal(desk, run_id)
 
 
 async def _asked(desk: Desk, run_id: str) -> ApprovalView:

@@ -43,7 +43,7 @@ class EffectServer:
 
     def __init__(self) -> None:
         self._calls: defaultdict[str, list[EffectCall]] = defaultdict(list)
-        self._watchers: dict[Moment, Callable[[str], None]] = {}
+        self._watchers: dict[Moment, Callable[[str], object]] = {}
         own = {"calls": self._calls, "refused": Counter(), "watchers": self._watchers}
         handler = type("Handler", (_Handler,), own)
         self._server = _Server(("127.0.0.1", 0), handler)
@@ -63,13 +63,23 @@ class EffectServer:
         return int(self._server.server_address[1])
 
     @contextmanager
-    def watched(self, moment: Moment, watcher: Callable[[str], None]) -> Iterator[None]:
+    def watched(self, moment: Moment, watcher: Callable[[str], object]) -> Iterator[None]:
         """Tell `watcher` whenever a call has come so far, and of which run it is."""
         self._watchers[moment] = watcher
         try:
             yield
         finally:
             del self._watchers[moment]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Calls that arrive within wait until it is left."""
+        over = threading.Event()
+        with self.watched(Moment.ARRIVED, lambda _run: over.wait()):
+            try:
+                yield
+            finally:
+                over.set()
 
     def calls(self, run: str) -> list[EffectCall]:
         """All that arrived on behalf of `run` (the name that the test gave it)."""
@@ -95,7 +105,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     calls: ClassVar[defaultdict[str, list[EffectCall]]]
     refused: ClassVar[Counter[tuple[str, str]]]
-    watchers: ClassVar[dict[Moment, Callable[[str], None]]]
+    watchers: ClassVar[dict[Moment, Callable[[str], object]]]
 
     def do_POST(self) -> None:
         at = datetime.now(UTC)

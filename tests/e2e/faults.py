@@ -135,7 +135,7 @@ BESIDES: Final = (
     Case(
         "signal", "signal.received", ({"id": "heard", "wait": {"signal": "paid"}}, count("last", "heard")), drive=signal
     ),
-    Case("resume", "run.resumed", (doze("slow", 3), count("last", "slow")), drive=pause),
+    Case("resume", "run.resumed", ({"id": "slow", "wait": {"signal": "paid"}}, count("last", "slow")), drive=pause),
 )
 """What else a run's history hangs on: its ends, time, and people."""
 

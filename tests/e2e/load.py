@@ -23,6 +23,8 @@ from paracle_domain.run.commands import RunStatus, RunView, StepStatus
 
 CHAIN: Final = ("s1", "s2", "s3", "s4", "s5")
 SLOW: Final = ("mail-classifier", "mail-extractor")
+GO: Final = "go"
+"""What the report of the slow triage waits for."""
 _QUIET_S: Final = 1.0
 _names = itertools.count(1)
 
@@ -58,11 +60,18 @@ def manifests(effects_port: int) -> str:
 
 
 def slow_triage() -> str:
-    """The example, with two agents side by side that take two seconds for each reply: time to kill in."""
+    """The example, with two agents side by side that take two seconds for each reply: time to kill in.
+
+    Its report waits for a signal, so that it has not ended before the test is done with it.
+    """
     documents = list(yaml.safe_load_all(triage_text()))
     for one in documents:
         if one["metadata"]["name"] in SLOW:
             one["spec"]["model"] = {"name": "sandbox/slow"}
+        if one["kind"] == "Workflow":
+            report = next(step for step in one["spec"]["steps"] if step["id"] == "report")
+            report["needs"] += [GO]
+            one["spec"]["steps"] += [{"id": GO, "wait": {"signal": GO}}]
     return yaml.safe_dump_all(documents)
 
 
@@ -106,9 +115,11 @@ class Load:
     _completed: int = 0
     _progress: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def start(self, *, chains: int, once: int, notes: int) -> None:
-        """Start a slow triage and so many others, all at once."""
+    async def start(self, *, chains: int, once: int, notes: int, held: bool = False) -> None:
+        """Start a slow triage and so many others, all at once; with `held`, the triage ends only once it is let go."""
         self.triage = (await self.client.start_run("triage", {"folder": MAILS})).run_id
+        if not held:
+            await self.let_go()
         self.chains, self.once, self.notes = await asyncio.gather(
             self._start("chain", chains), self._start("chain-once", once), self._start("noting", notes)
         )
@@ -117,6 +128,10 @@ class Load:
         names = [f"{workflow}-{next(_names)}" for _ in range(number)]
         started = await asyncio.gather(*(self.client.start_run(workflow, {"run": name}) for name in names))
         return {accepted.run_id: name for accepted, name in zip(started, names, strict=True)}
+
+    async def let_go(self) -> None:
+        """Nothing but its work keeps the triage from its end any more."""
+        await self.client.signal(self.triage, GO)
 
     async def saw(self, message: Msg) -> None:
         """Something happened to a run, perhaps the completion of a step."""

@@ -19,6 +19,7 @@ from paracle_client import AsyncClient
 from paracle_domain import subjects
 from paracle_domain.budget.messages import BudgetUse
 from paracle_domain.budget.spec import Budget, BudgetScope, OnHit
+from paracle_domain.machine import EventRecord
 from paracle_domain.run.commands import ApprovalStatus, ApprovalView, RunStatus, RunView
 
 NAME: Final = "asks-first"
@@ -56,10 +57,10 @@ async def test_an_approval_raises_no_budget_that_was_changed_since_it_was_asked(
     system: System, bob: AsyncClient, bare: Nats
 ) -> None:
     """The runtime hangs while somebody changes the budget, and another agrees to what he was asked before."""
-    told: list[str] = []
+    told: dict[int, str] = {}  # what is told again has the same number
 
     async def hear(message: Any) -> None:
-        told.append(message.subject.rpartition(".")[2])
+        told[EventRecord.model_validate_json(message.data).seq] = message.subject.rpartition(".")[2]
 
     await bare.subscribe(subjects.evt("default", "budget", NAME, "*"), cb=hear)
     await flushed(bare)
@@ -80,7 +81,8 @@ async def test_an_approval_raises_no_budget_that_was_changed_since_it_was_asked(
         await bob.decide(new.approval_id, "approve", digest=new.digest)
         assert (await ann.wait(waiting)).run.status is RunStatus.COMPLETED
         assert (await use(bob)).raised_tokens > 0
-        await eventually(lambda: [one for one in told if one != "hit"] == ["set", "set", "raise_void", "raised"])
+        expected = ["set", "set", "raise_void", "raised"]
+        await eventually(lambda: [one for _, one in sorted(told.items()) if one != "hit"] == expected)
         await ann.delete_budget(NAME)
 
 

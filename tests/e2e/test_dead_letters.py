@@ -215,9 +215,9 @@ async def test_a_run_is_stuck_until_its_letter_is_dropped(system: System, client
     (letter,) = await eventually(lambda: letters(client, run_id=run_id))
     assert view.run.stuck is not None
     assert (view.run.stuck.dead_letter, view.run.stuck.code) == (letter.id, MALFORMED)
-    assert json.loads((await told.next_msg(timeout=10)).data)["data"]["run_id"] == run_id
+    assert json.loads((await told.next_msg(timeout=30)).data)["data"]["run_id"] == run_id
     assert [run.run_id for run in (await client.runs(stuck=True)).runs] == [run_id]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert letter.id in [record.id async for record in until_stuck(client, run_id)]
     listed = await asyncio.to_thread(paracle, "runs", "ls", "--stuck", url=system.url)
     assert "running, stuck" in listed.stdout
@@ -230,7 +230,7 @@ async def test_a_run_is_stuck_until_its_letter_is_dropped(system: System, client
         return (await client.get_run(run_id)).run.stuck is None
 
     await eventually(goes_on)
-    assert json.loads((await told.next_msg(timeout=10)).data)["type"] == "run.unstuck"
+    assert json.loads((await told.next_msg(timeout=30)).data)["type"] == "run.unstuck"
 
     async def audited() -> bool:
         events = [stored.event for stored in (await client.audit(run_id)).events]

@@ -193,7 +193,7 @@ async def test_a_fork_goes_by_what_somebody_found_out(counting: System, outcome:
     async with desk(counting.stack.nats_url) as at:
         async with Succession.of(counting) as runtimes, runtimes.doomed(Boundary.AFTER_SEND, run, run_id) as dead:
             await _start(at, run, run_id, "count_once")
-            await eventually(dead)
+            await eventually(dead, within_s=_TO_DIE_S)
         await eventually(partial(_ended, at, run_id), within_s=90)
         [key] = {call.key for call in counting.effects.calls(run)}
         listed = await _paracle(counting, "effects", "ls", "--in-doubt", "--run", run_id)

@@ -74,14 +74,15 @@ async def test_what_is_embedded_is_paid_for_as_any_call(system: System, fake: Fa
             found = await client.embed(TEXTS, model="vectors/words")
             assert found.numbers == [tuple(vector_of(text)) for text in TEXTS]
             assert found.cost_usd == Decimal("0.02")
-        with pytest.raises(BudgetExceeded, match=r"0.06 of 0.05 USD"):
-            await client.embed(TEXTS, model="vectors/words")
-        with pytest.raises(InvalidInput, match="sandbox/rules makes no embeddings"):
-            await client.embed(TEXTS, model="sandbox/rules")
-        assert len(fake.journal) == 3
 
         async def settled() -> bool:
             spend = (await client.query_usage(which=UsageFilter(user=ann))).total
             return (spend.attempts, spend.input_tokens, spend.cost_usd) == (3, 60, Decimal("0.06"))
 
         await eventually(settled)
+        with pytest.raises(BudgetExceeded, match=r"0.06 of 0.05 USD"):
+            await client.embed(TEXTS, model="vectors/words")
+        with pytest.raises(InvalidInput, match="sandbox/rules makes no embeddings"):
+            await client.embed(TEXTS, model="sandbox/rules")
+        assert len(fake.journal) == 3
+        assert await settled()

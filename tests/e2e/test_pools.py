@@ -10,6 +10,9 @@ from typing import Any, Final
 
 import httpx2
 import pytest
+import yaml
+from tests.e2e.deciding import fresh_name
+from tests.e2e.load import assert_one_key_each, counting_tool
 from tests.e2e.world import System, named, paracle
 
 from paracle_chassis.testing.eventually import eventually
@@ -53,6 +56,18 @@ spec:
 ---
 apiVersion: paracle/v1
 kind: Workflow
+metadata: {name: pooled-counts}
+spec:
+  input: {type: object, required: [run, items]}
+  steps:
+    - id: each
+      map:
+        over: "{{ range(input.items) | list }}"
+        tool: pooled-count
+        input: {run: "{{ input.run }}", step: "s{{ index }}"}
+---
+apiVersion: paracle/v1
+kind: Workflow
 metadata: {name: pooled-command}
 spec:
   steps:
@@ -71,7 +86,9 @@ LONGEST_S: Final = 100.0
 
 @pytest.fixture
 async def client(system: System) -> AsyncIterator[AsyncClient]:
-    await asyncio.to_thread(system.apply, POOLED)
+    counting = counting_tool("pooled-count", "idempotent", system.effects.port, pool="heavy", timeout_s=90)
+    own = yaml.safe_dump({"apiVersion": "paracle/v1", **counting})
+    await asyncio.to_thread(system.apply, f"{POOLED}---\n{own}")
     async with system.client() as found, asyncio.timeout(LONGEST_S):
         yield found
         await found.resume_pool("heavy")
@@ -97,6 +114,12 @@ async def naps(client: AsyncClient, number: int, seconds: float) -> str:
     return (await client.start_run("pooled-naps", {"naps": number, "seconds": seconds})).run_id
 
 
+async def counts(client: AsyncClient, number: int) -> tuple[str, str]:
+    """A run of so many calls that are counted, each of which takes as long as the test holds it; its name, too."""
+    name = fresh_name("pooled")
+    return (await client.start_run("pooled-counts", {"run": name, "items": number})).run_id, name
+
+
 async def ended(client: AsyncClient, run_id: str) -> RunView:
     run = await client.wait(run_id)
     assert run.run.status is RunStatus.COMPLETED, run.error
@@ -112,7 +135,7 @@ def shown(system: System, *command: str) -> str:
 async def readiness(system: System, name: str) -> dict[str, Any]:
     """What a process says of itself."""
     port = State.load(system.stack.root).members[name].health_port
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
         return dict((await http.get(f"http://127.0.0.1:{port}/readyz")).json())
 
 
@@ -135,14 +158,15 @@ async def test_a_task_waits_for_a_pool_that_nobody_serves_and_is_shown_to(system
 async def test_no_process_has_more_in_hand_than_its_pool_allows(system: System, client: AsyncClient) -> None:
     others = {"agent_runtime-2": HEAVY, "agent_runtime-3": {"PARACLE_POOLS": "heavy=3,agents"}}
     await asyncio.to_thread(system.scale, others, agent_runtime=3)
-    run_id = await naps(client, 40, 1.0)
-    view = await until(client, PoolState.OPEN, in_hand=5)
-    assert view.concurrency == 5
-    assert view.waiting >= 5, "the rest is nobody's yet"
-    seen = await watched(client, run_id)
-    assert max(max(counts.values()) for counts in seen if counts) <= 3
-    pid = system.stack.pid("agent_runtime-2")
-    assert max(counts.get(pid or 0, 0) for counts in seen) == 2
+    pids = [system.stack.pid("agent_runtime-2"), system.stack.pid("agent_runtime-3")]
+    with system.effects.held():
+        run_id, _ = await counts(client, 200)
+        view = await until(client, PoolState.OPEN, in_hand=5, waiting=195)  # the rest is nobody's yet
+        assert view.concurrency == 5
+        assert {each.pid: each.in_hand for each in view.replicas} == dict(zip(pids, (2, 3), strict=True))
+    for seen in await watched(client, run_id):
+        assert seen.get(pids[0] or 0, 0) <= 2
+        assert seen.get(pids[1] or 0, 0) <= 3
 
 
 async def watched(client: AsyncClient, run_id: str) -> Sequence[dict[int, int]]:
@@ -159,19 +183,20 @@ async def test_a_drained_pool_finishes_what_it_has_and_takes_nothing_until_it_is
     system: System, client: AsyncClient
 ) -> None:
     await asyncio.to_thread(system.scale, {"agent_runtime-2": HEAVY}, agent_runtime=2)
-    run_id = await naps(client, 40, 1.0)
-    await until(client, PoolState.OPEN, in_hand=2)
-    told = await asyncio.to_thread(
-        shown, system, "pools", "drain", "heavy", "--reason", "new drivers", "--wait", "-o", "json"
-    )
-    drained = PoolView.model_validate(json.loads(told))
+    drain = ("pools", "drain", "heavy", "--reason", "new drivers", "--wait", "-o", "json")
+    with system.effects.held():
+        run_id, name = await counts(client, 40)
+        await until(client, PoolState.OPEN, in_hand=2)
+        draining = asyncio.create_task(asyncio.to_thread(shown, system, *drain))
+        await until(client, PoolState.DRAINING, in_hand=2)
+    drained = PoolView.model_validate(json.loads(await draining))
     assert (drained.state, drained.in_hand) == (PoolState.DRAINED, 0)
     assert drained.waiting > 0
     assert drained.drain is not None
     assert drained.drain.reason == "new drivers"
     await ended(client, (await client.start_run("unpooled")).run_id)
-    finished = (await client.get_run(run_id)).steps[0].parts_ended
-    assert 2 <= finished < 40, "what was in hand was finished, and no more was taken"
+    await until(client, PoolState.DRAINED, waiting=38)
+    await eventually(lambda: finished(client, run_id, 2))  # what was in hand, and no more was taken
     await asyncio.to_thread(system.scale, {"agent_runtime-2": {"PARACLE_POOLS": "heavy=40"}}, agent_runtime=2)
     await asyncio.to_thread(system.stack.restart, "agent_runtime-2")
     view = await until(client, PoolState.DRAINED)
@@ -179,18 +204,26 @@ async def test_a_drained_pool_finishes_what_it_has_and_takes_nothing_until_it_is
     assert len(view.replicas) == 1
     assert "it is drained" in shown(system, "runs", "show", run_id)
     await ended(client, (await client.start_run("unpooled")).run_id)
-    assert (await client.get_run(run_id)).steps[0].parts_ended == finished
+    assert await finished(client, run_id, 2)
     await client.resume_pool("heavy")
     await ended(client, run_id)
+    assert len(system.effects.keys_by_step(name)) == 40
+
+
+async def finished(client: AsyncClient, run_id: str, number: int) -> bool:
+    """Whether so many calls of the run have ended."""
+    return (await client.get_run(run_id)).steps[0].parts_ended == number
 
 
 async def test_a_killed_process_loses_none_of_its_pool(system: System, client: AsyncClient) -> None:
     others = {"agent_runtime-2": HEAVY, "agent_runtime-3": HEAVY}
     await asyncio.to_thread(system.scale, others, agent_runtime=3)
-    run_id = await naps(client, 12, 1.5)
-    await until(client, PoolState.OPEN, in_hand=4)
-    system.stack.kill("agent_runtime-2")
+    with system.effects.held():
+        run_id, name = await counts(client, 12)
+        await until(client, PoolState.OPEN, in_hand=4)
+        system.stack.kill("agent_runtime-2")
     await ended(client, run_id)
+    assert_one_key_each(system.effects.keys_by_step(name), tuple(f"s{number}" for number in range(12)))
     view = await until(client, PoolState.OPEN, concurrency=2, waiting=0, in_hand=0)
     assert [each.pid for each in view.replicas] == [system.stack.pid("agent_runtime-3")]
 

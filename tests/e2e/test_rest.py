@@ -11,7 +11,7 @@ import httpx2
 import pytest
 import yaml
 from tests.e2e.histories import assert_sound, audit
-from tests.e2e.load import manifests
+from tests.e2e.load import GO, manifests
 from tests.e2e.world import MAILS, System
 
 from paracle_chassis.testing.eventually import eventually
@@ -74,6 +74,7 @@ async def test_a_stream_that_broke_is_taken_up_where_it_broke(system: System, re
                     break  # the connection is closed in the middle of the run
         assert seen[-1]["event"] == "step.completed"
         assert not (await rest.get(f"/v1/runs/{run_id}")).json()["run"].get("finished_at")
+        assert (await rest.post(f"/v1/runs/{run_id}/signals/{GO}", json={})).is_success
         resumed = [frame async for frame in frames(rest, run_id, **{"Last-Event-ID": seen[-1]["id"]})]
     numbers = [int(frame["id"]) for frame in seen + resumed]
     assert numbers == list(range(1, len(numbers) + 1))

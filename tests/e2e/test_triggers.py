@@ -139,7 +139,8 @@ async def test_a_kill_in_the_middle_of_a_fire_neither_loses_nor_doubles_it(syste
 
 async def kill_in_a_fire(system: System, victim: str) -> None:
     """`kill -9` once a trigger's start is on its way: decided, and not yet settled. Then start it again."""
-    async with await nats.connect(system.stack.nats_url, allow_reconnect=False, error_cb=_not_heard) as bare:
+    url = system.stack.nats_url
+    async with await nats.connect(url, connect_timeout=30, allow_reconnect=False, error_cb=_not_heard) as bare:
         starts = await bare.subscribe("paracle.v1.default.cmd.orchestrator.start_run")
         await starts.next_msg(timeout=30)
         system.stack.kill(victim)

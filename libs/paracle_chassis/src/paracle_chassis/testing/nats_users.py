@@ -86,7 +86,8 @@ async def guest(server: GuardedNats, user: str) -> AsyncIterator[Guest]:
     async def refuse(error: Exception) -> None:
         refused.append(str(error))
 
-    client = await nats.connect(server.url_of(user), inbox_prefix=f"_INBOX.{user}", error_cb=refuse)
+    url, inbox = server.url_of(user), f"_INBOX.{user}"
+    client = await nats.connect(url, inbox_prefix=inbox, connect_timeout=30, error_cb=refuse)
     try:
         yield Guest(user, client, refused)
     finally:

@@ -18,7 +18,8 @@ from paracle_domain.wording import count
 
 MOST: Final = 16
 """So many agents are heard at once; each is a connection."""
-_PATIENCE_S: Final = 2.0
+_PATIENCE_S: Final = 6.0
+"""What an agent said is waited for at its end for so long, be the machine busy; usually it is there already."""
 _LONG_S: Final = 2.0
 """A tool that is at work for so long may wait for people; others are not worth a connection."""
 _ENDS: Final = frozenset({"step.completed", "step.failed", "step.retrying", "step.timed_out", "step.cancelled"})
