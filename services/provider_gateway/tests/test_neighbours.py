@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import override
 
 import pytest
 from provider_gateway_samples import CONTEXT, ask, embed, gateway
@@ -18,13 +19,14 @@ from paracle_domain import subjects
 from paracle_domain.errors import Conflict, Unavailable
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.embedding import Embeddings
+from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion
 from paracle_domain.inference.usage import Usage
 from paracle_provider_gateway.adapters import neighbours
 from paracle_provider_gateway.adapters.neighbours import PIECE, NatsNeighbours
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
-from paracle_provider_gateway.calls import CallTable
-from paracle_provider_gateway.ports import Held
+from paracle_provider_gateway.calls import CallKey, CallTable, Landed
+from paracle_provider_gateway.ports import Answer, Held
 from paracle_provider_gateway.service import fingerprint
 
 pytestmark = pytest.mark.connected
@@ -42,11 +44,26 @@ class Signs:
         return replica not in self.alive
 
 
+class Table(CallTable):
+    """Does what a test wants once it was asked what came of a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.then: list[Callable[[], object]] = []
+
+    @override
+    def landed(self, key: CallKey, fingerprint: bytes) -> Landed | None:
+        found = super().landed(key, fingerprint)
+        if self.then:
+            self.then.pop()()
+        return found
+
+
 @dataclass
 class Street:
     """Replica `a`, whose calls are looked at, and what `b` hears of them."""
 
-    calls: CallTable
+    calls: Table
     at_home: NatsNeighbours
     home: AsyncExitStack
     road: NatsBus
@@ -65,7 +82,7 @@ class Street:
 @pytest.fixture
 async def street(open_bus: OpenBus, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Street]:
     monkeypatch.setattr(neighbours, "_PATIENCE_S", 60.0)  # both stand still if the machine does
-    calls, signs = CallTable(), Signs()
+    calls, signs = Table(), Signs()
     async with (
         AsyncExitStack() as home,
         NatsNeighbours(await open_bus("provider_gateway"), "b", CallTable(), signs.is_gone) as other,
@@ -124,18 +141,42 @@ async def test_a_large_answer_is_told_in_pieces_since_it_would_be_paid_for_again
     assert await street.heard(request.call_id, fingerprint(request)) == answer
 
 
-async def test_what_is_held_is_told_as_such(street: Street):
-    request, text = ask(), "x" * 2 * PIECE
+async def saying(text: str) -> Completion:
     said = await gateway(SandboxProvider()).completions.complete(ask(), CONTEXT)
-    answer = said.model_copy(update={"message": ChatMessage.assistant(text)})
+    return said.model_copy(update={"message": ChatMessage.assistant(text)})
 
+
+async def hold(street: Street, request: Complete, answer: Completion) -> None:
     async def work() -> Completion:
         street.calls.hold(("acme", request.call_id), answer)
         raise Unavailable("a guard is away")
 
     with pytest.raises(Unavailable):
         await street.calls.once(("acme", request.call_id), fingerprint(request), work)
+
+
+async def test_what_is_held_is_told_as_such(street: Street):
+    request, answer = ask(), await saying("x" * 2 * PIECE)
+    await hold(street, request, answer)
     assert await street.heard(request.call_id, fingerprint(request)) == Held(answer)
+
+
+async def test_what_is_let_out_while_it_is_told_is_told_from_its_beginning(street: Street):
+    request, let_out = ask(), await saying("y" * 3 * PIECE)
+    await hold(street, request, await saying("x" * 2 * PIECE))
+
+    async def work() -> Completion:
+        return let_out
+
+    released: list[asyncio.Future[Answer]] = []
+
+    def release() -> None:
+        again = street.calls.once(("acme", request.call_id), fingerprint(request), work)
+        released.append(asyncio.ensure_future(again))
+
+    street.calls.then.append(release)
+    assert await street.heard(request.call_id, fingerprint(request)) == let_out
+    assert await released[0] == let_out
 
 
 @pytest.mark.parametrize(

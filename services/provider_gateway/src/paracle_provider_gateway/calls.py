@@ -42,10 +42,11 @@ class _Flight:
 
 
 @dataclass(slots=True)
-class _Landed:
+class Landed:
     """What came of one. Its task, and what that holds, has gone: thousands are kept.
 
-    `is_out`: the answer is the call's; otherwise it is what a model said, and nobody has it yet.
+    `is_out`: the answer is the call's; otherwise it is what a model said, and nobody has it yet. `landed_at` tells it
+    from what came of the call before.
     """
 
     fingerprint: bytes
@@ -88,7 +89,7 @@ class CallTable:
         self._clock = clock
         self._in_air: dict[CallKey, _Flight] = {}
         self._most_in_air = 0
-        self._landed: OrderedDict[CallKey, _Landed] = OrderedDict()
+        self._landed: OrderedDict[CallKey, Landed] = OrderedDict()
         self._characters = 0
         self._aborted: OrderedDict[CallKey, tuple[float, str]] = OrderedDict()
 
@@ -132,8 +133,13 @@ class CallTable:
 
     def kept(self, key: CallKey, fingerprint: bytes) -> Answer | None:
         """The answer of the call, if it is kept; raises `Conflict` as `once` does."""
+        landed = self.landed(key, fingerprint)
+        return landed.answer if landed is not None and landed.is_out else None
+
+    def landed(self, key: CallKey, fingerprint: bytes) -> Landed | None:
+        """What came of the call, out or not; raises `Conflict` as `once` does."""
         landed = self._landed.get(key)
-        return _same(landed, fingerprint, key).answer if landed is not None and landed.is_out else None
+        return None if landed is None else _same(landed, fingerprint, key)
 
     def hold(self, key: CallKey, answer: Completion) -> None:
         """Keep what a model answered to a call in the air, in case that the call fails before anybody has it."""
@@ -144,12 +150,11 @@ class CallTable:
         flight = self._in_air.get(key)
         if flight is not None and flight.held is not None:
             return _same(flight, fingerprint, key).held
-        landed = self._landed.get(key)
+        landed = self.landed(key, fingerprint)
         if landed is None or landed.is_out:
             return None
-        answer = _same(landed, fingerprint, key).answer
-        assert isinstance(answer, Completion)
-        return answer
+        assert isinstance(landed.answer, Completion)
+        return landed.answer
 
     @property
     def in_air(self) -> int:
@@ -191,7 +196,7 @@ class CallTable:
             return
         if key in self._landed:  # what was held, and is out now or held again
             self._drop(key)
-        landed = _Landed(flight.fingerprint, answer, self._clock(), is_out=not failed)
+        landed = Landed(flight.fingerprint, answer, self._clock(), is_out=not failed)
         self._landed[key] = landed
         self._characters += landed.characters
         while len(self._landed) > self._limit or self._characters > _MOST_CHARACTERS:
@@ -219,7 +224,7 @@ class CallTable:
         self._characters -= self._landed.pop(key).characters
 
 
-def _same[C: (_Flight, _Landed)](call: C, fingerprint: bytes, key: CallKey) -> C:
+def _same[C: (_Flight, Landed)](call: C, fingerprint: bytes, key: CallKey) -> C:
     """`call`, if it is for a request of this `fingerprint`."""
     if call.fingerprint != fingerprint:
         raise made_before(key[1])

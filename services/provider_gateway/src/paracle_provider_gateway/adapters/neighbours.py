@@ -32,12 +32,15 @@ _IN_AIR: Final = b"air"
 _UNKNOWN: Final = b"unknown"
 _OTHER: Final = b"other"
 _HELD: Final = b"!"
-"""Stands before an answer that guards have not let out yet."""
+"""Begins the mark of an answer that guards have not let out yet."""
 _PATIENCE_S: Final = 2.0
 _LOOK_S: Final = 0.25
 _MISSED_S: Final = 0.5
 PIECE: Final = 512 * 1024
-"""An answer is told in pieces of so many bytes, of which one that is shorter is the last."""
+"""An answer is told in pieces of so many bytes, of which one that is shorter is the last.
+
+Before each stands a line, its answer's mark, since guards may let out another one between two pieces.
+"""
 _ANSWER: Final = TypeAdapter[Answer](Answer)
 
 
@@ -56,7 +59,7 @@ class NatsNeighbours:
 
     async def answer(self, replica: str, tenant: str, call_id: str, fingerprint: bytes) -> Answer | Held | None:
         """See `Neighbours.answer`."""
-        subject, body = subjects.rpc(tenant, _SERVICE, replica), b""
+        subject, mark, body = subjects.rpc(tenant, _SERVICE, replica), b"", b""
         while True:
             question = f"{call_id} {fingerprint.hex()} {len(body)}".encode()
             try:
@@ -78,9 +81,13 @@ class NatsNeighbours:
             if said.data == _IN_AIR:
                 await asyncio.sleep(_LOOK_S)
                 continue
-            body += said.data
-            if len(said.data) < PIECE:
-                return _read(body)
+            told, _, piece = said.data.partition(b"\n")
+            if body and told != mark:
+                body = b""
+                continue
+            mark, body = told, body + piece
+            if len(piece) < PIECE:
+                return _read(mark, body)
 
     async def __aenter__(self) -> Self:
         subject = subjects.rpc(subjects.ANY, _SERVICE, self._replica)
@@ -108,14 +115,13 @@ class NatsNeighbours:
         """How the call stands; of its answer, what comes after the first `had` bytes."""
         if self._calls.has(key, fingerprint):
             return _IN_AIR
-        if (kept := self._calls.kept(key, fingerprint)) is not None:
-            return kept.encode()[had : had + PIECE]
-        if (held := self._calls.held(key, fingerprint)) is not None:
-            marked: bytes = _HELD + held.encode()
-            return marked[had : had + PIECE]
-        return _UNKNOWN
+        if (landed := self._calls.landed(key, fingerprint)) is None:
+            return _UNKNOWN
+        mark = b"%b%r" % (b"" if landed.is_out else _HELD, landed.landed_at)
+        piece: bytes = landed.answer.encode()[had : had + PIECE]
+        return mark + b"\n" + piece
 
 
-def _read(body: bytes) -> Answer | Held:
-    found = _ANSWER.validate_json(body.removeprefix(_HELD))
-    return Held(found) if body.startswith(_HELD) and isinstance(found, Completion) else found
+def _read(mark: bytes, body: bytes) -> Answer | Held:
+    found = _ANSWER.validate_json(body)
+    return Held(found) if mark.startswith(_HELD) and isinstance(found, Completion) else found
