@@ -13,9 +13,10 @@ from accounts_samples import PostgresBank, budget, order, settled
 
 from paracle_chassis.postgres import Database
 from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import migrated
 from paracle_chassis.testing.memory import MemoryBus
-from paracle_domain.budget.matching import Charge
+from paracle_domain.budget.matching import Charge, Tally
 from paracle_domain.budget.messages import BudgetView, DeleteBudget, ListBudgets, RaiseBudget, SetBudget
 from paracle_domain.budget.spec import BudgetApproval
 from paracle_domain.envelope import Context
@@ -243,6 +244,27 @@ async def test_a_change_and_a_raise_at_once_come_one_after_the_other(counter: Co
         else:
             assert last == ["budget.raised", "budget.set"]
         await counter.desk.delete_budget(DeleteBudget(name="b"), CALL)
+
+
+async def test_of_two_raises_for_one_question_one_comes_too_late_though_nothing_is_counted(counter: Counter):
+    await counter.set(on_hit="ask")
+    question = question_of(await counter.count(), Tally())
+    lift = RaiseBudget(name="b", subject="acme", key="apr_1", usd=Decimal("0.5"), question=question)
+    waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+
+    async def both_wait() -> bool:
+        return await counter.bank.pool.fetchval(waiting) == 2
+
+    async with counter.bank.pool.acquire() as busy, busy.transaction():
+        await busy.execute("select from budgets for update")
+        raises = [
+            asyncio.create_task(counter.desk.raise_budget(lift.model_copy(update={"key": key}), CALL))
+            for key in ("apr_1", "apr_2")
+        ]
+        await eventually(both_wait)
+    raised = await asyncio.gather(*raises, return_exceptions=True)
+    assert sorted(type(one).__name__ for one in raised) == ["BudgetView", "Conflict"]
+    assert (await counter.only()).uses[0].raised_usd == Decimal("0.5")
 
 
 async def _refusal(counter: Counter) -> object:

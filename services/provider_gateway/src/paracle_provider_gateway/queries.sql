@@ -169,8 +169,11 @@ with gone as (delete from budgets where tenant = $1 and name = $2 returning tena
      forgotten as (delete from raises where tenant = $1 and budget = $2)
 update books set revision = revision + 1 where tenant in (select tenant from gone);
 
--- name: raised_of
-select raised_usd, raised_tokens from counters where id = $1 for update;
+-- name: hold_counter
+-- How far it was raised. It is made if need be, since nobody can hold what is not there: another raise would see nothing either.
+insert into counters as c (id, tenant, budget, born, subject, period) values ($1, $2, $3, $4, $5, $6)
+    on conflict (id) do update set raised_usd = c.raised_usd
+returning raised_usd, raised_tokens;
 
 -- name: lock_budget
 select spec::text, born from budgets where tenant = $1 and name = $2 for update;

@@ -55,8 +55,7 @@ class PostgresBudgets:
         await self._changed(work)
 
     async def lift(self, count: Count, order: RaiseBudget, word: Word) -> bool:
-        tenant, name = count.tenant, count.budget.name
-        identity = (count.id, tenant, name, count.born, count.subject, count.period)
+        tenant, name, identity = count.tenant, count.budget.name, _identity(count)
         more = {"usd": None if order.usd is None else str(order.usd), "tokens": order.tokens}
         added = {key: value for key, value in more.items() if value is not None}
         data = {"subject": count.subject, "period": count.period, "key": order.key, **added}
@@ -74,12 +73,15 @@ class PostgresBudgets:
         return await self._changed(work)
 
     async def _question(self, connection: Any, count: Count) -> str | None:
-        """What people are asked about a count, as it is now and till the transaction ends; nothing if it is gone."""
-        raised = await connection.fetchrow(self._sql.raised_of, count.id)
+        """What people are asked about a count, as it is now and till the transaction ends; nothing if it is gone.
+
+        The count is held before its budget, as by calls.
+        """
+        usd, tokens = await connection.fetchrow(self._sql.hold_counter, *_identity(count))
         row = await connection.fetchrow(self._sql.lock_budget, count.tenant, count.budget.name)
         if row is None or row["born"] != count.born:
             return None
-        tally = Tally() if raised is None else Tally(raised_usd=raised[0], raised_tokens=raised[1])
+        tally = Tally(raised_usd=usd, raised_tokens=tokens)
         return question_of(replace(count, budget=Budget.model_validate_json(row["spec"])), tally)
 
     async def find(self, tenant: str, name: str | None = None, scope: str | None = None) -> Sequence[StoredBudget]:
@@ -136,6 +138,10 @@ class BudgetOutbox:
             await self._bus.publish([_event(row) for row in rows])
             keys = [(row["tenant"], row["budget"], row["seq"]) for row in rows]
             await self._pool.execute(self._sql.mark_events_told, *map(list, zip(*keys, strict=True)))
+
+
+def _identity(count: Count) -> tuple[Any, ...]:
+    return count.id, count.tenant, count.budget.name, count.born, count.subject, count.period
 
 
 def _event(row: asyncpg.Record) -> Outgoing:
