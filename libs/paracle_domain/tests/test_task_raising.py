@@ -83,15 +83,16 @@ def test_people_are_asked_about_exactly_one_raise() -> None:
 
 
 def test_once_they_agree_the_model_is_asked_again_and_the_wait_costs_no_time() -> None:
-    play = stopped()
+    play = Play({"tools": ["look"]}).accept()
     first = play.state.model_call_id
+    play.tell(told.ModelFailed(AT, first, used_up()))
     expires = play.state.expires_at
     assert play.state.due_at is None, "wall time stands still"
     assert expires is not None
     assert play.tell(told.RaiseDecided(LATER, view(play))) == ["task.budget_released"]
     [call] = play.directives
     assert isinstance(call, CallModel)
-    assert call.call_id != first or play.state.tried
+    assert call.call_id == first, "if the model had answered, and a guard had no money, the gateway still knows"
     assert (play.state.waited_s, play.state.expires_at) == (90.0, expires + timedelta(seconds=90))
     assert play.tell(told.RaiseDecided(LATER, view_of(play))) == [], "it is decided once"
     play.reply(text="done")

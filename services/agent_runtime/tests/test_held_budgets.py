@@ -51,7 +51,7 @@ async def test_once_people_agree_the_budget_is_raised_and_the_call_made_again(st
     assert stage.results()[job.task_id].output == "a poem"
     [made] = stage.gateway.raises
     assert (made.name, made.subject, str(made.usd), made.key) == ("team", "atlas", "0.10", view.approval_id)
-    assert len({asked.call_id for asked in stage.gateway.asked}) == 2
+    assert len({asked.call_id for asked in stage.gateway.asked}) == 1, "the gateway goes on with what it has"
     types = [event.type for event in stage.events(job)]
     assert types.index("task.budget_held") < types.index("task.budget_released") < types.index("task.completed")
     said = [told.message for told in stage.bus.broadcasts if isinstance(told.message, BudgetProgress)]

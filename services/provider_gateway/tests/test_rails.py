@@ -29,7 +29,7 @@ from paracle_domain.inference.chat import ChatMessage, ReasoningPart, ToolCallPa
 from paracle_domain.inference.deltas import assemble
 from paracle_domain.inference.request import CallLabels, Complete
 from paracle_domain.inference.response import Completion
-from paracle_provider_gateway.accounts import MadeElsewhere
+from paracle_provider_gateway.accounts import GRANTED, MadeElsewhere
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.guards.asked import Telling
 from paracle_provider_gateway.guards.verdicts import Outcome
@@ -489,3 +489,15 @@ async def test_a_budget_that_is_used_up_is_told_as_such(world: Gateway):
     with pytest.raises(BudgetExceeded, match="used up") as exceeded:
         await complete(world, MODERATED)
     assert exceeded.value.details == {"budget": "b"}, "the other model is no other one for this call"
+
+
+async def test_once_there_is_money_for_the_guard_it_goes_on_with_what_the_model_has_said(
+    world: Gateway, provider: FakeOpenAI
+):
+    provider.script(say("Paid once."), say(""), say("Paid again."))
+    world.accounts.answers[:] = [GRANTED, BudgetExceeded("used up", details={"budget": "b", "on_hit": "ask"})]
+    guarded = MODERATED | {"on": "output"}
+    with pytest.raises(BudgetExceeded, match="used up"):
+        await complete(world, guarded, call_id="same")
+    assert (await complete(world, guarded, call_id="same")).message.text == "Paid once."
+    assert [seen.path for seen in provider.journal] == ["/v1/chat/completions", "/v1/moderations"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import Final, assert_never
 
 from pydantic import JsonValue
 
 from paracle_domain.agent.spec import Limits
-from paracle_domain.errors import ContextExceeded, ErrorInfo, InvalidInput, NotFound, Unavailable
+from paracle_domain.errors import BudgetExceeded, ContextExceeded, ErrorInfo, InvalidInput, NotFound, Unavailable
 from paracle_domain.ids import derive_id
 from paracle_domain.inference.chat import ChatMessage, ToolCallPart, ToolResultPart
 from paracle_domain.inference.request import LONGEST_LABEL
@@ -25,6 +25,10 @@ from paracle_domain.task.fingerprints import fingerprint
 from paracle_domain.task.messages import Task, TaskStatus
 from paracle_domain.task.past import NO_PAST, Past, Recap, Summed, summed_up
 from paracle_domain.tool.spec import Effect
+
+_UNHEARD: Final = frozenset({Unavailable.code, BudgetExceeded.code})
+"""Errors after which the gateway may have an answer all the same: Paracle itself was away, or a guard that asks a model
+of its own found a budget used up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,8 +409,8 @@ def _compacted(state: TaskState, event: ev.TaskCompacted | ev.CompactionFailed) 
 
 
 def _failed(state: TaskState, error: ErrorInfo) -> TaskState:
-    """The model call that is due failed. Where Paracle itself was away, an answer of the model may be on its way."""
-    unheard = state.unheard + (error.code == Unavailable.code)
+    """The model call that is due failed, as far as this task has heard."""
+    unheard = state.unheard + (error.code in _UNHEARD)
     return replace(state, tried=state.tried + 1, unheard=unheard, trouble=error)
 
 
