@@ -17,6 +17,8 @@ TEXT: Final = "".join(f"piece {number:02} of it " for number in range(PIECES))
 MODEL: Final = "instant"
 _USAGE: Final = {"prompt_tokens": 120, "completion_tokens": 80, "total_tokens": 200}
 _END: Final = b"\r\n\r\n"
+_BACKLOG: Final = 4_096
+"""Connections that may come at once. The first packet of one too many is dropped, and sent anew a second later."""
 _NAMED: Final = {"id": "chatcmpl-instant", "created": 1_700_000_000, "model": MODEL}
 
 
@@ -83,7 +85,7 @@ def _length(head: bytes) -> int:
 
 
 async def main() -> None:
-    server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0, backlog=_BACKLOG)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
