@@ -15,6 +15,8 @@ ARG SERVICE
 RUN --mount=type=cache,target=/var/cache/uv \
     set -- ./libs/paracle_domain ./libs/paracle_chassis; \
     for service in ${SERVICE:?say which with --build-arg SERVICE=registry}; do set -- "$@" "./services/$service"; done; \
+    # the gateway's image has its model for embeddings; what provisions for the gateway needs none
+    if [ "$SERVICE" = provider_gateway ]; then set -- "$@" "./services/provider_gateway[local]"; fi; \
     uv pip install --no-sources --constraint constraints.txt --build-constraint constraints.txt "$@"
 
 FROM python:3.13-slim

@@ -2,7 +2,8 @@
 
 Each workload runs on an embedded stack with everything durable and telemetry on, and beside it, in the same run, the
 floor of the machine: bare nats-py and asyncpg doing the same messages and commits; beside `gateway`, its provider asked
-directly. A wrong or missing run fails the benchmark. Besides the table, all figures go to `bench/results.json`, flat.
+directly. A wrong or missing run fails the benchmark. Besides the table, all figures go to `bench/results.json`, flat,
+and which Python they are of.
 
 `agents` (1,000 and 5,000 of them at once, each waiting two seconds for its model), `soak` (ten minutes at half the peak
 rate; `SOAK_S` shortens it; what is not flat fails it) and `history` (ten times the runs, ten times the steps) only run
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -77,7 +79,7 @@ def main() -> int:
         if name in ALONE:
             figures |= ALONE[name]()
     routing.show(figures)
-    (HERE / "results.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+    (HERE / "results.json").write_text(json.dumps({"python": interpreter(), **figures}, indent=2) + "\n", "utf-8")
     return int(any(key.endswith(".flat") and not value for key, value in figures.items()))
 
 
@@ -153,11 +155,18 @@ def collector() -> Iterator[str]:
         server.shutdown()
 
 
+def interpreter() -> str:
+    """The version of this Python, and how it was built, on which figures depend."""
+    told = subprocess.run([sys.executable, HERE.parent / "scripts/interpreter"], stdout=subprocess.PIPE, check=False)
+    return told.stdout.decode().strip()
+
+
 def show(figures: dict[str, float]) -> None:
     """The table, and below it what does not fit in."""
     cores, memory = psutil.cpu_count(), psutil.virtual_memory().total / 2**30
     print(
-        f"\n{cores} cores, {memory:.0f} GiB; all six services, telemetry on; PostgreSQL: fsync, synchronous_commit on; "
+        f"\n{cores} cores, {memory:.0f} GiB; Python {interpreter()}; all six services, telemetry on; "
+        "PostgreSQL: fsync, synchronous_commit on; "
         "NATS: sync_interval 100ms (answers come from PostgreSQL), TASKS, RESULTS, EVENTS behind (persist_mode async)"
     )
     rest = {key: value for key, value in figures.items() if not key.startswith("gateway.")}

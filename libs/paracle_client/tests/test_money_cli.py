@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from paracle_client import AsyncClient, Client
+from paracle_client.cli.target import moment
 from paracle_client.cli.usage_commands import _kinds, money, parse_by
 from paracle_domain.budget.messages import BudgetList, BudgetUse, BudgetView
 from paracle_domain.budget.spec import Budget, BudgetScope
@@ -220,6 +221,22 @@ def test_a_budget_is_set_raised_and_taken_away(paracle: Callable[..., Any], api:
     api.on("DELETE /v1/budgets/team", ask)
     assert paracle("budget", "rm", "team").out == "budget team is gone\n"
     assert json.loads(paracle("budget", "rm", "team", "--json").out)["budget"]["name"] == "team"
+
+
+def test_what_was_added_to_a_budget_is_told_apart_from_its_own_limit(paracle: Callable[..., Any], api: Any) -> None:
+    ends = datetime(2026, 3, 2, tzinfo=UTC)
+    more = use(limit_usd="12", raised_usd="7", remaining_usd="10.74", ends_at=ends)
+    api.on("POST /v1/budgets/team/raise", budget(uses=(more,)))
+    told = lines(paracle("budget", "raise", "team", "atlas", "--usd", "7").out)
+    assert "limit $5.00, each day" in told
+    assert told[-1] == f"spent atlas: $1.25 of $12.00 ($7.00 added until {moment(ends)})"
+    never = {"limit_usd": None, "limit_tokens": 60, "window": "total"}
+    counted = {"limit_usd": None, "remaining_usd": None, "limit_tokens": 160, "raised_tokens": 100, "spent_tokens": 80}
+    total = budget(**never, uses=(use(**counted, remaining_tokens=80, reserved_usd="0"),))
+    api.on("GET /v1/budgets", BudgetList(budgets=(total,)))
+    assert "160 tokens (100 tokens added) 80 tokens" in paracle("budget", "ls").out.replace("  ", " ")
+    api.on("POST /v1/budgets/team/raise", total)
+    assert paracle("budget", "raise", "team", "atlas", "--tokens", "100").out.endswith("(100 tokens added)\n")
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,29 @@ def test_up_down_and_all_between(home: Home) -> None:
 
 
 @pytest.mark.connected
+def test_what_is_set_after_the_start_is_told(home: Home) -> None:
+    home.patch.setenv("PARACLE_LOG_LEVEL", "INFO")
+    home.services(orchestrator=WORKING, api_gateway=WORKING)
+    stack = home.open(replicas={"orchestrator": 2}, extra_env={"orchestrator-2": {"PARACLE_POOLS": "heavy"}})
+    stack.up()
+    assert stack.drift() == []
+    home.patch.setenv("PARACLE_LOG_LEVEL", "DEBUG")
+    home.patch.setenv("PARACLE_SECRET_CRM", "x")  # none of these services would see it
+    others = home.open(port=1)
+    assert others.up() is False
+    assert others.drift()[:-1] == [
+        f"  PARACLE_API_PORT: 1 here, {stack.url.rpartition(':')[2]} for api_gateway",
+        "  PARACLE_LOG_LEVEL: DEBUG here, INFO for every service",
+        "  PARACLE_POOLS: not set here, heavy for orchestrator-2",
+    ]
+    stack.kill("orchestrator-2")
+    assert home.open().up() is True
+    assert [line for line in home.open().drift() if "POOLS" in line] == []
+    home.open().down()
+    assert home.open().drift() == [], "nothing runs that could differ"
+
+
+@pytest.mark.connected
 def test_replicas_are_started_remembered_and_stopped(home: Home) -> None:
     home.services(orchestrator=WORKING, api_gateway=WORKING)
     stack = home.open(replicas={"orchestrator": 3}, extra_env={"orchestrator-2": {"EXTRA": "second"}})

@@ -141,6 +141,16 @@ def test_exit_code_and_log_of_a_child(tmp_path: Path) -> None:
     assert sorted(tail(tmp_path / "sub" / "log").splitlines()) == ["err", "out"]
 
 
+def test_what_a_process_was_started_with(tmp_path: Path) -> None:
+    wait = "import signal; print('up', flush=True); signal.pause()"
+    ref = spawn([sys.executable, "-c", wait], log=tmp_path / "log", env={"GIVEN": "x"})
+    eventually(lambda: "up" in tail(tmp_path / "log"))
+    assert ref.environment is not None
+    assert ref.environment["GIVEN"] == "x"
+    ref.kill_tree()
+    assert ref.environment is None
+
+
 def test_tail_is_bounded_and_forgiving(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"\xff\n" + b"".join(b"%d\n" % n for n in range(100_000)))
     assert tail(tmp_path / "log", 2) == "99998\n99999"

@@ -284,7 +284,8 @@ async def test_a_resumed_pool_is_open_although_its_processes_have_not_said_so_ye
     async with stage.runtime:
         await stage.start()
         assert (await told(stage, DrainPool(pool="agents"))).state is DRAINED
-        assert (await told(stage, ResumePool(pool="agents"))).state is OPEN
+        resumed = await told(stage, ResumePool(pool="agents"))
+        assert (resumed.state, [one.state for one in resumed.replicas]) == (OPEN, [OPEN])
         await stage.bus.drain(0.05)
 
 

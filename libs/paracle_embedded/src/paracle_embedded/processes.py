@@ -96,6 +96,14 @@ class ProcessRef:
         return 0
 
     @property
+    def environment(self) -> Mapping[str, str] | None:
+        """What it was started with; `None` once it has ended, or where the system does not tell."""
+        if (found := self.process) is not None:
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                return found.environ()
+        return None
+
+    @property
     def exit_code(self) -> int | None:
         """How it ended, if it was started by this very process and has ended; negative for a signal."""
         child = _children.get(self.pid)

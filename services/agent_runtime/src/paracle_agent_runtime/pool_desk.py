@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from paracle_agent_runtime.ports import Backlog, Clock, PoolBook, TaskQueue, Worker
 from paracle_agent_runtime.records import record_message
@@ -24,6 +25,8 @@ from paracle_domain.task.pools import (
     PoolView,
     ResumePool,
 )
+
+_CLOSED: Final = frozenset({PoolState.DRAINING, PoolState.DRAINED})
 
 
 class PoolDesk:
@@ -66,9 +69,7 @@ class PoolDesk:
             return await self._view(order.pool, context.tenant)
         command = delivery.decode(ResumePool)
         await self._resume(command, context, again=delivery.again)
-        view = await self._view(command.pool, context.tenant)
-        # What its processes said of themselves is older than the order, of which they hear just now.
-        return view.model_copy(update={"state": PoolState.OPEN}) if view.state is PoolState.DRAINING else view
+        return _opened(await self._view(command.pool, context.tenant))
 
     async def _drain(self, command: DrainPool, context: Context, *, again: bool) -> None:
         drain = Drain(since=self._clock(), principal=context.principal, reason=command.reason)
@@ -111,6 +112,15 @@ class PoolDesk:
             )
             for name in {wanted, *sizes, *elsewhere, *drains, *served, *aside}
         }
+
+
+def _opened(view: PoolView) -> PoolView:
+    """A pool that was resumed: what its processes said is older than the order, of which they hear just now."""
+    if view.state is not PoolState.DRAINING or view.drain is not None:
+        return view
+    opened = {"state": PoolState.OPEN}
+    replicas = tuple(one.model_copy(update=opened) if one.state in _CLOSED else one for one in view.replicas)
+    return view.model_copy(update={**opened, "replicas": replicas})
 
 
 def _view(

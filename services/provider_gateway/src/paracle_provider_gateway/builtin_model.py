@@ -24,7 +24,7 @@ def way_out(
     machine = platform.machine() if machine is None else machine
     if has_wheel(system, machine, python):
         return (
-            "the provider gateway was installed without its model, as in container images; "
+            "the provider gateway was installed without its model; "
             f"install paracle-provider-gateway[local], or {_ELSEWHERE}"
         )
     where = f"{system} on {machine} with Python {python[0]}.{python[1]}"

@@ -177,7 +177,7 @@ def _facts(one: BudgetView) -> Iterator[tuple[str, str]]:
     yield "on hit", _then(wanted)
     yield "set", f"{moment(one.set_at)}, by {one.set_by}"
     for use in one.uses:
-        yield "spent", f"{use.subject}: {_spent(use)} of {_limit(use.limit_usd, use.limit_tokens)}"
+        yield "spent", f"{use.subject}: {_spent(use)} of {_limit(use.limit_usd, use.limit_tokens)}{_raised(use)}"
 
 
 def _rows(one: BudgetView) -> Iterator[tuple[object, ...]]:
@@ -187,10 +187,10 @@ def _rows(one: BudgetView) -> Iterator[tuple[object, ...]]:
         yield (*bare, "", "", "", _then(wanted))
     for use in one.uses:
         whose = "tenant" if wanted.scope is BudgetScope.TENANT else f"{wanted.scope} {use.subject}"
-        limit = _limit(use.limit_usd, use.limit_tokens)
+        limit = f"{_limit(use.limit_usd, use.limit_tokens)}{_raised(use, until=False)}"
         yield (
             wanted.name, whose, use.period, limit, _spent(use), _reserved(use),
-            "used up" if _is_over(use) else _left(use), _then(wanted),
+            "used up" if use.is_over else _left(use), _then(wanted),
         )  # fmt: skip
     if one.more:
         yield (wanted.name, "and more: --subjects", "", "", "", "", "", "")
@@ -225,6 +225,15 @@ def _limit(usd: Decimal | None, tokens: int | None) -> str:
     return " and ".join([*parts, *([f"{tokens:,} tokens"] if tokens is not None else [])])
 
 
+def _raised(use: BudgetUse, *, until: bool = True) -> str:
+    """What of the limit was added to the budget's own; nothing if nothing was."""
+    usd, tokens = use.raised_usd or None, use.raised_tokens or None
+    if usd is None and tokens is None:
+        return ""
+    end = f" until {moment(use.ends_at)}" if until and use.ends_at is not None else ""
+    return f" ({_limit(usd, tokens)} added{end})"
+
+
 def _spent(use: BudgetUse) -> str:
     return _both(use, use.spent_usd, use.spent_tokens)
 
@@ -239,8 +248,3 @@ def _left(use: BudgetUse) -> str:
 
 def _both(use: BudgetUse, usd: Decimal, tokens: int) -> str:
     return _limit(usd if use.limit_usd is not None else None, tokens if use.limit_tokens is not None else None)
-
-
-def _is_over(use: BudgetUse) -> bool:
-    over_usd = use.limit_usd is not None and use.spent_usd >= use.limit_usd
-    return over_usd or (use.limit_tokens is not None and use.spent_tokens >= use.limit_tokens)

@@ -54,6 +54,8 @@ def demo(
     started = stack.up()
     if not started:
         say(f"  already up: {stack.url}")
+        for line in stack.drift():
+            say(line)
     try:
         with Client(stack.url) as client:
             ended = _triage(client, examples, folder or str(examples / "mails"))

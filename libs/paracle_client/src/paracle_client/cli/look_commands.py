@@ -18,6 +18,7 @@ from paracle_client.cli.target import (
 )
 from paracle_client.display import describe, watch
 from paracle_client.live import View, begin, fold
+from paracle_client.plain import safe
 from paracle_domain.machine import EventRecord
 from paracle_domain.run.commands import Outputs
 
@@ -57,7 +58,15 @@ def event_lines(view: View, records: Iterator[EventRecord]) -> Iterator[str]:
         before, view = view, fold(view, record)
         line = describe(before, view, record)
         if line is None:
-            what = record.data.get("step") or record.data.get("name") or ""
+            what = record.data.get("step") or record.data.get("name") or _why(before, view)
             line = f"{record.at.astimezone():%H:%M:%S} {record.type} {what}".rstrip()
         number = str(record.seq) if record.entity == "run" else ""
         yield f"{number:>4} {line}"
+
+
+def _why(before: View, after: View) -> str:
+    """What a run fails with since this event; of a step that has said so itself, only where it stands."""
+    if after.error is None or after.error == before.error:
+        return ""
+    own = after.own_error
+    return f"since {after.error.path} did" if own is None else f"{own.code}: {safe(own.message)}"

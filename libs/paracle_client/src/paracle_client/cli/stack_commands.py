@@ -39,6 +39,8 @@ def up(
     stack = Stack(resolve_root(root), port=port, replicas=numbers, report=say)
     if not stack.up():
         say(f"already up: {stack.url}")
+    for line in stack.drift():
+        say(line)
 
 
 @app.command(epilog="Example: paracle down")

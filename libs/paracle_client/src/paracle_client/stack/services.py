@@ -10,9 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-_FOR_ALL: Final = re.compile(
-    r"PATH|HOME|USER|LANG|LC_.+|TZ|TMPDIR|VIRTUAL_ENV|PYTHON.+|LD_LIBRARY_PATH|OTEL_.+|COVERAGE_.+|PARACLE_.+"
-)
+_OF_SHELLS: Final = re.compile(r"PATH|HOME|USER|LANG|LC_.+|TZ|TMPDIR|VIRTUAL_ENV|PYTHON.+|LD_LIBRARY_PATH|COVERAGE_.+")
+_SETTINGS: Final = re.compile(r"OTEL_.+|PARACLE_.+")
 _NETWORK: Final = re.compile(r"(?i:https?_proxy|all_proxy|no_proxy)|SSL_CERT_.+|REQUESTS_CA_BUNDLE")
 _OF_PROVIDERS: Final = re.compile(
     r".+_API_KEY(_FILE)?|.+_BASE_URL|(PARACLE_)?(OPENAI|ANTHROPIC|OLLAMA|AZURE_OPENAI|GEMINI)_.+"
@@ -62,7 +61,7 @@ class Service:
             return self.sees_provider_keys
         if _NETWORK.fullmatch(name):
             return self.sees_network
-        return _FOR_ALL.fullmatch(name) is not None
+        return _SETTINGS.fullmatch(name) is not None or is_of_shells(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +84,11 @@ SERVICES: Final = (
     Service("observability"),
     Service("api_gateway"),
 )
+
+
+def is_of_shells(name: str) -> bool:
+    """Whether a variable is what every process has, and no setting of a service."""
+    return _OF_SHELLS.fullmatch(name) is not None
 
 
 def package_folder(package: str) -> Path:

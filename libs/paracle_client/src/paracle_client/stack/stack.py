@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from paracle_client.stack.drift import Drift, drift_lines, drifts
 from paracle_client.stack.health import readiness
+from paracle_client.stack.logs import line, log_end, rotate
 from paracle_client.stack.provisioning import Provisioning
 from paracle_client.stack.services import SERVICES, Replica, Service
 from paracle_client.stack.state import Member, Standing, State
@@ -25,7 +27,6 @@ from paracle_embedded import (
     free_port,
     port_is_free,
     spawn,
-    tail,
     undivided,
 )
 
@@ -36,7 +37,6 @@ POSTGRES: Final = "postgres"
 _SERVERS: Final = frozenset({NATS, POSTGRES})
 _POLL_S: Final = 0.05
 _DRAIN_S: Final = 25.0
-_LOG_LIMIT: Final = 20 * 1024 * 1024
 _MOST_REPLICAS: Final = 32
 _THIS_MACHINE: Final = "localhost,127.0.0.1,::1"
 
@@ -126,6 +126,19 @@ class Stack:
         self._state = State.load(self.root)
         return [self._standing(name) for name in (NATS, POSTGRES, *self._names())]
 
+    def drift(self) -> list[str]:
+        """Lines about what services that run were started with, where they would be started otherwise now."""
+        found: dict[Drift, list[str]] = {}
+        for replica in self._wanted():
+            member = self._state.members.get(replica.name)
+            there = None if member is None else member.process.environment
+            if member is None or there is None:
+                continue
+            port = None if member.port is None else self._port or member.port
+            for one in drifts(self._env_of(replica, member.health_port, port), there):
+                found.setdefault(one, []).append(replica.name)
+        return drift_lines(found, self._names())
+
     # Changing it
 
     def up(self) -> bool:
@@ -212,7 +225,7 @@ class Stack:
     def _start_server(self, name: str) -> None:
         began = time.monotonic()
         self._server(name).start()
-        self._report(_line(name, "ready", began, self.log_path(name)))
+        self._report(line(name, "ready", began, self.log_path(name)))
 
     def _start_services(self, started: list[str]) -> None:
         """Provision, unless this very schema and topology are in place, and start the services, all together.
@@ -242,21 +255,21 @@ class Stack:
         ref = provisioning.spawn(environment)
         if not ref.wait(self._ready_timeout_s):
             ref.kill_tree()
-            message = f"provisioning did not end within {self._ready_timeout_s:g} s{_log_end(provisioning.log)}"
+            message = f"provisioning did not end within {self._ready_timeout_s:g} s{log_end(provisioning.log)}"
             raise StackFailed(message)
         if ref.exit_code != 0:
-            message = f"provisioning failed (exit code {ref.exit_code}){_log_end(provisioning.log)}"
+            message = f"provisioning failed (exit code {ref.exit_code}){log_end(provisioning.log)}"
             raise StackFailed(message)
         provisioning.note()
-        self._report(_line("provision", "done", began, provisioning.log))
+        self._report(line("provision", "done", began, provisioning.log))
 
     def _spawn(self, replica: Replica) -> None:
         service = replica.service
         log = self.log_path(replica.name)
-        _rotate(log)
+        rotate(log)
         port = self._choose_port() if service.name == EDGE else None
         health_port = free_port() if port is None else port
-        environment = self.env(service, health_port, port) | dict(self._extra_env.get(replica.name, {}))
+        environment = self._env_of(replica, health_port, port)
         with undivided():
             ref = spawn(service.argv, log=log, env=environment, cwd=self.root)
             self._state.members[replica.name] = Member(ref, health_port, port)
@@ -286,6 +299,9 @@ class Stack:
             environment["PARACLE_API_PORT"] = str(port)
         return environment | dict(self._extra_env.get(service.name, {}))
 
+    def _env_of(self, replica: Replica, health_port: int, port: int | None) -> dict[str, str]:
+        return self.env(replica.service, health_port, port) | dict(self._extra_env.get(replica.name, {}))
+
     def _service_password(self) -> str:
         """What the roles of the services log in with; the administrator's password does not follow from it."""
         return hmac.digest(self.postgres.password.encode(), b"services", "sha256").hex()
@@ -312,10 +328,10 @@ class Stack:
                 if self._has_answered(name, why):
                     waiting.remove(name)
                     if announce and name in announce:
-                        self._report(_line(name, "ready", began, self.log_path(name)))
+                        self._report(line(name, "ready", began, self.log_path(name)))
             if waiting and time.monotonic() - began > self._ready_timeout_s:
                 late, log = waiting[0], self.log_path(waiting[0])
-                message = f"{late} is not ready after {self._ready_timeout_s:g} s ({why[late]}){_log_end(log)}"
+                message = f"{late} is not ready after {self._ready_timeout_s:g} s ({why[late]}){log_end(log)}"
                 raise StackFailed(message)
             time.sleep(_POLL_S if waiting else 0)
 
@@ -324,7 +340,7 @@ class Stack:
         if not member.process.alive:
             code = member.process.exit_code
             ended = "ended" if code is None else f"ended with exit code {code}"
-            raise StackFailed(f"{name} {ended} before it was ready{_log_end(self.log_path(name))}")
+            raise StackFailed(f"{name} {ended} before it was ready{log_end(self.log_path(name))}")
         reason = readiness(member.health_port)
         if reason is not None:
             why[name] = reason
@@ -440,22 +456,3 @@ def _checked(replicas: Mapping[str, int]) -> dict[str, int]:
         if not 1 <= number <= _MOST_REPLICAS:
             raise StackFailed(f"{name} cannot have {number} replicas; give a number from 1 to {_MOST_REPLICAS}")
     return {name: number for name, number in replicas.items() if number > 1}
-
-
-def _line(name: str, what: str, began: float, log: Path) -> str:
-    return f"  {name:<17} {what:<6} {time.monotonic() - began:4.1f} s  {_short(log)}"
-
-
-def _short(path: Path) -> str:
-    """`path` as seen from here, where that is shorter."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _log_end(log: Path) -> str:
-    lines = tail(log, 15)
-    return f"\nlog: {_short(log)}\n{lines or '(empty)'}\nMend what it says, then `paracle up` again"
-
-
-def _rotate(log: Path) -> None:
-    if log.exists() and log.stat().st_size > _LOG_LIMIT:
-        log.replace(log.with_suffix(".log.1"))

@@ -1,0 +1,57 @@
+"""What a stack that runs already does not take over from the environment: told, but for keys."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paracle_client.stack.drift import Drift, drift_lines, drifts
+
+NAMES = st.sampled_from(
+    ["PATH", "PARACLE_POOLS", "PARACLE_URL", "OTEL_TRACES_SAMPLER", "OPENAI_API_KEY", "HTTPS_PROXY"]
+)
+ENVIRONMENTS = st.dictionaries(NAMES, st.sampled_from(["", "a=1", "two words", "hidden-key"]))
+EVERYBODY = ["registry", "agent_runtime"]
+
+
+def lines(here: dict[str, str], there: dict[str, str], *who: str) -> list[str]:
+    return drift_lines(dict.fromkeys(drifts(here, there), who or EVERYBODY), EVERYBODY)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "says"),
+    [
+        ("agents,heavy=1", None, "PARACLE_POOLS: agents,heavy=1 here, not set for agent_runtime"),
+        (None, "heavy=1", "PARACLE_POOLS: not set here, heavy=1 for agent_runtime"),
+        ("", "heavy=1", "PARACLE_POOLS: empty here, heavy=1 for agent_runtime"),
+        ('{"a": 1}', "heavy=1", "PARACLE_POOLS: set here, heavy=1 for agent_runtime"),
+        ('{"a": 1}', '{"a": 2}', "PARACLE_POOLS: set here, set to something else for agent_runtime"),
+    ],
+)
+def test_what_differs_is_told_with_the_way_out(here: str | None, there: str | None, says: str) -> None:
+    sides = [{} if value is None else {"PARACLE_POOLS": value} for value in (here, there)]
+    line, way_out = lines(*sides, "agent_runtime")
+    assert line.strip() == says
+    assert "`paracle down`, then `paracle up`" in way_out
+
+
+def test_what_all_services_have_otherwise_is_told_once() -> None:
+    line, _ = lines({"PARACLE_LOG_LEVEL": "DEBUG"}, {})
+    assert line == "  PARACLE_LOG_LEVEL: DEBUG here, not set for every service"
+
+
+def test_what_is_no_setting_of_a_service_is_not_told() -> None:
+    there = {"PATH": "/bin", "PARACLE_PRINCIPAL": "ann", "PARACLE_URL": "http://x", "PARACLE_HEALTH_PORT": "1"}
+    assert lines({"LANG": "C", "PYTHONPATH": "x", "PARACLE_ROLES": "lead"}, there) == []
+
+
+@given(ENVIRONMENTS, ENVIRONMENTS)
+def test_keys_are_never_told_and_what_is_the_same_is_nothing(here: dict[str, str], there: dict[str, str]) -> None:
+    assert [*drifts(here, here)] == []
+    found = [*drifts(here, there)]
+    assert [(one.name, one.there, one.here) for one in found] == [
+        (one.name, one.here, one.there) for one in drifts(there, here)
+    ]
+    keys: list[Drift] = [one for one in found if one.name in {"OPENAI_API_KEY", "HTTPS_PROXY"}]
+    assert "hidden" not in "\n".join(drift_lines(dict.fromkeys(keys, EVERYBODY), EVERYBODY))
