@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ def test_the_commands_are_told_by_what_they_are_for(paracle: Callable[..., Any])
     assert [line for line in told.splitlines() if line.endswith(":")] == ["Options:", *(f"{one}:" for one in SECTIONS)]
     assert all(f"\n  {name} " in told for name in COMMANDS)
     assert unfinished(told) == []
+
+
+def test_the_version_is_that_of_the_package(paracle: Callable[..., Any]) -> None:
+    told = paracle("--version")
+    assert (told.code, told.out) == (0, f"paracle {version('paracle-client')}\n")
 
 
 def test_json_is_short_for_its_option(paracle: Callable[..., Any], api: Any) -> None:
@@ -237,6 +243,16 @@ def test_run_watch_fails_unless_the_run_completed(
     result = paracle("run", "triage", "--watch")
     assert result.code == 1
     assert f"error: run {make.RUN} is {status}: tool_failed: no disk" in result.err
+    assert paracle("runs", "wait", make.RUN).err == result.err
+
+
+def test_a_run_that_was_started_is_waited_for(paracle: Callable[..., Any], triage: Any, make: Any) -> None:
+    told = paracle("runs", "wait", make.RUN)
+    assert (told.code, told.err) == (0, "")
+    assert "All well" in told.out
+    assert json.loads(paracle("runs", "wait", make.RUN, "--json").out)["output"]["count"] == 2
+    triage.on(f"GET /v1/runs/{make.RUN}", make.view(last_seq=0))
+    assert paracle("runs", "wait", make.RUN).out == "", "a run that gave nothing"
 
 
 def test_what_a_run_failed_with_is_said_once(paracle: Callable[..., Any], triage: Any, make: Any) -> None:

@@ -1,10 +1,14 @@
 """The API's own description: committed, complete, and readable without a network."""
 
+import html
 import json
 import re
+import shlex
 
 from paracle_api_gateway.app import create_routes
 from paracle_api_gateway.openapi import SNAPSHOT, document, text_of
+from paracle_api_gateway.routes.budgets import BudgetRequest
+from paracle_api_gateway.routes.runs import RunRequest
 
 
 def test_the_committed_document_is_that_of_the_code():
@@ -49,5 +53,18 @@ async def test_the_document_and_its_page_are_served(client):
     assert (await client.get("/openapi.json")).json() == json.loads(SNAPSHOT.read_text("utf-8"))
     page = await client.get("/docs")
     assert "/v1/workflows/{name}/runs" in page.text
-    assert re.findall(r"(?:src|href)=['\"]?(?!openapi\.json)[^ >]+", page.text) == []
+    anchors = set(re.findall(r"(?:src|href)=['\"]?(?!openapi\.json)([^ >]+)", page.text))
+    assert anchors <= {f"#{name}" for name in re.findall(r" id=([^ >]+)", page.text)}, "nothing from elsewhere"
     assert "<script" not in page.text
+
+
+async def test_the_page_shows_how_each_operation_is_asked_for(client):
+    page = (await client.get("/docs")).text
+    shown = [shlex.split(html.unescape(call)) for call in re.findall(r"<pre>(.*?)</pre>", page)]
+    assert len(shown) == len([*operations()])
+    assert all("{" not in url for call in shown for url in call if url.startswith("http"))
+    [started] = [call for call in shown if any(word.endswith("/v1/workflows/triage/runs") for word in call)]
+    assert RunRequest.model_validate_json(started[-1]).input == {"text": "My invoice is wrong."}
+    [limit] = [call for call in shown if "PUT" in call]
+    assert BudgetRequest.model_validate_json(limit[-1]).of == "atlas"
+    assert "project | user" in page, "the values of a field that has few"

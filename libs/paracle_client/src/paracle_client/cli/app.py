@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, Final, override
+from importlib.metadata import version
+from typing import Annotated, Any, Final, override
 
 import typer
 
@@ -103,8 +104,18 @@ app = typer.Typer(
 )
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"paracle {version('paracle-client')}\n")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Run AI agents and workflows of agents.
 
     `paracle up` starts everything on this machine; `paracle demo` shows it at work. Every command takes --help;

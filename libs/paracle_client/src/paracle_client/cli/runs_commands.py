@@ -20,6 +20,7 @@ from paracle_client.cli.filters import (
     WorkflowOption,
     filter_of,
 )
+from paracle_client.cli.following import require_completed, wait
 from paracle_client.cli.groups import ListGroup
 from paracle_client.cli.inputs import InputOption, KeyOption, LabelOption, parse_input, parse_labels
 from paracle_client.cli.many import DryRunOption, YesOption, order, print_accepted
@@ -137,6 +138,18 @@ def show(
         console().print(safe(line), markup=False, highlight=False, soft_wrap=True)
     console().print()
     print_table(COLUMNS, rows(view, retries), empty="no steps")
+
+
+@runs.command("wait", epilog="Example: paracle runs wait run_01J…")
+def wait_(run_id: RunArgument, output: OutputOption = Output.TABLE, url: UrlOption = None) -> None:
+    """Wait until a run has ended, and print its output; exit 0 only if it completed."""
+    with connect(url) as client:
+        ended = wait(client, run_id)
+    if output is Output.JSON:
+        print_json(ended)
+    elif ended.output is not None:
+        print_value(ended.output, console())
+    require_completed(ended)
 
 
 def _closed_pools(client: Client, view: RunView) -> list[str]:

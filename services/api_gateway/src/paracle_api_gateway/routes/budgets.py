@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from paracle_api_gateway.auth import Caller
 from paracle_api_gateway.bodies import read_json
@@ -26,12 +26,13 @@ from paracle_domain.messages import Plain
 
 BudgetPath = Annotated[BudgetName, Path(description="Name of the budget.", examples=["team-a"])]
 Reason = Annotated[Plain, Field(max_length=1_000)]
+_TERMS: Final[JsonValue] = {"scope": "project", "of": "atlas", "limit_usd": "20", "window": "day"}
 
 
 class BudgetRequest(BudgetTerms):
     """A limit on what model calls use: in money, in tokens, or in both."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_TERMS]})
 
     reason: Reason | None = None
 
@@ -39,7 +40,7 @@ class BudgetRequest(BudgetTerms):
 class RaiseRequest(BaseModel):
     """By how much the limit of one subject goes up, for the window that is now."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"subject": "atlas", "usd": "5"}]})
 
     subject: SubjectName
     usd: Usd | None = None

@@ -40,7 +40,7 @@ class ResolutionRequest(BaseModel):
 
     outcome: Truth
     output: JsonValue = Field(default=None, description="what the tool would have answered, if it was done")
-    reason: str = Field(min_length=1, max_length=4_000)
+    reason: str = Field(min_length=1, max_length=4_000, examples=["it is on the statement"])
 
 
 def router() -> APIRouter:

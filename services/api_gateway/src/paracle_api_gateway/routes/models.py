@@ -42,7 +42,7 @@ class EmbeddingRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    input: OneOrMany = Field(description=f"One text, or up to {MOST_TEXTS}.")
+    input: OneOrMany = Field(description=f"One text, or up to {MOST_TEXTS}.", examples=[["one", "two"]])
     model: Plain = Field(default="default", min_length=1, max_length=200, examples=["openai/text-embedding-3-small"])
     dimensions: int | None = Field(default=None, ge=1, le=MOST_DIMENSIONS, description="Where the model can shorten.")
     encoding_format: Literal["float", "base64"] = "float"

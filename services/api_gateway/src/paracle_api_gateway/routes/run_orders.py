@@ -68,7 +68,9 @@ class ForkRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    from_step: str = Field(min_length=1, max_length=63, description="It and all that depends on it run anew.")
+    from_step: str = Field(
+        min_length=1, max_length=63, description="It and all that depends on it run anew.", examples=["pay"]
+    )
     revision: int | None = Field(default=None, ge=1, le=MAX_NUMBER, description="The old run's plan if absent.")
     input: JsonValue = Field(default=None, description="The old run's if absent.")
     labels: Labels | None = Field(default=None, description="The old run's if absent.")

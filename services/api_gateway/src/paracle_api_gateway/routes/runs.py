@@ -46,8 +46,12 @@ class InvokeRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    input: JsonValue = Field(default_factory=dict, examples=[{"text": "My invoice is wrong."}])
-    labels: Labels = Field(default={}, examples=[{"team": "support"}])
+    input: JsonValue = Field(
+        default_factory=dict, description="What it works on.", examples=[{"text": "My invoice is wrong."}]
+    )
+    labels: Labels = Field(
+        default={}, description="To find it by; `project` says who pays.", examples=[{"team": "support"}]
+    )
     priority: int = Field(default=0, ge=-100, le=100, description="Where starts queue, the highest goes first.")
 
 
