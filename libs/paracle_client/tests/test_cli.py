@@ -316,15 +316,16 @@ def test_events(paracle: Callable[..., Any], triage: Any, make: Any) -> None:
     assert [json.loads(line)["seq"] for line in as_json] == [3, 4, 5, 6]
 
 
-def test_events_say_why_a_run_begins_to_fail(paracle: Callable[..., Any], api: Any, make: Any) -> None:
+def test_events_say_why_a_run_begins_to_fail(paracle: Callable[..., Any], triage: Any, make: Any) -> None:
     of_run = {"code": "tool_failed", "message": "step 'sort': no disk", "path": "steps.sort"}
     failed = make.record(2, "step.failed", step="sort", attempt=1, error={"code": "tool_failed", "message": "no disk"})
     failing = make.record(3, "run.failing", outcome="failed", error=of_run)
-    api.on(f"GET /v1/runs/{make.RUN}/events", make.stream(make.run_started(), failed, failing))
-    assert paracle("events", make.RUN).out.splitlines()[-1].endswith("run.failing since steps.sort did")
-    api.on(f"GET /v1/runs/{make.RUN}/events", make.stream(failing))
-    told = paracle("events", make.RUN, "--after", "2").out
-    assert told.endswith("run.failing tool_failed: step 'sort': no disk\n")
+    ended = make.record(4, "run.failed", error=of_run)
+    triage.on(f"GET /v1/runs/{make.RUN}/events", make.stream(make.run_started(), failed, failing, ended))
+    assert paracle("events", make.RUN, "--follow").out.splitlines()[2].endswith("run.failing since steps.sort did")
+    triage.on(f"GET /v1/runs/{make.RUN}/events", make.stream(failing, ended))
+    told = paracle("events", make.RUN, "--follow", "--after", "2").out.splitlines()
+    assert told[0].endswith("run.failing tool_failed: step 'sort': no disk")
 
 
 def test_a_followed_run_that_gets_stuck_is_seen(paracle: Callable[..., Any], triage: Any, make: Any) -> None:

@@ -22,23 +22,25 @@ def lines(here: dict[str, str], there: dict[str, str], *who: str) -> list[str]:
 @pytest.mark.parametrize(
     ("here", "there", "says"),
     [
-        ("agents,heavy=1", None, "PARACLE_POOLS: agents,heavy=1 here, not set for agent_runtime"),
-        (None, "heavy=1", "PARACLE_POOLS: not set here, heavy=1 for agent_runtime"),
-        ("", "heavy=1", "PARACLE_POOLS: empty here, heavy=1 for agent_runtime"),
-        ('{"a": 1}', "heavy=1", "PARACLE_POOLS: set here, heavy=1 for agent_runtime"),
-        ('{"a": 1}', '{"a": 2}', "PARACLE_POOLS: set here, set to something else for agent_runtime"),
+        ("agents,heavy=1", None, "PARACLE_POOLS is agents,heavy=1 here; agent_runtime runs without it"),
+        (None, "heavy=1", "PARACLE_POOLS is not set here; agent_runtime runs with heavy=1"),
+        ("", "heavy=1", "PARACLE_POOLS is empty here; agent_runtime runs with heavy=1"),
+        (None, '{"a": 1}', "PARACLE_POOLS is not set here; agent_runtime runs with it"),
+        ('{"a": 1}', '{"a": 2}', "PARACLE_POOLS is set here; agent_runtime runs with another one"),
     ],
 )
 def test_what_differs_is_told_with_the_way_out(here: str | None, there: str | None, says: str) -> None:
     sides = [{} if value is None else {"PARACLE_POOLS": value} for value in (here, there)]
     line, way_out = lines(*sides, "agent_runtime")
     assert line.strip() == says
-    assert "`paracle down`, then `paracle up`" in way_out
+    assert "`paracle down` and `paracle up`" in way_out
 
 
 def test_what_all_services_have_otherwise_is_told_once() -> None:
     line, _ = lines({"PARACLE_LOG_LEVEL": "DEBUG"}, {})
-    assert line == "  PARACLE_LOG_LEVEL: DEBUG here, not set for every service"
+    assert line == "  PARACLE_LOG_LEVEL is DEBUG here; every service runs without it"
+    line, _ = drift_lines({Drift("PARACLE_POOLS", None, "x"): ["a", "b"]}, ["a", "b", "c"])
+    assert line == "  PARACLE_POOLS is not set here; a, b run with x"
 
 
 def test_what_is_no_setting_of_a_service_is_not_told() -> None:

@@ -40,12 +40,15 @@ def test_inputs_by_field(tmp_path: Path) -> None:
 def test_a_whole_input_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "in.json").write_bytes(b'\xef\xbb\xbf{"a": null}')
     assert parse_input([f"@{tmp_path / 'in.json'}"]) == {"a": None}
+    assert parse_input(['{"a": {"b": "c=d"}}']) == {"a": {"b": "c=d"}}
 
 
 @pytest.mark.parametrize(
     ("items", "message"),
     [
         (["nonsense"], "'nonsense' is none of key=text"),
+        (["{'a': 1}"], "--input: not JSON"),
+        (['{"a": 1}', "b=2"], "is none of key=text"),
         (["=x"], "none of key=text"),
         (["a=1", "a=2"], "'a' is given twice"),
         (["a:={"], "--input a: not JSON"),

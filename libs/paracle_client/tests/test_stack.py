@@ -191,9 +191,9 @@ def test_what_is_set_after_the_start_is_told(home: Home) -> None:
     others = home.open(port=1)
     assert others.up() is False
     assert others.drift()[:-1] == [
-        f"  PARACLE_API_PORT: 1 here, {stack.url.rpartition(':')[2]} for api_gateway",
-        "  PARACLE_LOG_LEVEL: DEBUG here, INFO for every service",
-        "  PARACLE_POOLS: not set here, heavy for orchestrator-2",
+        f"  PARACLE_API_PORT is 1 here; api_gateway runs with {stack.url.rpartition(':')[2]}",
+        "  PARACLE_LOG_LEVEL is DEBUG here; every service runs with INFO",
+        "  PARACLE_POOLS is not set here; orchestrator-2 runs with heavy",
     ]
     stack.kill("orchestrator-2")
     assert home.open().up() is True

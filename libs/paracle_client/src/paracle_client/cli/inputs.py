@@ -23,7 +23,9 @@ _PLACE: Final = re.compile(rf"\b{_JOINED}(?:#(?P<document>\d+)|:(?P<line>\d+):(?
 
 InputOption = Annotated[
     list[str] | None,
-    typer.Option("--input", "-i", help="key=text, key:=JSON, key=@file or @file.json for all of it; may be repeated"),
+    typer.Option(
+        "--input", "-i", help="key=text, key:=JSON or key=@file, may be repeated; or @file.json or JSON for all of it"
+    ),
 ]
 LabelOption = Annotated[list[str] | None, typer.Option("--label", "-l", help="key=value; may be repeated")]
 KeyOption = Annotated[
@@ -36,10 +38,12 @@ def parse_input(items: Sequence[str], option: str = "--input") -> JsonValue:
     """The input that `--input` options (or others like it, `option`) give.
 
     `key=text`, `key:=JSON`, `key=@file` (a file's text), `key:=@file` (a file's JSON) each set a field; a lone
-    `@file` is the whole input as JSON.
+    `@file` is the whole input as JSON, and so is a lone JSON object.
     """
     if len(items) == 1 and items[0].startswith("@"):
         return _json(read_text(Path(items[0][1:])), items[0][1:])
+    if len(items) == 1 and items[0].lstrip().startswith("{"):
+        return _json(items[0], option)
     fields: JsonObject = {}
     for item in items:
         key, value = _field(item, option)
@@ -57,7 +61,7 @@ def read_value(text: str, option: str) -> JsonValue:
 def _field(item: str, option: str) -> tuple[str, JsonValue]:
     found = re.match(r"(?P<key>[^=:@][^=:]*)(?P<json>:?)=(?P<value>.*)", item, re.DOTALL)
     if found is None:
-        message = f"{quote(item)} is none of key=text, key:=JSON, key=@file and @file.json"
+        message = f"{quote(item)} is none of key=text, key:=JSON and key=@file, nor @file.json or JSON for all of it"
         raise InvalidInput(message, path=option)
     key, value = found["key"], found["value"]
     text = read_text(Path(value[1:])) if value.startswith("@") else value

@@ -35,16 +35,25 @@ def drift_lines(found: Mapping[Drift, Collection[str]], everybody: Collection[st
     """What is to be said of it: a line for each variable with those who have it otherwise; keys are not told."""
     lines = []
     for one in sorted(found, key=lambda one: one.name):
-        who = "every service" if set(found[one]) == set(everybody) else ", ".join(found[one])
-        lines.append(f"  {one.name}: {_told(one, one.here)} here, {_told(one, one.there, other=one.here)} for {who}")
+        every = set(found[one]) == set(everybody)
+        who = "every service" if every else ", ".join(found[one])
+        runs = "runs" if every or len(found[one]) == 1 else "run"
+        here = "not set" if one.here is None else _shown(one.name, one.here) or "set"
+        lines.append(f"  {one.name} is {here} here; {who} {runs} {_with(one)}")
     if lines:
-        lines.append("A process keeps the environment that it was started with: `paracle down`, then `paracle up`")
+        lines.append("What runs keeps the environment that it was started with, until `paracle down` and `paracle up`")
     return lines
 
 
-def _told(one: Drift, value: str | None, *, other: str | None = None) -> str:
-    if value is None:
-        return "not set"
-    if not _SECRET.search(one.name) and _PLAIN.fullmatch(value):
-        return value or "empty"
-    return "set" if other is None else "set to something else"
+def _with(one: Drift) -> str:
+    if one.there is None:
+        return "without it"
+    otherwise = "it" if one.here is None else "another one"
+    return f"with {_shown(one.name, one.there) or otherwise}"
+
+
+def _shown(name: str, value: str) -> str | None:
+    """The value, if it is no key and short."""
+    if _SECRET.search(name) or not _PLAIN.fullmatch(value):
+        return None
+    return value or "empty"

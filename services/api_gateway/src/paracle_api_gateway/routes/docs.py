@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -43,18 +44,18 @@ def page(document: Json, url: str) -> str:
     """The HTML page of an OpenAPI `document` of the API at `url`."""
     info, schemas = document["info"], document["components"]["schemas"]
     title = f"{escape(info['title'])} {escape(info['version'])}"
-    parts = {tag["name"]: f"<p>{escape(tag['description'])}" for tag in document["tags"]}
+    parts = {tag["name"]: f"<p>{_prose(tag['description'])}" for tag in document["tags"]}
     problems: dict[str, str] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             parts[operation["tags"][0]] += _operation(method, path, operation, schemas, url)
             problems |= {code: told["description"] for code, told in operation["responses"].items() if code >= "400"}
     listed = "".join(f"<h2 id={_anchor(name)}>{escape(name)}</h2>{text}" for name, text in parts.items())
-    links = "".join(f"<a href=#{_anchor(name)}>{escape(name)}</a>" for name in (*parts, "problems"))
+    links = " ".join(f"<a href=#{_anchor(name)}>{escape(name)}</a>" for name in (*parts, "problems"))
     told = "".join(_row(code, description) for code, description in sorted(problems.items()))
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1><p>{escape(info['description'])}</p>"
+        f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1><p>{_prose(info['description'])}</p>"
         f"<p>For tools: <a href=openapi.json>openapi.json</a></p><nav>{links}</nav>{listed}"
         f"<h2 id=problems>problems</h2><table>{told}</table></html>"
     )
@@ -71,7 +72,7 @@ def _operation(method: str, path: str, operation: Json, schemas: Json, url: str)
     problems = f"<p>Problems: {failures}" if failures else ""
     return (
         f"<details id={operation['operationId']}><summary><code><b>{method.upper()}</b> {escape(path)}</code> "
-        f"{escape(operation['summary'])}</summary><p>{escape(operation.get('description', ''))}"
+        f"{escape(operation['summary'])}</summary><p>{_prose(operation.get('description', ''))}"
         f"<pre>{escape(_call(method, url + path, operation, schemas))}</pre><table>{rows}</table>{problems}</details>"
     )
 
@@ -148,6 +149,10 @@ def _type(schema: Json, schemas: Mapping[str, Json]) -> str:
     return str(target.get("type", target.get("const", _ANY)))
 
 
-def _row(*cells: str) -> str:
-    first, *others = (escape(cell) for cell in cells)
-    return f"<tr><td><code>{first}</code></td>" + "".join(f"<td>{cell}</td>" for cell in others) + "</tr>"
+def _row(name: str, *cells: str) -> str:
+    return f"<tr><td><code>{escape(name)}</code></td>" + "".join(f"<td>{_prose(cell)}</td>" for cell in cells) + "</tr>"
+
+
+def _prose(text: str) -> str:
+    """Text in which what stands between backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
