@@ -32,6 +32,9 @@ class FakeStack:
     def up(self) -> bool:
         return not self.was_up
 
+    def drift(self) -> list[str]:
+        return ["PARACLE_POOLS is not set here"] if self.was_up else []
+
     def down(self) -> None:
         self.downs += 1
 
@@ -65,6 +68,7 @@ def test_demo(
     for part in ("All well", make.RUN, "1,234 tok", "SANDBOX", f"paracle events {make.RUN}"):
         assert part in result.out
     assert stack.downs == (0 if was_up else 1)
+    assert ("PARACLE_POOLS is not set here" in result.err) is was_up
 
 
 def test_the_command_is_told_as_it_can_be_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
