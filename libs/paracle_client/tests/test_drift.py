@@ -30,8 +30,8 @@ def lines(here: dict[str, str], there: dict[str, str], *who: str) -> list[str]:
     ],
 )
 def test_what_differs_is_told_with_the_way_out(here: str | None, there: str | None, says: str) -> None:
-    sides = [{} if value is None else {"PARACLE_POOLS": value} for value in (here, there)]
-    line, way_out = lines(*sides, "agent_runtime")
+    one, other = ({} if value is None else {"PARACLE_POOLS": value} for value in (here, there))
+    line, way_out = lines(one, other, "agent_runtime")
     assert line.strip() == says
     assert "`paracle down` and `paracle up`" in way_out
 
