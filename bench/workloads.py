@@ -112,13 +112,11 @@ async def floor_of(up: Stack, workload: Workload, number: int) -> Figures:
     await floor.provision(client, dsn)
     script, shape = (sys.executable, str(HERE / "floor.py")), json.dumps(asdict(workload.shape))
     start = asyncio.create_subprocess_exec
-    processes = [
-        await start(*script, "decide", shape, up.nats_url, dsn),
-        await start(*script, "work", shape, up.nats_url),
-    ]
+    roles = ("decide", "think", "answer") if workload.shape.model_s else ("decide", "work")
+    processes = [await start(*script, role, shape, up.nats_url, dsn) for role in roles]
     servers = [pid for name in ("nats", "postgres") if (pid := up.pid(name))]
     try:
-        await floor.load(up.nats_url, 50, 1 if workload.shape.nap_s == 0 else None, PAYLOAD, f"warm{number}")
+        await floor.load(up.nats_url, 50, None if workload.shape.waits else 1, PAYLOAD, f"warm{number}")
         pids = [*servers, *(process.pid for process in processes)]
         before = Snapshot.of(pids)
         wall, latencies = await floor.load(up.nats_url, workload.runs, workload.in_flight, PAYLOAD, f"floor{number}")
@@ -189,7 +187,11 @@ def agents(number: int) -> Callable[[Stack, int], Awaitable[Figures]]:
         runtime = [pid for pid in (up.pid("agent_runtime"),) if pid]
         await load.many(THINK, 100, None)  # what is allocated once is no agent's
         _AT_REST.setdefault(up.nats_url, Snapshot.of(runtime).rss)  # memory that was needed once is not given back
-        rows = [await _agents_once(up, load, number, runtime) for _ in range(repeat)]
+        bare = Workload(f"agents{number}", THINK, Shape(chain=1, model_s=THINK_S), number, None, warm=100)
+        rows = []
+        for time in range(repeat):
+            rows.append(await _agents_once(up, load, number, runtime) | await floor_of(up, bare, time))
+            rows[-1]["floor_times_ideal"] = rows[-1]["floor_wall_s"] / THINK_S
         await load.close()
         return {key: percentile([row[key] for row in rows], 0.5) for key in rows[0]}
 
