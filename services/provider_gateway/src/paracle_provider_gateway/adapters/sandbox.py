@@ -1,4 +1,4 @@
-"""The sandbox as a provider: `sandbox/rules`, and `sandbox/slow`, which thinks for two seconds first."""
+"""The sandbox as a provider: `sandbox/rules`, and `sandbox/slow`, which takes two seconds for each answer."""
 
 from __future__ import annotations
 
@@ -35,10 +35,15 @@ class SandboxProvider:
 
     async def ask(self, model: str, request: Complete) -> Reply:
         _only_text(model, request)
-        await self._think(model)
+        loop, delay_s = asyncio.get_running_loop(), _delay_s(model)
+        until = loop.time() + delay_s
         if _length(request) <= _AT_ONCE_CHARS:
-            return answer(model, request)
-        return await asyncio.to_thread(answer, model, request)  # seconds of rules would silence all other calls
+            reply = answer(model, request)
+        else:
+            reply = await asyncio.to_thread(answer, model, request)  # seconds of rules would silence all other calls
+        if delay_s:  # what the rules take is a part of it, as of any model's time
+            await self._sleep(max(0.0, until - loop.time()))
+        return reply
 
     async def stream(self, model: str, request: Complete) -> AsyncGenerator[StreamItem]:
         reply = await self.ask(model, request)
@@ -51,12 +56,12 @@ class SandboxProvider:
     async def close(self) -> None:
         """There is nothing to close."""
 
-    async def _think(self, model: str) -> None:
-        if model not in DELAYS_S:
-            known = ", ".join(f"{NAME}/{name}" for name in DELAYS_S)
-            raise NotFound(f"the sandbox has no model {quote(model)}; it has {known}", path="model")
-        if delay := DELAYS_S[model]:
-            await self._sleep(delay)
+
+def _delay_s(model: str) -> float:
+    if model not in DELAYS_S:
+        known = ", ".join(f"{NAME}/{name}" for name in DELAYS_S)
+        raise NotFound(f"the sandbox has no model {quote(model)}; it has {known}", path="model")
+    return DELAYS_S[model]
 
 
 def _only_text(model: str, request: Complete) -> None:
