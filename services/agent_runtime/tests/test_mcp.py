@@ -17,10 +17,13 @@ from tool_bench import SECRET, Bench
 
 from paracle_agent_runtime.tools.mcp.backend import McpTools
 from paracle_agent_runtime.tools.mcp.servers import McpServer
+from paracle_agent_runtime.tools.permissions import Grants
 from paracle_agent_runtime.tools.toolbox import ToolEnd
 from paracle_chassis.testing.eventually import eventually
 from paracle_client.mcp import discover, manifests
+from paracle_domain.errors import ToolUnavailable
 from paracle_domain.task.inputs import Outcome
+from paracle_domain.tool.spec import McpBackend, ToolSpec
 from paracle_embedded import ProcessRef, free_port
 
 PROGRAM = '''
@@ -93,6 +96,15 @@ class Shop:
     async def call(self, tool: str, arguments: dict[str, Any], key: str | None = None, **changes: Any) -> ToolEnd:
         return await self.bench.call(arguments, key=key, **{**self.specs[f"shop-{tool}"], **changes})
 
+    async def hurried(self, tool: str, arguments: dict[str, Any], mcp: McpTools | None = None) -> ToolUnavailable:
+        """What a call is refused with that has hardly any time; whoever it is asked of has not got it."""
+        spec = ToolSpec.model_validate(self.specs[f"shop-{tool}"])
+        assert isinstance(spec.backend, McpBackend)
+        grants = Grants("t", spec.permissions, self.root, {})
+        with pytest.raises(ToolUnavailable) as refused:
+            await (mcp or self.mcp).call(spec.backend, arguments, grants, "k1", timeout_s=0.3)
+        return refused.value
+
     def process(self) -> ProcessRef:
         """The server, as the kernel knows it."""
         (found,) = self.processes()
@@ -154,6 +166,40 @@ async def test_a_server_that_dies_in_a_call_may_have_done_it(shop: Shop) -> None
     (shop.root / "gate").touch()
     assert (await shop.call("order", {"what": "tea"}, key="k1")).output == {"result": "tea"}
     assert shop.orders() == ["tea k1", "tea k1"]
+
+
+async def test_a_server_that_hangs_is_begun_anew_and_nothing_is_in_doubt(shop: Shop) -> None:
+    await shop.call("add", {"a": 1})
+    hung = shop.process()
+    hung.send(signal.SIGSTOP)
+    (shop.root / "gate").touch()
+    await shop.hurried("order", {"what": "coffee"})
+    assert (await shop.call("order", {"what": "tea"}, key="k1", timeout_s=90)).output == {"result": "tea"}
+    assert shop.orders() == ["tea k1"]
+    await eventually(lambda: not hung.alive)
+
+
+async def test_a_server_that_is_busy_loses_no_call(shop: Shop) -> None:
+    call = asyncio.create_task(shop.call("order", {"what": "tea"}, key="k1", timeout_s=90))
+    await eventually(shop.orders)
+    busy = shop.process()
+    busy.send(signal.SIGSTOP)
+    assert "busy with other calls" in (await shop.hurried("add", {"a": 1})).message
+    busy.send(signal.SIGCONT)
+    (shop.root / "gate").touch()
+    assert (await call).output == {"result": "tea"}
+
+
+async def test_a_server_that_takes_long_to_start_is_waited_for(shop: Shop) -> None:
+    gate = shop.root / "gate"
+    late = f'until [ -e {gate} ]; do sleep 0.05; done; exec "$0" "$@"'
+    mcp = McpTools({"shop": McpServer(command=("sh", "-c", late, *shop.command))}, {})
+    shop.bench = Bench(shop.root, mcp=mcp)
+    assert "being started" in (await shop.hurried("order", {"what": "coffee"}, mcp)).message
+    gate.touch()
+    assert (await shop.call("order", {"what": "tea"}, key="k1", timeout_s=90)).output == {"result": "tea"}
+    assert shop.orders() == ["tea k1"]
+    await mcp.aclose()
 
 
 async def test_other_schemas_than_the_pinned_ones_are_refused(shop: Shop) -> None:

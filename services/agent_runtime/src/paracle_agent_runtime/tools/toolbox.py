@@ -151,7 +151,7 @@ class Toolbox:
                     backend, arguments, grants, caller, key=key, timeout_s=tool.spec.timeout_s
                 )
             case McpBackend() as backend:
-                return await self._mcp.call(backend, arguments, grants, key)
+                return await self._mcp.call(backend, arguments, grants, key, timeout_s=tool.spec.timeout_s)
             case BuiltinBackend(function=name, options=options):
                 if name in BUILTINS:
                     return await BUILTINS[name]({**arguments, **options}, grants)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic import JsonValue
 
@@ -22,23 +22,28 @@ from paracle_domain.tool.spec import McpBackend
 if TYPE_CHECKING:
     from mcp.types import CallToolResult, Tool
 
+_FINDING_OUT: Final = 1 / 3
+"""How much of a call's time may go by till its server says what it offers. A lost one is looked for once more."""
+
 
 class McpTools:
-    """Asks MCP servers, over one session each. One that was lost is made anew with the next call."""
+    """Asks MCP servers, over one session each. One that was lost, or hangs, is made anew with the next call."""
 
     def __init__(self, servers: Mapping[str, McpServer], environment: Mapping[str, str]) -> None:
         self._servers = servers
         self._environment = environment
         self._sessions: dict[str, Session] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def aclose(self) -> None:
         """End all sessions, and the servers that were started for them."""
-        sessions = list(self._sessions.values())
-        self._sessions.clear()
-        await asyncio.gather(*(session.close() for session in sessions))
+        for name, session in list(self._sessions.items()):
+            self._drop(name, session)
+        await asyncio.gather(*self._closing)
 
-    async def call(self, backend: McpBackend, arguments: JsonObject, grants: Grants, key: str | None) -> JsonValue:
+    async def call(
+        self, backend: McpBackend, arguments: JsonObject, grants: Grants, key: str | None, *, timeout_s: float
+    ) -> JsonValue:
         """What the tool gives: its structured content, or else its text.
 
         Raises
@@ -50,7 +55,7 @@ class McpTools:
         NotFound
             If it does not offer it.
         ToolUnavailable
-            If it is not there.
+            If it is not there, or does not say what it offers.
         OutcomeUnknownError
             If it got the call, and broke or said that it failed: it may have done something.
         """
@@ -60,12 +65,10 @@ class McpTools:
                 f"the agent runtime knows no MCP server {backend.server!r}{suggest(backend.server, self._servers)}"
             )
             raise Forbidden(f"{message} (PARACLE_MCP_SERVERS)", path="backend.server")
-        session, tools = await self._offered(backend.server)
+        session, tools = await self._offered(backend.server, timeout_s * _FINDING_OUT)
         _check(backend, tools)
-        client = await session.client()
-        meta = None if key is None else {IDEMPOTENCY_META: key}
         try:
-            result = await client.call_tool(backend.tool, arguments, meta=meta)  # type: ignore[arg-type]  # it is open
+            result = await session.call(backend.tool, arguments, {} if key is None else {IDEMPOTENCY_META: key})
         except Exception as error:  # however it broke off, the server may have done what it was asked
             # The session stays, for others have calls on it; the next call finds out whether it still lives.
             broke = ToolUnavailable(f"MCP server {backend.server!r} broke off: {type(error).__name__}")
@@ -77,29 +80,48 @@ class McpTools:
         found: JsonValue = json.loads(redact(json.dumps(value, ensure_ascii=False), self._environment))
         return found
 
-    async def _offered(self, name: str) -> tuple[Session, dict[str, Tool]]:
+    async def _offered(self, name: str, patience_s: float) -> tuple[Session, dict[str, Tool]]:
         """A session that answers, and what its server offers. Asking for that shows whether it still lives."""
-        async with self._locks.setdefault(name, asyncio.Lock()):
-            kept = self._sessions.get(name)
-            if kept is not None:
-                try:
-                    return kept, await kept.tools()
-                except Exception:  # noqa: BLE001  # lost since it was last used: nothing was asked of it, make another
-                    await self._drop(name, kept)
-            fresh = self._sessions[name] = Session(name, self._servers[name], self._environment)
+        kept = self._sessions.get(name)
+        if kept is not None:
             try:
-                return fresh, await fresh.tools()
+                return kept, await self._listed(name, kept, patience_s)
             except ParacleError:
-                await self._drop(name, fresh)
-                raise
-            except Exception as error:  # however it broke off, nothing was asked of the server yet
-                await self._drop(name, fresh)
-                raise ToolUnavailable(f"MCP server {name!r} does not list its tools: {type(error).__name__}") from error
+                if self._sessions.get(name) is kept:
+                    raise
+        # It was lost since it was used last, and nothing was asked of it: another one, which others may have made.
+        fresh = self._sessions.get(name)
+        if fresh is None:
+            fresh = self._sessions[name] = Session(name, self._servers[name], self._environment)
+        return fresh, await self._listed(name, fresh, patience_s)
 
-    async def _drop(self, name: str, session: Session) -> None:
-        if self._sessions.get(name) is session:
-            del self._sessions[name]
-        await session.close()
+    async def _listed(self, name: str, session: Session, patience_s: float) -> dict[str, Tool]:
+        """What a server offers. A session in which it does not say so is given up, unless it has an excuse."""
+        try:
+            async with asyncio.timeout(patience_s):
+                return await session.tools()
+        except TimeoutError as error:
+            if (excuse := session.excuse) is None:
+                self._drop(name, session)
+            why = excuse or "it hangs, and is begun anew"
+            raise ToolUnavailable(
+                f"MCP server {name!r} did not list its tools within {patience_s:.3g} s: {why}"
+            ) from error
+        except ParacleError:
+            self._drop(name, session)
+            raise
+        except Exception as error:  # however it broke off, nothing was asked of the server yet
+            self._drop(name, session)
+            raise ToolUnavailable(f"MCP server {name!r} does not list its tools: {type(error).__name__}") from error
+
+    def _drop(self, name: str, session: Session) -> None:
+        """Nobody begins anything with `session` any more. A server that hangs takes its time to end."""
+        if self._sessions.get(name) is not session:
+            return
+        del self._sessions[name]
+        closing = asyncio.create_task(session.close(), name=f"end of mcp {name}")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
 
 def _check(backend: McpBackend, tools: Mapping[str, Tool]) -> None:

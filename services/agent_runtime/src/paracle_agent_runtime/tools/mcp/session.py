@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Final
 from paracle_agent_runtime.tools.mcp.servers import McpServer
 from paracle_agent_runtime.tools.permissions import SECRET_PREFIX
 from paracle_domain.errors import NotFound, ToolUnavailable
+from paracle_domain.messages import JsonObject
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from mcp import Client
-    from mcp.types import Tool
+    from mcp.types import CallToolResult, Tool
 
 # The server dies with this process, whatever kills it: the kernel sees to that (PR_SET_PDEATHSIG, SIGKILL).
 _TETHER: Final = "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,9);os.execvp(sys.argv[1],sys.argv[1:])"
 _SECRET: Final = re.compile(r"\$\{([A-Z][A-Z0-9_]{0,127})\}")
 _PAGES: Final = 100
 _PATIENCE_S: Final = 30.0
+_START_S: Final = 60.0  # some servers are fetched first
 
 
 class Session:
@@ -34,8 +36,18 @@ class Session:
         self._server = server
         self._environment = environment
         self._stopping = asyncio.Event()
+        self._calls = 0
+        self._begun = asyncio.get_running_loop().time()
         self._client: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(), name=f"mcp {name}")
+
+    @property
+    def excuse(self) -> str | None:
+        """Why a server may be silent that does not hang; nothing if it has no reason to be."""
+        if self._calls:
+            return "it is busy with other calls, or hangs"
+        starts = not self._client.done() and asyncio.get_running_loop().time() < self._begun + _START_S
+        return "it is being started" if starts else None
 
     async def client(self) -> Client:
         """The SDK's client, connected.
@@ -57,6 +69,15 @@ class Session:
             if cursor is None:
                 return found
         raise ToolUnavailable(f"MCP server {self._name!r} lists tools without end")
+
+    async def call(self, tool: str, arguments: JsonObject, meta: Mapping[str, str]) -> CallToolResult:
+        """What a tool answers, whatever becomes of the call; `meta` goes with it."""
+        client = await self.client()
+        self._calls += 1
+        try:
+            return await client.call_tool(tool, arguments, meta=meta or None)  # type: ignore[arg-type]  # it is open
+        finally:
+            self._calls -= 1
 
     async def close(self) -> None:
         """End it, and the server's process with it."""
