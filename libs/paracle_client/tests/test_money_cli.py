@@ -108,7 +108,7 @@ def test_usage_is_shown_with_its_total(paracle: Callable[..., Any], api: Any) ->
     assert lines(paracle("usage", "--by", "model,day", "--project", "atlas", "--since", "2h").out) == [
         "MODEL DAY ATTEMPTS FAILED IN OUT CACHED COST",
         "rules 2026-03-01 1,200 3 45,000 900 0 $12.50",
-        "– 2026-03-01 2 0 0 0 $0.0000156; 1 at a price that is unknown; 1 under way, for up to $0.02",
+        "– 2026-03-01 2 0 0 0 $0.0000156; 1 at a cost that is unknown; 1 under way, for up to $0.02",
         "total 1,202 3 45,000 900 0 $12.50",
         "there are more rows than 2: --limit shows more",
     ]

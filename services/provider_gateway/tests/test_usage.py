@@ -28,9 +28,10 @@ from paracle_domain.inference.ledger import (
     UsageRecord,
     UsageTable,
 )
+from paracle_domain.inference.usage import Usage
 from paracle_provider_gateway.adapters.replicas import PostgresReplica
 from paracle_provider_gateway.adapters.usage import PostgresUsage
-from paracle_provider_gateway.ledger import Ending
+from paracle_provider_gateway.ledger import Ending, Settlement
 from paracle_provider_gateway.usage import UsageDesk
 
 pytestmark = pytest.mark.connected
@@ -124,6 +125,16 @@ async def test_an_unknown_price_is_counted_as_such(bank: PostgresBank, desk: Usa
     await made(bank, (OK, None, 10), (OK, "0.5", 1), (Ending.FAILED, None, 0), usd=None)
     total = (await desk.query_usage(QueryUsage(), ACME)).total
     assert (total.cost_usd, total.unpriced, total.attempts) == (Decimal("0.5"), 1, 3)
+
+
+@pytest.mark.parametrize("ending", [Ending.FAILED, Ending.CANCELLED])
+async def test_what_may_have_been_used_is_not_shown_as_nothing(bank: PostgresBank, desk: UsageDesk, ending: Ending):
+    [cut_off] = orders = [order(usd="0.25")]
+    await bank.ledger("a").open(orders)
+    lost = Settlement(cut_off, ending, None, None, Usage(cost_usd=None), Decimal("0.25"), cut_off.tokens, 1.5, 0.5)
+    await bank.ledger("a").settle([lost])
+    total = (await desk.query_usage(QueryUsage(), ACME)).total
+    assert (total.cost_usd, total.unpriced, total.attempts) == (Decimal(0), 1, 1)
 
 
 async def test_what_is_in_the_air_is_shown_with_what_it_may_use(bank: PostgresBank, desk: UsageDesk):

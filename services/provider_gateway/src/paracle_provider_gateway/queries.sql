@@ -100,11 +100,11 @@ with known as (
 underway as (
     select opened_at as at, * from open_attempts),
 spent as (
-    select /*KEYS*/ outcome, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd,
+    select /*KEYS*/ outcome, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd, counted_tokens,
            0::numeric as reserved_usd, latency_s, first_token_s, saved_usd, saved_tokens
       from known where /*WANTED*/
      union all
-    select /*KEYS*/ outcome, 0, 0, 0, 0, null, reserved_usd, null, null, null, 0
+    select /*KEYS*/ outcome, 0, 0, 0, 0, null, 0, reserved_usd, null, null, null, 0
       from (select *, 'open' as outcome from underway) as o where /*WANTED*/),
 grouped as materialized (
     select /*NAMES*/ count(*) as n, count(*) filter (where outcome = 'failed') as failed,
@@ -112,7 +112,7 @@ grouped as materialized (
            coalesce(sum(input_tokens), 0)::bigint as input_tokens, coalesce(sum(output_tokens), 0)::bigint as output_tokens,
            coalesce(sum(cached_tokens), 0)::bigint as cached_tokens,
            coalesce(sum(reasoning_tokens), 0)::bigint as reasoning_tokens, coalesce(sum(cost_usd), 0) as cost_usd,
-           count(*) filter (where cost_usd is null and (input_tokens + output_tokens > 0 or outcome = 'unknown')) as unpriced,
+           count(*) filter (where cost_usd is null and (counted_tokens > 0 or outcome = 'unknown')) as unpriced,
            coalesce(sum(reserved_usd), 0) as reserved_usd, coalesce(sum(saved_usd), 0) as saved_usd,
            coalesce(sum(saved_tokens), 0)::bigint as saved_tokens, sum(latency_s) as took, count(latency_s) as timed,
            sum(first_token_s) as waited, count(first_token_s) as streamed

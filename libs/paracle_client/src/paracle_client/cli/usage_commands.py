@@ -183,7 +183,7 @@ def _cells(spend: Spend) -> tuple[object, ...]:
 def _cost(spend: Spend) -> Iterator[str]:
     yield money(spend.cost_usd)
     if spend.unpriced:
-        yield f"{spend.unpriced:,} at a price that is unknown"
+        yield f"{spend.unpriced:,} at a cost that is unknown"
     if spend.cached:
         yield f"{spend.cached:,} from the cache, which saved {money(spend.saved_usd)}"
     if spend.open:

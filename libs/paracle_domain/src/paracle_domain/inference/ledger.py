@@ -77,10 +77,10 @@ class UsageFilter(Value):
 class Spend(Value):
     """What attempts used together.
 
-    `cost_usd` adds up the costs that are known; `unpriced` counts the attempts that used something at a price that
-    nobody knows. `reserved_usd` is what those that are `open` may use. `latency_s` and `first_token_s` are means.
-    `cached` counts the attempts that were spared, since an answer was kept; it had cost `saved_usd` (as far as that is
-    known) and `saved_tokens` to get it.
+    `cost_usd` adds up the costs that are known; `unpriced` counts the attempts that used, or may have used, something
+    at a cost that nobody knows. `reserved_usd` is what those that are `open` may use. `latency_s` and `first_token_s`
+    are means. `cached` counts the attempts that were spared, since an answer was kept; it had cost `saved_usd` (as far
+    as that is known) and `saved_tokens` to get it.
     """
 
     attempts: int = 0
