@@ -187,6 +187,27 @@ class TestHealth:
         over.now = 30.0
         assert over.health.ask_leave(A) is LEAVE
 
+    def test_a_provider_that_took_the_place_of_another_begins_well(self):
+        over = Watched()
+        old, new = deployment("a", tenant="acme"), deployment("a", tenant="acme")
+        for _ in range(3):
+            over.health.failed(old, LEAVE, DOWN)
+        over.now = 4.0
+        probe = over.health.ask_leave(old)
+        assert probe == Leave(probe=True)
+        over.health.retire(old.provider)
+        assert over.told[-1] == ("a", BreakerState.CLOSED)
+        assert over.health.ask_leave(new) is LEAVE
+        for _ in range(3):
+            over.health.failed(new, LEAVE, DOWN)
+        over.health.unused(old, probe)
+        over.health.answered(old, probe)
+        assert isinstance(over.health.ask_leave(new), Resting), "what the old one comes to says nothing about the new"
+        over.health.retire(new.provider)
+        for _ in range(9):
+            over.health.failed(new, LEAVE, DOWN)
+        assert over.told[-1] == ("a", BreakerState.CLOSED)
+
     def test_a_bad_key_is_told_as_what_it_is(self):
         over = Watched()
         over.fail(3, DeploymentFailed("HTTP 401"))

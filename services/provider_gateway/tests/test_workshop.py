@@ -18,7 +18,7 @@ from workshop_desk import Shop, shop
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
 from paracle_chassis.testing.wire import Turn, fail, say
-from paracle_domain.errors import Forbidden, NotFound, ProviderFailed
+from paracle_domain.errors import Forbidden, NotFound, ParacleError, ProviderFailed
 from paracle_domain.provider.spec import Capabilities, DeploymentLimits
 from paracle_provider_gateway.adapters.resolver import AT_ONCE, THREADS, CheckedResolver, Lookups
 from paracle_provider_gateway.adapters.workshop import LONGEST_CALL_S
@@ -98,6 +98,24 @@ async def test_a_key_rotates_between_calls(tmp_path: Path, fake: FakeOpenAI):
     with pytest.raises(NotFound, match="no key MINE"):
         await mine.ask("p/a")
     await mine.workshop.close()
+
+
+@pytest.mark.parametrize(
+    "trouble", [fail(500), fail(401), fail(429, retry_after=600)], ids=["breaker", "key", "rest that was asked for"]
+)
+async def test_a_provider_that_was_mended_is_asked_at_once(mine: Shop, fake: FakeOpenAI, trouble: Turn):
+    fake.otherwise = trouble
+    mine.registry.provider("p", base_url=fake.url)
+    for _ in range(5):
+        with pytest.raises(ParacleError):
+            await mine.ask("p/a")
+    before = len(fake.journal)
+    with pytest.raises(ParacleError, match=r"failed too often|HTTP 429"):
+        await mine.ask("p/a", timeout_s=1)
+    assert len(fake.journal) == before, "it is left in peace"
+    fake.otherwise = say("Hello.")
+    mine.registry.provider("p", base_url=fake.url, description="mended")
+    assert (await mine.ask("p/a", timeout_s=60)).message.text == "Hello."
 
 
 @pytest.mark.parametrize(

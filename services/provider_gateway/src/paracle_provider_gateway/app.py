@@ -209,7 +209,7 @@ def create_models(settings: GatewaySettings, bus: NatsBus, prices: Prices, healt
     """Those of the environment and of the registry, which is asked again after NATS was away."""
     providers = create_providers(settings)
     operator = create_catalog(settings, providers, prices, health)
-    workshop = create_workshop(settings, operator)
+    workshop = create_workshop(settings, operator, health)
     following = Following(BusRegistry(bus), workshop.build, workshop.forget, kept)
     bus.link.on_reconnect(following.doubt)
     checking = Background("providers", following.round, every_s=CHECK_EVERY_S)
@@ -282,12 +282,13 @@ def create_prices(settings: GatewaySettings) -> ListPrices:
     return ListPrices(SANDBOX, urls)
 
 
-def create_workshop(settings: GatewaySettings, operator: EnvironmentCatalog) -> Workshop:
+def create_workshop(settings: GatewaySettings, operator: EnvironmentCatalog, health: Health) -> Workshop:
     """What makes the providers that tenants set up, within what the operator allows."""
     return Workshop(
         operator.deployment,
         KeyRing(folder=settings.provider_keys_dir),
         HostRules(settings.provider_hosts, settings.provider_key_hosts),
+        health.retire,
         retry=_retry(settings),
         timeouts=_timeouts(settings),
     )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakSet
 
 from paracle_domain.errors import ParacleError, ProviderUnavailable, RateLimited
 from paracle_domain.inference.response import BreakerState
@@ -13,6 +14,7 @@ from paracle_provider_gateway.breaker import Breaker, BreakerRules
 from paracle_provider_gateway.faults import DeploymentFailed
 from paracle_provider_gateway.latencies import Latencies
 from paracle_provider_gateway.plans import Deployment, DeploymentKey
+from paracle_provider_gateway.ports import Provider
 
 _LOOK_AGAIN_S: Final = 1.0
 """After how long to ask anew whether the probe is back."""
@@ -64,10 +66,19 @@ class Health:
         self._on_change = on_change
         self._clock = clock
         self._troubles: dict[DeploymentKey, _Trouble] = {}
+        self._retired = WeakSet[Provider]()
+
+    def retire(self, provider: Provider) -> None:
+        """Another one took the place of `provider`: what calls still hear of it says nothing about that one."""
+        self._retired.add(provider)
+        for key in [key for key, trouble in self._troubles.items() if trouble.deployment.provider is provider]:
+            trouble = self._troubles.pop(key)
+            if trouble.breaker.trips:
+                self._on_change(trouble.deployment, BreakerState.CLOSED, trouble.error)
 
     def ask_leave(self, deployment: Deployment) -> Leave | Resting:
         """Whether an attempt may be made now. Who gets leave tells how it ended, whatever it is."""
-        trouble = self._troubles.get(deployment.key) if self._troubles else None
+        trouble = self._known(deployment)
         if trouble is None:
             return LEAVE
         now = self._clock()
@@ -83,7 +94,7 @@ class Health:
 
     def answered(self, deployment: Deployment, leave: Leave) -> None:
         """The attempt succeeded."""
-        trouble = self._troubles.get(deployment.key) if self._troubles else None
+        trouble = self._known(deployment)
         if trouble is None:
             return
         trouble.breaker = trouble.breaker.succeeded(probe=leave.probe)
@@ -94,6 +105,8 @@ class Health:
 
     def failed(self, deployment: Deployment, leave: Leave, error: BaseException) -> None:
         """The attempt failed, or was stopped; what says nothing about the deployment counts for nothing."""
+        if deployment.provider in self._retired:
+            return
         match error:
             case RateLimited() if error.retry_after_s:
                 trouble = self._trouble(deployment, error)
@@ -106,8 +119,8 @@ class Health:
 
     def unused(self, deployment: Deployment, leave: Leave) -> None:
         """The attempt was not made after all, or tells nothing."""
-        if leave.probe:
-            trouble = self._troubles[deployment.key]
+        trouble = self._known(deployment)
+        if leave.probe and trouble is not None:
             trouble.breaker = trouble.breaker.gave_up(probe=True)
 
     def state(self, deployment: Deployment) -> tuple[BreakerState, float, ParacleError | None]:
@@ -117,6 +130,12 @@ class Health:
             return BreakerState.CLOSED, 0.0, None
         rests_till = max(trouble.asked_till, trouble.breaker.rests_till)
         return trouble.breaker.state(now), max(0.0, rests_till - now), trouble.error
+
+    def _known(self, deployment: Deployment) -> _Trouble | None:
+        """What is known of its troubles; of a provider that is retired there is nothing to be known any more."""
+        if not self._troubles or deployment.provider in self._retired:
+            return None
+        return self._troubles.get(deployment.key)
 
     def _count(self, trouble: _Trouble, leave: Leave) -> None:
         before, now = trouble.breaker.trips, self._clock()

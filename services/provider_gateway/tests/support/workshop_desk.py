@@ -18,6 +18,7 @@ from paracle_provider_gateway.health import Health
 from paracle_provider_gateway.hosts import HostRules
 from paracle_provider_gateway.keys import KeyRing
 from paracle_provider_gateway.plans import Deployment, Timeouts
+from paracle_provider_gateway.ports import Provider
 from paracle_provider_gateway.pricing import ListPrices
 from paracle_provider_gateway.retries import RetryPolicy
 from paracle_provider_gateway.telemetry import Telemetry
@@ -49,14 +50,20 @@ def shop(keys: KeyRing | None = None, hosts: HostRules | None = None) -> Shop:
     health = Health(BreakerRules(), Telemetry().health)
     operator = EnvironmentCatalog([SandboxProvider()], prices, health, retry=retry, timeouts=timeouts)
     rules = hosts or HostRules(["127.0.0.1"], {"MINE": ["127.0.0.1"]})
+
+    def retire(provider: Provider) -> None:
+        served.health.retire(provider)
+
     made = Workshop(
         operator.deployment,
         keys or KeyRing({"MINE": CANARY}),
         rules,
+        retire,
         retry=retry,
         timeouts=timeouts,
         clock=lambda: clock[0],
     )
     following = Following(registry, made.build, made.forget, MemorySetups())
     catalog = TenantCatalog(operator, following, prices, health)
-    return Shop(made, registry, following, catalog, gateway(catalog=catalog), clock)
+    served = gateway(catalog=catalog)
+    return Shop(made, registry, following, catalog, served, clock)

@@ -61,6 +61,8 @@ class Workshop:
     ----------
     operators
         Makes deployments of what is the operator's.
+    retire
+        Is told of providers that no new call will use.
     retry, timeouts
         What holds where manifests say nothing.
     """
@@ -70,6 +72,7 @@ class Workshop:
         operators: Deploy,
         keys: KeyRing,
         hosts: HostRules,
+        retire: Callable[[Provider], None],
         *,
         retry: RetryPolicy,
         timeouts: Timeouts,
@@ -78,6 +81,7 @@ class Workshop:
         self._operators = operators
         self._keys = keys
         self._hosts = hosts
+        self._tell_retired = retire
         self._retry = retry
         self._timeouts = timeouts
         self._clock = clock
@@ -118,7 +122,10 @@ class Workshop:
 
     def _retire(self, made: Iterable[_Made]) -> None:
         now = self._clock()
-        self._retired += [(now, each.provider) for each in made if each.provider is not None]
+        for each in made:
+            if each.provider is not None:
+                self._tell_retired(each.provider)
+                self._retired.append((now, each.provider))
 
     def _of(self, tenant: str, change: ProviderChange, old: _Made | None) -> _Made:
         if old is not None and old.revision == change.revision:
