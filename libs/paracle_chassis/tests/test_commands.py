@@ -14,7 +14,7 @@ from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.sample import Begin, Begun
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
-from paracle_domain.errors import DeadlineExceeded
+from paracle_domain.errors import DeadlineExceeded, NotFound
 
 pytestmark = pytest.mark.connected
 SUBJECT = subjects.cmd("acme", "testing", "begin")
@@ -139,6 +139,29 @@ async def test_what_is_refused_to_whoever_waits_is_gone_and_what_nobody_waits_fo
     await eventually(lambda: found(left, (0, 2)))
     await nats_client.publish(SUBJECT, b"3")
     await eventually(lambda: found(left, (1, 3)))
+
+
+async def test_a_refusal_is_an_answer_or_a_dead_letter(serve, nats_client):
+    """Whoever was told needs nobody who looks after it, also with nothing but an inbox."""
+
+    async def refuse(batch) -> None:
+        for delivery in batch:
+            await delivery.refuse(NotFound("there is no such run"))
+
+    table = Routes("testing")
+    table.mailbox(stream=subjects.COMMANDS, durable="testing", filter=subjects.cmd("*", "testing", "*"), handler=refuse)
+    await serve(table)
+    for body, headers in ((b"1", None), (b"2", {"Nats-Msg-Id": "two"})):
+        answer = await nats_client.request(SUBJECT, body, timeout=30, headers=headers)
+        assert (answer.headers or {})["paracle-error"] == "not_found"
+    await nats_client.publish(SUBJECT, b"1")
+    await nats_client.request(SUBJECT, b"1", timeout=30)
+
+    async def left() -> tuple[int, int]:
+        streams = [await nats_client.jsm().stream_info(name) for name in (subjects.COMMANDS, subjects.DEADLETTERS)]
+        return streams[0].state.messages, streams[1].state.messages
+
+    await eventually(lambda: found(left, (0, 1)))
 
 
 async def found(look, wanted) -> bool:

@@ -119,6 +119,9 @@ class Receipt:
     async def reply(self, delivery: Delivery, answer: Any) -> None:
         self.answers.append(answer)
 
+    def waited_for(self, delivery: Delivery) -> bool:
+        return delivery.envelope.reply_to is not None
+
 
 class PlanShelf:
     """A `PlanStore` in memory."""

@@ -28,6 +28,7 @@ class Receipt(Protocol):
     async def term(self, delivery: Delivery, error: ParacleError) -> None: ...
     async def in_progress(self, others: Sequence[Self] = ()) -> None: ...
     async def reply(self, delivery: Delivery, answer: Message | JsonObject | ParacleError) -> None: ...
+    def waited_for(self, delivery: Delivery) -> bool: ...
 
 
 class Delivery:
@@ -206,11 +207,8 @@ class Delivery:
         await self.receipt.reply(self, answer)
 
     async def refuse(self, error: ParacleError) -> None:
-        """Tell whoever sent the command; if they wait for no answer, park it where somebody will look.
-
-        Parking answers too. Answering twice would leave an answer behind for the next one who sends the same.
-        """
-        await (self.term(error) if self.envelope.reply_to is None else self.reply(error))
+        """Tell whoever sent the command; if nobody waits for an answer, park it where somebody will look."""
+        await (self.reply(error) if self.receipt.waited_for(self) else self.term(error))
 
     async def answer(self, work: Awaitable[Message]) -> None:
         """Answer with what `work` comes to, or refuse, and be done.

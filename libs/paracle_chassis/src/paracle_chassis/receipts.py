@@ -198,11 +198,12 @@ class JetStreamReceipt:
             await self._settler.settle((self.ack_subject,), bundles.ALONE)
             return
         await self._settler.bury(delivery, self._place, error)
-        if self._place.stream in ANSWERED and self._settler.replies.waited_for(delivery):
+        if self.waited_for(delivery):
             await self._settler.settle((self.ack_subject,), b"+TERM")
-            await self._settler.replies.answer(delivery, error)
         else:
             await self._settler.end(self.ack_subject)
+        # If nobody waits, too: whoever sends the same next is not to stand behind it.
+        await self.reply(delivery, error)
 
     async def in_progress(self, others: Sequence[Self] = ()) -> None:
         await self._settler.settle([self.ack_subject, *(other.ack_subject for other in others)], WORKING)
@@ -210,6 +211,9 @@ class JetStreamReceipt:
     async def reply(self, delivery: Delivery, answer: Message | JsonObject | ParacleError) -> None:
         if self._place.stream in ANSWERED:
             await self._settler.replies.answer(delivery, answer)
+
+    def waited_for(self, delivery: Delivery) -> bool:
+        return self._place.stream in ANSWERED and self._settler.replies.waited_for(delivery)
 
 
 class NoReceipt(Receipt):
@@ -238,3 +242,7 @@ class NoReceipt(Receipt):
     @override
     async def reply(self, delivery: Delivery, answer: Message | JsonObject | ParacleError) -> None:
         return None
+
+    @override
+    def waited_for(self, delivery: Delivery) -> bool:
+        return False

@@ -18,7 +18,7 @@ import asyncio
 import hashlib
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -52,6 +52,10 @@ class _Asked:
 
     together: bool
     inboxes: deque[tuple[float, str]] = field(default_factory=deque)
+
+    def next(self) -> Sequence[tuple[float, str]]:
+        """Whom the next answer is for."""
+        return self.inboxes if self.together else (self.inboxes[0],)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ class Replies:
         if delivery.envelope.reply_to is not None:
             return True
         asked = self._asked.get(fingerprint(delivery.subject, delivery.headers, delivery.body))
-        return asked is not None and any(inbox for _, inbox in asked.inboxes)
+        return asked is not None and any(inbox for _, inbox in asked.next())
 
     @property
     def _told(self) -> str:
@@ -159,7 +163,7 @@ class Replies:
         asked = self._asked.get(mark)
         if asked is None:
             return set()
-        taken = {asked.inboxes.popleft()[1] for _ in range(len(asked.inboxes) if asked.together else 1)}
+        taken = {asked.inboxes.popleft()[1] for _ in range(len(asked.next()))}
         if not asked.inboxes:
             del self._asked[mark]
         return taken
