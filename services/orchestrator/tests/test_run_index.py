@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from begun_runs import AT, begun, put
 from runs_memory import RunsInMemory
 
 from paracle_chassis import migrations
@@ -24,7 +24,6 @@ from paracle_orchestrator.adapters.postgres import RUN_TABLES
 from paracle_orchestrator.adapters.run_index import PostgresRunIndex
 from paracle_orchestrator.ports import RunIndex
 
-AT = datetime(2026, 1, 1, tzinfo=UTC)
 PARENT = new_id("run")
 LABELS: tuple[dict[str, str], ...] = ({}, {"a": "1"}, {"a": "2"}, {"a": "1", "b": "1"}, {"b": "1", "c": "="})
 STATUSES = (RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.COMPLETED, RunStatus.FAILED)
@@ -50,32 +49,6 @@ def shelf(request: pytest.FixtureRequest) -> Shelf:
 
 def index_of(pool: Any, **more: int) -> PostgresRunIndex:
     return PostgresRunIndex(pool, Queries.load("paracle_orchestrator"), **more)
-
-
-def begun(number: int, *, tenant: str = "acme", status: str = "running", **facts: Any) -> Append:
-    """A run that began `number` seconds after `AT`."""
-    known = {
-        "workflow": "w",
-        "revision": 1,
-        "plan": "p",
-        "principal": "ada",
-        "request": "r",
-        "labels": "{}",
-        "priority": 0,
-        "parent": None,
-        "forked_from": None,
-        "keep_s": None,
-        "max_runs": None,
-        "session": None,
-        "waits": False,
-    }
-    page = Page(1, "c", AT + timedelta(seconds=number), (b'{"type":"x"}',))
-    return Append(new_id("run"), tenant, 0, (page,), status, facts=known | facts)
-
-
-async def put(store: EventStore, runs: Sequence[Append]) -> list[str]:
-    assert not await store.append(runs)
-    return [run.id for run in runs]
 
 
 def ended(run: Append, status: str) -> Append:
@@ -122,16 +95,14 @@ async def test_turns_of_a_session_are_in_the_order_in_which_they_were_accepted(s
 
 
 async def test_no_turn_waits_for_one_that_may_wait_for_its_slot(shelf: Shelf) -> None:
-    """It was accepted later, and goes first in the line by its priority, or by the clock of who accepted it."""
+    """That one was paused while it was queued, say, and resumed once a later one had the slot."""
     session = new_id("ses")
-    first = begun(1, session=session, status="queued", priority=1)
-    late, low = begun(9, session=session, status="queued"), begun(1, session=session, status="queued")
-    started = begun(9, session=session)
-    urgent = begun(2, session=session)
-    for run in (first, late, low, started, urgent):
+    started = begun(1, session=session)
+    resumed = begun(2, session=session, status="queued", priority=1, waits=True)
+    has_the_slot = begun(3, session=session)
+    for run in (started, resumed, has_the_slot):
         await put(shelf.store, [run])
-    assert await shelf.index.turns_before("acme", urgent.id) == [first.id, low.id, started.id]
-    assert await shelf.index.turns_before("acme", low.id) == [first.id]
+    assert await shelf.index.turns_before("acme", has_the_slot.id) == [started.id]
 
 
 async def test_any_filter_finds_what_a_look_at_every_run_finds(shelf: Shelf) -> None:

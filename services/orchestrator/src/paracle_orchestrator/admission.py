@@ -4,17 +4,24 @@ A limit is a workflow's (`max_runs`, as each run pinned it) or a tenant's. In a 
 then the oldest; a run that has to wait holds up only those of its own workflow. Tenants get one slot each in turn.
 
 A child counts for its workflow, but not for its tenant: it is part of the run that started it, which would else wait
-for a slot that it holds itself. Workflows do not start one another in circles, so nothing else can wait for itself.
+for a slot that it holds itself.
+
+No workflow starts itself, at any depth; but runs of several revisions can wait for one another in a circle: old ones of
+`a` that have all its slots for children of `b`, and newer ones of `b` that have all of its for children of `a`. Then no
+slot would ever be free, so one child begins beyond its workflow's limit (`locked_out`).
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from paracle_domain.plan import Plan
+
+type Scope = tuple[str, str]
+"""A workflow of a tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ class Waiting:
     child: bool = False
 
     @property
-    def scope(self) -> tuple[str, str]:
+    def scope(self) -> Scope:
         return self.tenant, self.workflow
 
     @property
@@ -59,7 +66,7 @@ class Waiting:
 class Running:
     """How many slots are taken: of workflows, and of tenants."""
 
-    workflows: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    workflows: Mapping[Scope, int] = field(default_factory=dict)
     tenants: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -88,6 +95,19 @@ def choose(waiting: Sequence[Waiting], running: Running, limits: Limits, most: i
         tenants[one.tenant] += not one.child
         lines.append(line)
     return chosen
+
+
+def locked_out(waiting: Sequence[Waiting], holders: Mapping[Scope, Sequence[Collection[Scope]]]) -> Waiting | None:
+    """Whoever of `waiting`, for whom there was no slot, is to begin nevertheless, since none would ever be free.
+
+    `holders`: of each workflow, for each run that has a slot of it, the workflows for whose slots runs below it wait.
+    It cannot end before those have begun. Where nobody below it waits for a slot that is locked, it leaves its own.
+    """
+    children = sorted((one for one in waiting if one.child), key=lambda one: one.place)
+    locked = {one.scope for one in children if holders.get(one.scope)}
+    while free := {scope for scope in locked if any(locked.isdisjoint(below) for below in holders[scope])}:
+        locked -= free
+    return next((one for one in children if one.scope in locked), None)
 
 
 def _by_tenant(waiting: Sequence[Waiting]) -> list[Iterator[Waiting]]:

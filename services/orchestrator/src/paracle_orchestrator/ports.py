@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -57,7 +57,7 @@ class RunIndex(Protocol):
     async def turns_before(self, tenant: str, run_id: str, last: int | None = None) -> list[str]:
         """Runs of the same session that were accepted before this one and have not ended, in order; the `last` ones.
 
-        Not those that wait for a slot behind it: they may wait for its own.
+        Not those that wait for a slot: they may wait for its own.
         """
         ...
 
@@ -189,12 +189,13 @@ class RunQueue(Protocol):
     async def claim(self, limits: Limits, most: int) -> int:
         """Give the slots that are free to those who are next, at most so many; how many were given.
 
-        At no time have more runs a slot than the limits allow, whoever else does this.
+        At no time have more runs a slot than the limits allow, whoever else does this; but where all that have one wait
+        for others that wait for one, a child gets one beyond (`admission.locked_out`).
         """
         ...
 
-    async def claimed(self, most: int) -> list[tuple[str, str]]:
-        """Runs that have a slot and are still queued, each with its tenant: they are to be admitted."""
+    async def claimed(self, most: int, but: Collection[str] = ()) -> list[tuple[str, str]]:
+        """Runs that have a slot and are still queued, each with its tenant: they are to be admitted, `but` those."""
         ...
 
     async def place(self, tenant: str, run_id: str, limits: Limits) -> QueuePlace | None:

@@ -75,12 +75,10 @@ select scanned.number, scanned.last_at, scanned.last_id, r.*
 
 -- name: turns_before
 -- The runs of the session of run $2 that were accepted before it and have not ended, the last first; at most $3 (null: all).
--- Not those behind it in the line for slots: they may wait for the one that it has.
+-- Not those that wait for a slot: they may wait for the one that it has.
 select r.id from runs me join runs r on r.tenant = me.tenant and r.session = me.session
  where me.tenant = $1 and me.id = $2 and r.session is not null and r.session_place < me.session_place
-   and r.finished_at is null
-   and not (r.status = 'queued' and not r.claimed
-            and (-r.priority, r.created_at, r.id) > (-me.priority, me.created_at, me.id))
+   and r.finished_at is null and (r.status <> 'queued' or r.claimed)
  order by r.session_place desc limit $3
 
 -- name: rarest_label
@@ -457,6 +455,27 @@ select one.tenant, one.workflow,
          where r.tenant = one.tenant and r.workflow = one.workflow and r.status = 'queued' and r.claimed) as number
   from unnest($1::text[], $2::text[]) as one(tenant, workflow);
 
+-- name: waits_below
+-- For each run that has a slot of one of the workflows ($1 tenants, $2 names): for slots of which workflows runs below it
+-- wait.
+with recursive holder as (
+    select r.id, r.tenant, r.workflow
+      from unnest($1::text[], $2::text[]) as one(tenant, workflow)
+      join runs r on r.tenant = one.tenant and r.workflow = one.workflow and (r.claimed or not r.waits)
+       and r.status in ('running', 'paused', 'cancelling')
+    union all
+    select r.id, r.tenant, r.workflow
+      from unnest($1::text[], $2::text[]) as one(tenant, workflow)
+      join runs r on r.tenant = one.tenant and r.workflow = one.workflow and r.status = 'queued' and r.claimed
+), below as (
+    select id as holder, tenant, workflow, id, null::text as waits from holder
+    union all
+    select b.holder, b.tenant, b.workflow, r.id, case when r.status = 'queued' and not r.claimed then r.workflow end
+      from below b join runs r on r.parent = b.id and r.tenant = b.tenant and r.finished_at is null
+)
+select tenant, workflow, array_agg(distinct waits) filter (where waits is not null) as waits
+  from below group by holder, tenant, workflow;
+
 -- name: running_of_tenants
 -- The same for the tenants $1, without children: those are part of what started them.
 select one.tenant,
@@ -471,7 +490,8 @@ select one.tenant,
 update runs set claimed = true where id = any($1::text[]) and status = 'queued' returning id;
 
 -- name: claimed_runs
-select id, tenant from runs where status = 'queued' and claimed order by tenant, workflow limit $1;
+select id, tenant from runs where status = 'queued' and claimed and id <> all($2::text[])
+ order by tenant, workflow limit $1;
 
 -- name: queued_run
 select id, tenant, workflow, priority, created_at, max_runs, parent is not null as child

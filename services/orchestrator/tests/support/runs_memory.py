@@ -29,13 +29,8 @@ class RunsInMemory:
             return []
         before = every[: every.index(me)]
         same = [run for run in before if run.tenant == tenant and run.facts["session"] == me.facts["session"]]
-        turns = [run.id for run in same if run.finished_at is None and not _is_behind(run, me)]
+        turns = [run.id for run in same if run.finished_at is None and run.status != "queued"]
         return turns[-(last or len(turns)) :]
-
-
-def _is_behind(run: Loaded, me: Loaded) -> bool:
-    waits, goes = ((-one.facts["priority"], one.created_at, one.id) for one in (run, me))
-    return run.status == "queued" and waits > goes
 
 
 def place(run: Loaded) -> str:

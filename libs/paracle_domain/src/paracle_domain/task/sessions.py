@@ -89,7 +89,7 @@ class ListTurnsBefore(
 ):
     """Runs of the session of run `run_id` that were accepted before it and have not ended; for the agent runtime.
 
-    Not those that wait for a slot which it was given before them: they may wait for its own.
+    Not those that wait for a slot: they may wait for its own.
     Only runs of single agents are turns of sessions as a whole. Of any other run, there are none. `last`: at most so
     many, those that were accepted last.
     """

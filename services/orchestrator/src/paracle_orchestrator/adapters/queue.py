@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import asyncpg
 
 from paracle_chassis.postgres import Queries
 from paracle_domain.run.commands import QueuePlace
-from paracle_orchestrator.admission import Limits, Running, Waiting, choose
+from paracle_orchestrator.admission import Limits, Running, Scope, Waiting, choose, locked_out
 
 _HEADS: Final = 100
 
@@ -32,11 +33,13 @@ class PostgresRunQueue:
             if not waiting:
                 return 0
             chosen = choose(waiting, await self._running(connection, waiting), limits, most)
+            if not chosen and (one := locked_out(waiting, await self._holders(connection, waiting))):
+                chosen = [one]
             return len(await connection.fetch(self._queries["claim_slots"], [one.id for one in chosen]))
 
-    async def claimed(self, most: int) -> list[tuple[str, str]]:
+    async def claimed(self, most: int, but: Collection[str] = ()) -> list[tuple[str, str]]:
         """See `RunQueue.claimed`."""
-        return [(row[0], row[1]) for row in await self._pool.fetch(self._queries["claimed_runs"], most)]
+        return [(row[0], row[1]) for row in await self._pool.fetch(self._queries["claimed_runs"], most, list(but))]
 
     async def place(self, tenant: str, run_id: str, limits: Limits) -> QueuePlace | None:
         """See `RunQueue.place`."""
@@ -55,6 +58,16 @@ class PostgresRunQueue:
             tenant_running=running.tenants[tenant],
             tenant_limit=None if one.child else limits.tenant(tenant),
         )
+
+    async def _holders(self, connection: Any, waiting: list[Waiting]) -> dict[Scope, list[set[Scope]]]:
+        """What `locked_out` asks about the workflows of children that wait."""
+        scopes = list(dict.fromkeys(one.scope for one in waiting if one.child))
+        found: dict[Scope, list[set[Scope]]] = {}
+        if scopes:
+            tenants, names = zip(*scopes, strict=True)
+            for tenant, workflow, waits in await connection.fetch(self._queries["waits_below"], tenants, names):
+                found.setdefault((tenant, workflow), []).append({(tenant, name) for name in waits or ()})
+        return found
 
     async def _running(self, connection: Any, waiting: list[Waiting]) -> Running:
         scopes = list(dict.fromkeys(one.scope for one in waiting))
