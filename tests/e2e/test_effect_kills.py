@@ -15,7 +15,7 @@ import os
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +26,7 @@ import pytest
 import yaml
 from nats.aio.msg import Msg
 from tests.e2e.desk import Desk, desk
-from tests.e2e.effects import EffectServer
+from tests.e2e.effects import EffectCall, EffectServer
 from tests.e2e.killing import Boundary, Succession
 from tests.e2e.steps import count, tools
 from tests.e2e.world import SUMMARY, System, paracle
@@ -37,7 +37,7 @@ from paracle_domain.audit import GetAudit
 from paracle_domain.ids import new_id
 from paracle_domain.machine import EventRecord
 from paracle_domain.run.commands import ForkRun, RunStatus, RunView, StartRun, StepStatus
-from paracle_domain.task.effects import EffectFilter, EffectState, ListEffects
+from paracle_domain.task.effects import EffectFilter, EffectState, EffectView, ListEffects
 
 ROUNDS: Final = int(os.environ.get("EFFECT_ROUNDS", "200"))
 FIRST: Final = int(os.environ.get("EFFECT_FIRST", "0"))
@@ -58,6 +58,11 @@ class Tally:
     doubts: int = 0
     probed: int = 0
     began: float = field(default_factory=time.monotonic)
+
+    def add(self, seen: Seen) -> None:
+        self.doubts += len(seen.in_doubt)
+        self.probed += sum(effect.probe is not None for effect in seen.effects)
+        self.calls += Counter(runs=1, effects=len(seen.keys), calls=len(seen.calls))
 
     def __str__(self) -> str:
         rounds = ", ".join(f"{name} {number}" for name, number in sorted(self.rounds.items()))
@@ -92,14 +97,16 @@ def counting(session_system: System) -> System:
 
 @pytest.mark.timeout(300)
 async def test_a_kill_at_any_boundary_repeats_nothing(counting: System, tally: Tally) -> None:
-    await play(counting, tally, [Round(boundary, 1_000) for boundary in Boundary])
+    seen = await play(counting, tally, [Round(boundary, 1_000) for boundary in Boundary])
+    assert [fault for one in seen for fault in one.faults()] == []
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("boundary", Boundary)
 async def test_many_kills_at_every_boundary_repeat_nothing(counting: System, tally: Tally, boundary: Boundary) -> None:
-    await play(counting, tally, [Round(boundary, number) for number in range(FIRST, FIRST + ROUNDS)])
+    seen = await play(counting, tally, [Round(boundary, number) for number in range(FIRST, FIRST + ROUNDS)])
+    assert [fault for one in seen for fault in one.faults()] == []
 
 
 class Round:
@@ -141,8 +148,39 @@ async def ends(system: System) -> AsyncIterator[Ends]:
         await watcher.close()
 
 
-async def play(system: System, tally: Tally, rounds: Sequence[Round]) -> None:
-    """Round after round; then all runs have to end, and are looked at."""
+@dataclass(frozen=True)
+class Seen:
+    """How a run ended, what the world saw of its tool, and what the ledger says of it, in all and in doubt."""
+
+    name: str
+    view: RunView
+    calls: Sequence[EffectCall]
+    effects: Sequence[EffectView]
+    in_doubt: Sequence[EffectView]
+
+    @property
+    def keys(self) -> set[str | None]:
+        return {call.key for call in self.calls}
+
+    def faults(self) -> Iterator[str]:
+        """What does not fit together, or must not be."""
+        workflow, error = self.view.run.workflow, self.view.error
+        if not self.keys <= {effect.key for effect in self.effects} or len(self.effects) != 1:
+            yield f"{self.name}: it was called under {self.keys}, and the ledger has {self.effects}"
+        elif self.view.run.status is RunStatus.COMPLETED:
+            if (len(self.keys), self.effects[0].state) != (1, EffectState.CONFIRMED):
+                yield f"{self.name}: completed with {self.effects} after calls under {self.keys}"
+        elif workflow != "kill-count_once":
+            yield f"{self.name}: only what nobody can know may be left undone, but {workflow} is {self.view.run.status}"
+        elif error is None or error.code != "effect_in_doubt" or self.in_doubt != self.effects:
+            yield f"{self.name}: failed with {error}, and in doubt is {self.in_doubt}"
+        if workflow != "kill-count" and len(self.calls) > 1:
+            yield f"{self.name}: what must not be repeated was called {len(self.calls)} times"
+
+
+async def play(system: System, tally: Tally, rounds: Sequence[Round]) -> list[Seen]:
+    """Round after round; what was seen of all runs once they have ended."""
+    seen: list[Seen] = []
     async with desk(system.stack.nats_url) as at, ends(system) as ended:
         async with Succession.of(system) as runtimes:
             for one in rounds:
@@ -153,33 +191,23 @@ async def play(system: System, tally: Tally, rounds: Sequence[Round]) -> None:
         for one in rounds:
             async with asyncio.timeout(_TO_END_S):
                 await asyncio.gather(*(ended.of(run_id) for run_id in one.runs.values()))
-            await asyncio.gather(*(_check(at, system.effects, tally, *run) for run in one.runs.items()))
+            seen += await asyncio.gather(*(_look(at, system.effects, *run) for run in one.runs.items()))
             tally.rounds[one.boundary] += 1
+    for each in seen:
+        tally.add(each)
+    return seen
 
 
 async def _start(at: Desk, run: str, run_id: str, tool: str) -> None:
     await at.order(StartRun(workflow=f"kill-{tool}", run_id=run_id, input={"run": run}))
 
 
-async def _check(at: Desk, world: EffectServer, tally: Tally, name: str, run_id: str) -> None:
-    """What the world saw of the run is what its end and the ledger say."""
-    view, calls = await at.get_run(run_id), world.calls(name)
-    keys = {call.key for call in calls}
-    [effect] = (await at.ask(ListEffects(filter=EffectFilter(run_id=run_id)))).effects
-    assert keys <= {effect.key}, f"{name}: the tool was called under several keys: {keys}"
-    if view.run.status is RunStatus.COMPLETED:
-        assert (len(keys), effect.state) == (1, EffectState.CONFIRMED), name
-    else:
-        assert view.run.workflow == "kill-count_once", f"{name}: only what nobody can know may be left undone"
-        assert view.error is not None
-        assert view.error.code == "effect_in_doubt", (name, view.error)
-        listed = await at.ask(ListEffects(filter=EffectFilter(run_id=run_id, state=EffectState.IN_DOUBT)))
-        assert listed.effects == (effect,), name
-        tally.doubts += 1
-    if view.run.workflow != "kill-count":
-        assert len(calls) <= 1, f"{name}: what must not be repeated was repeated"
-    tally.probed += effect.probe is not None
-    tally.calls += Counter(runs=1, effects=len(keys), calls=len(calls))
+async def _look(at: Desk, world: EffectServer, name: str, run_id: str) -> Seen:
+    listed = [
+        (await at.ask(ListEffects(filter=EffectFilter(run_id=run_id, state=state)))).effects
+        for state in (None, EffectState.IN_DOUBT)
+    ]
+    return Seen(name, await at.get_run(run_id), world.calls(name), *listed)
 
 
 async def _ended(at: Desk, run_id: str) -> RunView | None:
