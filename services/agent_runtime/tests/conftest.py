@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from runtime_peers import Gateway
 from runtime_stage import Stage
-from runtime_world import Gateway
 from tool_bench import Bench
 
 

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from runtime_peers import Gateway, Orchestrator, says
+from runtime_plan import CONTEXT, cancel, sent, task
 from runtime_stage import order
-from runtime_world import CONTEXT, Gateway, Orchestrator, World, cancel, says, sent, task
+from runtime_world import World
 
 from paracle_agent_runtime.adapters.pools import NatsTaskQueue, PostgresPoolBook
 from paracle_agent_runtime.adapters.postgres import (
@@ -100,7 +102,7 @@ async def test_the_book_of_pools(database: Database):
     assert await book.drain("gpu", other) == 3
     report = WorkerReport("here", 7, 100, None, {"gpu": PoolReport(PoolState.OPEN, 4, {"default": 1})})
     worker = new_id("wrk")
-    await leases(database, worker).beat(report)
+    await leases(database, worker).beat(report, ())
     [found] = await book.workers()
     assert (found.id, found.report) == (worker, report)
     await silent(database, worker)
@@ -198,22 +200,40 @@ async def test_leases(database: Database):
         "insert into tasks (id, tenant, version, status, created_at, run_id, step, attempt, target_kind, target, owner)"
         " values ('task_1', 'default', 1, 'running', now(), 'run_1', 's', 1, 'agent', 'a', 'wrk_1')"
     )
-    await first.beat(WorkerReport())
-    await second.beat(WorkerReport())
+    await first.beat(WorkerReport(), ())
+    await second.beat(WorkerReport(), ())
     assert await first.claim("task_1")
     assert not await second.claim("task_1")
     await silent(database, "wrk_1")
     assert await second.claim("task_1")
-    await second.beat(WorkerReport())
+    await second.beat(WorkerReport(), ())
     assert not await first.claim("task_1")
     await second.leave()
     assert await first.claim("task_1")
     assert not await first.claim("task_2")
-    await first.beat(WorkerReport())
+    await first.beat(WorkerReport(), ())
     await second.release("task_1")
     assert not await second.claim("task_1"), "it was not its to release"
     await first.release("task_1")
     assert await second.claim("task_1")
+
+
+async def test_what_a_live_process_has_at_work_is_known_elsewhere(database: Database):
+    first, second = leases(database, "wrk_1"), leases(database, "wrk_2")
+
+    async def elsewhere(asks: PostgresLeases) -> list[bool]:
+        return await asyncio.gather(*(asks.elsewhere(name) for name in ("acme/task_1", "evil/task_1")))
+
+    assert await elsewhere(second) == [False, False]
+    await first.beat(WorkerReport(), ["acme/task_1", "acme/task_2"])
+    assert await elsewhere(first) == [False, False], "it has it itself"
+    assert await elsewhere(second) == [True, False]
+    await silent(database, "wrk_1")
+    assert await elsewhere(second) == [False, False]
+    await first.beat(WorkerReport(), ["acme/task_1"])
+    assert await elsewhere(second) == [True, False]
+    await first.beat(WorkerReport(), ())
+    assert await elsewhere(second) == [False, False]
 
 
 async def test_only_ended_tasks_of_those_runs_go_with_their_histories(database: Database):

@@ -8,8 +8,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+from memory_ports import MemoryLeases, MemorySessionBook
+from runtime_peers import says
+from runtime_plan import CONTEXT, sent, task
 from runtime_stage import Stage, again, as_delivered, order, script
-from runtime_world import CONTEXT, MemoryLeases, MemorySessionBook, World, says, sent, task
+from runtime_world import World
 
 from paracle_agent_runtime.adapters.postgres import TASK_TABLES
 from paracle_agent_runtime.adapters.sessions import PostgresSessionBook, PostgresSessionShelf

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from typing import Any, Self, override
 
 import pytest
+from memory_ports import MemoryLeases
+from runtime_peers import Gateway
+from runtime_plan import CONTEXT, sent, task
 from runtime_stage import Stage, again, as_delivered, order, script
-from runtime_world import CONTEXT, MemoryLeases, World, sent, task
+from runtime_world import World
 
+from paracle_agent_runtime import plain
 from paracle_chassis.delivery import Delivery
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.receipts import NoReceipt
@@ -114,6 +118,54 @@ async def test_a_tool_that_leaves_no_history_is_called_again_only_while_its_run_
         assert len(stage.toolbox.calls) == called
     await stage.bus.publish([sent(job, id=f"{job.task_id}.again.2") for job in (over, open_)])
     await eventually(lambda: len(stage.toolbox.calls) == 4 and stage.runtime.running == 0)
+
+
+async def test_a_long_tool_that_leaves_no_history_is_done_by_one_live_process(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    """A run hands out again what takes long, and the copy may come to any replica."""
+    monkeypatch.setattr(plain, "MOMENT_S", 0)
+    job = task("nap", {"seconds": 600})
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.toolbox.calls)
+    await stage.runtime._beat()
+    assert isinstance(stage.leases, MemoryLeases)
+    rival, receipt = World(stage.bus, stage.store, MemoryLeases(stage.leases)), Noted()
+    out = sent(job, id=f"{job.task_id}.again.1")
+
+    async def copy_comes() -> None:
+        message = Incoming(out.subject, "", job.encode(), headers=out.envelope.headers())
+        await rival.runtime.take([Delivery(message, receipt)])
+
+    async with rival.runtime:
+        await copy_comes()
+        await eventually(lambda: receipt.words)
+        assert (receipt.words, rival.toolbox.calls) == (["nak 3"], [])
+        stage.leases.live.discard(stage.leases.worker)
+        await copy_comes()
+        await eventually(lambda: rival.toolbox.calls)
+
+
+async def test_what_a_process_gives_back_when_it_stops_is_anybodys_at_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(plain, "MOMENT_S", 0)
+    stage = Stage(Gateway())
+    assert isinstance(stage.leases, MemoryLeases)
+    job, other = task("nap", {"seconds": 600}), MemoryLeases(stage.leases)
+    drain, told = stage.runtime._drain, []
+
+    async def drained() -> None:
+        told.append(await other.elsewhere(f"{CONTEXT.tenant}/{job.task_id}"))
+        await drain()
+
+    monkeypatch.setattr(stage.runtime, "_drain", drained)
+    async with stage.runtime:
+        await stage.start()
+        await stage.bus.publish([sent(job)])
+        await eventually(lambda: stage.toolbox.calls)
+        await stage.runtime._beat()
+        assert await other.elsewhere(f"{CONTEXT.tenant}/{job.task_id}")
+        await stage.bus.drain(0.05)
+    assert told == [False]
 
 
 async def test_a_run_that_cannot_say_what_it_waits_for_is_taken_to_wait(stage: Stage, monkeypatch: pytest.MonkeyPatch):

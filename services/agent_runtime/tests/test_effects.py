@@ -10,8 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from memory_ports import MemoryEffects
+from runtime_peers import says
+from runtime_plan import CONTEXT, sent, task
 from runtime_stage import Stage, script
-from runtime_world import CONTEXT, MemoryEffects, says, sent, task
 
 from paracle_agent_runtime.adapters.effects import PostgresEffects
 from paracle_agent_runtime.ports import Effects

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from runtime_peers import Gateway, says
+from runtime_plan import CONTEXT, sent, task
 from runtime_stage import Stage, again, as_delivered, order, script
-from runtime_world import CONTEXT, Gateway, World, says, sent, task
+from runtime_world import World
 
 from paracle_chassis.bus import Outgoing
 from paracle_chassis.testing.eventually import eventually

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from runtime_world import CONTEXT, Gateway, Orchestrator, World, says, sent, task
+from runtime_peers import Gateway, Orchestrator, says
+from runtime_plan import CONTEXT, sent, task
+from runtime_world import World
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.memory import MemoryBus

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from runtime_peers import says
+from runtime_plan import task
 from runtime_stage import Stage, script
-from runtime_world import says, task
 
 
 @script(*[says("", ("page", {"n": number})) for number in range(99)], says("read it all"))

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from pool_world import MemoryPoolBook, MemoryTaskQueue
 from pydantic import ValidationError
+from runtime_peers import Gateway, says
+from runtime_plan import CONTEXT, sent, task
 from runtime_stage import Stage
-from runtime_world import CONTEXT, Gateway, says, sent, task
 
 from paracle_agent_runtime import memory
 from paracle_agent_runtime.app import create_app

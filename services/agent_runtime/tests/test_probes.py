@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from runtime_peers import Gateway
+from runtime_plan import CONTEXT, sent, task
 from runtime_stage import Stage, again, as_delivered, order
-from runtime_world import CONTEXT, Gateway, World, sent, task
+from runtime_world import World
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain.errors import Conflict

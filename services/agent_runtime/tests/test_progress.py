@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 import pytest
+from runtime_peers import says
+from runtime_plan import sent, task
 from runtime_stage import Stage, script
-from runtime_world import says, sent, task
 
 from paracle_chassis.bus import Outgoing
 from paracle_chassis.testing.eventually import eventually

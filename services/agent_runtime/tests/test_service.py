@@ -7,18 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from memory_ports import MemoryLeases
+from runtime_peers import Gateway, says
+from runtime_plan import CONTEXT, PLAN, cancel, sent, task
 from runtime_stage import Stage, again, as_delivered, order, script
-from runtime_world import (
-    CONTEXT,
-    PLAN,
-    Gateway,
-    MemoryLeases,
-    World,
-    cancel,
-    says,
-    sent,
-    task,
-)
+from runtime_world import World
 
 from paracle_agent_runtime.pools import Pools
 from paracle_agent_runtime.tools.toolbox import ToolEnd

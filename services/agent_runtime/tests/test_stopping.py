@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
+from memory_ports import MemoryLeases
+from runtime_peers import Gateway, says
+from runtime_plan import CONTEXT, sent, task
 from runtime_stage import Stage, again, as_delivered, script
-from runtime_world import CONTEXT, Gateway, MemoryLeases, World, says, sent, task
+from runtime_world import World
 
 from paracle_chassis.event_store import Append
 from paracle_chassis.testing.eventually import eventually

@@ -19,7 +19,7 @@ class Entry:
     """A task that this process has, what it came with, and the coroutine that works on it.
 
     `deliveries` are those of the last message that brought it; more than one if that was delivered again. `came_again`:
-    it was brought more than once since it is here.
+    it was brought more than once since it is here. `plain`: it is at work, and leaves no journal.
     """
 
     task: Task
@@ -31,6 +31,7 @@ class Entry:
     started: float = field(default_factory=time.monotonic)
     work: asyncio.Task[None] | None = None
     actor: TaskActor | None = None
+    plain: bool = False
     cancelled: bool = False
     came_again: bool = False
 
@@ -38,6 +39,11 @@ class Entry:
     def key(self) -> tuple[str, str]:
         """Whose task it is, and which."""
         return self.context.tenant, self.task.task_id
+
+    @property
+    def name(self) -> str:
+        """What processes call it among each other."""
+        return f"{self.context.tenant}/{self.task.task_id}"
 
     @property
     def again(self) -> bool:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterable
+from typing import Final
 
+from paracle_agent_runtime.entries import Entry
 from paracle_agent_runtime.results import failed
 from paracle_agent_runtime.tools.workers import Caller
 from paracle_agent_runtime.workshop import Workshop
@@ -13,6 +17,31 @@ from paracle_domain.inference.usage import Usage
 from paracle_domain.plan import PlannedTool
 from paracle_domain.task.messages import Task, TaskResult, TaskStatus
 from paracle_domain.task.state import Job
+
+MOMENT_S: Final = 5.0
+"""With the time between two signs of life, well below that after which a run hands out again what is silent."""
+
+
+class OwnedElsewhereError(Exception):
+    """A live process of the runtime works on the task."""
+
+
+class DoneBeforeError(Exception):
+    """The task's run does not wait for it any more."""
+
+
+def long_at_work(entries: Iterable[Entry]) -> list[str]:
+    """Those of which no journal says that they are at work here, but for what is done before anybody would ask."""
+    before = time.monotonic() - MOMENT_S
+    return [entry.name for entry in entries if entry.plain and entry.started < before]
+
+
+async def look_elsewhere(shop: Workshop, entry: Entry) -> None:
+    """Raise if a task that came more than once is at work elsewhere, or done, and so is not to be done here."""
+    if await shop.leases.elsewhere(entry.name):
+        raise OwnedElsewhereError
+    if not await shop.wanted.still(entry.task, entry.context.tenant):
+        raise DoneBeforeError
 
 
 async def done_plainly(shop: Workshop, job: Job, tool: PlannedTool, context: Context) -> TaskResult:

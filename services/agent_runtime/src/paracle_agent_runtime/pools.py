@@ -112,7 +112,7 @@ class Pools:
         self._clock = clock
         self._tidy_from = -math.inf
         self._drained: frozenset[str] = frozenset()
-        self._stopping = False
+        self.stopping = False
         self.over_memory = False
 
     def __iter__(self) -> Iterator[Pool]:
@@ -133,7 +133,7 @@ class Pools:
 
     def stop(self) -> None:
         """Say that this process ends."""
-        self._stopping = True
+        self.stopping = True
 
     def weigh(self) -> None:
         """Look at the memory in use, and take nothing new above the ceiling."""
@@ -162,7 +162,7 @@ class Pools:
                 (pool.room.close if closed else pool.room.open)()
 
     def _state(self, pool: Pool) -> PoolState:
-        if self._stopping:
+        if self.stopping:
             return PoolState.DRAINING if pool.in_hand else PoolState.DRAINED
         if pool.name in self._drained:
             return PoolState.DRAINING if pool.in_hand or not pool.room.quiet else PoolState.DRAINED

@@ -173,8 +173,12 @@ class Leases(Protocol):
         """The id of this process."""
         ...
 
-    async def beat(self, report: WorkerReport) -> None:
-        """Say that this process is alive, and how it stands."""
+    async def beat(self, report: WorkerReport, at_work: Collection[str]) -> None:
+        """Say that this process is alive, how it stands, and which tasks without a journal it has at work."""
+        ...
+
+    async def elsewhere(self, name: str) -> bool:
+        """Whether a live process other than this one has said that it is at work on the task of that name."""
         ...
 
     async def claim(self, task_id: str) -> bool:
@@ -324,7 +328,11 @@ class SessionBook(Protocol):
         ...
 
     async def stalled(self, limit: int) -> Sequence[Stalled]:
-        """Some of those set aside behind a run of which nothing has come, of all tenants."""
+        """Some of those set aside behind a run of which nothing has come, of all tenants; none that was called."""
+        ...
+
+    async def called(self, task_id: str) -> None:
+        """A stalled turn was handed out again; so is what is released. It is called until it is set aside again."""
         ...
 
     async def past(self, tenant: str, session: str, turn: int) -> Past:

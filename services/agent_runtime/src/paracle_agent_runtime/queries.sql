@@ -1,6 +1,11 @@
 -- name: beat
-insert into workers (id, seen_at, report) values ($1, now(), $2::json)
-on conflict (id) do update set seen_at = now(), report = excluded.report
+insert into workers (id, seen_at, report, at_work) values ($1, now(), $2::json, $3::text[])
+on conflict (id) do update set seen_at = now(), report = excluded.report, at_work = excluded.at_work
+
+-- name: at_work_elsewhere
+-- Those of $2 that live workers (seen within the lease, $3) but $1 say they have in hand.
+select distinct one from workers w cross join lateral unnest(w.at_work) as one
+ where w.id <> $1 and w.seen_at > now() - $3::interval and one = any($2::text[])
 
 -- name: live_workers
 -- Those seen within the lease ($1).
@@ -146,8 +151,8 @@ select run_id from one
 insert into turns_aside as a (task_id, tenant, session_id, run_id, turn, after_run, pool, headers, task)
 select $1, $2, $3, $4, $5::int, $6, $7, $8::json, $9::json
  where not exists (select from tasks k where k.id = $1 and k.finished_at is not null)
-on conflict (task_id) do update set turn = excluded.turn, after_run = excluded.after_run
- where (a.turn, a.after_run) is distinct from (excluded.turn, excluded.after_run)
+on conflict (task_id) do update set turn = excluded.turn, after_run = excluded.after_run, called = false
+ where a.called or (a.turn, a.after_run) is distinct from (excluded.turn, excluded.after_run)
 
 -- name: release_turns
 -- Task $2 of run $3 has entered its session, or it ended: who need not wait any longer for that?
@@ -173,20 +178,26 @@ with over as (
      )
     union
     select task_id from turns_aside where tenant = $1 and after_run = $3 and task_id <> $2
+), called as (
+    update turns_aside a set called = true from free where a.task_id = free.task_id and not a.called
 )
 select a.pool, a.headers::text, a.task::text, a.turn from turns_aside a join free using (task_id)
 
 -- name: turns_stalled
--- Those behind a run that is not set aside itself, some $1 of them.
+-- Those behind a run that is not set aside itself, and not called yet: some $1 of them.
 select a.session_id, a.after_run, a.tenant, a.pool, a.headers::text, a.task::text, a.turn from turns_aside a
- where a.after_run is not null
+ where a.after_run is not null and not a.called
    and not exists (select from turns_aside b where b.tenant = a.tenant and b.run_id = a.after_run)
  order by random() limit $1
 
+-- name: turn_called
+update turns_aside set called = true where task_id = $1
+
 -- name: turns_aside
--- How many wait in each pool: of tenant $1, or of all. One that has begun, or was cancelled, is there until its end.
+-- How many wait in each pool: of tenant $1, or of all. One that was called is in the queue, or in hand; one that has begun,
+-- or was cancelled, is there until its end.
 select a.pool, count(*) from turns_aside a
- where ($1::text is null or a.tenant = $1) and not exists (select from tasks k where k.id = a.task_id)
+ where ($1::text is null or a.tenant = $1) and not a.called and not exists (select from tasks k where k.id = a.task_id)
  group by a.pool
 
 -- name: turn_waits

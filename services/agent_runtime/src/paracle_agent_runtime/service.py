@@ -19,7 +19,7 @@ from paracle_agent_runtime.cancelling import Canceller
 from paracle_agent_runtime.entries import Entry
 from paracle_agent_runtime.errands import LostTaskError
 from paracle_agent_runtime.outbox import Parcel
-from paracle_agent_runtime.plain import done_plainly
+from paracle_agent_runtime.plain import DoneBeforeError, OwnedElsewhereError, done_plainly, long_at_work, look_elsewhere
 from paracle_agent_runtime.plans import PlanCache
 from paracle_agent_runtime.pools import Pool, Pools
 from paracle_agent_runtime.ports import Letter
@@ -51,14 +51,6 @@ _TRIES: Final = 5
 _REMEMBERED: Final = 50_000
 # Between a process' start and its first subscription; the clocks of the broker and of this machine differ, too.
 _DEAF_NS: Final = 5_000_000_000
-
-
-class OwnedElsewhereError(Exception):
-    """A live process of the runtime works on the task."""
-
-
-class DoneBeforeError(Exception):
-    """The task's run does not wait for it any more."""
 
 
 class Runtime:
@@ -118,6 +110,7 @@ class Runtime:
 
     async def __aexit__(self, *_exc: object) -> None:
         self._pools.stop()
+        await self._quietly(self._beat())
         await self._drain()
         for loop in self._loops:
             loop.cancel()
@@ -134,7 +127,8 @@ class Runtime:
         """A sign of life, with how all stands; and a look at what is to be drained, should it not have been heard."""
         async with self._looking:  # a slow look must not undo what a later one saw
             self._pools.drain(await self._drained())
-        await self._leases.beat(self._pools.report(self._for_people))
+        at_work = () if self._pools.stopping else long_at_work(self._entries.values())  # else it is anybody's at once
+        await self._leases.beat(self._pools.report(self._for_people), at_work)
 
     def _for_people(self, pool: Pool) -> Mapping[str, int]:
         """How many tasks of `pool` wait for people, by tenant."""
@@ -262,8 +256,9 @@ class Runtime:
             if await self._cancelled_before(entry):
                 entry.cancelled = True
                 raise asyncio.CancelledError
-            if entry.again and not await self._shop.wanted.still(task, entry.context.tenant):
-                raise DoneBeforeError
+            if entry.again:
+                await look_elsewhere(self._shop, entry)
+            entry.plain = True
             return await done_plainly(self._shop, job, job.target, entry.context)
         if entry.place is not None:
             job = await self._shop.sessions.join(job, entry.place)

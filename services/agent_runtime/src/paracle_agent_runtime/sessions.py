@@ -127,12 +127,16 @@ class Sessions:
         await self._release(tenant, task)
 
     async def look(self) -> None:
-        """Look after those that wait for a run to come: one may end that never does, and nobody says so here."""
+        """Look after those that wait for a run to come: one may end that never does, and nobody says so here.
+
+        Each is called once: what is lost on the way is what any task is then, handed out again by its run.
+        """
         for one in await self._book.stalled(_MOST):
             tenant, run_id = one.letter.tenant, one.letter.task.run_id
             earlier = await self._starts.before(tenant, run_id)
             if not earlier or await self._book.lacks(tenant, one.session, earlier) is None:
                 self._outbox.put(Parcel([_called(one.letter, one.after)]))
+                await self._book.called(one.letter.task.task_id)
 
     async def _end(self, task: Task, tenant: str, ending: Ending) -> None:
         if session_of(task) is not None:

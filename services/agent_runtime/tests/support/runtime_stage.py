@@ -6,7 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from runtime_world import CONTEXT, Gateway, Orchestrator, World, cancel, sent
+from runtime_peers import Gateway, Orchestrator
+from runtime_plan import CONTEXT, cancel, sent
+from runtime_world import World
 
 from paracle_chassis.bus import Outgoing
 from paracle_chassis.delivery import Delivery

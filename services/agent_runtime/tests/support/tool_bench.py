@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiohttp.abc import AbstractResolver
-from runtime_world import NoUsage, NoWorkers
+from memory_ports import NoUsage, NoWorkers
 
 from paracle_agent_runtime.ports import Workers
 from paracle_agent_runtime.schemas import Schemas

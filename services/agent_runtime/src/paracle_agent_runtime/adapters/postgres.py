@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -40,15 +40,25 @@ class PostgresLeases:
         self._worker = worker
         self._lease = timedelta(seconds=lease_s)
         self._release = Batches(self._release_all)
+        self._elsewhere = Batches(self._all_elsewhere)
 
     @property
     def worker(self) -> str:
         """See `Leases.worker`."""
         return self._worker
 
-    async def beat(self, report: WorkerReport) -> None:
+    async def beat(self, report: WorkerReport, at_work: Collection[str]) -> None:
         """See `Leases.beat`."""
-        await self._pool.execute(self._queries.beat, self._worker, REPORTS.dump_json(report).decode())
+        await self._pool.execute(self._queries.beat, self._worker, REPORTS.dump_json(report).decode(), list(at_work))
+
+    async def elsewhere(self, name: str) -> bool:
+        """See `Leases.elsewhere`. Copies come by the hundred, and are looked for together."""
+        return await self._elsewhere(name)
+
+    async def _all_elsewhere(self, names: Sequence[str]) -> Sequence[bool]:
+        rows = await self._pool.fetch(self._queries.at_work_elsewhere, self._worker, list(names), self._lease)
+        found = {row[0] for row in rows}
+        return [name in found for name in names]
 
     async def claim(self, task_id: str) -> bool:
         """See `Leases.claim`."""

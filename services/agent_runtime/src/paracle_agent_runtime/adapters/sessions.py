@@ -70,6 +70,10 @@ class PostgresSessionBook:
         rows = await self._pool.fetch(self._queries.turns_stalled, limit)
         return [Stalled(row["session_id"], row["after_run"], _letter(row, row["tenant"])) for row in rows]
 
+    async def called(self, task_id: str) -> None:
+        """See `SessionBook.called`."""
+        await self._pool.execute(self._queries.turn_called, task_id)
+
     async def past(self, tenant: str, session: str, turn: int) -> Past:
         """See `SessionBook.past`."""
         found = await self._pool.fetchrow(self._queries.recap_before, tenant, session, turn)
