@@ -99,14 +99,16 @@ def test_a_person_who_is_waited_for_sees_what_is_asked(make: Any) -> None:
     asked = make.record(1, "approval.asked", step="ok", approval_id="apr_1", ask="Pay\x1b?", digest="d")
     before = View(make.RUN)
     after = fold(before, asked)
-    assert (describe(before, after, asked) or "").endswith("pending → waiting 0.0s Pay\ufffd? (apr_1)")
+    assert (describe(before, after, asked) or "").endswith(
+        "pending → waiting 0.0s Pay\ufffd? (paracle approvals show apr_1)"
+    )
     decided = make.record(2, "approval.decided", step="ok", approval_id="apr_1", principal="bob", decision="approve")
     assert (describe(after, fold(after, decided), decided) or "").endswith(
         "ok               waiting 1.0s approve by bob"
     )
     screen = Console(file=io.StringIO(), width=100, record=True)
     screen.print(render(after, make.START, screen))
-    assert "waiting Pay\ufffd? (apr_1)" in screen.export_text()
+    assert "waiting Pay\ufffd? (paracle approvals show apr_1)" in screen.export_text()
 
 
 def test_a_child_run_is_named_so_that_it_can_be_looked_at(make: Any) -> None:

@@ -90,7 +90,12 @@ def test_how_a_step_may_end(make: Any, kind: str, data: dict[str, Any], status: 
         ("step.waiting", {"signal": "paid"}, StepStatus.WAITING, "for signal paid"),
         ("step.waiting", {"until": "2026-03-01T12:00:00Z"}, StepStatus.WAITING, "until "),
         ("step.waiting", {"until": "2031-03-15T12:00:00Z"}, StepStatus.WAITING, "until 2031-03-1"),
-        ("approval.asked", {"approval_id": "apr_1", "ask": "Pay?", "digest": "d"}, StepStatus.WAITING, "Pay? (apr_1)"),
+        (
+            "approval.asked",
+            {"approval_id": "apr_1", "ask": "Pay?", "digest": "d"},
+            StepStatus.WAITING,
+            "Pay? (paracle approvals show apr_1)",
+        ),
         (
             "approval.decided",
             {"approval_id": "apr_1", "principal": "bob", "decision": "reject", "reason": "no"},

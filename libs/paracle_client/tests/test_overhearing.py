@@ -19,7 +19,7 @@ from paracle_client.live import begin
 from paracle_client.speech import Speech
 from paracle_domain.inference.deltas import Change, Delta, EndDelta, ReasoningDelta, TextDelta, ToolCallDelta
 from paracle_domain.run.commands import RunAccepted, RunStatus
-from paracle_domain.task.output import TaskOutput, ToolProgress
+from paracle_domain.task.output import BudgetProgress, TaskOutput, ToolProgress
 
 TASK = "task_01JDAAAAAAAAAAAAAAAAAAAAAA"
 OUTPUT = f"GET /v1/tasks/{TASK}/output"
@@ -79,8 +79,8 @@ def test_the_end_of_what_is_said_stands_below_the_steps(make: Any) -> None:
         assert not [line for line in capture(screen, console, make) if "report │" in line]
 
 
-def capture(screen: Any, console: Console, make: Any) -> list[str]:
-    wide = Console(file=io.StringIO(), width=60, height=30, color_system=None)
+def capture(screen: Any, console: Console, make: Any, width: int = 60) -> list[str]:
+    wide = Console(file=io.StringIO(), width=width, height=30, color_system=None)
     with wide.capture() as taken:
         wide.print(render(screen.view, make.START + timedelta(seconds=1), console, screen._said))
     return [line.rstrip() for line in taken.get().splitlines()]
@@ -160,6 +160,78 @@ def test_a_tool_that_is_at_work_for_long_says_that_it_waits_for_people(
 
     asyncio.run(watched())
     assert out.getvalue().startswith(" " * 9 + "sort ")
+
+
+CHILD, GRANDCHILD = (f"run_01JD{letter * 22}" for letter in "BC")
+
+
+def started(make: Any, seq: int, step: str, kind: str, **more: Any) -> Any:
+    return make.record(seq, "step.started", step=step, attempt=1, target_kind=kind, target="t", **more)
+
+
+def question(make: Any, seq: int, kind: str, **more: Any) -> Any:
+    return make.record(seq, f"approval.{kind}", step="ok", approval_id="apr_2", digest="d", **more)
+
+
+def test_a_child_run_that_waits_for_people_says_so_at_any_depth(
+    api: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overhearing, "_LONG_S", 0.0)
+    held = TaskOutput(seq=2, tool=ToolProgress(call_id="c", tool="pay", stage="held", approval_id="apr_1"))
+    short = TaskOutput(seq=3, budget=BudgetProgress(approval_id="apr_3", budget="team", stage="held"))
+    answered(make, api, words("psst"), held, short, TaskOutput(seq=4, ended=True))
+    asked = question(make, 1, "asked", ask="Refund 7?")
+    decided = question(make, 2, "decided", decision="approve", principal="ann")
+    below = started(make, 1, "deeper", "workflow", child_run_id=GRANDCHILD)
+    api.on(f"GET /v1/runs/{CHILD}", make.problem("not_found", 404, "not yet"), make.view(RunStatus.RUNNING))
+    api.on(f"GET /v1/runs/{GRANDCHILD}", make.view(RunStatus.RUNNING))
+    api.on(f"GET /v1/runs/{CHILD}/events", make.stream(below, started(make, 2, "agent", "agent", task_id=TASK)))
+    api.on(f"GET /v1/runs/{GRANDCHILD}/events", make.stream(asked, decided))
+    out = io.StringIO()
+    said = (
+        "refund/agent     │ · pay waits until people decide: paracle approvals show apr_1",
+        "refund/agent     │ · budget team is used up, unless people raise it: paracle approvals show apr_3",
+        "refund/deeper/ok │ · Refund 7? (paracle approvals show apr_2)",
+    )
+
+    async def watched() -> None:
+        async with AsyncClient(api.url) as client:
+            with shown(begin(make.view()), Console(file=out, width=200)) as screen:
+                ears = overhearing._Ears(client, screen)
+                ears.listen(started(make, 1, "refund", "workflow", child_run_id=CHILD))
+                await eventually(lambda: all(line in out.getvalue() for line in said))
+                await ears.close()
+
+    asyncio.run(watched())
+    assert "psst" not in out.getvalue()
+
+
+def test_a_question_stands_below_the_steps_until_it_is_answered(make: Any) -> None:
+    console = Console(file=io.StringIO(), width=90, height=30, color_system=None, force_terminal=True)
+    with shown(begin(make.view()), console) as screen:
+        ears = overhearing._Ears(AsyncClient("http://localhost"), screen, None, "refund/")
+        ears.hear_question(question(make, 1, "asked", ask="Refund 7?"))
+        assert "  refund/ok │ · Refund 7? (paracle approvals show apr_2)" in capture(screen, console, make, 90)
+        ears.hear_question(question(make, 2, "decided", decision="approve", principal="ann"))
+        assert not [line for line in capture(screen, console, make) if "refund/ok" in line]
+
+
+def test_a_child_run_that_cannot_be_heard_does_not_stop_the_showing(
+    api: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overhearing, "_LONG_S", 0.0)
+    api.on(f"GET /v1/runs/{CHILD}", make.problem("forbidden", 403, "not for you"))
+    out = io.StringIO()
+
+    async def watched() -> None:
+        async with AsyncClient(api.url) as client:
+            with shown(begin(make.view()), Console(file=out, width=200)) as screen:
+                ears = overhearing._Ears(client, screen)
+                ears.listen(started(make, 1, "refund", "workflow", child_run_id=CHILD))
+                await eventually(lambda: "refund           cannot be heard: not for you" in out.getvalue())
+                await ears.close()
+
+    asyncio.run(watched())
 
 
 def test_only_so_many_are_heard_at_once(

@@ -96,6 +96,10 @@ class Screen:
         if (speech := self._speeches.pop(step, None)) is not None:
             self._say(step, speech.end())
 
+    def say(self, step: str, line: str) -> None:
+        """Show a line about what a step waits for."""
+        self._say(step, (f"· {line}",))
+
     def note(self, text: str) -> None:
         """Say something beside the run."""
         self._print(f"{'':8} {text}")
@@ -127,6 +131,10 @@ class _LiveScreen(Screen):
         lines = [*speech.hear(output)]
         if last := speech.tail if speech.tail.strip() else lines[-1] if lines else "":
             self._said = {**self._said, step: last}
+
+    @override
+    def say(self, step: str, line: str) -> None:
+        self._said = {**self._said, step: f"· {line}"}
 
     @override
     def hush(self, step: str) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
+from paracle_client.speech import asking
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.inference.usage import Usage
 from paracle_domain.machine import EventRecord
@@ -182,7 +183,7 @@ def _waits(view: View, event: object, at: datetime) -> View:
         case happened.StepKept():
             return _step(view, event.step, status=StepStatus(event.status), detail="kept")
         case happened.ApprovalAsked():
-            asks = f"{event.ask} ({event.approval_id})"
+            asks = asking(event.ask, event.approval_id)
             return _step(view, event.step, status=StepStatus.WAITING, started_at=at, detail=asks)
         case happened.ApprovalDecided():
             why = f": {event.reason}" if event.reason else ""

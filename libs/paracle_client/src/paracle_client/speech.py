@@ -40,6 +40,16 @@ def raising(told: BudgetProgress) -> str:
     return f"budget {told.budget}: it was decided"
 
 
+def asking(ask: str, approval_id: str) -> str:
+    """What people are to decide, and how they see it."""
+    return f"{ask} (paracle approvals show {approval_id})"
+
+
+def waits(output: TaskOutput) -> bool:
+    """Whether it says that people are to decide, or that they did."""
+    return output.budget is not None or (output.tool is not None and output.tool.stage == "held")
+
+
 def retrying(told: Retrying) -> str:
     """Why a model's reply does not come, and from when on it is asked again."""
     why, at = f"{told.error.code}: {told.error.message}", f"{told.at.astimezone():%H:%M:%S}"
