@@ -392,7 +392,7 @@ async def test_a_caller_that_was_late_reads_what_waits_before_it_asks_again_or_g
 
 async def test_who_stood_still_with_the_caller_is_waited_for(serve, nats_url, nats_client, monkeypatch):
     monkeypatch.setattr(rpc, "ASK_AGAIN_S", 60)
-    monkeypatch.setattr(rpc, "_LATE_S", 30)
+    monkeypatch.setattr(rpc, "_MOMENT_S", 30)
     asked = await hearing(nats_client, SUBJECT)
     bus = await serve()
     with closing(Beside(nats_url, SUBJECT)) as beside:

@@ -27,7 +27,8 @@ from paracle_domain.messages import Message, Request
 
 ASK_AGAIN_S: Final = 0.5
 _PING_S: Final = 5.0  # NATS is away if it takes longer
-_LATE_S: Final = 0.5  # by which a timer is late if we stood still
+_LATE_S: Final = 0.1  # by which a timer is late if we stood still
+_MOMENT_S: Final = 0.5  # for those who stood still with us
 
 
 class _Call:
@@ -138,8 +139,8 @@ class RpcClient:
         Else a machine that is too busy would have everything asked again.
         """
         with suppress(NatsError, OSError):  # NATS is away
-            await frames.flushed(self._link.client, _LATE_S)
-        await call.wait_until(asyncio.get_running_loop().time() + _LATE_S)
+            await frames.flushed(self._link.client, _MOMENT_S)
+        await call.wait_until(asyncio.get_running_loop().time() + _MOMENT_S)
 
     async def _is_silent(self, call: _Call, patience_s: float) -> bool:
         """Whether nothing was said, rather than not heard yet: a loop that is late runs its timers before it reads.
