@@ -15,6 +15,7 @@ from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import new_id
 from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.deltas import Delta, TextDelta
+from paracle_domain.registry import SpecView
 from paracle_domain.run.commands import RunAccepted, RunStatus
 from paracle_domain.task.output import TaskOutput
 from paracle_domain.task.sessions import SessionSummary, SessionTurn, SessionView
@@ -30,6 +31,8 @@ def helper(api: Any, make: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         return make.RUN if kind == "run" else new_id(kind)
 
     monkeypatch.setattr(chat, "new_id", known)
+    about = {"kind": "Agent", "name": "helper", "revision": 1, "manifest": {}, "digest": "d", "author": "me"}
+    api.on("GET /v1/agents/helper", SpecView(**about, created_at=make.START))
     api.on("POST /v1/agents/helper/runs", RunAccepted(run_id=make.RUN, status=RunStatus.QUEUED))
     api.on(f"GET /v1/runs/{make.RUN}", *(turn_of(make) for _ in range(2)))
     api.on(f"GET /v1/runs/{make.RUN}/events", make.stream(*make.whole_run()[:1], *make.whole_run()[3:]))
@@ -71,6 +74,15 @@ def test_a_session_goes_on(paracle: Callable[..., Any], helper: Any, monkeypatch
     result = paracle("chat", "helper", "--session", session)
     assert result.code == 0
     assert inputs(helper) == [{"text": "And you?", "session": session}]
+
+
+def test_an_agent_that_is_not_there_is_told_before_anything_is_said(
+    paracle: Callable[..., Any], api: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.on("GET /v1/agents/helpr", make.problem("not_found", 404, "there is no agent 'helpr'"))
+    type_in(monkeypatch)
+    result = paracle("chat", "helpr")
+    assert (result.code, result.err) == (1, "error: there is no agent 'helpr'\n")
 
 
 def test_a_session_that_is_none(paracle: Callable[..., Any], helper: Any) -> None:

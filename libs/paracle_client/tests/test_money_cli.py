@@ -163,6 +163,8 @@ def test_kinds_are_named_and_completed() -> None:
     assert parse_by("model, day,model") == (UsageBy.MODEL, UsageBy.DAY)
     with pytest.raises(InvalidInput, match="did you mean 'model'"):
         parse_by("modle")
+    with pytest.raises(InvalidInput, match=r"not counted by 'x'; it is by model, provider, .* outcome$"):
+        parse_by("x")
     assert _kinds("model,pr") == ["model,provider", "model,project"]
     assert len(_kinds("")) == len(UsageBy)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, get_args
 
 import pytest
@@ -262,6 +263,7 @@ class TestErrors:
         assert field_path(("steps", 2, "needs", 0)) == "steps[2].needs[0]"
         assert field_path((0,), "spec") == "spec[0]"
         assert len(quote("x" * 1_000)) < 200
+        assert (quote("1"), quote(Decimal("-1.50"))) == ("'1'", "-1.50")
 
     def test_findings_of_pydantic_name_field_and_value(self) -> None:
         class Sample(BaseModel):

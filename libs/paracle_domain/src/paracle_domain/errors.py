@@ -42,6 +42,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Final, Self, override
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -424,5 +425,5 @@ def _said(item: Mapping[str, Any]) -> str:
 
 def quote(value: object) -> str:
     """`value` as it is shown in a message: short, and on one line."""
-    text = repr(value)
+    text = str(value) if isinstance(value, Decimal) else repr(value)
     return text if len(text) <= _QUOTE_LIMIT else f"{text[:_QUOTE_LIMIT]}… ({len(text):,} characters)"

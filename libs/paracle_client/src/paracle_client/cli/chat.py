@@ -50,6 +50,7 @@ def chat(
         raise InvalidInput(f"{quote(session)} is no id of a session; leave --session out to begin one")
     aside = console(aside=True)
     with connect(url) as client:
+        client.get("agents", agent)  # who is not there is told before anything is said
         talk = Talk(client, agent, session or new_id("ses"), aside)
         if sys.stdin.isatty():
             failures = converse(talk, aside, earlier=session is not None)

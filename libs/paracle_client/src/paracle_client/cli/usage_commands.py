@@ -145,8 +145,9 @@ def parse_by(text: str) -> tuple[UsageBy, ...]:
             found.append(UsageBy(name))
         except ValueError:
             kinds = [kind.value for kind in UsageBy]
-            message = f"usage is not counted by {quote(name)}{suggest(name, kinds)}; it is by {', '.join(kinds)}"
-            raise InvalidInput(message, path="--by") from None
+            near = suggest(name, kinds)
+            way_out = near if near.endswith("?") else f"; it is by {', '.join(kinds)}"
+            raise InvalidInput(f"usage is not counted by {quote(name)}{way_out}", path="--by") from None
     return tuple(dict.fromkeys(found))
 
 
