@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, override
 
 from opentelemetry import context as contexts
 from opentelemetry import trace
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, ParentBased, Sampler
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, DEFAULT_ON, Decision, ParentBased, Sampler
 from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 if TYPE_CHECKING:
@@ -175,6 +175,8 @@ class Spans:
 
     def __init__(self, sampler: Sampler, ended: Callable[[LeanSpan], None]) -> None:
         self._sampler = sampler
+        self._follows = isinstance(sampler, ParentBased)
+        self._takes_all_roots = sampler in {ALWAYS_ON, DEFAULT_ON}
         self._ended = ended
 
     def make(
@@ -198,11 +200,14 @@ class Spans:
         return (trace_id, "", self._sampled(name, trace_id), False)
 
     def _sampled(self, name: str, trace_id: str, *, above: bool | None = None) -> bool:
-        """What the sampler says; those that follow the parent (`parentbased_…`) are asked for roots only."""
-        if self._sampler is ALWAYS_ON:
-            return True
-        if above is not None and isinstance(self._sampler, ParentBased):
+        """What the sampler says; those that follow the parent (`parentbased_…`) are asked for roots only.
+
+        Most take all roots, and need not be asked, which takes as long as all else that there is to do for a span.
+        """
+        if above is not None and self._follows:
             return above
+        if self._takes_all_roots:
+            return True
         found = self._sampler.should_sample(contexts.Context(), int(trace_id, 16), name)
         return found.decision is Decision.RECORD_AND_SAMPLE
 
