@@ -12,11 +12,11 @@ from typing import Final
 
 from nats.errors import Error as NatsError
 
-from paracle_chassis import codec
-from paracle_chassis.voice import Voice, frame_of
+from paracle_chassis import codec, frames
+from paracle_chassis.voice import Voice
 
 _SLOTS: Final = 8
-_HEADERS: Final = {codec.PROGRESS_HEADER: codec.WORKING}
+_HEAD: Final = frames.head_of({codec.PROGRESS_HEADER: codec.WORKING})
 _GONE_AFTER: Final = 3  # signs in a row that reach nobody; a caller may just be reconnecting
 
 
@@ -26,29 +26,28 @@ class Heartbeats:
     def __init__(self, voice: Voice, every_s: float) -> None:
         self._voice = voice
         self._tick_s = every_s / _SLOTS
-        self._slots: list[dict[str, tuple[bytes, bytes]]] = [{} for _ in range(_SLOTS)]
+        self._slots: list[dict[str, str]] = [{} for _ in range(_SLOTS)]
         self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, address: str, caller: str) -> Callable[[], None]:
         """Tell `caller` from now on, with `{address}.{number}` to hang up at; what is returned ends that."""
         slot = self._slots[(self._ticks + 2) % _SLOTS]
-        before, below, after = frame_of(caller, b"", f"{address}.", _HEADERS).rpartition(f"{address}.".encode())
-        slot[address] = (before + below, after)
+        slot[address] = caller
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._tick_s, self._tick)
         return lambda: self._stop(slot, address)
 
     @staticmethod
-    def _stop(slot: dict[str, tuple[bytes, bytes]], address: str) -> None:
+    def _stop(slot: dict[str, str], address: str) -> None:
         slot.pop(address, None)
 
     def _tick(self) -> None:
         self._ticks += 1
-        number = b"%d" % (self._ticks // _SLOTS)
+        number = self._ticks // _SLOTS
         with suppress(NatsError, OSError):  # NATS is away: its callers know
-            for before, after in self._slots[self._ticks % _SLOTS].values():
-                self._voice.put(before + number + after)
+            for address, caller in self._slots[self._ticks % _SLOTS].items():
+                self._voice.put(frames.hpub(caller, f"{address}.{number}", _HEAD, b""))
         busy = any(self._slots)
         self._timer = asyncio.get_running_loop().call_later(self._tick_s, self._tick) if busy else None
 
