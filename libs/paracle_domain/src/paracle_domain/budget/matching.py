@@ -42,13 +42,12 @@ class Book:
         self._by_subject: dict[tuple[BudgetScope, str], list[Budget]] = {}
         for budget in sorted(self.budgets.values(), key=lambda one: one.name):
             self._by_subject.setdefault((budget.scope, budget.of), []).append(budget)
+        self._scopes = [scope for scope in BudgetScope if any(known is scope for known, _ in self._by_subject)]
 
     def charges(self, spender: Spender, at: datetime) -> list[Charge]:
         """What a call of `spender` at the time `at` goes on."""
-        if not self._by_subject:
-            return []
         found: list[Charge] = []
-        for scope in BudgetScope:
+        for scope in self._scopes:
             subject: str | None = getattr(spender, scope.value)
             if subject is None:
                 continue
