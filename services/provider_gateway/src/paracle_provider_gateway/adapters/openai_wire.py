@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from paracle_domain.errors import InvalidInput
 from paracle_domain.inference.chat import (
@@ -103,9 +103,12 @@ class WireMessage(BaseModel):
         return told_in(self.reasoning_details or ()), None
 
 
+_SILENT: Final = WireMessage()  # as a default, pydantic would copy it for every reply
+
+
 class WireChoice(BaseModel):
-    message: WireMessage = WireMessage()
-    delta: WireMessage = WireMessage()
+    message: WireMessage = Field(default_factory=lambda: _SILENT)
+    delta: WireMessage = Field(default_factory=lambda: _SILENT)
     finish_reason: str | None = None
 
 
