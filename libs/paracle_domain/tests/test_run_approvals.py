@@ -88,10 +88,10 @@ def test_a_rejection_may_be_tolerated() -> None:
 def test_who_may_decide(approvers: dict[str, Any], by: str, roles: tuple[str, ...], allowed: bool) -> None:
     run = asked(**approvers)
     decision = run.decision("ok", by=by, roles=roles)
-    objection = run.machine.objection(run.state, decision)
+    objection = run.machine.objection(run.state, decision, run.now)
     assert objection is None if allowed else isinstance(objection, Forbidden)
     assert bool(run.tell(decision).events) is allowed
-    assert run.machine.objection(run.state, decision) is None or not allowed
+    assert run.machine.objection(run.state, decision, run.now) is None or not allowed
 
 
 def test_whoever_started_the_run_may_still_reject() -> None:
@@ -103,10 +103,10 @@ def test_whoever_started_the_run_may_still_reject() -> None:
 def test_a_decision_counts_only_for_what_was_shown() -> None:
     run = asked()
     other = run.decision("ok", digest="sha256:other")
-    assert isinstance(run.machine.objection(run.state, other), Conflict)
+    assert isinstance(run.machine.objection(run.state, other, run.now), Conflict)
     assert run.tell(other).events == ()
     unknown = Decide("ann", (), "apr_x", other.digest, "approve")
-    assert isinstance(run.machine.objection(run.state, unknown), NotFound)
+    assert isinstance(run.machine.objection(run.state, unknown, run.now), NotFound)
     assert run.tell(unknown).events == ()
 
 
@@ -125,11 +125,11 @@ def test_the_digest_covers_everything() -> None:
 def test_changing_ones_mind_and_coming_late_are_conflicts() -> None:
     run = asked(quorum=2)
     run.decide("ok", by="ann")
-    assert isinstance(run.machine.objection(run.state, run.decision("ok", "reject", by="ann")), Conflict)
+    assert isinstance(run.machine.objection(run.state, run.decision("ok", "reject", by="ann"), run.now), Conflict)
     run.decide("ok", by="bob")
     late = run.decision("ok", by="cid")
-    assert isinstance(run.machine.objection(run.state, late), Conflict)
-    assert run.machine.objection(run.state, run.decision("ok", by="bob")) is None
+    assert isinstance(run.machine.objection(run.state, late, run.now), Conflict)
+    assert run.machine.objection(run.state, run.decision("ok", by="bob"), run.now) is None
     assert run.tell(late).events == ()
 
 
@@ -154,6 +154,40 @@ def test_an_approval_escalates_to_others() -> None:
     assert run.decide("ok", by="bob").events == ()
     run.decide("ok", by="eve", roles=("boss",))
     assert run.state.status is RunStatus.COMPLETED
+
+
+def test_what_is_decided_too_late_does_not_count_though_nobody_has_looked_at_the_clock() -> None:
+    run = asked(expires_s=10)
+    late = run.decision("ok")
+    run.now += timedelta(seconds=10)
+    objection = run.machine.objection(run.state, late, run.now)
+    assert isinstance(objection, Conflict)
+    assert "is over: it is expired" in objection.message
+    run.tell(late)
+    assert run.types[-3:] == ["step.failed:ok", "run.failing", "run.failed"]
+    assert run.approval("ok").status is ApprovalStatus.EXPIRED
+    assert run.approval("ok").decisions == ()
+
+
+def test_an_approval_may_escalate_when_somebody_decides_too_late() -> None:
+    run = asked(principals=["ann"], expires_s=10, on_expiry="escalate", escalate_to={"roles": ["boss"]})
+    run.now += timedelta(seconds=10)
+    late = run.decision("ok")
+    assert isinstance(run.machine.objection(run.state, late, run.now), Forbidden)
+    run.tell(late)
+    assert run.types[-1] == "approval.escalated:ok"
+    assert run.approval("ok").roles == ("boss",)
+    run.decide("ok", by="eve", roles=("boss",))
+    assert run.state.status is RunStatus.COMPLETED
+
+
+def test_a_decision_after_the_time_of_its_step_does_not_count() -> None:
+    run = asked({"timeout_s": 5})
+    run.now += timedelta(seconds=5)
+    late = run.decision("ok")
+    assert isinstance(run.machine.objection(run.state, late, run.now), Conflict)
+    run.tell(late)
+    assert run.approval("ok").status is ApprovalStatus.VOID
 
 
 def test_an_escalated_approval_expires_in_the_end() -> None:

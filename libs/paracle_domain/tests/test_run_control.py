@@ -112,11 +112,11 @@ def test_a_loop_goes_on_when_its_run_is_resumed() -> None:
 def test_what_comes_after_the_end_is_a_conflict(message: Pause | Resume | Signal) -> None:
     run = drive({"id": "a", "wait": {"signal": "go"}})
     run.begin()
-    assert run.machine.objection(run.state, message) is None
+    assert run.machine.objection(run.state, message, run.now) is None
     run.signal("go", message="0")
-    assert isinstance(run.machine.objection(run.state, message), Conflict)
+    assert isinstance(run.machine.objection(run.state, message, run.now), Conflict)
     assert run.tell(message).events == ()
-    assert run.machine.objection(run.state, Signal("go.0", "go", None, "bob")) is None
+    assert run.machine.objection(run.state, Signal("go.0", "go", None, "bob"), run.now) is None
 
 
 def test_signals_that_no_step_takes_are_bounded() -> None:
@@ -126,10 +126,10 @@ def test_signals_that_no_step_takes_are_bounded() -> None:
     for number in range(MOST_KEPT):
         assert run.signal("early", message=str(number)).events
     more, known = Signal("more", "early", None, "bob"), Signal("early.0", "early", None, "bob")
-    assert isinstance(run.machine.objection(run.state, more), LimitExceeded)
-    assert run.machine.objection(run.state, known) is None
+    assert isinstance(run.machine.objection(run.state, more, run.now), LimitExceeded)
+    assert run.machine.objection(run.state, known, run.now) is None
     assert (run.tell(more).events, len(run.state.aside.signals)) == ((), MOST_KEPT)
-    assert run.machine.objection(run.state, Signal("go.0", "go", None, "bob")) is None, "a step waits for it"
+    assert run.machine.objection(run.state, Signal("go.0", "go", None, "bob"), run.now) is None, "a step waits for it"
     run.signal("go", message="0")
     assert run.state.status is RunStatus.COMPLETED
 
@@ -138,8 +138,8 @@ def test_a_run_that_ends_cannot_be_paused() -> None:
     run = drive({"id": "a"})
     run.begin()
     run.cancel()
-    assert isinstance(run.machine.objection(run.state, Pause("bob")), Conflict)
-    assert run.machine.objection(run.state, Cancel("bob", CancelRun(run_id=RUN_ID))) is None
+    assert isinstance(run.machine.objection(run.state, Pause("bob"), run.now), Conflict)
+    assert run.machine.objection(run.state, Cancel("bob", CancelRun(run_id=RUN_ID)), run.now) is None
 
 
 def test_a_queued_run_waits_to_be_admitted() -> None:

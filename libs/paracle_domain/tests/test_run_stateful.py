@@ -135,16 +135,21 @@ class Lives(RuleBasedStateMachine):
         by=st.sampled_from(["ann", "bob", "ada"]),
         verdict=st.sampled_from(["approve", "approve", "reject"]),
         right=st.booleans(),
+        late=st.sampled_from([0, 0, 31]),
     )
-    def decide(self, pick: int, by: str, verdict: Any, right: bool) -> None:
+    def decide(self, pick: int, by: str, verdict: Any, right: bool, late: int) -> None:
+        """Somebody decides, perhaps before anybody has looked at the clock again."""
+        self.run.now += timedelta(seconds=late)
         shown = list(self.approvals.values())[pick % len(self.approvals)]
         digest = shown.digest if right else "sha256:else"
         message = Decide(by, ("boss",), shown.approval_id, digest, verdict)
-        objection = self.run.machine.objection(self.run.state, message)
-        before = self.run.state.seq
+        objection = self.run.machine.objection(self.run.state, message, self.run.now)
+        before = len(self.run.events)
         self.said.append(message)
         self._tell(message)
-        assert objection is None or self.run.state.seq == before
+        counted = "approval.decided" in {event.type for event in self.run.events[before:]}
+        expires_at = self.approvals[shown.approval_id].expires_at
+        assert not counted or (objection is None and (expires_at is None or expires_at > self.run.now))
         assert right or objection is not None
 
     @rule()

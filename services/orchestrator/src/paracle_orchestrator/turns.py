@@ -119,7 +119,7 @@ class Turn:
 
     def _take(self, mail: Mail, now: datetime) -> None:
         machine = self.entry.machine
-        if (refusal := machine.objection(self.state, mail.message)) is not None:
+        if (refusal := machine.objection(self.state, mail.message, now)) is not None:
             self.refused[mail.cause] = refusal
         made = machine.decide(self.state, mail.message, now, self.wake_at)
         page: Page | None = None

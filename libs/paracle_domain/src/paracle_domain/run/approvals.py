@@ -22,7 +22,7 @@ from paracle_domain.run.events import ApprovalAsked, ApprovalDecided, ApprovalEs
 from paracle_domain.run.inbox import Decide
 from paracle_domain.run.nodes import Node
 from paracle_domain.run.state import Asked, RunState, StepState
-from paracle_domain.run.timing import due, repeats
+from paracle_domain.run.timing import due, repeats, soonest
 
 
 def ask(draft: Draft, node: Node) -> None:
@@ -65,6 +65,7 @@ def _after(draft: Draft, seconds: float | None) -> datetime | None:
 
 def decide(draft: Draft, message: Decide) -> None:
     """Somebody decided; what does not count changes nothing (`objection` says why)."""
+    _let_expire(draft, message.approval_id)
     view = _shown(draft.state, message.approval_id)
     after = deciding.decided(view, message, draft.now) if view is not None else None
     if view is None or after is view or not isinstance(after, ApprovalView):
@@ -88,12 +89,23 @@ def decide(draft: Draft, message: Decide) -> None:
     draft.send(orders.show_approval(draft.state, node.name))
 
 
-def objection(state: RunState, message: Decide) -> ParacleError | None:
-    """Why a decision does not count, or nothing if it does, or did."""
-    view = _shown(state, message.approval_id)
+def objection(draft: Draft, message: Decide) -> ParacleError | None:
+    """Why a decision does not count, or nothing if it does, or did. `draft` is nobody's: time has its due in it."""
+    _let_expire(draft, message.approval_id)
+    view = _shown(draft.state, message.approval_id)
     if view is None:
         return NotFound(f"there is no approval {quote(message.approval_id)} in this run", path="approval_id")
     return deciding.objection(view, message)
+
+
+def _let_expire(draft: Draft, approval_id: str) -> None:
+    """What has expired is over though nobody has looked at the clock yet: decisions may wait while services are away."""
+    name = draft.state.aside.approvals.get(approval_id)
+    step = draft.state.steps[name] if name is not None else None
+    if name is None or step is None or step.ended or not isinstance(step.detail, Asked):
+        return
+    if due(soonest((step.deadline_at, step.detail.expires_at)), draft.now):
+        tick(draft, draft.nodes[name], step, step.detail)
 
 
 def _shown(state: RunState, approval_id: str) -> ApprovalView | None:

@@ -120,11 +120,14 @@ class RunMachine:
         """
         return tuple(again.directives_of(self.plan, self._nodes, state, events))
 
-    def objection(self, state: RunState, message: RunMessage) -> ParacleError | None:
-        """Why `message` has no effect on a run that stands as `state` does; nothing if it has, or had when it came."""
+    def objection(self, state: RunState, message: RunMessage, now: datetime) -> ParacleError | None:
+        """Why `message` has no effect at `now` on a run that stands as `state` does.
+
+        Nothing if it has, or had when it came.
+        """
         match message:
             case Decide():
-                return approvals.objection(state, message)
+                return approvals.objection(Draft(self.plan, self._nodes, state, now), message)
             case Signal():
                 return signals.objection(state, message)
             case Pause() if state.ending is not None or state.terminal:
