@@ -124,6 +124,25 @@ async def test_a_bare_request_of_nonsense_is_answered_with_a_problem(serve, nats
     assert json.loads(answer.data)["status"] == 400
 
 
+async def test_a_bare_request_that_is_refused_beside_its_mailbox_is_answered(serve, nats_client):
+    refusing: list[asyncio.Task[None]] = []
+
+    async def refuse_beside(batch) -> None:
+        for delivery in batch:
+            delivery.keep()
+            refusing.append(asyncio.create_task(delivery.refuse(NotFound("there is none"))))
+        while not all(delivery.settled for delivery in batch):  # then its dead letter is on its way
+            await asyncio.sleep(0)
+
+    table = Routes("testing")
+    commands = subjects.cmd("*", "testing", "*")
+    table.mailbox(stream=subjects.COMMANDS, durable="testing", filter=commands, handler=refuse_beside)
+    await serve(table)
+    answer = await nats_client.request(SUBJECT, b'{"name": "a"}', timeout=30)
+    assert json.loads(answer.data)["detail"] == "there is none"
+    await asyncio.gather(*refusing)
+
+
 async def test_what_is_refused_to_whoever_waits_is_gone_and_what_nobody_waits_for_once_its_copy_is_on_disk(
     serve, nats_client, monkeypatch
 ):

@@ -123,7 +123,7 @@ class Mailbox:
                 await self._give_back(waiting)
                 return
             for delivery in portion:
-                if delivery.settled:
+                if delivery.settled and not delivery.kept:  # whoever keeps one may still be about to answer it
                     delivery.body = b""  # it is in hand, but no longer needed, until the whole batch is done
 
     async def _portion(self, waiting: deque[Delivery]) -> list[Delivery]:
