@@ -162,6 +162,12 @@ async def test_malformed_orders_say_so(desk: Any, body: bytes) -> None:
     assert isinstance(receipt.answers[0], MalformedMessage)
 
 
+@pytest.mark.parametrize(("verb", "meant"), [("cancle_runs", "cancel_runs"), ("fire_triger", "fire_trigger")])
+async def test_a_verb_that_there_is_not_is_told_what_was_meant(desk: Any, verb: str, meant: str) -> None:
+    receipt = await desk.order(StartRun(workflow="w"), verb=verb)
+    assert f"{meant!r}" in receipt.answers[0].message
+
+
 async def test_an_unknown_verb_is_parked(desk: Any) -> None:
     receipt = await desk.order(StartRun(workflow="w"), verb="make_coffee", reply=False)
     assert "make_coffee" in str(receipt.parked[0])

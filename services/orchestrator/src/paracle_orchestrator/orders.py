@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -19,7 +19,8 @@ from paracle_domain.errors import (
     quote,
 )
 from paracle_domain.ids import derive_id, id_from_key, is_id
-from paracle_domain.messages import Command
+from paracle_domain.messages import CATALOG, Command
+from paracle_domain.names import suggest
 from paracle_domain.records import record
 from paracle_domain.run.commands import (
     CancelRun,
@@ -87,8 +88,7 @@ class Orders:
         try:
             reader = self._readers.get(verb)
             if reader is None:
-                known = ", ".join(self._readers)
-                raise MalformedMessage(f"the orchestrator knows no command {quote(verb)}; known are {known}")
+                raise MalformedMessage(f"the orchestrator knows no command {quote(verb)}{suggest(verb, _verbs())}")
             mail = await reader(delivery, plans)
             return None if mail is None else Order(delivery, mail)
         except ParacleError as error:
@@ -184,6 +184,12 @@ class Orders:
             command.reason,
         )
         return mail_of(delivery, run_id, message)
+
+
+def _verbs() -> Iterator[str]:
+    """What can be ordered of this service, by whichever part of it."""
+    commands = (kind for kind in CATALOG.values() if issubclass(kind, Command))
+    return (kind.verb for kind in commands if kind.service == StartRun.service)
 
 
 async def _cancel(delivery: Delivery, _: PlanBatch) -> Mail:
