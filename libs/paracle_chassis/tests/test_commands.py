@@ -131,8 +131,8 @@ async def test_a_bare_request_that_is_refused_beside_its_mailbox_is_answered(ser
         for delivery in batch:
             delivery.keep()
             refusing.append(asyncio.create_task(delivery.refuse(NotFound("there is none"))))
-        while not all(delivery.settled for delivery in batch):  # then its dead letter is on its way
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert all(delivery.settled for delivery in batch), "their dead letters are on their way"
 
     table = Routes("testing")
     commands = subjects.cmd("*", "testing", "*")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from paracle_client.cli.showing import heading, rows
+from paracle_client.cli.showing import heading, pools_at_work, rows
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import new_id
 from paracle_domain.run.commands import Parent, QueuePlace, RunStatus, StepStatus, StepView, Stuck
@@ -44,7 +44,18 @@ def test_whatever_else_there_is_to_a_run_is_said(make: Any) -> None:
         "queued: 2 of at most 2 runs of the workflow are under way, 9 of at most 10 of the tenant; 1,200 before it"
     )
     assert lines[7].endswith(f"paracle dlq show {letter}")
-    assert lines[8:] == ["error internal: a bug", "not undone: pay"]
+    assert lines[8:] == ["ends with internal: a bug", "not undone: pay"]
+    ended = list(heading(make.view(RunStatus.FAILED, error=view.error)))
+    assert ended[-1] == "error internal: a bug"
+
+
+def test_a_pool_that_is_to_undo_something_is_at_work(make: Any) -> None:
+    undone = step("pay.compensate", StepStatus.RUNNING, pool="nobody")
+    waiting = step("file", StepStatus.RUNNING, pool="slow", parts=(step("file[0]", StepStatus.RUNNING, pool="slow"),))
+    assert pools_at_work(make.view(steps=(step("pay", pool="agents", compensation=undone), waiting))) == {
+        "nobody",
+        "slow",
+    }
 
 
 def test_a_run_that_is_about_to_be_admitted_says_so(make: Any) -> None:

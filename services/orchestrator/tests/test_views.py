@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from paracle_domain.errors import ErrorInfo
+from paracle_domain.errors import Conflict, ErrorInfo
 from paracle_domain.ids import id_from_key
 from paracle_domain.plan import Plan, PlannedWorkflow
 from paracle_domain.run.commands import Outputs, RunView, StartRun, StepStatus, StepView
@@ -26,7 +26,7 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 def plan_of(*steps: dict[str, Any], children: dict[str, Plan] | None = None) -> Plan:
     full = [step if set(KINDS) & set(step) else {"tool": "t", **step} for step in steps]
-    spec = WorkflowSpec.model_validate({"steps": full})
+    spec = WorkflowSpec.model_validate({"steps": full, "timeout_s": 60})
     return Plan.pin(PlannedWorkflow(name="w", revision=1, spec=spec), {}, {}, children)
 
 
@@ -159,3 +159,20 @@ def test_compensations_are_shown_with_their_steps() -> None:
     assert b.compensation is not None
     assert (b.compensation.id, b.compensation.status, b.compensation.target) == ("b.compensate", "failed", "undo")
     assert run.view().uncompensated == ("b",)
+
+
+def test_a_run_that_is_about_to_end_says_why_and_has_no_time_of_its_own_any_more() -> None:
+    run = Run({"id": "a", "compensate": {"tool": "undo"}}, {"id": "b", "needs": ["a"]})
+    assert run.view().deadline_at == EPOCH + timedelta(seconds=60)
+    run.end("a")
+    run.end("b", TaskStatus.FAILED)
+    undoing = run.view()
+    assert (undoing.run.status, undoing.deadline_at) == ("running", None)
+    assert undoing.error is not None
+    assert undoing.error.path == "steps.b"
+    refusal = run.machine.objection(run.state, Pause("ann"), EPOCH)
+    assert isinstance(refusal, Conflict)
+    assert "stops, and undoes what it did" in refusal.message
+    run.end("a.compensate")
+    ended = run.view()
+    assert (ended.run.status, ended.error) == ("failed", undoing.error)

@@ -48,21 +48,25 @@ def pins_of(entry: Entry) -> Pins:
 
 
 def view_of(entry: Entry, parts: int, outputs: Outputs = Outputs.ALL) -> RunView:
-    """A run with its steps, in an order in which they could have run, and the first `parts` items of each map."""
+    """A run with its steps, in an order in which they could have run, and the first `parts` items of each map.
+
+    One that is about to end says why already: it may take its time to stop and to undo, and its own is over.
+    """
     state = entry.state
     started, undo = state.started_event, state.aside.undo
+    ending = None if state.terminal else state.ending
     steps = (_step(entry, name, parts) for name in state.graph.order)
     return RunView(
         run=summary_of(entry),
         principal=started.principal,
         input=None if outputs is Outputs.NONE else started.input,
         output=None if outputs is Outputs.NONE else state.output,
-        error=state.error,
+        error=state.error if ending is None else ending.error,
         usage=state.usage,
         steps=tuple(steps if outputs is Outputs.ALL else map(_without_outputs, steps)),
         outputs=outputs,
         last_seq=state.seq,
-        deadline_at=state.deadline_at,
+        deadline_at=state.deadline_at if ending is None else None,
         parent=started.parent,
         paused=state.aside.paused and not state.terminal,
         uncompensated=undo.failed if undo is not None else (),

@@ -37,7 +37,7 @@ def heading(view: RunView) -> Iterator[str]:
     if run.stuck is not None:
         yield f"stuck since {moment(run.stuck.since)}: paracle dlq show {run.stuck.dead_letter}"
     if view.error is not None:
-        yield f"error {_error(view.error)}"
+        yield f"{'error' if run.status.terminal else 'ends with'} {_error(view.error)}"
     if view.uncompensated:
         yield f"not undone: {', '.join(view.uncompensated)}"
 
@@ -64,9 +64,9 @@ def agents_at_work(view: RunView) -> Iterator[tuple[str, str]]:
 
 
 def _at_work(view: RunView) -> Iterator[StepView]:
-    steps = [step for step in view.steps if step.status is StepStatus.RUNNING]
-    yield from steps
-    yield from (part for step in steps for part in step.parts if part.status is StepStatus.RUNNING)
+    for step in view.steps:
+        undone = () if step.compensation is None else (step.compensation,)
+        yield from (one for one in (step, *step.parts, *undone) if one.status is StepStatus.RUNNING)
 
 
 _WHY_NOT = {

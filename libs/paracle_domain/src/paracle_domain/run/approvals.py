@@ -99,12 +99,13 @@ def objection(draft: Draft, message: Decide) -> ParacleError | None:
 
 
 def _let_expire(draft: Draft, approval_id: str) -> None:
-    """What has expired is over though nobody has looked at the clock yet: decisions may wait while services are away."""
+    """What has expired is over, though nobody has looked at the clock: decisions may wait while services are away."""
     name = draft.state.aside.approvals.get(approval_id)
-    step = draft.state.steps[name] if name is not None else None
-    if name is None or step is None or step.ended or not isinstance(step.detail, Asked):
+    if name is None:
         return
-    if due(soonest((step.deadline_at, step.detail.expires_at)), draft.now):
+    step = draft.state.steps[name]
+    assert isinstance(step.detail, Asked)
+    if not step.ended and due(soonest((step.deadline_at, step.detail.expires_at)), draft.now):
         tick(draft, draft.nodes[name], step, step.detail)
 
 

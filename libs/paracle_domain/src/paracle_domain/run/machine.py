@@ -131,7 +131,8 @@ class RunMachine:
             case Signal():
                 return signals.objection(state, message)
             case Pause() if state.ending is not None or state.terminal:
-                return Conflict(f"the run is {state.status}; it cannot be paused any more")
+                how = f"is {state.status}" if state.terminal else "stops, and undoes what it did"
+                return Conflict(f"the run {how}; it cannot be paused any more")
             case Resume() if state.terminal:
                 return Conflict(f"the run is {state.status}; `paracle runs fork` starts another one from it")
             case _:
