@@ -181,6 +181,32 @@ def test_a_failure_without_a_reason_gets_one() -> None:
     assert "without saying why" in run.state.error.message
 
 
+@pytest.mark.parametrize("on_error", ["fail", "continue"])
+def test_a_run_times_out_whoever_is_first_to_see_that_its_time_is_up(on_error: str) -> None:
+    run = drive({"id": "a", "on_error": on_error}, {"id": "b", "needs": ["a"]}, timeout_s=60)
+    run.begin()
+    run.now += timedelta(seconds=60)
+    run.fail("a", status=TaskStatus.TIMED_OUT)
+    assert run.types[-3:] == ["run.failing", "step.timed_out:a", "run.timed_out"]
+    assert run.state.error is not None
+    assert run.state.error.message.startswith("the run did not end by 2026-01-01 00:01:00 UTC")
+    run = drive({"id": "a", "workflow": "child", "on_error": on_error}, timeout_s=60)
+    run.begin()
+    run.now += timedelta(seconds=60)
+    run.child_ended("a", RunStatus.TIMED_OUT)
+    assert run.state.status is RunStatus.TIMED_OUT
+
+
+def test_an_item_that_times_out_with_its_run_stops_the_others() -> None:
+    run = drive({"id": "each", "map": {"tool": "t", "over": [1, 2], "on_error": "continue"}}, timeout_s=60)
+    run.begin()
+    run.now += timedelta(seconds=60)
+    run.fail("each[0]", status=TaskStatus.TIMED_OUT)
+    assert "each[1]" in run.stops
+    run.stopped("each[1]")
+    assert run.state.status is RunStatus.TIMED_OUT
+
+
 def test_step_timeout_stops_the_task_and_times_out() -> None:
     run = drive({"id": "a", "timeout_s": 5})
     run.begin()

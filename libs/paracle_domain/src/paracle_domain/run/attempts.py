@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from paracle_domain.errors import DeadlineExceeded, ErrorInfo
 from paracle_domain.inference.usage import NOTHING, Usage
-from paracle_domain.run import orders, parts
+from paracle_domain.run import orders, parts, stopping
 from paracle_domain.run.commands import RunStatus, StepStatus
 from paracle_domain.run.events import (
     StepCancelled,
@@ -62,6 +62,8 @@ def take_result(draft: Draft, message: TaskResult) -> None:
         case TaskStatus.FAILED | TaskStatus.TIMED_OUT:
             error = message.error or _silent("task", message.status)
             timed_out = message.status is TaskStatus.TIMED_OUT
+            if timed_out:
+                stopping.time_out(draft)  # a task has the time of its run, and whoever has it looks at the same clock
             failed(draft, place, step, error, message.usage, timed_out=timed_out)
         case TaskStatus.CANCELLED:
             error = message.error or ErrorInfo(code="cancelled", message="the task was stopped from outside the run")
@@ -87,6 +89,8 @@ def take_child_end(draft: Draft, message: ChildEnded) -> None:
         case _:
             error = message.error or _silent("child run", message.status)
             timed_out = message.status is RunStatus.TIMED_OUT
+            if timed_out:
+                stopping.time_out(draft)
             failed(draft, place, step, error, message.usage, timed_out=timed_out)
 
 

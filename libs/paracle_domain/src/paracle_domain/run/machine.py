@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from paracle_domain.errors import Conflict, DeadlineExceeded, ParacleError
+from paracle_domain.errors import Conflict, ParacleError
 from paracle_domain.plan import Plan
 from paracle_domain.records import record
 from paracle_domain.run import again, approvals, attempts, compensation, orders, parts, signals, starting, stopping
@@ -41,7 +41,7 @@ from paracle_domain.run.inbox import Admit, Begin, Cancel, Decide, Pause, Resume
 from paracle_domain.run.messages import ChildEnded
 from paracle_domain.run.nodes import Formula, Node, nodes_of
 from paracle_domain.run.state import Asked, Parts, RunState, StepState, Waiting, blank
-from paracle_domain.run.timing import due, next_wake, soonest, wake_of
+from paracle_domain.run.timing import next_wake, soonest, wake_of
 from paracle_domain.task.messages import TaskResult
 from paracle_domain.workflow.graph import Graph
 from paracle_domain.workflow.spec import StepSpec
@@ -234,12 +234,9 @@ def _tick(draft: Draft) -> None:
             stopping.press(draft, state.ending)
         else:
             compensation.tick(draft)
-    elif due(state.deadline_at, draft.now):
-        by = f"{state.deadline_at:%Y-%m-%d %H:%M:%S %Z}"
-        late = DeadlineExceeded(f"the run did not end by {by}, when its time was up")
-        stopping.wind_down(draft, RunFailing(outcome="timed_out", error=late.to_info()))
-    else:
-        _tick_steps(draft)
+        return
+    stopping.time_out(draft)
+    _tick_steps(draft)  # does nothing if the time of the run is up
 
 
 def _tick_steps(draft: Draft) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from paracle_domain.errors import DeadlineExceeded
 from paracle_domain.run import orders, parts
 from paracle_domain.run.commands import StepStatus
 from paracle_domain.run.events import RunCancelling, RunFailing, StepCancelled
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 def stops(draft: Draft, node: Node) -> bool:
     """Whether nothing new of a map or loop may start: because of itself, or of its run."""
     return draft.state.ending is not None or parts.parts_of(draft, node).ending is not None
+
+
+def time_out(draft: Draft) -> None:
+    """Begin the end of a run whose time is up, if no end of it has begun."""
+    deadline_at = draft.state.deadline_at
+    if draft.state.ending is None and deadline_at is not None and deadline_at <= draft.now:
+        late = DeadlineExceeded(f"the run did not end by {deadline_at:%Y-%m-%d %H:%M:%S %Z}, when its time was up")
+        wind_down(draft, RunFailing(outcome="timed_out", error=late.to_info()))
 
 
 def wind_down(draft: Draft, event: RunCancelling | RunFailing) -> None:
