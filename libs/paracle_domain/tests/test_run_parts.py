@@ -178,6 +178,29 @@ def test_a_map_has_a_time_for_all_of_it() -> None:
     assert run.types[-2:] == ["step.timed_out:each", "run.failed"]
 
 
+@pytest.mark.parametrize("on_error", ["fail", "continue"])
+def test_a_map_times_out_whoever_is_first_to_see_that_its_time_is_up(on_error: str) -> None:
+    each = {"tool": "t", "over": [1, 2, 3], "concurrency": 2, "on_error": "continue"}
+    run = drive({"id": "each", "map": each, "timeout_s": 10, "on_error": on_error})
+    run.begin()
+    run.now += timedelta(seconds=10)
+    run.fail("each[0]", status=TaskStatus.TIMED_OUT)
+    assert run.status("each[2]") is None
+    assert "each[1]" in run.stops
+    run.stopped("each[1]")
+    assert run.status("each") == "timed_out"
+    assert run.state.status is (RunStatus.DEGRADED if on_error == "continue" else RunStatus.FAILED)
+
+
+def test_a_loop_times_out_whoever_is_first_to_see_that_its_time_is_up() -> None:
+    again = {"tool": "t", "max": 3, "until": "{{ false }}"}
+    run = drive({"id": "again", "loop": again, "timeout_s": 10, "on_error": "continue"})
+    run.begin()
+    run.now += timedelta(seconds=10)
+    run.fail("again[0]", status=TaskStatus.TIMED_OUT)
+    assert run.status("again") == "timed_out"
+
+
 def test_silent_items_are_handed_out_again() -> None:
     run = mapped(2)
     run.finish("each[0]")

@@ -63,7 +63,7 @@ def take_result(draft: Draft, message: TaskResult) -> None:
             error = message.error or _silent("task", message.status)
             timed_out = message.status is TaskStatus.TIMED_OUT
             if timed_out:
-                stopping.time_out(draft)  # a task has the time of its run, and whoever has it looks at the same clock
+                _time_out(draft, place)
             failed(draft, place, step, error, message.usage, timed_out=timed_out)
         case TaskStatus.CANCELLED:
             error = message.error or ErrorInfo(code="cancelled", message="the task was stopped from outside the run")
@@ -90,8 +90,15 @@ def take_child_end(draft: Draft, message: ChildEnded) -> None:
             error = message.error or _silent("child run", message.status)
             timed_out = message.status is RunStatus.TIMED_OUT
             if timed_out:
-                stopping.time_out(draft)
+                _time_out(draft, place)
             failed(draft, place, step, error, message.usage, timed_out=timed_out)
+
+
+def _time_out(draft: Draft, place: Place) -> None:
+    """Work has the time of its run, and of its map or loop: where that is over, whoever does it may see it first."""
+    stopping.time_out(draft)
+    if place.part is not None:
+        parts.time_out(draft, draft.nodes[place.step])
 
 
 def _place(draft: Draft, path: str) -> Place | None:

@@ -255,6 +255,6 @@ def _tick_step(draft: Draft, node: Node, step: StepState) -> None:
         case Asked() as approval:
             approvals.tick(draft, node, step, approval)
         case Parts():
-            parts.tick(draft, node, step)
+            parts.tick(draft, node)
         case _ as unreachable:
             assert_never(unreachable)

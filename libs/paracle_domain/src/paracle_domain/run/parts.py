@@ -21,6 +21,7 @@ from paracle_domain.run.events import StepCancelled, StepFailed, StepFailing, St
 from paracle_domain.run.nodes import fitting
 from paracle_domain.run.places import Place, part_path
 from paracle_domain.run.state import Parts, StepState
+from paracle_domain.run.timing import due
 
 if TYPE_CHECKING:
     from paracle_domain.run.draft import Draft
@@ -206,15 +207,22 @@ def close(draft: Draft, node: Node) -> None:
         draft.fail(node, ending.error, timed_out=ending.outcome == "timed_out")
 
 
-def tick(draft: Draft, node: Node, step: StepState) -> None:
+def tick(draft: Draft, node: Node) -> None:
     """Time has come to a map or loop: it is late, or something of it wants to be looked at."""
     parts = parts_of(draft, node)
     if parts.ending is not None:
         stopping.press_parts(draft, node, parts.ending)
-    elif step.deadline_at is not None and step.deadline_at <= draft.now:
-        late = DeadlineExceeded(f"the step did not end within its timeout_s of {node.spec.timeout_s:g} s")
-        give_up(draft, node, late.to_info(), timed_out=True)
-    else:
-        for place, part in list(parts.items.open_entries()):
-            if _open(draft, node) and not stopping.stops(draft, node):
-                attempts.tick(draft, Place(node.name, place), part)
+        return
+    time_out(draft, node)
+    for place, part in list(parts.items.open_entries()):
+        if _open(draft, node) and not stopping.stops(draft, node):
+            attempts.tick(draft, Place(node.name, place), part)
+
+
+def time_out(draft: Draft, node: Node) -> None:
+    """Give up a map or loop whose time is over, if it still goes on."""
+    step = draft.step(node)
+    if step is None or stopping.stops(draft, node) or not due(step.deadline_at, draft.now):
+        return
+    late = DeadlineExceeded(f"the step did not end within its timeout_s of {node.spec.timeout_s:g} s")
+    give_up(draft, node, late.to_info(), timed_out=True)
