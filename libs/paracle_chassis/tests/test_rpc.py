@@ -151,6 +151,31 @@ async def test_a_query_that_went_to_a_replica_that_hangs_is_asked_again(serve, n
     assert ignored
 
 
+async def test_a_query_that_is_asked_again_is_worked_on_once(serve, nats_client, monkeypatch):
+    monkeypatch.setattr(rpc, "ASK_AGAIN_S", 0.01)
+    done, worked_on = asyncio.Event(), []
+
+    async def work(request: Echo, _call: Context) -> Echoed:
+        worked_on.append(request.text)
+        await done.wait()
+        return Echoed(text=request.text)
+
+    table = Routes("testing")
+    table.rpc(Echo, work)
+    await serve(table)
+    bus = await serve()
+    asked = await hearing(nats_client, SUBJECT)
+    for text in ("one", "two"):
+        done.clear()
+        asked.clear()
+        waiting = asyncio.create_task(bus.call(Echo(text=text), CONTEXT, timeout_s=60))
+        await eventually(lambda: len(asked) > 3)
+        done.set()
+        assert (await waiting).text == text
+    await bus.call(Echo(text="three"), CONTEXT, timeout_s=60)
+    assert worked_on == ["one", "two", "three"]
+
+
 async def test_what_may_change_something_is_asked_once(serve, nats_client, monkeypatch):
     monkeypatch.setattr(rpc, "ASK_AGAIN_S", 0.02)
     heard: list[bytes] = []

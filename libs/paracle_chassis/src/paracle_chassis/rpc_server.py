@@ -7,6 +7,9 @@ times as many, and every CRUD call, query and model call goes through here.
 A handler declared `long` has its caller told every two seconds that it is worked on, so that he may wait for minutes
 and still notice within seconds that nobody works on it any more. What he is told carries an address for hanging up: a
 caller that is cancelled uses it, and one that is gone altogether is noticed by NATS saying so.
+
+A question that is asked again while it is worked on is not worked on twice: what takes long because there is much to do
+would take ever longer.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from paracle_chassis.logging import envelope_story, story
 from paracle_chassis.outages import is_outage
 from paracle_chassis.routes import RpcRoute
 from paracle_domain import subjects
-from paracle_domain.envelope import Context, Envelope
+from paracle_domain.envelope import CE_ID, Context, Envelope
 from paracle_domain.errors import DeadlineExceeded, InternalError, NotFound, ParacleError, Unavailable, quote
 from paracle_domain.messages import Message, Request
 
@@ -39,6 +42,9 @@ KEEP_ALIVE_S: Final = 2.0
 MOST_IN_FLIGHT: Final = 512
 MOST_LONG: Final = 20_000
 """Most `long` requests in hand. They wait for others most of the time, and nobody else is to wait for them."""
+
+type _Question = tuple[str, str, str]
+"""What is asked, where the answer goes, and its id: the same when it is asked again."""
 
 
 class _Desk:
@@ -76,6 +82,7 @@ class RpcServer:
         self._claims = claims
         self._short, self._long = _Desk(MOST_IN_FLIGHT), _Desk(MOST_LONG)
         self._heartbeats = Heartbeats(link.voice, KEEP_ALIVE_S)
+        self._in_hand: set[_Question] = set()
         self._heard: Heard | None = None
 
     async def start(self) -> None:
@@ -100,18 +107,23 @@ class RpcServer:
         if message.reply and not subjects.takes_answers(message.reply):
             _log.warning("refused a question on %s: no answer may go to %s", message.subject, quote(message.reply))
             return
+        question = (message.subject, message.reply, message.headers.get(CE_ID, ""))
+        if all(question) and question in self._in_hand:
+            return
+        self._in_hand.add(question)
         route = self._routes.get(message.subject.rpartition(".")[2])
         desk = self._long if route is not None and route.long else self._short
-        desk.take(self._serve(message))
+        desk.take(self._serve(message, question))
 
-    async def _serve(self, message: Incoming) -> None:
+    async def _serve(self, message: Incoming, question: _Question) -> None:
         try:
-            body, headers = await self._answer(message)
+            await self._respond(message, *await self._answer(message))
         except asyncio.CancelledError:
-            body, headers = codec.encode_error(Unavailable(f"{self._service} is shutting down; ask again"))
-            await self._respond(message, body, headers)
+            problem = codec.encode_error(Unavailable(f"{self._service} is shutting down; ask again"))
+            await self._respond(message, *problem)  # who was answered already hears no more of it
             raise
-        await self._respond(message, body, headers)
+        finally:
+            self._in_hand.discard(question)
 
     async def _respond(self, message: Incoming, body: bytes, headers: dict[str, str]) -> None:
         if not message.reply:
