@@ -22,6 +22,8 @@ import asyncpg
 
 from paracle_domain.records import record
 
+READ_BYTES: Final = 8 * 1024 * 1024
+"""Of events that are read together, but for the last page: more takes longer than a reader waits."""
 _DEADLOCK_PAUSES_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
 
 
@@ -116,7 +118,7 @@ class EventStore(Protocol):
     async def read(self, id: str, after: int, limit: int) -> list[Page]:
         """The first pages that hold events after number `after`: at least `limit` events if there are as many.
 
-        The first page may begin with earlier events.
+        The first page may begin with earlier events. What comes after `READ_BYTES` is left for the next time.
         """
         ...
 
@@ -172,9 +174,11 @@ class PostgresEventStore:
             f"join {tables.history} h on h.id = asked.id and h.seq > asked.after order by h.id, h.seq"
         )
         self._read_sql = (
-            f"select seq, cause, at, events::text from {tables.history} "  # noqa: S608  # names come from code
-            "where id = $1 and seq >= coalesce("
+            "select seq, cause, at, events::text from (select seq, cause, at, events, "  # noqa: S608  # names come from code
+            "sum(octet_length(events::text)) over (order by seq) - octet_length(events::text) as before "
+            f"from {tables.history} where id = $1 and seq >= coalesce("
             f"(select max(seq) from {tables.history} where id = $1 and seq <= $2 + 1), 1) order by seq limit $3"
+            ") pages where before < $4 order by seq"
         )
         self._claim_sql = (
             f"update {tables.actors} set wake_at = $2 where id in (select id from {tables.actors} "  # noqa: S608
@@ -208,7 +212,7 @@ class PostgresEventStore:
 
     async def read(self, id: str, after: int, limit: int) -> list[Page]:
         """See `EventStore.read`. Every page holds an event, so `limit + 1` pages are enough."""
-        rows = await self._pool.fetch(self._read_sql, id, after, limit + 1)
+        rows = await self._pool.fetch(self._read_sql, id, after, limit + 1, READ_BYTES)
         pages = [Page(seq, cause, at, _split(events)) for seq, cause, at, events in rows]
         return [page for page in pages if page.last_seq > after]
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from paracle_chassis.event_store import Append, Born, Due, Loaded, Page, Wake
+from paracle_chassis.event_store import READ_BYTES, Append, Born, Due, Loaded, Page, Wake
 
 
 class MemoryEventStore:
@@ -28,7 +28,13 @@ class MemoryEventStore:
     async def read(self, id: str, after: int, limit: int) -> list[Page]:  # the field's name
         """See `EventStore.read`."""
         actor = self.actors.get(id)
-        return [page for page in actor.pages if page.last_seq > after][: limit + 1] if actor else []
+        found: list[Page] = []
+        size = 0
+        for page in actor.pages if actor else ():
+            if page.last_seq > after and len(found) <= limit and size < READ_BYTES:
+                found.append(page)
+                size += sum(map(len, page.events))
+        return found
 
     async def append(self, appends: Sequence[Append]) -> set[str]:
         """See `EventStore.append`."""

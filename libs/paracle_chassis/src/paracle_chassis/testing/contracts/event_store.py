@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from paracle_chassis.event_store import Append, Born, Due, EventStore, Page, Wake
+from paracle_chassis.event_store import READ_BYTES, Append, Born, Due, EventStore, Page, Wake
 
 #: The tables of the suite's actors, for stores that have tables.
 DDL: Final = """
@@ -111,6 +111,14 @@ class EventStoreContract:
         assert await store.read("a", 5, 100) == [pages[2]]
         assert await store.read("a", 6, 100) == []
         assert (await store.read("a", 3, 1))[0] == pages[1]
+
+    async def test_what_is_read_together_is_no_more_than_a_reader_waits_for(self, store: EventStore) -> None:
+        large = "x" * (READ_BYTES * 2 // 3)
+        pages = [page(number, large) for number in range(1, 5)]
+        await store.append([made("a", *pages)])
+        assert await store.read("a", 0, 100) == pages[:2]
+        assert await store.read("a", 2, 100) == pages[2:]
+        assert await store.read("a", 0, 1) == pages[:2]
 
     async def test_events_keep_their_bytes(self, store: EventStore) -> None:
         events = (b'{"type":"x","text":"a\\n, \\u0001 \xc3\xa9 ]["}', b'{"type":"y"}')
