@@ -470,10 +470,14 @@ def test_input_that_does_not_fit_fails_before_anything_is_called():
 
 
 def test_instructions_that_cannot_be_rendered_fail_the_task():
-    play = Play({"instructions": "{{ input.absent.deeper }}"}).accept()
-    assert play.error.startswith("expression_failed")
+    play = Play({"instructions": "Greet\n{{ input.absent.deeper }}"}, input={"name": "Ada Lovelace"}).accept()
+    why = "`input.absent` is undefined in line 2 (write `| default(…)` if it may be absent)"
+    assert play.error == f"expression_failed: instructions of agent 'helper' cannot be rendered: {why}"
+    odd = Play({"instructions": "{{ input.name + 1 }}"}, input={"name": "Ada Lovelace"}).accept()
+    assert odd.error.startswith("expression_failed")
+    assert "Ada" not in odd.error, "what was asked stands in no error"
     endless = Play({"instructions": "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}"})
-    assert endless.accept().error.startswith("expression_failed")
+    assert "takes more than 200,000 instructions" in endless.accept().error
 
 
 def test_what_comes_twice_or_too_late_changes_nothing():

@@ -61,11 +61,15 @@ def _circle(calls: Sequence[MadeCall]) -> Sequence[MadeCall] | None:
     return None
 
 
-def _alike(one: MadeCall, other: MadeCall) -> bool:
-    """Whether they are the same call with the same result, as far as results are known."""
-    if one.fingerprint != other.fingerprint or one.result is None or other.result is None:
-        return one.fingerprint == other.fingerprint
-    return (one.result.content, one.result.is_error) == (other.result.content, other.result.is_error)
+def _alike(one: MadeCall, later: MadeCall) -> bool:
+    """Whether `later` is the same call again, with the same result if that is known. Until one has a result, who asks
+    for the same besides does not know what comes of it: that is no circle.
+    """
+    if one.fingerprint != later.fingerprint or one.result is None:
+        return False
+    if later.result is None:
+        return True
+    return (one.result.content, one.result.is_error) == (later.result.content, later.result.is_error)
 
 
 def _exceeded(message: str) -> ErrorInfo:

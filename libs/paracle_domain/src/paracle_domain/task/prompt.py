@@ -47,9 +47,15 @@ def instructions(agent: PlannedAgent, value: JsonValue) -> str:
     try:
         return _templates().render_str(text, name="instructions", input=value)
     except TemplateError as error:
-        raise ExpressionFailed(
-            f"instructions of agent {agent.name!r} cannot be rendered: {error}", path="spec.instructions"
-        ) from error
+        what = f"instructions of agent {agent.name!r} cannot be rendered: {_why(error)}"
+        raise ExpressionFailed(what, path="spec.instructions") from None  # its text would quote values of the input
+
+
+def _why(error: TemplateError) -> str:
+    if error.kind == "OutOfFuel":
+        return f"that takes more than {_FUEL:,} instructions"
+    hint = " (write `| default(…)` if it may be absent)" if error.kind == "UndefinedError" else ""
+    return f"{error.detail or error.message} in line {error.line}{hint}"
 
 
 def input_text(value: JsonValue) -> str:
