@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.shape.repository import ROOT
 
-PYENV = "'--prefix=/root/.pyenv/versions/3.12.1' '--enable-shared' 'LDFLAGS=-L/root/.pyenv/versions/3.12.1/lib'"
+PYENV = "'--prefix=/opt/pyenv/3.12.1' '--enable-shared' 'LDFLAGS=-L/opt/pyenv/3.12.1/lib'"
 IMAGE = "'--build=x86_64-linux-gnu' '--enable-loadable-sqlite-extensions' '--enable-optimizations' '--with-lto'"
 DEBIAN = "'--enable-shared' '--prefix=/usr' '--with-computed-gotos' '--without-ensurepip' '--with-system-expat'"
 USED = "-fprofile-use -fprofile-correction"
