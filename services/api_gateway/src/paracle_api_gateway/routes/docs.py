@@ -15,9 +15,10 @@ from fastapi.responses import HTMLResponse
 _STYLE: Final = (
     ":root{color-scheme:light dark}"
     "body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem}"
-    "code,pre{font:14px/1.4 ui-monospace,monospace}pre{overflow-x:auto;padding:.5rem;border:1px solid #8886}"
+    "code,pre{font:14px/1.4 ui-monospace,monospace}"
+    "pre{white-space:pre-wrap;overflow-wrap:anywhere;padding:.5rem;border:1px solid #8886}"
     "nav a{margin-right:.8rem;white-space:nowrap}h2{margin:2rem 0 0}"
-    "summary{cursor:pointer;padding:.25rem 0}details>:not(summary){margin-left:1.2rem}"
+    "details{overflow-x:auto}summary{cursor:pointer;padding:.25rem 0}details>:not(summary){margin-left:1.2rem}"
     "td,th{padding:.1rem .8rem .1rem 0;text-align:left;vertical-align:top;font-size:14px}"
 )
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
@@ -91,9 +92,14 @@ def _fields(operation: Json, schemas: Json) -> Iterator[str]:
             yield _row("body", "required", kind, schema.get("description", ""))
         for name, field in schema.get("properties", {}).items():
             needed = ", required" if name in schema.get("required", ()) else ""
-            default = "" if field.get("default") in (None, "", {}, []) else f" (default {json.dumps(field['default'])})"
-            meant = field.get("description") or _resolved(field, schemas).get("description", "")
-            yield _row(name, f"body{needed}", _type(field, schemas), f"{meant}{default}")
+            told = field.get("description") or _resolved(field, schemas).get("description", "")
+            yield _row(name, f"body{needed}", _type(field, schemas), f"{told}{_default(field)}")
+
+
+def _default(field: Json) -> str:
+    """What a field is if it is not given, where that is something simple."""
+    value = field.get("default")
+    return "" if isinstance(value, dict | list | None) or value == "" else f" (default {json.dumps(value)})"
 
 
 def _answers(operation: Json) -> Iterator[str]:
