@@ -21,6 +21,7 @@ from paracle_domain.registry import TriggerChange
 from paracle_domain.run.commands import RunStatus, StartRun
 from paracle_domain.trigger.commands import Cause, FireStatus, TriggerCounts
 from paracle_domain.workflow.spec import WorkflowSpec
+from paracle_orchestrator.adapters import trigger_store
 from paracle_orchestrator.adapters.postgres import RUN_TABLES
 from paracle_orchestrator.adapters.trigger_store import KEPT_STARTS, PostgresTriggerStore
 from paracle_orchestrator.facts import facts_of
@@ -412,17 +413,22 @@ async def test_records_at_once_do_not_hold_each_other_up(world: World) -> None:
     assert [(await world.get(name)).counts.dropped for name in ("a", "b")] == [20, 20]
 
 
-async def test_what_is_old_is_forgotten_but_not_what_is_under_way(world: World) -> None:
+async def test_what_is_old_is_forgotten_but_not_what_is_under_way(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it, however little is forgotten at once: else it would pile up where more comes in."""
+    monkeypatch.setattr(trigger_store, "_TIDY_LIMIT", 1)
     await world.learn(change())
-    number = KEPT_STARTS + 3
+    number = KEPT_STARTS + 5
     starts = [start(n, at=AT + timedelta(minutes=n)) for n in range(number)]
     await world.store.decide_due(AT + timedelta(hours=9), 9, deciding(*starts))
     for one in starts[2:]:
         await world.store.settle(one, ErrorInfo(code="x", message="no"))
     await world.store.settle(starts[1], None)
     await world.run(starts[1].run_id, RunStatus.RUNNING)
-    await world.store.take_keys([key("k", "one", 60), key("l", "two", 600)], AT)
+    await world.store.take_keys([key("k", "one", 60), key("j", "three", 60), key("l", "two", 600)], AT)
     await world.store.tidy(AT + timedelta(seconds=60))
     left = [item.run_id for item in await world.store.last(*KEY, 999)]
-    assert left == [one.run_id for one in reversed([*starts[:2], *starts[3:]])]
-    assert await world.store.take_keys([key("k", "new"), key("l", "newer")], AT) == {key("k", "new").run_id}
+    assert left == [one.run_id for one in reversed([*starts[:2], *starts[5:]])]
+    new = [key(name, f"new-{name}") for name in "jkl"]
+    assert await world.store.take_keys(new, AT) == {one.run_id for one in new[:2]}

@@ -190,8 +190,14 @@ class PostgresTriggerStore:
     async def tidy(self, now: datetime) -> None:
         """See `TriggerStore.tidy`."""
         await self._pool.execute(self._sql["close_ended_starts"])
-        await self._pool.execute(self._sql["forget_keys"], now, _TIDY_LIMIT)
-        await self._pool.execute(self._sql["forget_starts"], KEPT_STARTS, _TIDY_LIMIT)
+        await self._forget("forget_keys", now)
+        await self._forget("forget_starts", KEPT_STARTS)
+
+    async def _forget(self, name: str, given: object) -> None:
+        """All of it, in statements that are small: what comes in faster than one would forget is not to pile up."""
+        gone = _TIDY_LIMIT
+        while gone >= _TIDY_LIMIT:
+            gone = int((await self._pool.execute(self._sql[name], given, _TIDY_LIMIT)).rpartition(" ")[2])
 
     async def _put(self, connection: Connection, trigger: Trigger) -> None:
         """Keep `trigger` as it is now. What it fired and what it had before are counted in place, by others."""
