@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,10 +16,12 @@ from paracle_chassis.testing.eventually import eventually
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Cancelled, RateLimited
 from paracle_domain.inference.request import AbortCall
+from paracle_domain.provider.spec import DeploymentLimits
 from paracle_provider_gateway.accounts import GRANTED, Attempt, Full, Opening, Outcome
 from paracle_provider_gateway.adapters.sandbox import SandboxProvider
 from paracle_provider_gateway.admission import Admission
 from paracle_provider_gateway.gates import Gates
+from paracle_provider_gateway.plans import Deployment
 
 NEVER = 1_000.0
 
@@ -271,6 +275,31 @@ async def test_who_gives_up_at_a_gate_lets_the_next_ask():
     assert gate is not None
     gate.freed()
     assert (await asking[1]).sandbox
+    assert over.attempts._gates._gates == {}
+
+
+class ByManifest(Limited):
+    """Accounts that go by the limits which a call was begun with."""
+
+    async def open(self, attempt: Attempt) -> Opening:
+        self.size = attempt.deployment.limits.concurrency or 0
+        return await super().open(attempt)
+
+
+async def test_who_comes_after_a_limit_was_raised_does_not_wait_for_the_old_one():
+    provider, accounts = Gated(), ByManifest(0, after_s=NEVER)
+    over = gateway(SandboxProvider(), accounts=accounts)
+
+    def make(limit: int) -> asyncio.Task[Any]:
+        one = Deployment(provider, "rules", limits=DeploymentLimits(concurrency=limit))
+        return asyncio.create_task(over.attempts.make(Attempt(1, one, ask(), CONTEXT), math.inf, patient=True))
+
+    before = [make(1), make(1)]
+    await eventually(lambda: accounts.asked == 2)
+    after = make(2)
+    await eventually(lambda: accounts.taken == 2)
+    provider.gate.set()
+    await asyncio.gather(*before, after)
     assert over.attempts._gates._gates == {}
 
 

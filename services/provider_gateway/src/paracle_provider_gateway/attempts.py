@@ -61,12 +61,12 @@ class Attempts:
 
         `patient`: wait for a limit that is full, unless that takes till the `deadline`.
         """
-        gate = self._gates.at(attempt.deployment.key)
+        gate = self._gates.at(attempt.deployment.key, attempt.deployment.limits)
         full = await self._once(attempt) if gate is None else gate.full()
         return await self._in_turn(attempt, full, deadline) if patient and isinstance(full, Full) else full
 
     async def _in_turn(self, attempt: Attempt, full: Full, deadline: float) -> Made:
-        turn = self._gates.turn(attempt.deployment.key, full)
+        turn = self._gates.turn(attempt.deployment.key, full, attempt.deployment.limits)
         telling = asyncio.create_task(self._tell_of_wait(attempt, turn.gate))
 
         def granted() -> None:

@@ -6,10 +6,12 @@ import asyncio
 from typing import Final
 
 from paracle_domain.inference.request import Priority
+from paracle_domain.provider.spec import DeploymentLimits
 from paracle_provider_gateway.accounts import Full
 from paracle_provider_gateway.admission import Admission
 from paracle_provider_gateway.plans import DeploymentKey
 
+NO_LIMITS: Final = DeploymentLimits()
 _SHORTEST_S: Final = 0.01
 
 type _Key = tuple[str, str, str]
@@ -19,7 +21,8 @@ type _Key = tuple[str, str, str]
 class Gate:
     """In front of a deployment of which a limit is used up: whoever is first asks again when there may be room."""
 
-    def __init__(self, full: Full) -> None:
+    def __init__(self, full: Full, limits: DeploymentLimits) -> None:
+        self.limits = limits
         self.turns = Admission(1)
         self._may_have_room = asyncio.Event()
         self.close(full)
@@ -77,9 +80,13 @@ class Gates:
     def __init__(self) -> None:
         self._gates: dict[_Key, Gate] = {}
 
-    def at(self, deployment: DeploymentKey) -> Gate | None:
-        """The gate in front of a deployment, while somebody waits for it."""
-        return self._gates.get(("deployment", *deployment)) if self._gates else None
+    def at(self, deployment: DeploymentKey, limits: DeploymentLimits = NO_LIMITS) -> Gate | None:
+        """The gate in front of a deployment, while somebody waits for it who has the same limits.
+
+        Whoever has others, since a manifest was changed, need not wait because those are used up.
+        """
+        gate = self._gates.get(("deployment", *deployment)) if self._gates else None
+        return gate if gate is not None and gate.limits == limits else None
 
     def freed(self, deployment: DeploymentKey, tenant: str) -> None:
         """An attempt ended: there may be room at its deployment, and in the budgets of its tenant."""
@@ -87,12 +94,12 @@ class Gates:
             if (whose == tenant) if what == "budget" else (whose, name) == deployment:
                 gate.freed()
 
-    def turn(self, deployment: DeploymentKey, full: Full) -> Turn:
+    def turn(self, deployment: DeploymentKey, full: Full, limits: DeploymentLimits = NO_LIMITS) -> Turn:
         """A place at the gate, which is put up if none stands, since the deployment is `full`, or a budget is."""
         key = ("deployment", *deployment) if full.budget is None else ("budget", *full.budget)
         gate = self._gates.get(key)
         if gate is None:
-            gate = self._gates[key] = Gate(full)
+            gate = self._gates[key] = Gate(full, limits)
         return Turn(self._gates, key, gate)
 
 
