@@ -1,5 +1,7 @@
 """Provisioning: streams, consumers, bucket, databases."""
 
+import asyncio
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -168,15 +170,26 @@ async def test_relaxed_streams_are_those_that_can_be_rebuilt(nats_url, nats_clie
     ]  # fmt: skip
 
 
-async def test_a_server_that_is_not_there_is_named_without_its_password(nats_url):
+async def test_a_server_that_is_not_there_is_named_without_its_password():
     plan = Plan(nats_url="nats://ann:hunter2@127.0.0.1:9", patience_s=0.3, services=[])
     with pytest.raises(Unavailable, match=r"NATS does not answer at 127\.0\.0\.1:9") as caught:
         await provision.provision(plan)
     assert "hunter2" not in str(caught.value)
-    with pytest.raises(Unavailable, match=r"PostgreSQL does not answer at 127\.0\.0\.1:9"):
-        await provision.provision(
-            Plan(nats_url=nats_url, admin_dsn="postgresql://a:hunter2@127.0.0.1:9/x", patience_s=0.3, services=[])
-        )
+    with pytest.raises(Unavailable, match=r"PostgreSQL does not answer at 127\.0\.0\.1:9") as caught:
+        await provision._provision_postgres(plan, "postgresql://a:hunter2@127.0.0.1:9/x")
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_a_server_that_says_nothing_is_given_up_and_its_connection_closed():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        plan = Plan(nats_url=f"nats://127.0.0.1:{silent.getsockname()[1]}", patience_s=0.3, services=[])
+        with pytest.raises(Unavailable, match="NATS does not answer"):
+            await provision.provision(plan)
+        silent.settimeout(30)
+        with silent.accept()[0] as connection:
+            connection.settimeout(30)
+            while await asyncio.to_thread(connection.recv, 4096):
+                pass
 
 
 async def test_a_service_name_that_could_not_be_one_is_refused():

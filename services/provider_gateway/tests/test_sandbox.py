@@ -372,7 +372,8 @@ class TestAsAProvider:
         over = gateway(SandboxProvider(sleep))
         await over.completions.complete(ask(model="sandbox/slow"), CONTEXT)
         await over.completions.complete(ask(model="sandbox/rules"), CONTEXT)
-        assert slept == [2.0]
+        [rest] = slept
+        assert 0 <= rest <= 2, "what the rules take is a part of it"
 
     def test_an_output_limit_cuts_the_answer_and_says_so(self):
         request: Complete = ask("A long story. " * 50, sampling=Sampling(max_output_tokens=5))

@@ -164,6 +164,8 @@ async def _connect_nats(plan: Plan) -> Client:
         except (
             Exception
         ) as error:  # refused, not listening yet, not NATS: all of it is looked at again until the deadline
+            if (transport := client._transport) is not None:  # noqa: SLF001  # nats-py leaves it open when called off
+                transport.close()  # type: ignore[no-untyped-call]
             if asyncio.get_running_loop().time() >= deadline:
                 raise Unavailable(
                     f"NATS does not answer at {hosts_of(plan.nats_url)} (waited {plan.patience_s:g} s); "
