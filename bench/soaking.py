@@ -1,10 +1,11 @@
 """The soak: chains at half of the rate at which they can be done, and whether anything grows by it.
 
 First everything that is bounded fills. By number: EVENTS ends at some millions of messages, of each of which NATS holds
-a place in memory; so many chains are done as fast as possible (five minutes). By time: NATS knows the ids of TASKS and
-RESULTS for two minutes, its caches and its collector let go after some more seconds, and what the services remember is
-as many as there are in so long. That is the warm-up (`SOAK_WARM_S`, 150); a steady state can only be looked for behind
-it, for `SOAK_S` (600) seconds.
+a place in memory; so many chains are done as fast as possible, five hundred in flight (five minutes). The last of them
+tell the rate: an empty stack does more, but only for seconds. By time: NATS knows the ids of TASKS and RESULTS for two
+minutes, its caches and its collector let go after some more seconds, and what the services remember is as many as there
+are in so long. That is the warm-up (`SOAK_WARM_S`, 150); a steady state can only be looked for behind it, for `SOAK_S`
+(600) seconds.
 
 It is flat if
 
@@ -35,6 +36,7 @@ _LOOK_S = 2.0
 _MINUTE_S = 60.0
 _LEAST_MB, _SHARE = 10.0, 0.05
 _SLOWER = 1.5
+_PORTION, _IN_FLIGHT = 5_000, 500
 
 
 @dataclass
@@ -48,6 +50,10 @@ class Sizes:
             if not (pid := up.pid(name)):
                 raise WrongResult(f"{name} is gone after {second:.0f} s")
             self.of.setdefault(name, []).append((second, private_bytes(pid, children=name == "postgres") / 2**20))
+
+    def last(self) -> str:
+        """The latest look."""
+        return ", ".join(f"{name} {looks[-1][1]:.0f}" for name, looks in self.of.items()) + " MB"
 
     def figures(self, seconds: float) -> tuple[dict[str, float], list[str]]:
         """What is reported, and which processes grow."""
@@ -75,17 +81,14 @@ async def soak(up: Stack, _repeat: int, job: Job, steps: int) -> dict[str, float
     """The figures; `flat` is 1 or 0."""
     seconds, warm_s = float(os.environ.get("SOAK_S", "600")), float(os.environ.get("SOAK_WARM_S", "150"))
     load = await Load.connect(up.nats_url)
-    _ = await load.many(job, 2_000, None)  # the first runs are slower
-    load.reset()
-    rate = 2_000 / await load.many(job, 2_000, None) / 2
-    load.reset()
-    print(f"soak: {rate:.0f} runs/s; filling {EVENTS}, then warming up for {warm_s:.0f} s", file=sys.stderr)
-    await _fill(load, job)
+    print(f"soak: filling {EVENTS}", file=sys.stderr)
+    rate = await _fill(load, job) / 2
+    print(f"soak: {rate:.0f} runs/s; warming up for {warm_s:.0f} s", file=sys.stderr)
     await load.steady(job, rate, warm_s)
     load.reset()
     before, began = await Stored.of(up), perf_counter()
     async with looking(up) as sizes:
-        minutes = await _minutes(load, job, rate, seconds)
+        minutes = await _minutes(load, job, rate, seconds, sizes)
     wall, after = perf_counter() - began, await Stored.of(up)
     await load.close()
     done = sum(minute.runs for minute in minutes) * steps
@@ -103,18 +106,18 @@ async def soak(up: Stack, _repeat: int, job: Job, steps: int) -> dict[str, float
     }
 
 
-async def _fill(load: Load, job: Job) -> None:
-    """Go on until the stream of events is as long as it ever becomes."""
+async def _fill(load: Load, job: Job) -> float:
+    """Go on until the stream of events is as long as it ever becomes; runs/s at the end."""
     jetstream = load.client.jetstream()
     while True:
+        rate = _PORTION / await load.many(job, _PORTION, _IN_FLIGHT)
+        load.reset()
         info = await jetstream.stream_info(EVENTS)
         if info.config.max_msgs is None or info.state.messages >= info.config.max_msgs:
-            return
-        await load.many(job, 5_000, 500)
-        load.reset()
+            return rate
 
 
-async def _minutes(load: Load, job: Job, rate: float, seconds: float) -> list[Minute]:
+async def _minutes(load: Load, job: Job, rate: float, seconds: float, sizes: Sizes) -> list[Minute]:
     """At least three, of which a short soak has shorter ones: the last is held against the first."""
     found: list[Minute] = []
     number = max(3, ceil(seconds / _MINUTE_S))
@@ -123,7 +126,8 @@ async def _minutes(load: Load, job: Job, rate: float, seconds: float) -> list[Mi
         latencies = load.check(job, len(load.started))
         load.reset()
         found.append(Minute(len(latencies), percentile(latencies, 0.50), percentile(latencies, 0.99)))
-        print(f"soak {len(found)}: p50 {found[-1].p50_ms:.1f} ms, p99 {found[-1].p99_ms:.1f} ms", file=sys.stderr)
+        latency = f"p50 {found[-1].p50_ms:.1f} ms, p99 {found[-1].p99_ms:.1f} ms"
+        print(f"soak {len(found)}: {latency}; {sizes.last()}", file=sys.stderr)
     return found
 
 
