@@ -303,6 +303,28 @@ async def test_who_comes_after_a_limit_was_raised_does_not_wait_for_the_old_one(
     assert over.attempts._gates._gates == {}
 
 
+async def test_who_comes_after_a_limit_was_changed_lines_up_behind_those_who_wait_for_the_new_one():
+    provider, accounts = Gated(), ByManifest(0, after_s=NEVER)
+    over = gateway(SandboxProvider(), accounts=accounts)
+
+    async def make(limit: int, *, asked: int) -> asyncio.Task[Any]:
+        one = Deployment(provider, "rules", limits=DeploymentLimits(concurrency=limit))
+        attempt = Attempt(1, one, ask(), CONTEXT)
+        making = asyncio.create_task(over.attempts.make(attempt, math.inf, patient=True))
+        await eventually(lambda: accounts.asked >= asked)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert accounts.asked == asked
+        return making
+
+    calls = [await make(1, asked=1), await make(1, asked=2), await make(2, asked=3), await make(2, asked=4)]
+    calls.append(await make(2, asked=4))
+    calls.append(await make(1, asked=4))
+    provider.gate.set()
+    await asyncio.gather(*calls)
+    assert over.attempts._gates._gates == {}
+
+
 async def test_a_gate_stands_while_somebody_waits_at_it():
     gates, key = Gates(), ("", "p/m")
     assert gates.at(key) is None

@@ -14,15 +14,14 @@ from paracle_provider_gateway.plans import DeploymentKey
 NO_LIMITS: Final = DeploymentLimits()
 _SHORTEST_S: Final = 0.01
 
-type _Key = tuple[str, str, str]
-"""Of what a gate stands in front: a deployment, or a budget of a tenant."""
+type _Key = tuple[str, str, str, DeploymentLimits]
+"""Of what a gate stands in front: a deployment with its limits, or a budget of a tenant."""
 
 
 class Gate:
     """In front of a deployment of which a limit is used up: whoever is first asks again when there may be room."""
 
-    def __init__(self, full: Full, limits: DeploymentLimits) -> None:
-        self.limits = limits
+    def __init__(self, full: Full) -> None:
         self.turns = Admission(1)
         self._may_have_room = asyncio.Event()
         self.close(full)
@@ -85,21 +84,20 @@ class Gates:
 
         Whoever has others, since a manifest was changed, need not wait because those are used up.
         """
-        gate = self._gates.get(("deployment", *deployment)) if self._gates else None
-        return gate if gate is not None and gate.limits == limits else None
+        return self._gates.get(("deployment", *deployment, limits)) if self._gates else None
 
     def freed(self, deployment: DeploymentKey, tenant: str) -> None:
         """An attempt ended: there may be room at its deployment, and in the budgets of its tenant."""
-        for (what, whose, name), gate in self._gates.items():
+        for (what, whose, name, _), gate in self._gates.items():
             if (whose == tenant) if what == "budget" else (whose, name) == deployment:
                 gate.freed()
 
     def turn(self, deployment: DeploymentKey, full: Full, limits: DeploymentLimits = NO_LIMITS) -> Turn:
         """A place at the gate, which is put up if none stands, since the deployment is `full`, or a budget is."""
-        key = ("deployment", *deployment) if full.budget is None else ("budget", *full.budget)
+        key = ("deployment", *deployment, limits) if full.budget is None else ("budget", *full.budget, NO_LIMITS)
         gate = self._gates.get(key)
         if gate is None:
-            gate = self._gates[key] = Gate(full, limits)
+            gate = self._gates[key] = Gate(full)
         return Turn(self._gates, key, gate)
 
 
