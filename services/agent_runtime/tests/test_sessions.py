@@ -106,6 +106,28 @@ async def test_a_turn_behind_a_run_that_never_came_is_called_once(stage: Stage, 
     assert [message.message for parcel in called for message in parcel.messages] == [waiting]
 
 
+async def test_a_turn_that_waits_anew_as_soon_as_it_is_called_is_looked_after_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    """The run before it has ended, and another one before it has its slot by now: it waits for that one to come."""
+    waiting, never, late = (turn(text, run_id=new_id("run")) for text in ("1", "never", "late"))
+    letter = Letter("agents", waiting, sent(waiting).envelope)
+    out: list[Parcel] = []
+
+    def comes_at_once(parcel: Parcel) -> None:
+        out.append(parcel)
+        if len(out) == 1:
+            with pytest.raises(StopIteration):
+                stage.book.set_aside(SESSION, letter, late.run_id).send(None)
+
+    await stage.book.set_aside(SESSION, letter, never.run_id)
+    monkeypatch.setattr(stage.shop.outbox, "put", comes_at_once)
+    await eventually(lambda: len(out) == 2)
+    assert [message.envelope.id for parcel in out for message in parcel.messages] == [
+        f"{waiting.task_id}.after.{run_id}" for run_id in (never.run_id, late.run_id)
+    ]
+
+
 @pytest.mark.parametrize("entered", [False, True])
 async def test_turns_that_wait_take_no_room_from_the_one_they_wait_for(*, entered: bool):
     """There is one place, and later turns come first: the first one was lost on its way, or with who worked on it."""

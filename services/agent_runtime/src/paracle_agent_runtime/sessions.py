@@ -129,14 +129,15 @@ class Sessions:
     async def look(self) -> None:
         """Look after those that wait for a run to come: one may end that never does, and nobody says so here.
 
-        Each is called once: what is lost on the way is what any task is then, handed out again by its run.
+        Each is called once: what is lost on the way is what any task is then, handed out again by its run. That
+        is noted first: on its way in it may be set aside behind another run, and from then on it is called no more.
         """
         for one in await self._book.stalled(_MOST):
             tenant, run_id = one.letter.tenant, one.letter.task.run_id
             earlier = await self._starts.before(tenant, run_id)
             if not earlier or await self._book.lacks(tenant, one.session, earlier) is None:
-                self._outbox.put(Parcel([_called(one.letter, one.after)]))
                 await self._book.called(one.letter.task.task_id)
+                self._outbox.put(Parcel([_called(one.letter, one.after)]))
 
     async def _end(self, task: Task, tenant: str, ending: Ending) -> None:
         if session_of(task) is not None:
