@@ -168,6 +168,22 @@ async def test_what_a_process_gives_back_when_it_stops_is_anybodys_at_once(monke
     assert told == [False]
 
 
+async def test_a_process_that_cannot_say_that_it_stops_gives_back_what_it_has_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    async def hangs(*_said: object) -> None:
+        await asyncio.Event().wait()
+
+    stage = Stage(Gateway(), beat_s=0.05)
+    async with asyncio.timeout(60), stage.runtime:
+        await stage.start()
+        await stage.bus.publish([sent(task("nap", {"seconds": 600}))])
+        await eventually(lambda: stage.toolbox.calls)
+        monkeypatch.setattr(stage.leases, "beat", hangs)
+        await stage.bus.drain(0.05)
+    assert stage.runtime.running == 0
+
+
 async def test_a_run_that_cannot_say_what_it_waits_for_is_taken_to_wait(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     answers: list[Exception] = [InternalError("its history is damaged"), Unavailable("the orchestrator is away")]
 

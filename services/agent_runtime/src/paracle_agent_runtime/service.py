@@ -110,7 +110,7 @@ class Runtime:
 
     async def __aexit__(self, *_exc: object) -> None:
         self._pools.stop()
-        await self._quietly(self._beat())
+        await self._quietly(asyncio.wait_for(self._beat(), self._beat_s))  # who hangs is not to hold up the drain
         await self._drain()
         for loop in self._loops:
             loop.cancel()
