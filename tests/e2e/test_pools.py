@@ -195,7 +195,7 @@ async def test_a_drained_pool_finishes_what_it_has_and_takes_nothing_until_it_is
     assert drained.drain is not None
     assert drained.drain.reason == "new drivers"
     await ended(client, (await client.start_run("unpooled")).run_id)
-    await until(client, PoolState.DRAINED, waiting=38)
+    await eventually(lambda: waiting(client, 38))
     await eventually(lambda: finished(client, run_id, 2))  # what was in hand, and no more was taken
     await asyncio.to_thread(system.scale, {"agent_runtime-2": {"PARACLE_POOLS": "heavy=40"}}, agent_runtime=2)
     await asyncio.to_thread(system.stack.restart, "agent_runtime-2")
@@ -208,6 +208,12 @@ async def test_a_drained_pool_finishes_what_it_has_and_takes_nothing_until_it_is
     await client.resume_pool("heavy")
     await ended(client, run_id)
     assert len(system.effects.keys_by_step(name)) == 40
+
+
+async def waiting(client: AsyncClient, least: int) -> bool:
+    """Whether so many tasks wait for the pool; what waits for long is handed out again, and counts once more."""
+    view = await heavy(client)
+    return view.state is PoolState.DRAINED and view.waiting >= least
 
 
 async def finished(client: AsyncClient, run_id: str, number: int) -> bool:

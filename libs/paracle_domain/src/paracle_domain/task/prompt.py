@@ -53,7 +53,7 @@ def instructions(agent: PlannedAgent, value: JsonValue) -> str:
 
 def _why(error: TemplateError) -> str:
     if error.kind == "OutOfFuel":
-        return f"that takes more than {_FUEL:,} instructions"
+        return f"they ran out of fuel: that takes more than {_FUEL:,} instructions"
     hint = " (write `| default(…)` if it may be absent)" if error.kind == "UndefinedError" else ""
     return f"{error.detail or error.message} in line {error.line}{hint}"
 
