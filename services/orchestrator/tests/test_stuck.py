@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from begun_runs import FACTS
 from stuck_memory import StuckInMemory
 from stuck_samples import AT, CALL, buried, mail, stuck_of
 
@@ -35,21 +36,6 @@ from paracle_orchestrator.adapters.run_index import PostgresRunIndex
 from paracle_orchestrator.adapters.stuck import PostgresStuckIndex
 from paracle_orchestrator.ports import Mark, StuckIndex
 
-FACTS = {
-    "workflow": "w",
-    "revision": 1,
-    "plan": "p",
-    "principal": "ada",
-    "request": "r",
-    "labels": "{}",
-    "priority": 0,
-    "parent": None,
-    "forked_from": None,
-    "keep_s": None,
-    "max_runs": None,
-    "session": None,
-    "waits": False,
-}
 _letters = iter(range(1_000_000))
 
 

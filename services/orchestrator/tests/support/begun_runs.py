@@ -10,27 +10,27 @@ from paracle_chassis.event_store import Append, EventStore, Page
 from paracle_domain.ids import new_id
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
+FACTS = {
+    "workflow": "w",
+    "revision": 1,
+    "plan": "p",
+    "principal": "ada",
+    "request": "r",
+    "labels": "{}",
+    "priority": 0,
+    "parent": None,
+    "forked_from": None,
+    "keep_s": None,
+    "max_runs": None,
+    "session": None,
+    "waits": False,
+}
 
 
 def begun(number: int, *, tenant: str = "acme", status: str = "running", **facts: Any) -> Append:
     """A run that began `number` seconds after `AT`."""
-    known = {
-        "workflow": "w",
-        "revision": 1,
-        "plan": "p",
-        "principal": "ada",
-        "request": "r",
-        "labels": "{}",
-        "priority": 0,
-        "parent": None,
-        "forked_from": None,
-        "keep_s": None,
-        "max_runs": None,
-        "session": None,
-        "waits": False,
-    }
     page = Page(1, "c", AT + timedelta(seconds=number), (b'{"type":"x"}',))
-    return Append(new_id("run"), tenant, 0, (page,), status, facts=known | facts)
+    return Append(new_id("run"), tenant, 0, (page,), status, facts=FACTS | facts)
 
 
 async def put(store: EventStore, runs: Sequence[Append]) -> list[str]:
