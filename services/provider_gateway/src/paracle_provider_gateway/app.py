@@ -20,7 +20,9 @@ from paracle_chassis.health import Check
 from paracle_chassis.nats_bus import NatsBus
 from paracle_chassis.postgres import Database, Queries
 from paracle_domain.ids import new_id
+from paracle_domain.inference.caching import cleared_subject
 from paracle_domain.provider.presets import PRESETS, X_API_KEY
+from paracle_domain.registry import changed_subject
 from paracle_provider_gateway.adapters.answers import PostgresAnswers
 from paracle_provider_gateway.adapters.archive import PostgresArchive
 from paracle_provider_gateway.adapters.audit import AGAIN_EVERY_S, BusAudit
@@ -41,8 +43,9 @@ from paracle_provider_gateway.adapters.guards import NatsAsker
 from paracle_provider_gateway.adapters.ledger import PostgresLedger
 from paracle_provider_gateway.adapters.loads import PostgresLoads
 from paracle_provider_gateway.adapters.neighbours import NatsNeighbours
+from paracle_provider_gateway.adapters.news import TenantNews
 from paracle_provider_gateway.adapters.outlet import BusOutlet
-from paracle_provider_gateway.adapters.registry import BusRegistry, RegistryNews
+from paracle_provider_gateway.adapters.registry import BusRegistry
 from paracle_provider_gateway.adapters.replicas import PostgresReplica
 from paracle_provider_gateway.adapters.runs import BusRuns
 from paracle_provider_gateway.adapters.sandbox import NAME as SANDBOX
@@ -135,6 +138,7 @@ def create_app(settings: GatewaySettings) -> Service:
             database,
             *books.resources,
             shelf,
+            TenantNews(bus.link, cleared_subject, shelf.forget),
             neighbours,
             *models.resources,
             auditing,
@@ -214,9 +218,10 @@ def create_models(settings: GatewaySettings, bus: NatsBus, prices: Prices, healt
     bus.link.on_reconnect(following.doubt)
     checking = Background("providers", following.round, every_s=CHECK_EVERY_S)
     sweeping = Background("workshop", workshop.round, every_s=SWEEP_EVERY_S)
+    news = TenantNews(bus.link, changed_subject, following.hear)
     return Models(
         TenantCatalog(operator, following, prices, health),
-        resources=[_closing(workshop, *providers), RegistryNews(bus.link, following.hear), checking, sweeping],
+        resources=[_closing(workshop, *providers), news, checking, sweeping],
         checks={"providers": checking.check},
     )
 

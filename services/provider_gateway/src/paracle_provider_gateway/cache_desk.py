@@ -19,13 +19,9 @@ class CacheDesk:
         self._bus = bus
 
     async def clear_cache(self, _request: ClearCache, context: Context) -> CacheCleared:
-        """Those of the store, then those that replicas have in memory."""
+        """Those of the store, then those that replicas have in memory: each hears of it before the next question."""
         with as_unavailable(_AWAY):
             cleared = CacheCleared(answers=await self._shelf.clear(context.tenant))
         subject = cleared_subject(context.tenant)
         await self._bus.broadcast(outgoing(subject, cleared, context, source="paracle/provider_gateway"))
         return cleared
-
-    def cleared(self, tenant: str) -> None:
-        """Another replica says so."""
-        self._shelf.forget(tenant)

@@ -6,7 +6,7 @@ from paracle_chassis.delivery import Delivery
 from paracle_chassis.routes import Routes
 from paracle_domain import subjects
 from paracle_domain.budget.messages import DeleteBudget, ListBudgets, RaiseBudget, SetBudget
-from paracle_domain.inference.caching import ClearCache, cleared_subject
+from paracle_domain.inference.caching import ClearCache
 from paracle_domain.inference.deployments import ListDeployments
 from paracle_domain.inference.embedding import Embed
 from paracle_domain.inference.ledger import ListAttempts, QueryUsage
@@ -26,9 +26,6 @@ def routes(
     async def abort(delivery: Delivery) -> None:
         await completions.abort(delivery.tenant, delivery.decode(AbortCall))
 
-    async def cleared(delivery: Delivery) -> None:
-        cache.cleared(delivery.tenant)
-
     table = Routes("provider_gateway")
     table.rpc(Complete, completions.complete, long=True)
     table.rpc(Embed, completions.embed, long=True)
@@ -41,6 +38,5 @@ def routes(
     table.rpc(RaiseBudget, budgets.raise_budget)
     table.rpc(ListBudgets, budgets.list_budgets)
     table.rpc(ClearCache, cache.clear_cache)
-    table.listen(cleared_subject(subjects.ANY), cleared)
     table.listen(abort_subject(subjects.ANY), abort)
     return table
