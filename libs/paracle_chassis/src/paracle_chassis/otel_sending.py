@@ -6,11 +6,11 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import batched
 from threading import Event, Thread
 from time import monotonic, sleep
 from typing import Final
 
+from paracle_chassis.portions import portions
 from paracle_domain.errors import InvalidInput
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def in_turns[T](items: Sequence[T]) -> Iterator[T]:
     A thread that is busy gives it up only when it was asked to for 5 ms, and the loop's asks after each of its system
     calls: what took two milliseconds took twenty while two thousand spans were encoded.
     """
-    for few in batched(items, _TURN):
+    for few in portions(items, _TURN):
         yield from few
         sleep(_PAUSE_S)
 

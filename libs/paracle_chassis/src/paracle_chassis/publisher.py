@@ -14,7 +14,6 @@ import json
 import logging
 import uuid
 from collections.abc import Sequence
-from itertools import batched
 from typing import Final
 
 from nats.errors import Error as NatsError
@@ -22,6 +21,7 @@ from nats.errors import Error as NatsError
 from paracle_chassis import bundles, frames, topology
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import NO_RESPONDERS, Link, status_of
+from paracle_chassis.portions import portions
 from paracle_chassis.streams import Streams
 from paracle_chassis.topology import StreamSpec
 from paracle_chassis.wires import Wire
@@ -102,7 +102,7 @@ class Publisher:
             await self._publish_unconfirmed(messages, deadline)
             return
         batches = self._takes_batches(spec)
-        for chunk in batched(bundles.together(messages), WINDOW):
+        for chunk in portions(bundles.together(messages), WINDOW):
             if not (batches and len(chunk) >= _WORTH_A_BATCH and await self._publish_batch(chunk)):
                 in_order = not batches and self._link.durability.replicas == 1
                 await self._publish_window(_Window(chunk, in_order=in_order), deadline)

@@ -10,10 +10,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import batched, islice
+from itertools import islice
 from typing import Final, Self
 
 from paracle_chassis import outages
+from paracle_chassis.portions import portions
 from paracle_provider_gateway.ledger import Ending, Ledger, Mode, Settlement
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Outflow:
         Exception
             If the ledger is away again.
         """
-        for batch in batched([*(one for _, one in self._told), *self._waiting], BATCH):
+        for batch in portions([*(one for _, one in self._told), *self._waiting], BATCH):
             await self._tell_each(batch)
         self._in_doubt = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from itertools import batched
+from itertools import batched  # noqa: TID251  # this process ends at once
 from math import sqrt
 from pathlib import Path
 from typing import Annotated, Final

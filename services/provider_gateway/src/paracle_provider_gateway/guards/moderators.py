@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from itertools import batched
 from typing import Final
 
+from paracle_chassis.portions import portions
 from paracle_domain.envelope import Context
 from paracle_domain.errors import BudgetExceeded, DeadlineExceeded
 from paracle_domain.guard.spec import ModerationGuard
@@ -37,7 +37,7 @@ class ModelModerator:
         found: list[Judgement] = []
         try:
             async with asyncio.timeout(spec.timeout_s):
-                for some in batched(texts, AT_ONCE):
+                for some in portions(texts, AT_ONCE):
                     found += await self._asked(spec, some, request, context)
         except TimeoutError as error:
             raise DeadlineExceeded(f"{spec.model} did not answer within {spec.timeout_s:g} s") from error
