@@ -141,7 +141,7 @@ async def test_a_run_that_cannot_be_told_of_holds_up_no_other_and_lets_go_when_i
     sound = await starting
     (other,) = tools.tasks(desk.bus.take())
     with monkeypatch.context() as patched:
-        patched.setattr(desk.bus, "pack", pack)
+        patched.setattr(desk.bus, "packer", lambda: pack)
         one = asyncio.create_task(desk.service.take_in([tools.result(first), tools.result(other)]))
         await eventually(lambda: gate.waiting)
         two = asyncio.create_task(desk.finish(second))

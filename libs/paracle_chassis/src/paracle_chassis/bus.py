@@ -7,7 +7,7 @@ contract suite (`testing.contracts.bus`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from paracle_domain import subjects
@@ -76,9 +76,12 @@ class Bus(ABC):
             If one is more than travels; all others are stored.
         """
 
-    def pack(self, message: Outgoing) -> Outgoing:
-        """`message`, with as much of `publish` done as can be: for whoever has to wait before it may be published."""
-        return message
+    def packer(self) -> Callable[[Outgoing], Outgoing]:
+        """What does as much of `publish` as can be done: for whoever has to wait before messages may be published.
+
+        It is of the moment, and of the span around it: whoever has many messages asks for it once.
+        """
+        return _as_it_is
 
     @abstractmethod
     async def broadcast(self, message: Outgoing) -> None:
@@ -110,6 +113,11 @@ class Bus(ABC):
         envelope = Envelope.wrap(command.type_name, source_of(command), context, id=id)
         subject = subjects.cmd(context.tenant, command.service, command.verb)
         return await self.send(subject, command, envelope, timeout_s=timeout_s)
+
+
+def _as_it_is(message: Outgoing) -> Outgoing:
+    """Packed where nothing can be done beforehand."""
+    return message
 
 
 def source_of(message: Message) -> str:

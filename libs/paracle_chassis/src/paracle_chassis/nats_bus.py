@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Final, override
 
@@ -161,15 +161,20 @@ class NatsBus(Bus):
             raise refused
 
     @override
-    def pack(self, message: Outgoing) -> Outgoing:
-        body = message.message.encode()
-        if len(body) > CLAIM_THRESHOLD:
-            return message
-        try:
-            wire = small(message, body, self.client.max_payload, telemetry.traceparent())
-        except PayloadTooLarge:  # to be said of it when it is published
-            return message
-        return _Packed(message.subject, message.message, message.envelope, message.joins, wire=wire)
+    def packer(self) -> Callable[[Outgoing], Outgoing]:
+        max_payload, traceparent = self.client.max_payload, telemetry.traceparent()
+
+        def pack(message: Outgoing) -> Outgoing:
+            body = message.message.encode()
+            if len(body) > CLAIM_THRESHOLD:
+                return message
+            try:
+                wire = small(message, body, max_payload, traceparent)
+            except PayloadTooLarge:  # to be said of it when it is published
+                return message
+            return _Packed(message.subject, message.message, message.envelope, message.joins, wire=wire)
+
+        return pack
 
     async def _wire(self, message: Outgoing, traceparent: str | None = None) -> Wire:
         if isinstance(message, _Packed):

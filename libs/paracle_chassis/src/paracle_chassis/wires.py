@@ -19,20 +19,19 @@ _MOST_HEADERS: Final = 64 * 1024 - _ROOM
 
 @dataclass(slots=True)
 class Wire:
-    """A message as it goes over the wire. `joins`: the subject of a bundle that it may go in (`bundles`)."""
+    """A message as it goes over the wire. `joins`: the subject of a bundle that it may go in (`bundles`).
+
+    `head` is the block of its headers, of which the size is asked for before it is sent.
+    """
 
     subject: str
     body: bytes
     headers: Mapping[str, str]
     joins: str | None = None
-    _head: bytes = field(default=b"", init=False, repr=False, compare=False)
+    head: bytes = field(init=False, repr=False, compare=False)
 
-    @property
-    def head(self) -> bytes:
-        """The block of its headers. It is made once, for its size is asked for before it is sent."""
-        if not self._head:
-            self._head = frames.head_of(self.headers)
-        return self._head
+    def __post_init__(self) -> None:
+        self.head = frames.head_of(self.headers)
 
 
 async def to_wire(message: Outgoing, claims: Claims, max_payload: int, traceparent: str | None = None) -> Wire:
@@ -48,15 +47,22 @@ async def to_wire(message: Outgoing, claims: Claims, max_payload: int, tracepare
         return small(message, body, max_payload, traceparent)
     headers = message.envelope.headers()
     body = await claims.check_in(body, headers)
-    return _wire(message, body, headers, max_payload, traceparent)
+    return small(message, body, max_payload, traceparent, headers)
 
 
-def small(message: Outgoing, body: bytes, max_payload: int, traceparent: str | None = None) -> Wire:
-    """`message`, whose `body` needs no claim check, as it goes over the wire; otherwise as `to_wire`."""
-    return _wire(message, body, message.envelope.headers(), max_payload, traceparent)
+def small(
+    message: Outgoing,
+    body: bytes,
+    max_payload: int,
+    traceparent: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Wire:
+    """`message`, whose `body` needs no claim check, as it goes over the wire; otherwise as `to_wire`.
 
-
-def _wire(message: Outgoing, body: bytes, headers: dict[str, str], max_payload: int, traceparent: str | None) -> Wire:
+    `headers`: those that say where its body is, instead of its envelope's.
+    """
+    if headers is None:
+        headers = message.envelope.headers()
     if traceparent is not None:
         headers[TRACEPARENT] = traceparent
     wire = Wire(message.subject, body, headers, message.joins)

@@ -19,6 +19,7 @@ from paracle_domain.subjects import takes_answers
 
 SPEC_VERSION: Final = "1.0"
 MSG_ID: Final = "Nats-Msg-Id"
+_MSG_ID: Final = MSG_ID.lower()
 CE_ID: Final = "ce-id"
 CE_TYPE: Final = "ce-type"
 CE_SOURCE: Final = "ce-source"
@@ -110,25 +111,33 @@ class Envelope:
     @classmethod
     def read(cls, headers: Mapping[str, str] | None, *, tenant: str, default_id: str, default_type: str) -> Self:
         """The envelope of a received message; what a bare client left out is filled in."""
-        found = {name.lower(): value for name, value in (headers or {}).items()}
+        headers = headers or {}
+        found = dict(zip(_lowered(tuple(headers)), headers.values(), strict=True))
         if "\x00" in "".join(found.values()):  # NATS lets it pass, and PostgreSQL has no such text
             found = {name: value.replace("\x00", "\ufffd") for name, value in found.items()}
-        time, reply_to = found.get(CE_TIME), found.get(REPLY_TO)
-        return cls(
-            id=found.get(CE_ID) or found.get(MSG_ID.lower()) or default_id,
-            type=found.get(CE_TYPE) or default_type,
-            source=found.get(CE_SOURCE, "client"),
-            context=Context(
-                tenant=tenant,
-                principal=found.get(PRINCIPAL, ANONYMOUS),
-                correlation_id=found.get(CORRELATION),
-                causation_id=found.get(CAUSATION),
-                traceparent=found.get(TRACEPARENT),
-                roles=read_roles(found.get(ROLES)),
+        get = found.get
+        time, reply_to, roles = get(CE_TIME), get(REPLY_TO), get(ROLES)
+        return cls(  # by place, as is the context: names take as long again, and every message is read
+            get(CE_ID) or get(_MSG_ID) or default_id,
+            get(CE_TYPE) or default_type,
+            get(CE_SOURCE, "client"),
+            Context(
+                tenant,
+                get(PRINCIPAL, ANONYMOUS),
+                get(CORRELATION),
+                get(CAUSATION),
+                get(TRACEPARENT),
+                read_roles(roles) if roles else (),
             ),
-            time=_parse_time(time) if time else None,
-            reply_to=reply_to if reply_to and takes_answers(reply_to) else None,
+            _parse_time(time) if time else None,
+            reply_to if reply_to and takes_answers(reply_to) else None,
         )
+
+
+@lru_cache(maxsize=64)
+def _lowered(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of headers, which mean the same in any case. Services write the same few ones again and again."""
+    return tuple(name.lower() for name in names)
 
 
 def read_roles(text: str | None) -> tuple[str, ...]:

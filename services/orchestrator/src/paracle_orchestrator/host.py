@@ -157,9 +157,10 @@ class RunHost:
     async def _prepare(self, turns: Sequence[Turn], broken: dict[str, Exception]) -> None:
         """Put together what is to go out, while PostgreSQL writes."""
         await asyncio.sleep(0)  # what `_commit` has sent leaves this process when its loop comes round
+        pack = self._bus.packer()
         for turn in turns:
             try:
-                turn.prepare(self._bus)
+                turn.prepare(pack)
             except Exception as error:  # noqa: BLE001  # nobody may go on, or go away, before what is written is stored
                 broken[turn.entry.id] = error
 

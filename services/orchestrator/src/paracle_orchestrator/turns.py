@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from paracle_chassis.bus import Bus, Outgoing
+from paracle_chassis.bus import Outgoing
 from paracle_chassis.event_store import Append, Page
 from paracle_domain.envelope import Context
 from paracle_domain.errors import ParacleError
@@ -96,13 +96,13 @@ class Turn:
             facts=before.facts if before.state.seq == 0 else None,
         )
 
-    def prepare(self, bus: Bus) -> None:
+    def prepare(self, pack: Callable[[Outgoing], Outgoing]) -> None:
         """Put together what is to go out once the turn is stored."""
         for made in self._made:
             if made.page is not None:
                 self._tell(made.page, made.events, made.context)
             self._carry_out(made.directives, made.context, made.at)
-        self.outbox = [bus.pack(message) for message in self.outbox]
+        self.outbox = [pack(message) for message in self.outbox]
 
     def say_again(self, pages: Mapping[str, Page]) -> None:
         """Add what mail that was handled before led to then. What was obeyed then is not refused now."""
