@@ -9,8 +9,15 @@ from typing import Any
 import pytest
 from trigger_desk import ANN, TriggerDesk
 
+from paracle_chassis.bus import Outgoing
+from paracle_chassis.dead_letters import Letter
+from paracle_chassis.delivery import Delivery
+from paracle_chassis.inlet import Incoming
+from paracle_chassis.receipts import NoReceipt
+from paracle_domain import subjects
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Conflict, DeadlineExceeded, InvalidInput, Unavailable
+from paracle_domain.messages import Encoded
 from paracle_domain.trigger.commands import (
     Cause,
     GetTrigger,
@@ -187,6 +194,21 @@ async def test_one_trigger_s_failure_is_no_other_s(desk: TriggerDesk) -> None:
     ((_, _, headers),) = desk.bus.dead
     assert "trigger 'bad': `message.x` is undefined" in " ".join(headers.values())
     assert "trigger 'worse': `message.z` is undefined" in " ".join(headers.values())
+
+
+async def test_a_bare_message_that_is_redriven_starts_nothing_twice(desk: TriggerDesk) -> None:
+    """One trigger took it, and the other could not; nobody gave it an id, and it is stored anew."""
+    desk.apply("good", subject=ORDERS)
+    desk.apply("bad", subject={**ORDERS, "filter": "message.x.y == 1"})
+    desk.bus._put(subjects.INTAKE, subjects.intake("acme", "orders.new"), b"{}", {})
+    await desk.settled()
+    ((subject, body, headers),) = desk.bus.dead
+    letter = Letter.read(Delivery(Incoming(subject, "", body, headers=headers), NoReceipt(), stored_ns=1))
+    assert letter.about.subject is not None
+    desk.apply("bad", subject=ORDERS)
+    await desk.bus.publish([Outgoing(letter.about.subject, Encoded(letter.body), letter.redriven())])
+    await desk.settled()
+    assert [run.run.labels["trigger"] for run in await desk.runs()] == ["good", "bad"]
 
 
 async def test_the_key_of_what_was_refused_is_free_again(desk: TriggerDesk) -> None:

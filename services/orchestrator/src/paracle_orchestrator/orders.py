@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
@@ -45,6 +46,8 @@ from paracle_orchestrator.ports import Approvals
 from paracle_orchestrator.refusals import no_approval, no_run
 
 MAX_INPUT_BYTES: Final = 4 * 1024 * 1024
+_PLACE: Final = re.compile(r"\w+\.\d+\.(\d{1,19})", re.ASCII)
+"""What a bare message is named by: its stream, its number there, and when it was stored (`Delivery.envelope`)."""
 
 
 @record
@@ -105,7 +108,7 @@ class Orders:
         context = delivery.envelope.context
         pinned = await plans.resolve(command, context)
         pinned.check_input(command.input)
-        run_id = command.run_id or run_id_for(context.tenant, delivery.envelope.id, delivery.stored_ns)
+        run_id = command.run_id or run_id_for(context.tenant, delivery.envelope.id)
         queued = self._limits.hold(pinned.plan, context.tenant)
         begin = Begin(run_id, context.tenant, context.principal, command, queued=queued)
         facts = facts_of(
@@ -136,7 +139,7 @@ class Orders:
         )
         pinned.check_input(start.input)
         kept = kept_steps(old.state, pinned.plan, pinned.machine.graph, command.from_step, start.input)
-        run_id = command.new_run_id or run_id_for(context.tenant, delivery.envelope.id, delivery.stored_ns)
+        run_id = command.new_run_id or run_id_for(context.tenant, delivery.envelope.id)
         queued = self._limits.hold(pinned.plan, context.tenant)
         begin = Begin(run_id, context.tenant, context.principal, start, forked_from=old.id, kept=kept, queued=queued)
         facts = facts_of(
@@ -231,16 +234,17 @@ def mail_of(delivery: Delivery, run_id: str, message: RunMessage, **more: Any) -
     return Mail(run_id, envelope.id, message, envelope.context, redelivered=delivery.again, **more)
 
 
-def run_id_for(tenant: str, message_id: str, stored_ns: int) -> str:
+def run_id_for(tenant: str, message_id: str) -> str:
     """The id of the run that the start command `message_id` begins: one command, one run, however often it comes.
 
-    An id of ours keeps its time. A bare client's message without one is named by its place in the stream, and then
-    the time at which it was stored belongs to that name. A key that a client chose has no time.
+    An id of ours keeps its time. A bare client's message without one is named by its place in the stream and the time
+    at which it was stored there; a dead letter that goes out again is stored anew, and keeps that name. A key that a
+    client chose has no time.
     """
     if is_id(message_id, "msg"):
         return derive_id("run", message_id, tenant)
-    bare = message_id.endswith(f".{stored_ns}")
-    return id_from_key("run", f"{tenant}/{message_id}", stored_ns // 1_000_000 if bare else 0)
+    place = _PLACE.fullmatch(message_id)
+    return id_from_key("run", f"{tenant}/{message_id}", 0 if place is None else int(place[1]) // 1_000_000)
 
 
 def request_digest(command: Command, *, besides: str = "run_id") -> str:

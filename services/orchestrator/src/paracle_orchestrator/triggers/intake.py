@@ -132,7 +132,7 @@ class Intake:
         if not takes(spec, scope):
             return None
         now = self._clock()
-        run_id = run_id_for(f"{trigger.tenant}\x1ftrigger\x1f{trigger.name}", message_id, delivery.stored_ns)
+        run_id = run_id_for(f"{trigger.tenant}\x1ftrigger\x1f{trigger.name}", message_id)
         value = dedupe_key(spec, scope)
         start = start_of(trigger, run_id, scope, Cause.MESSAGE, now)
         if start.error is not None:

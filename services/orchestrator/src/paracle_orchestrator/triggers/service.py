@@ -122,7 +122,7 @@ class Triggers:
         trigger = await self._need(delivery.tenant, command.name)
         message_id, now = delivery.envelope.id, self._clock()
         origin = f"{trigger.tenant}\x1ftrigger\x1f{trigger.name}\x1ffired"
-        run_id = run_id_for(origin, message_id, delivery.stored_ns)
+        run_id = run_id_for(origin, message_id)
         wanted = start_of(trigger, run_id, _scope(trigger, command, message_id, now), Cause.COMMAND, now)
         start = await self._store.add(wanted, now + LEASE)
         if start.error is not None:
