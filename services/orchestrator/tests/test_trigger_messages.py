@@ -240,14 +240,14 @@ async def test_messages_wait_for_the_registry(desk: TriggerDesk) -> None:
 
 async def test_a_message_whose_start_is_not_answered_waits(desk: TriggerDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.apply(subject=ORDERS)
-    begin, silences = desk.watch.intake._starter.begin, [DeadlineExceeded("no answer")]
+    command, silences = desk.bus.command, [DeadlineExceeded("no answer")]
 
-    async def silent_once(*given: Any) -> Any:
+    async def silent_once(*given: Any, **more: Any) -> Any:
         if silences:
             raise silences.pop()
-        return await begin(*given)
+        return await command(*given, **more)
 
-    monkeypatch.setattr(desk.watch.intake._starter, "begin", silent_once)
+    monkeypatch.setattr(desk.bus, "command", silent_once)
     await desk.say("orders.new", {})
     assert (await desk.view()).trigger.counts == TriggerCounts(fired=1)
     assert desk.bus.dead == []

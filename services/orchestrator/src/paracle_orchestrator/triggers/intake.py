@@ -15,15 +15,7 @@ from datetime import timedelta
 from pydantic import JsonValue
 
 from paracle_chassis.delivery import Delivery
-from paracle_domain.errors import (
-    Conflict,
-    DeadlineExceeded,
-    InvalidInput,
-    MalformedMessage,
-    ParacleError,
-    Unavailable,
-    quote,
-)
+from paracle_domain.errors import Conflict, InvalidInput, MalformedMessage, ParacleError, quote
 from paracle_domain.strict_json import parse_json
 from paracle_domain.subjects import Subject
 from paracle_domain.trigger.commands import Cause, FireStatus, MessageTaken, Taker, TriggerCounts
@@ -159,8 +151,6 @@ class Intake:
             context = item.delivery.envelope.context.caused_by(item.delivery.envelope.id)
             try:
                 await self._starter.begin(item.start, context)
-            except DeadlineExceeded as error:
-                item.error = Unavailable(f"run {item.start.run_id} cannot be started now: {error.message}")
             except Conflict as error:
                 if error.path != "run_id":  # else it began before the trigger was edited, and the message came again
                     item.error = error

@@ -14,7 +14,7 @@ from typing import Final
 
 from paracle_chassis.bus import Bus
 from paracle_domain.envelope import Context
-from paracle_domain.errors import ParacleError
+from paracle_domain.errors import DeadlineExceeded, ParacleError, Unavailable
 from paracle_domain.run.commands import CancelRun, RunAccepted
 from paracle_orchestrator import telemetry
 from paracle_orchestrator.ports import Clock
@@ -75,9 +75,18 @@ class Starter:
         return accepted
 
     async def begin(self, start: Start, context: Context) -> RunAccepted:
-        """Send the start command; it is on disk once this returns."""
+        """Send the start command; it is on disk once this returns.
+
+        Raises
+        ------
+        Unavailable
+            If nobody answers: what a start needs is away.
+        """
         assert start.command is not None
-        told = await self._bus.command(start.command, acting(start, context), id=start.run_id, timeout_s=_TIMEOUT_S)
+        try:
+            told = await self._bus.command(start.command, acting(start, context), id=start.run_id, timeout_s=_TIMEOUT_S)
+        except DeadlineExceeded as error:
+            raise Unavailable(f"run {start.run_id} cannot be started now: {error.message}") from error
         return RunAccepted.model_validate(told)
 
     async def _cancel(self, start: Start, run_id: str, context: Context) -> None:
