@@ -85,6 +85,21 @@ async def test_an_answer_is_not_believed_if_something_changed_on_its_way(
     assert new.plan.digest != old.plan.digest
 
 
+@pytest.mark.parametrize("news", [1, None])
+async def test_a_plan_that_is_forgotten_is_asked_for_again(
+    desk: Any, plans: Plans, ages: Ages, tools: Any, monkeypatch: pytest.MonkeyPatch, news: int | None
+) -> None:
+    """No run has pinned it for days, so it was dropped, and there were too many others to remember it here."""
+    monkeypatch.setattr("paracle_orchestrator.plans._CACHED", 1)
+    ages.age = news
+    first = await plans.resolve(START, CALL)
+    other = tools.plan_of({"id": "other"})
+    await desk.shelf.put("acme", other)
+    await plans.get("acme", other.digest)
+    del desk.shelf.plans["acme", first.plan.digest]
+    assert (await plans.resolve(START, CALL)).plan == first.plan
+
+
 async def test_a_plan_that_could_not_be_stored_is_asked_for_again(desk: Any, plans: Plans) -> None:
     put = desk.shelf.put
 

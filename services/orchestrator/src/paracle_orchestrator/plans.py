@@ -102,11 +102,16 @@ class Plans:
         """
         target = target_of(command, context)
         age = self._news.age if self._news is not None else None  # as it is before the question
-        known, told = self._newest.get(target, (None, None))
+        digest, told = self._newest.get(target, (None, None))
+        known = None if digest is None else await self._find(context.tenant, digest)
         if known is not None and age is not None and age == told:
-            return await self.to_pin(context.tenant, known)
+            await self._assure(context.tenant, known.plan)
+            return known
         request = ResolvePlan(
-            workflow=command.workflow, agent=command.agent, revision=command.revision, known_digest=known
+            workflow=command.workflow,
+            agent=command.agent,
+            revision=command.revision,
+            known_digest=None if known is None else digest,  # the answer to a known one comes without the plan
         )
         try:
             answer = await self._bus.call(request, context, timeout_s=_RESOLVE_TIMEOUT_S)
@@ -144,14 +149,18 @@ class Plans:
         NotFound
             If no run of `tenant` has pinned it.
         """
+        found = await self._find(tenant, digest)
+        if found is None:
+            raise NotFound(f"no run has pinned a plan with digest {quote(digest)}", path="digest")
+        return found
+
+    async def _find(self, tenant: str, digest: str) -> Pinned | None:
         found = self._pinned.get((tenant, digest))
         if found is not None:
             self._pinned.move_to_end((tenant, digest))
             return found
         plan = await self._store.get(tenant, digest)
-        if plan is None:
-            raise NotFound(f"no run has pinned a plan with digest {quote(digest)}", path="digest")
-        return await self._keep(tenant, plan)
+        return None if plan is None else await self._keep(tenant, plan)
 
     async def _keep(self, tenant: str, plan: Plan) -> Pinned:
         """The plan made ready, in a thread: that of 10,000 steps takes a second, and nobody else is to wait for it."""
