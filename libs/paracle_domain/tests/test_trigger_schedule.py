@@ -34,7 +34,8 @@ ZONES = st.sampled_from(
 CRONS = st.sampled_from(
     [
         "* * * * *", "*/7 * * * *", "0 * * * *", "30 2 * * *", "15,45 1-3 * * *", "59 1 * * *", "30 0 * * 0",
-        "0 2 * * 1-5", "0 0 29 2 *", "0 12 L * *", "20 30 2 * * *", "@hourly", "@daily", "*/30 */2 * * *",
+        "0 2 * * 1-5", "0 0 29 2 *", "0 12 L * *", "20 30 2 * * *", "@hourly", "@daily",
+        "*/30 */2 * * *",
     ]
 )  # fmt: skip
 MOMENTS = st.datetimes(datetime(2005, 1, 1), datetime(2060, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
@@ -85,6 +86,15 @@ def test_a_schedule_has_a_beginning_and_an_end() -> None:
     assert [time.day for time in found.after(datetime(2026, 1, 6, tzinfo=UTC))] == [7]
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Niue"])
+@pytest.mark.parametrize("cron", ["59 23 31 12 *", "59 59 23 31 12 *", "* * * * *"])
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+def test_a_schedule_may_begin_whenever_a_time_can_be(zone: str, cron: str, at: str) -> None:
+    found = calendar(cron, zone, start_at=at).upcoming(START, 1)
+    assert found == (calendar(cron, zone).upcoming(START, 1) if at.startswith("0001") else ())
+    assert calendar(cron, zone, end_at="0001-01-01T00:00:00+14:00").upcoming(START, 1) == ()
+
+
 def test_a_schedule_ends_with_the_calendar() -> None:
     assert calendar("0 0 * * *").upcoming(datetime(9999, 12, 30, 12, tzinfo=UTC), 9) == (
         datetime(9999, 12, 31, tzinfo=UTC),
@@ -118,6 +128,7 @@ def test_what_is_no_time_zone_is_refused(name: str) -> None:
 @given(MOMENTS, st.floats(0, 86_400), st.text(max_size=20))
 def test_jitter_is_bounded_and_always_the_same(moment: datetime, jitter_s: float, key: str) -> None:
     start = jittered(moment, jitter_s, key)
+    assert jittered(datetime.max.replace(tzinfo=UTC), jitter_s, key).year == 9999
     assert moment <= start <= moment + timedelta(seconds=jitter_s)
     assert start == jittered(moment, jitter_s, key)
 

@@ -97,6 +97,11 @@ def test_a_sound_trigger_has_no_findings(spec: dict[str, Any]) -> None:
             "spec.schedule.end_at",
             "there is no time of this schedule until then",
         ),
+        (
+            {"schedule": {**NIGHTLY, "start_at": "9999-12-31T23:59:59-12:00"}},
+            "spec.schedule.start_at",
+            "there is no time of this schedule from then on",
+        ),
         ({"schedule": NIGHTLY, "input": {"a": ["{{ trigger.when }}"]}}, "spec.input.a[0]", "has no 'when' here"),
         ({"schedule": NIGHTLY, "input": "{{ message.x }}"}, "spec.input", "`message` in"),
         ({"schedule": NIGHTLY, "labels": {"trigger": "x"}}, "spec.labels.trigger", "by itself"),

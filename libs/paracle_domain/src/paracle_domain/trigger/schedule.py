@@ -35,6 +35,7 @@ PUNCTUAL: Final = timedelta(seconds=10)
 QUEUED_LOOK: Final = timedelta(seconds=1)
 MAX_STEPS: Final = 500
 _FINEST: Final = timedelta(microseconds=1)
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -98,9 +99,12 @@ class Calendar:
 
     def after(self, moment: datetime) -> Iterator[datetime]:
         """Times later than `moment`, in order."""
-        if self.start_at is not None:
-            moment = max(moment, self.start_at - _FINEST)
-        last = moment.astimezone(UTC)
+        if self.start_at is not None and self.start_at > moment:
+            moment = self.start_at - _FINEST
+        try:
+            last = moment.astimezone(UTC)
+        except OverflowError:
+            return  # it starts after the end of all calendars
         for time in self._times(last):
             if self.end_at is not None and time > self.end_at:
                 return
@@ -113,9 +117,8 @@ class Calendar:
         return tuple(islice(self.after(moment), count))
 
     def _times(self, moment: datetime) -> Iterator[datetime]:
-        times = CronSim(self.cron, moment.astimezone(self.zone))
         try:
-            for time in times:
+            for time in CronSim(self.cron, moment.astimezone(self.zone)):
                 yield time.astimezone(UTC)
         except (OverflowError, ValueError):
             return  # the end of all calendars
@@ -148,7 +151,7 @@ def jittered(time: datetime, jitter_s: float, key: str) -> datetime:
     if not jitter_s:
         return time
     digest = hashlib.blake2b(f"{key}\x1f{rfc3339(time)}".encode(), digest_size=8).digest()
-    return time + timedelta(seconds=jitter_s * int.from_bytes(digest) / 2**64)
+    return time + min(timedelta(seconds=jitter_s * int.from_bytes(digest) / 2**64), _LAST - time)
 
 
 def look(spec: ScheduleSpec, calendar: Calendar, key: str, cursor: datetime, now: datetime, *, busy: bool) -> Look:

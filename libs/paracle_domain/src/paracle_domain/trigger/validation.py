@@ -41,7 +41,8 @@ def _check_schedule(schedule: ScheduleSpec) -> Iterator[Finding]:
             sound = False
             yield Finding(path=f"spec.schedule.{field}", message=error.message)
     if sound and not Calendar.of(schedule).upcoming(EPOCH, 1):
-        yield Finding(path="spec.schedule.end_at", message="there is no time of this schedule until then")
+        field, when = ("start_at", "from then on") if schedule.end_at is None else ("end_at", "until then")
+        yield Finding(path=f"spec.schedule.{field}", message=f"there is no time of this schedule {when}")
 
 
 def _check_subject(spec: TriggerSpec, subject: SubjectSpec) -> Iterator[Finding]:
