@@ -34,7 +34,7 @@ ZONES = st.sampled_from(
 CRONS = st.sampled_from(
     [
         "* * * * *", "*/7 * * * *", "0 * * * *", "30 2 * * *", "15,45 1-3 * * *", "59 1 * * *", "30 0 * * 0",
-        "0 2 * * 1-5", "0 0 29 2 *", "0 12 L * *", "20 30 2 * * *", "@hourly", "@daily",
+        "0 2 * * 1-5", "0 0 29 2 *", "0 12 L * *", "20 30 2 * * *", "0,59 0 0,2 * * *", "@hourly", "@daily",
         "*/30 */2 * * *",
     ]
 )  # fmt: skip
@@ -72,6 +72,18 @@ def test_a_time_in_the_hour_that_comes_twice_comes_once() -> None:
     assert local("30 2 * * *", datetime(2026, 10, 24, 12, tzinfo=UTC), 2) == ["25 02:30 CEST", "26 02:30 CET"]
     within = datetime(2026, 10, 25, 1, 10, tzinfo=UTC)  # 02:10, for the second time
     assert local("30 2 * * *", within, 1) == ["26 02:30 CET"]
+
+
+def test_a_time_with_seconds_comes_once_and_right_after_a_gap_as_others_do() -> None:
+    assert local("0,20 30 2 * * *", datetime(2026, 3, 28, 12, tzinfo=UTC), 3) == [
+        "29 03:00 CEST", "29 03:00 CEST", "30 02:30 CEST",
+    ]  # fmt: skip
+    assert local("20 30 2 * * *", datetime(2026, 10, 24, 12, tzinfo=UTC), 2) == ["25 02:30 CEST", "26 02:30 CET"]
+    within = datetime(2026, 3, 29, 1, 0, 10, tzinfo=UTC)  # between the two
+    assert calendar("0,20 30 2 * * *", "Europe/Berlin").upcoming(within, 1) == (within + timedelta(seconds=10),)
+    assert local("0 */30 2 * * *", datetime(2026, 10, 24, 12, tzinfo=UTC), 4) == [
+        "25 02:00 CEST", "25 02:30 CEST", "25 02:00 CET", "25 02:30 CET",
+    ]  # fmt: skip
 
 
 def test_what_comes_every_hour_goes_by_the_time_that_passes() -> None:

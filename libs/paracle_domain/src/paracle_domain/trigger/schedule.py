@@ -35,6 +35,7 @@ PUNCTUAL: Final = timedelta(seconds=10)
 QUEUED_LOOK: Final = timedelta(seconds=1)
 MAX_STEPS: Final = 500
 _FINEST: Final = timedelta(microseconds=1)
+_MINUTE: Final = timedelta(minutes=1)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
 EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -118,10 +119,21 @@ class Calendar:
 
     def _times(self, moment: datetime) -> Iterator[datetime]:
         try:
-            for time in CronSim(self.cron, moment.astimezone(self.zone)):
+            for time in self._local_times(moment):
                 yield time.astimezone(UTC)
         except (OverflowError, ValueError):
             return  # the end of all calendars
+
+    def _local_times(self, moment: datetime) -> Iterator[datetime]:
+        """By the wall clock. cronsim minds changed clocks in minutes alone, so seconds are put into those."""
+        fields = self.cron.split()
+        if len(fields) == 5 or fields[1].startswith("*") or fields[2].startswith("*"):
+            yield from CronSim(self.cron, moment.astimezone(self.zone))
+            return
+        seconds = sorted(CronSim(self.cron, EPOCH).seconds)
+        for minute in CronSim(" ".join(fields[1:]), (moment - _MINUTE).astimezone(self.zone)):
+            for second in seconds:
+                yield minute.replace(second=second)
 
 
 @dataclass(frozen=True, slots=True)
