@@ -242,7 +242,7 @@ async def test_firing_waits_for_the_registry(desk: TriggerDesk, monkeypatch: pyt
 
 async def test_a_firing_that_takes_long_is_nobody_else_s(desk: TriggerDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside, "PULSE_S", 0)
-    pulses, begin = asyncio.Event(), desk.watch.schedules._starter.begin
+    pulses, begin = asyncio.Event(), desk.watch.starter.begin
 
     async def in_progress(_: Delivery) -> None:
         pulses.set()
@@ -252,7 +252,7 @@ async def test_a_firing_that_takes_long_is_nobody_else_s(desk: TriggerDesk, monk
         return await begin(*given)
 
     monkeypatch.setattr(Delivery, "in_progress", in_progress)
-    monkeypatch.setattr(desk.watch.schedules._starter, "begin", slow)
+    monkeypatch.setattr(desk.watch.starter, "begin", slow)
     await desk.schedule()
     await desk.order(FireTrigger(name="t"))
     assert len(await desk.runs()) == 1
@@ -268,7 +268,7 @@ async def test_what_is_not_fired_when_the_service_ends_is_left_to_others(
         waiting.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(desk.watch.schedules._starter, "begin", for_ever)
+    monkeypatch.setattr(desk.watch.starter, "begin", for_ever)
     async with desk.watch.triggers.beside:
         asked = asyncio.ensure_future(desk.order(FireTrigger(name="t")))
         await waiting.wait()

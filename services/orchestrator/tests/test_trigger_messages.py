@@ -150,7 +150,7 @@ async def test_another_conflict_is_a_dead_letter(desk: TriggerDesk, monkeypatch:
     async def refuse(*_: Any) -> Any:
         raise Conflict("something else stands in the way")
 
-    monkeypatch.setattr(desk.watch.intake._starter, "begin", refuse)
+    monkeypatch.setattr(desk.watch.starter, "begin", refuse)
     desk.apply(subject=ORDERS)
     await desk.say("orders.new", {})
     assert (await desk.view()).trigger.counts == TriggerCounts(failed=1)
@@ -258,7 +258,7 @@ async def test_what_cannot_start_now_waits_and_holds_up_nothing_else(
 ) -> None:
     """One message of a batch waits; its neighbours are done with, one as a dead letter."""
     desk.apply(subject=ORDERS, input={"n": "{{ message.n }}"})
-    begin, times = desk.watch.intake._starter.begin, {"late": 0}
+    begin, times = desk.watch.starter.begin, {"late": 0}
 
     async def late(start: Any, context: Context) -> Any:
         assert start.command is not None
@@ -267,7 +267,7 @@ async def test_what_cannot_start_now_waits_and_holds_up_nothing_else(
             raise Unavailable("not now")
         return await begin(start, context)
 
-    monkeypatch.setattr(desk.watch.intake._starter, "begin", late)
+    monkeypatch.setattr(desk.watch.starter, "begin", late)
     await asyncio.gather(*(desk.say("orders.new", {"n": n}) for n in (1, 2, "x")))
     inputs = sorted(run.input["n"] for run in await desk.runs())  # type: ignore[index,call-overload,type-var]
     assert (inputs, times["late"], len(desk.bus.dead)) == ([1, 2], 1, 1)

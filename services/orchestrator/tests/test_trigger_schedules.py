@@ -7,8 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from trigger_desk import EPOCH, TriggerDesk
+from trigger_desk import EPOCH, TriggerDesk, look_of
 
+from paracle_chassis.testing.eventually import eventually
 from paracle_domain.errors import InputInvalid, Unavailable
 from paracle_domain.ids import new_id
 from paracle_domain.run.commands import CancelRun, RunStatus, StartRun
@@ -54,7 +55,7 @@ async def test_however_many_replicas_look_each_time_is_one_run(desk: TriggerDesk
     others = [desk.another() for _ in range(3)]
     for _ in range(4):
         desk.now += timedelta(minutes=1)
-        await asyncio.gather(desk.look(), *(other.schedules.round() for other in others))
+        await asyncio.gather(desk.look(), *map(look_of, others))
     assert len(await desk.runs()) == 4
     assert (await desk.view()).trigger.counts.fired == 4
 
@@ -80,15 +81,8 @@ async def test_a_clock_that_jumps_back_fires_nothing_twice(desk: TriggerDesk) ->
 async def test_a_replica_that_dies_after_deciding_is_taken_over(desk: TriggerDesk) -> None:
     await desk.schedule()
     desk.now += timedelta(minutes=1)
-    starter = desk.another()
     now = desk.now
-
-    async def die(*_: Any) -> None:
-        raise asyncio.CancelledError
-
-    starter.schedules._starter.drain = die  # type: ignore[method-assign]
-    with pytest.raises(asyncio.CancelledError):
-        await starter.schedules.round()
+    await desk.another().schedules.round()
     assert await desk.runs() == []
     await desk.look()
     assert [run.created_at for run in [one.run for one in await desk.runs()]] == [now]
@@ -193,6 +187,26 @@ async def test_while_the_registry_is_away_starts_wait(desk: TriggerDesk, monkeyp
     await desk.look(minutes=0.3)
     assert len(await desk.runs()) == 1
     assert (await desk.view()).trigger.counts == TriggerCounts(fired=1)
+
+
+async def test_a_start_that_hangs_delays_no_other_schedule(desk: TriggerDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look goes on while what an earlier one decided is being started."""
+    await desk.schedule(overlap="allow")
+    begin, answered = desk.watch.starter.begin, asyncio.Event()
+
+    async def slow(*given: Any) -> Any:
+        await answered.wait()
+        return await begin(*given)
+
+    monkeypatch.setattr(desk.watch.starter, "begin", slow)
+    rounds = desk.watch.rounds
+    async with rounds["starting"], rounds["schedules"]:
+        desk.now += timedelta(minutes=1)
+        await eventually(lambda: len(desk.store.starts) == 1)
+        desk.now += timedelta(minutes=1)
+        await eventually(lambda: len(desk.store.starts) == 2)
+        answered.set()
+        await eventually(lambda: len(desk.events.actors) == 2)
 
 
 async def test_the_next_look_is_when_something_is_due(desk: TriggerDesk) -> None:

@@ -133,7 +133,7 @@ class RunsOf(Mapping[str, RunStatus]):
 
 
 class TriggerDesk:
-    """A replica. What it does again and again, tests do: `look` is a round of schedules."""
+    """A replica. What it does again and again, tests do: `look` is a round of schedules, and of starting."""
 
     def __init__(self) -> None:
         self.now = EPOCH
@@ -194,7 +194,7 @@ class TriggerDesk:
     async def look(self, minutes: float = 0) -> None:
         """Let time pass, and look at the clock."""
         self.now += timedelta(minutes=minutes)
-        await self.watch.schedules.round()
+        await look_of(self.watch)
 
     async def say(self, topic: str, message: Any = None, *, key: str | None = None, body: bytes | None = None) -> None:
         """Publish a message, and wait until it is dealt with."""
@@ -242,3 +242,9 @@ class TriggerDesk:
     def told_of(self, entity: str) -> list[Any]:
         """Events of an entity."""
         return [item for item in self.bus.published if f".evt.{entity}." in item.subject]
+
+
+async def look_of(replica: Watch) -> None:
+    """What a replica does when it looks at the clock."""
+    await replica.schedules.round()
+    await replica.starter.drain()

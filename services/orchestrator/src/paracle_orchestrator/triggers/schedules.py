@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, tzinfo
 from typing import Final
@@ -19,7 +19,7 @@ from paracle_domain.trigger.validation import LABEL
 from paracle_orchestrator.ports import Clock
 from paracle_orchestrator.triggers.learning import calendar_of, jitter_key
 from paracle_orchestrator.triggers.ports import Decided, Start, Trigger, TriggerStore
-from paracle_orchestrator.triggers.starter import Starter, moment_ms
+from paracle_orchestrator.triggers.starter import moment_ms
 
 LOOK_EVERY_S: Final = 1.0
 LIMIT: Final = 20
@@ -27,23 +27,28 @@ _FINEST_S: Final = 0.02
 
 
 class Schedules:
-    """Fires what is due. `round` is for a `Background`."""
+    """Decides what is due. `round` is for a `Background`.
 
-    def __init__(self, store: TriggerStore, starter: Starter, clock: Clock) -> None:
+    What was decided is started beside, at `decided`: a start may wait for long, and others' times must not be missed
+    for it.
+    """
+
+    def __init__(self, store: TriggerStore, clock: Clock, decided: Callable[[], None]) -> None:
         self._store = store
-        self._starter = starter
         self._clock = clock
+        self._decided = decided
 
     async def round(self) -> float:
-        """Fire what is due now; the seconds until the next look."""
+        """Decide what is due now; the seconds until the next look."""
         now = self._clock()
 
         def decide_now(trigger: Trigger, under_way: Sequence[str]) -> Decided:
             return decide(trigger, under_way, now)
 
-        while await self._store.decide_due(now, LIMIT, decide_now) == LIMIT:
-            pass
-        await self._starter.drain()
+        while number := await self._store.decide_due(now, LIMIT, decide_now):
+            self._decided()
+            if number < LIMIT:
+                break
         return self._pause(await self._store.soonest())
 
     def _pause(self, soonest: datetime | None) -> float:

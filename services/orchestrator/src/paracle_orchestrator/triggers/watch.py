@@ -26,6 +26,7 @@ class Watch:
     triggers: Triggers
     intake: Intake
     follower: Follower
+    starter: Starter
     schedules: Schedules
     rounds: Mapping[str, Background]
 
@@ -34,7 +35,8 @@ class Watch:
         """The machinery over a store and a bus."""
         follower = Follower(store, bus, clock)
         starter = Starter(store, bus, clock)
-        schedules = Schedules(store, starter, clock)
+        starting = Background("starting", starter.drain, every_s=LOOK_EVERY_S)
+        schedules = Schedules(store, clock, starting.wake)
 
         async def tidy() -> None:
             await store.tidy(clock())
@@ -43,9 +45,11 @@ class Watch:
             Triggers(store, follower, starter, bus, clock),
             Intake(store, follower, starter, clock),
             follower,
+            starter,
             schedules,
             {
                 "schedules": Background("schedules", schedules.round, every_s=LOOK_EVERY_S),
+                "starting": starting,
                 "following": Background("following triggers", follower.round, every_s=CHECK.total_seconds()),
                 "tidying": Background("tidying triggers", tidy, every_s=_TIDY_EVERY_S),
             },
