@@ -12,7 +12,7 @@ from paracle_domain.errors import ErrorInfo
 from paracle_domain.inference.usage import Usage
 from paracle_domain.run.commands import RunStatus, StepStatus
 from paracle_domain.run.directives import DispatchTask, StopTask
-from paracle_domain.run.events import RunFailed
+from paracle_domain.run.events import RunFailed, decode_event
 from paracle_domain.run.timing import (
     LONGEST_SILENCE,
     REDISPATCH,
@@ -349,6 +349,19 @@ def test_what_does_not_fit_into_a_message_fails_the_step_or_the_run(monkeypatch:
     run.begin()
     run.finish("a", "x" * 600)
     assert run.types[-2:] == ["run.failing", "run.failed"]
+
+
+def test_what_nests_too_deep_to_be_read_again_fails_the_step() -> None:
+    """Otherwise nobody could read the task, nor the history of the run, which then could not even be cancelled."""
+    run = drive({"id": "l", "loop": {"tool": "t", "input": ["{{ last }}"], "max": 1000, "until": "{{ false }}"}})
+    run.begin()
+    while not run.state.terminal:
+        path = f"l[{len(run.directives) - 1}]"
+        run.finish(path, run.task(path).input)
+    assert [decode_event(event.encode()) for event in run.events] == run.events
+    assert run.state.error is not None
+    assert run.state.error.code == "expression_failed"
+    assert "more than 150 levels" in run.state.error.message
 
 
 def test_what_was_caused_before_can_be_said_again() -> None:

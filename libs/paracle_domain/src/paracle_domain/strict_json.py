@@ -66,10 +66,10 @@ def _too_deep() -> str:
     return f"it nests more than {MAX_DEPTH} levels deep"
 
 
-def is_deep(value: Any) -> bool:
-    """Whether `value` has more than `MAX_DEPTH` levels of objects and arrays."""
+def is_deep(value: Any, most: int = MAX_DEPTH) -> bool:
+    """Whether `value` has more than `most` levels of objects and arrays."""
     level = [value]
-    for _ in range(MAX_DEPTH):
+    for _ in range(most):
         level = [child for item in level for child in _children(item)]
         if not level:
             return False

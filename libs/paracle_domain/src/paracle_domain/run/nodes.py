@@ -20,10 +20,13 @@ from paracle_domain.expressions import (
 )
 from paracle_domain.run.places import COMPENSATE, Place
 from paracle_domain.run.state import RunState, StepState
+from paracle_domain.strict_json import is_deep
 from paracle_domain.workflow.graph import Graph, expressions_of
 from paracle_domain.workflow.spec import StepKind, StepSpec, TargetKind, WorkflowSpec, WorkSpec
 
 MOST_BYTES: Final = 48 * 1024 * 1024
+MOST_LEVELS: Final = 150
+"""Of what an expression gives: readers of messages stop at 200, and events, results and views nest it further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +90,11 @@ def fitting(value: JsonValue) -> JsonValue:
     Raises
     ------
     ExpressionFailed
-        If it has more than `MOST_BYTES` as JSON. It could be neither handed to a worker nor told of.
+        If it has more than `MOST_BYTES` as JSON, or more than `MOST_LEVELS`. It could be neither handed to a worker nor
+        told of, and a history that held it could not be read again.
     """
+    if is_deep(value, MOST_LEVELS):
+        raise ExpressionFailed(f"the result nests more than {MOST_LEVELS} levels deep, and does not fit into a message")
     size = len(to_json(value))
     if size > MOST_BYTES:
         raise ExpressionFailed(f"the result has {size:,} bytes, and at most {MOST_BYTES:,} fit into a message")
