@@ -77,7 +77,8 @@ def test_nothing_is_done_anew_without_asking_anew(
     play(old, {f"s{number}" for number in failing}, decide=True)
     new = Driver(old.machine)
     value: JsonValue = {"n": amounts[1]}
-    kept = kept_steps(old.state, new.machine.plan, new.machine.graph, f"s{from_number % len(steps)}", value)
+    before, machine = old.machine.plan, new.machine
+    kept = kept_steps(old.state, before, machine.plan, machine.graph, f"s{from_number % len(steps)}", value)
     new.begin(value, forked_from=RUN_ID, kept=kept)
     play(new, set(), decide=False)
     for item in new.directives:
@@ -95,7 +96,7 @@ def test_a_fork_repeats_no_work_but_what_it_was_asked_to(
     play(old, {f"s{number}" for number in failing}, decide=True)
     first = f"s{from_number % len(steps)}"
     new = Driver(old.machine)
-    kept = kept_steps(old.state, new.machine.plan, new.machine.graph, first, {"n": 50})
+    kept = kept_steps(old.state, old.machine.plan, new.machine.plan, new.machine.graph, first, {"n": 50})
     new.begin({"n": 50}, forked_from=RUN_ID, kept=kept)
     play(new, set(), decide=True)
     assert new.state.terminal

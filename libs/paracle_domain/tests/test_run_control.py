@@ -231,7 +231,7 @@ def test_a_retry_keeps_its_room() -> None:
 
 def fork(run: Driver, from_step: str, machine: RunMachine | None = None, value: Any = None) -> Driver:
     new = Driver(machine or run.machine)
-    kept = kept_steps(run.state, new.machine.plan, new.machine.graph, from_step, value or {})
+    kept = kept_steps(run.state, run.machine.plan, new.machine.plan, new.machine.graph, from_step, value or {})
     new.begin(value, forked_from=RUN_ID, kept=kept)
     return new
 
@@ -256,6 +256,30 @@ def test_a_fork_keeps_what_it_need_not_do_again() -> None:
     assert new.state.status is RunStatus.COMPLETED
 
 
+def test_a_fork_of_a_run_that_stops_keeps_nothing_that_is_yet_to_be_undone() -> None:
+    undo = {"compensate": {"tool": "undo"}}
+    pay, book = {"id": "pay", "needs": ["look"], **undo}, {"id": "book", "needs": ["pay"], **undo}
+    run = drive({"id": "look"}, pay, book, {"id": "ship", "needs": ["book"]}, {"id": "slow"})
+    run.begin()
+    for name in ("look", "pay", "book"):
+        run.finish(name)
+    again = fork(run, "book")
+    assert again.status("pay") == "completed"
+    run.fail("ship")
+    assert kept_of(fork(run, "ship")) == ["look"]
+    run.stopped("slow")
+    assert kept_of(fork(run, "ship")) == ["look"]
+    run.finish("book.compensate")
+    assert kept_of(fork(run, "ship")) == ["look"]
+    again.finish("book")
+    again.fail("ship")
+    assert kept_of(fork(again, "ship")) == ["look", "pay"]  # what a fork has kept it does not undo
+
+
+def kept_of(run: Driver) -> list[str]:
+    return [event.step for event in run.events if event.type == "step.kept"]
+
+
 def test_a_fork_may_be_of_another_revision() -> None:
     run = drive(*CHAIN)
     run.begin()
@@ -265,7 +289,7 @@ def test_a_fork_may_be_of_another_revision() -> None:
     new = fork(run, "b", newer)
     assert new.types == ["run.started", "step.kept:a", "step.started:n"]
     with pytest.raises(NotFound, match="there is no step 'c'"):
-        kept_steps(run.state, newer.plan, newer.graph, "c", {})
+        kept_steps(run.state, run.machine.plan, newer.plan, newer.graph, "c", {})
 
 
 def test_a_fork_keeps_the_choice_of_a_switch_and_its_degradation() -> None:

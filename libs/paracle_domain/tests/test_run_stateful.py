@@ -239,7 +239,7 @@ def test_a_fork_of_any_run_keeps_only_what_is_sound_and_ends(
     live_out(old, random.Random(seed), how)
     graph = old.machine.graph
     from_step = graph.order[pick % len(graph.order)]
-    kept = kept_steps(old.state, old.machine.plan, graph, from_step, {"yes": True})
+    kept = kept_steps(old.state, old.machine.plan, old.machine.plan, graph, from_step, {"yes": True})
     assert from_step not in {event.step for event in kept}
     assert all(old.state.steps[event.step].compensation is None for event in kept)
     new, model = Driver(old.machine), Model(old.machine.plan.workflow.spec)

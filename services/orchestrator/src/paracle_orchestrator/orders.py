@@ -138,7 +138,8 @@ class Orders:
             priority=begun.priority,
         )
         pinned.check_input(start.input)
-        kept = kept_steps(old.state, pinned.plan, pinned.machine.graph, command.from_step, start.input)
+        before, machine = old.machine.plan, pinned.machine
+        kept = kept_steps(old.state, before, pinned.plan, machine.graph, command.from_step, start.input)
         run_id = command.new_run_id or run_id_for(context.tenant, delivery.envelope.id)
         queued = self._limits.hold(pinned.plan, context.tenant)
         begin = Begin(run_id, context.tenant, context.principal, start, forked_from=old.id, kept=kept, queued=queued)

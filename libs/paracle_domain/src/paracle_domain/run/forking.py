@@ -21,11 +21,13 @@ from paracle_domain.workflow.graph import Graph
 from paracle_domain.workflow.spec import StepSpec
 
 
-def kept_steps(old: RunState, plan: Plan, graph: Graph, from_step: str, value: JsonValue) -> tuple[StepKept, ...]:
-    """What a fork of `old` keeps, on the input `value` and by `plan` (the same or a newer one), which has the `graph`.
+def kept_steps(
+    old: RunState, before: Plan, plan: Plan, graph: Graph, from_step: str, value: JsonValue
+) -> tuple[StepKept, ...]:
+    """What a fork of `old` keeps, on the input `value` and by `plan`, which has the `graph`. `before` is the old plan.
 
-    Those are the steps that completed or were skipped, but for `from_step`, for what was undone, for approvals that are
-    to be asked again, and for whatever needs a step that is not kept.
+    Those are the steps that completed or were skipped, but for `from_step`, for what was undone or is going to be, for
+    approvals that are to be asked again, and for whatever needs a step that is not kept.
 
     Raises
     ------
@@ -34,28 +36,36 @@ def kept_steps(old: RunState, plan: Plan, graph: Graph, from_step: str, value: J
     """
     if from_step not in graph.index:
         raise NotFound(f"there is no step {from_step!r}{suggest(from_step, graph.index)}", path="from_step")
-    kept = _kept(old, graph, from_step)
+    kept = _kept(old, before, graph, from_step)
     specs = {step.id: step for step in plan.workflow.spec.steps}
-    same = plan.digest == old.started_event.plan and value == old.started_event.input
+    same = plan.digest == before.digest and value == old.started_event.input
     again = frozenset(_to_ask_again(graph, specs, kept, same=same))
     return tuple(event for name, event in kept.items() if name not in again)  # work that is done stays done
 
 
-def _kept(old: RunState, graph: Graph, from_step: str) -> dict[str, StepKept]:
+def _kept(old: RunState, before: Plan, graph: Graph, from_step: str) -> dict[str, StepKept]:
     """What need not be done again, by name."""
     kept: dict[str, StepKept] = {}
+    doomed = _doomed(old, before)
     for name in graph.order:
         step = old.steps.get(name) if name in old.graph.index else None
         if step is None or name == from_step or not all(needed in kept for needed in graph.needs[name]):
             continue
-        if (event := _event(name, step)) is not None:
+        if (event := _event(name, step, doomed=name in doomed and not step.kept)) is not None:
             kept[name] = event
     return kept
 
 
-def _event(name: str, step: StepState) -> StepKept | None:
+def _doomed(old: RunState, before: Plan) -> frozenset[str]:
+    """Steps whose work a run that stops is yet to undo, where they completed in it."""
+    if old.ending is None or old.terminal:
+        return frozenset()
+    return frozenset(step.id for step in before.workflow.spec.steps if step.compensate is not None)
+
+
+def _event(name: str, step: StepState, *, doomed: bool) -> StepKept | None:
     match step.status:
-        case StepStatus.COMPLETED if step.compensation is None:
+        case StepStatus.COMPLETED if step.compensation is None and not doomed:
             return StepKept(step=name, status="completed", output=step.output, degraded=step.degraded)
         case StepStatus.SKIPPED:
             return StepKept(step=name, status="skipped")
