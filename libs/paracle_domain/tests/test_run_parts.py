@@ -77,6 +77,20 @@ def test_an_item_is_retried_for_itself_and_timed_for_itself() -> None:
     assert run.types[-4:] == ["step.timed_out:each[2]", "step.failed:each", "run.failing", "run.failed"]
 
 
+def test_items_that_began_at_different_times_are_looked_at_together() -> None:
+    """Each look hands out again all that is silent; one for each item would be quadratic."""
+    run = mapped(60, concurrency=30)
+    for second in range(30):
+        run.now += timedelta(seconds=1)
+        run.finish(f"each[{second}]")
+    looks = 0
+    while run.now < EPOCH + timedelta(minutes=10):
+        assert run.wake_at is not None
+        run.tick((run.wake_at - run.now).total_seconds())
+        looks += 1
+    assert looks < 40
+
+
 def test_an_item_that_fails_for_good_fails_the_map_and_the_run() -> None:
     run = mapped()
     run.finish("each[0]")

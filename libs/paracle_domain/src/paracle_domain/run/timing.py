@@ -28,8 +28,8 @@ from paracle_domain.workflow.spec import Backoff, RetrySpec
 
 REDISPATCH: Final = timedelta(seconds=15)
 LONGEST_SILENCE: Final = timedelta(minutes=10)
-TOGETHER: Final = timedelta(seconds=1)
-"""Least time between two looks for what is silent: each looks at all that is open, which may be thousands of items."""
+TOGETHER: Final = timedelta(seconds=10)
+"""Least time between two looks for what is silent: each says all of that again, which may be thousands of items."""
 STOP_AGAIN: Final = timedelta(seconds=2)
 STOP_GRACE: Final = timedelta(seconds=10)
 
