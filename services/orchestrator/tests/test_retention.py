@@ -149,6 +149,21 @@ async def test_a_second_life_is_not_mixed_with_the_first(desk: Any, replica: Any
     assert view.run.created_at == desk.now
 
 
+async def test_mail_of_a_second_life_is_not_taken_for_the_first_one_s(desk: Any, replica: Any, tools: Any) -> None:
+    """Both lives have come as far as a replica remembers of the first."""
+    desk.knows("w", tools.plan_of({"id": "a"}, {"id": "b", "needs": ["a"], "input": "{{ input.n }}"}))
+    run_id = await desk.start(value={"n": 1}, key="k")
+    await replica.service.get_run(GetRun(run_id=run_id), Context("acme"))
+    del desk.store.actors[run_id]
+    desk.now += timedelta(seconds=1)
+    await desk.order(StartRun(workflow="w", input={"n": 2}), key="k")
+    replica.now = desk.now
+    first = tools.tasks(desk.bus.take())[-1]
+    await replica.finish(first)
+    (second,) = tools.tasks(desk.bus.take())
+    assert (second.step, second.input) == ("b", 2)
+
+
 # ── on PostgreSQL ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -47,6 +47,7 @@ class Append:
 
     `expected` is the number of events before the first page; 0 creates the actor, and then `facts` (the values of the
     store's fact columns, which never change; JSON as text) must be given. `wake_at` replaces what was there.
+    `created_at`, if it is known of one that is there, tells it from another one that has taken its id since.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Append:
     wake_at: datetime | None = None
     finished_at: datetime | None = None
     facts: Mapping[str, Any] | None = None
+    created_at: datetime | None = None
 
     @property
     def version(self) -> int:
@@ -282,12 +284,14 @@ def _append_sql(tables: ActorTables, *, there: bool, new: bool) -> str:
     `is true` keeps the tenant out of the choice of an index: planned for an empty table, one that begins with it (and
     has to be read whole for an id) would look as good as the primary key.
     """
-    moves, makes = {**_ACTORS, "expected": "int"}, {**_ACTORS, "created_at": "timestamptz", **tables.facts}
+    moves = {**_ACTORS, "expected": "int", "created_at": "timestamptz"}
+    makes = {**_ACTORS, "created_at": "timestamptz", **tables.facts}
     moved = f"""moved as (
         update {tables.actors} a
            set version = g.version, status = g.status, wake_at = g.wake_at, finished_at = g.finished_at
           from {_rows("g", moves, after=len(_PAGES))}
          where a.id = g.id and (a.tenant = g.tenant) is true and a.version = g.expected
+           and (a.created_at = g.created_at) is not false
         returning a.id
     ), """  # noqa: S608  # table and column names come from code, here and below
     made = f"""made as (
@@ -337,7 +341,7 @@ def _columns(
         [_join(page.events) for _, page in pages],
     ]
     if there:
-        found += [*_actors(there), [item.expected for item in there]]
+        found += [*_actors(there), [item.expected for item in there], [item.created_at for item in there]]
     if new:
         found += [*_actors(new), [item.pages[0].at if item.pages else None for item in new]]
         found += ([item.facts[name] if item.facts else None for item in new] for name in facts)

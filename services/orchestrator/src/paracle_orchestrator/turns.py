@@ -94,6 +94,7 @@ class Turn:
             wake_at=self.wake_at,
             finished_at=state.finished_at,
             facts=before.facts if before.state.seq == 0 else None,
+            created_at=before.state.created_at,
         )
 
     def prepare(self, pack: Callable[[Outgoing], Outgoing]) -> None:

@@ -49,7 +49,8 @@ class MemoryEventStore:
         actor = self.actors.get(item.id)
         if actor is None:
             return item.expected == 0
-        return item.expected > 0 and (actor.version, actor.tenant) == (item.expected, item.tenant)
+        same = item.created_at in {None, actor.created_at}
+        return item.expected > 0 and same and (actor.version, actor.tenant) == (item.expected, item.tenant)
 
     def _write(self, item: Append) -> None:
         before = self.actors.get(item.id)

@@ -80,6 +80,15 @@ class EventStoreContract:
         foreign = Append("a", "evil", 1, (page(2, "y"),), "failed")
         assert await store.append([foreign]) == {"a"}
 
+    async def test_what_was_known_of_an_actor_is_not_written_to_another_one_that_has_its_id(
+        self, store: EventStore
+    ) -> None:
+        await store.append([made("a", page(1, "x"))])
+        of_both = [
+            Append("a", "acme", 1, (page(2, "y"),), "running", created_at=at) for at in (AT - timedelta(seconds=1), AT)
+        ]
+        assert [await store.append([one]) for one in of_both] == [{"a"}, set()]
+
     async def test_a_batch_loses_only_what_is_late(self, store: EventStore) -> None:
         await store.append([made("a", page(1, "x")), made("b", page(1, "x"))])
         await store.append([made("a", page(2, "y"), expected=1)])
