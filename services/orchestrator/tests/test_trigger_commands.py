@@ -204,6 +204,23 @@ async def test_firing_starts_a_run_now_paused_or_not(desk: TriggerDesk) -> None:
     assert told.envelope.context.principal == "ann"
 
 
+async def test_a_run_that_was_fired_is_told_of_though_its_trigger_is_deleted_meanwhile(
+    desk: TriggerDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.schedule()
+    begin = desk.watch.starter.begin
+
+    async def outlived(*given: Any) -> Any:
+        accepted = await begin(*given)
+        desk.apply(deleted=True)
+        await desk.watch.follower.follow("acme")
+        return accepted
+
+    monkeypatch.setattr(desk.watch.starter, "begin", outlived)
+    accepted = await desk.order(FireTrigger(name="t"))
+    assert [run.run.run_id for run in await desk.runs()] == [accepted["run_id"]]
+
+
 async def test_firing_again_with_the_same_id_is_the_same_run(desk: TriggerDesk) -> None:
     await desk.schedule(input={"at": "{{ trigger.scheduled_at }}"})
     first = await desk.order(FireTrigger(name="t"), key="fire-1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -128,7 +129,8 @@ class Triggers:
         if start.error is not None:
             raise InvalidInput(f"trigger {trigger.name!r}: {start.error.message}", path=start.error.path)
         accepted = await self._starter.settle(start, delivery.envelope.context.caused_by(message_id))
-        await self._change(delivery, trigger.name, _as_it_is, "fired", {"run_id": accepted.run_id})
+        with suppress(NotFound):  # deleted meanwhile: its run is under way nevertheless
+            await self._change(delivery, trigger.name, _as_it_is, "fired", {"run_id": accepted.run_id})
         return accepted
 
     async def _change(
