@@ -244,6 +244,19 @@ async def test_a_paused_run_starts_nothing_until_it_is_resumed(desk: Any, replic
         assert isinstance((await desk.order(command, key=command.verb)).answers[0], Conflict)
 
 
+@pytest.mark.parametrize("hung", [False, True])
+async def test_a_pause_that_comes_again_late_undoes_nothing(desk: Any, replica: Any, hung: bool) -> None:
+    """After a crash it is delivered again; or a replica that hung has it in hand, and the run as it was."""
+    run_id = await desk.start()
+    await replica.service.get_run(GetRun(run_id=run_id), CALL)
+    pause = PauseRun(run_id=run_id)
+    assert (await desk.order(pause, key="pause")).answers[0].status is RunStatus.PAUSED
+    assert (await desk.order(ResumeRun(run_id=run_id), key="resume")).answers[0].status is RunStatus.RUNNING
+    last = await (replica.order(pause, key="pause") if hung else desk.order(pause, key="pause", deliveries=2))
+    assert last.answers[0].status is RunStatus.RUNNING
+    assert (await desk.order(pause, key="another", deliveries=2)).answers[0].status is RunStatus.PAUSED
+
+
 async def failed(desk: Any, tools: Any) -> str:
     """A run whose second step failed."""
     run_id: str = await desk.start(value={"n": 1})

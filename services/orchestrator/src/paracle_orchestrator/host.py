@@ -21,14 +21,15 @@ from typing import Final
 from paracle_chassis.bus import Bus
 from paracle_chassis.event_store import EventStore, Wake
 from paracle_domain.errors import Conflict
-from paracle_domain.run.inbox import Begin
+from paracle_domain.run.events import decode_event
+from paracle_domain.run.inbox import Begin, Pause, Resume
 from paracle_domain.run.state import RunState
 from paracle_orchestrator import telemetry
 from paracle_orchestrator.cache import RunCache
 from paracle_orchestrator.mail import Entry, Handled, Mail
 from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.ports import Approvals, Clock
-from paracle_orchestrator.turns import Turn
+from paracle_orchestrator.turns import Turn, was_obeyed
 from paracle_orchestrator.turnstile import Turnstile
 
 _ROUNDS: Final = 20
@@ -80,8 +81,9 @@ class RunHost:
         loaded: dict[str, Entry] = {}
         sure: set[str] = set()  # what is stored of these was just read
         for _ in range(_ROUNDS):
+            done = await self._done(waiting, lost=bool(sure))
             entries, read = await self._entries_for(waiting, loaded, handled.broken)
-            turns = self._decide(entries, waiting, handled.broken)
+            turns = self._decide(entries, waiting, done, handled.broken)
             again = {turn.entry.id for turn in turns if turn.idle} - sure - read
             stored = self._commit([turn for turn in turns if turn.pages])
             lost, _ = await asyncio.gather(stored, self._prepare(turns, handled.broken))
@@ -118,14 +120,39 @@ class RunHost:
                     found[run_id] = _fresh(waiting[run_id][0])
         return found, missing
 
+    async def _done(self, waiting: Mapping[str, Sequence[Mail]], *, lost: bool) -> list[Mail]:
+        """Pauses and resumes that were obeyed before, here or (if these runs were `lost`) elsewhere.
+
+        They must not undo what was ordered since. All else counts once by itself.
+        """
+        steering = [
+            mail
+            for mails in waiting.values()
+            for mail in mails
+            if (lost or mail.redelivered) and isinstance(mail.message, Pause | Resume)
+        ]
+        if not steering:
+            return []
+        loaded = await self._store.load({mail.run_id for mail in steering})
+        return [
+            mail
+            for mail in steering
+            if (row := loaded.get(mail.run_id)) is not None
+            and any(page.cause == mail.cause and was_obeyed(mail, map(decode_event, page.events)) for page in row.pages)
+        ]
+
     def _decide(
-        self, entries: Mapping[str, Entry], waiting: Mapping[str, Sequence[Mail]], broken: dict[str, Exception]
+        self,
+        entries: Mapping[str, Entry],
+        waiting: Mapping[str, Sequence[Mail]],
+        done: Sequence[Mail],
+        broken: dict[str, Exception],
     ) -> list[Turn]:
         turns: list[Turn] = []
         now = self._clock()  # one for all, which is then spelled out once
         for run_id, entry in entries.items():
             try:
-                turns.append(Turn.of(entry, waiting[run_id], now))
+                turns.append(Turn.of(entry, waiting[run_id], now, done))
             except Exception as error:  # noqa: BLE001  # a run that cannot be decided upon holds up no other
                 broken[run_id] = error
         return turns

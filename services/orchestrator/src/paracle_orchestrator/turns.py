@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -57,11 +57,18 @@ class Turn:
     _after: Entry | None = None
 
     @classmethod
-    def of(cls, entry: Entry, mails: Iterable[Mail], now: datetime) -> Turn:
-        """What `mails` lead to at `now`. A run is nobody's but its tenant's: for others it is not there."""
+    def of(cls, entry: Entry, mails: Iterable[Mail], now: datetime, done: Collection[Mail] = ()) -> Turn:
+        """What `mails` lead to at `now`, but for those that are `done`.
+
+        A run is nobody's but its tenant's: for others it is not there.
+        """
         turn = cls(entry, entry.state, entry.wake_at)
         for mail in mails:
-            if mail.context.tenant == entry.tenant:
+            if mail.context.tenant != entry.tenant:
+                continue
+            if done and any(mail is one for one in done):
+                turn.repeats.append(mail)
+            else:
                 turn._take(mail, now)
         return turn
 
@@ -112,7 +119,7 @@ class Turn:
             if page is None:
                 continue
             events = [decode_event(event) for event in page.events]
-            if any(event.type == _OBEYED.get(type(mail.message)) for event in events):
+            if was_obeyed(mail, events):
                 self.refused.pop(mail.cause, None)
             context = mail.context.caused_by(mail.cause, self.entry.id)
             self._tell(page, events, context)
@@ -145,3 +152,8 @@ class Turn:
                 self.shown.append(Shown(tenant, directive.approval, directive.version))
             else:
                 self.outbox.append(message_of(tenant, directive, context, now))
+
+
+def was_obeyed(mail: Mail, events: Iterable[RunEvent]) -> bool:
+    """Whether `events`, which a message with the id of `mail` led to, say that a run did what `mail` says."""
+    return any(event.type == _OBEYED.get(type(mail.message)) for event in events)
