@@ -199,6 +199,15 @@ def test_it_must_be_clear_which_runs_are_meant(
     assert result.err.startswith("error: RUN: give one run's id, or options")
 
 
+@pytest.mark.parametrize("words", [("cancel",), ("runs", "cancel"), ("runs", "resume")])
+def test_one_run_is_told_nothing_in_a_dry_run(
+    paracle: Callable[..., Any], api: Any, make: Any, words: tuple[str, ...]
+) -> None:
+    result = paracle(*words, make.RUN, "--dry-run")
+    assert (result.code, api.asked) == (1, [])
+    assert result.err.startswith("error: --dry-run: it counts the runs that options choose")
+
+
 @pytest.mark.parametrize(("words", "path"), [
     (("runs", "--stuck"), "runs"), (("approvals",), "approvals"), (("triggers", "--limit", "5"), "triggers"),
     (("sessions",), "sessions"), (("pools",), "pools"), (("budget", "--scope", "run"), "budgets"),

@@ -32,11 +32,15 @@ def order(
     Raises
     ------
     InvalidInput
-        If both are given, or neither: nothing must happen to all runs because something was left out.
+        If both are given, or neither: nothing must happen to all runs because something was left out. And if one run is
+        only to be counted.
     """
     if (run_id is None) == (wanted == RunFilter()):
         message = "give one run's id, or options that say which runs (for all: every --status that they may have)"
         raise InvalidInput(message, path="RUN")
+    if run_id is not None and dry_run:
+        message = f"it counts the runs that options choose; `paracle runs show {run_id}` says how this one stands"
+        raise InvalidInput(message, path="--dry-run")
     if run_id is None:
         _order_many(verb, many, dry_run=dry_run, yes=yes, output=output)
     else:
