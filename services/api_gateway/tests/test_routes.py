@@ -221,6 +221,15 @@ async def test_runs_are_compared(client, world):
     assert (await client.get(f"/v1/runs/{RUN}/diff")).status_code == 422
 
 
+@pytest.mark.parametrize("verb", ["cancel", "resume"])
+async def test_a_filter_that_is_misspelt_tells_nobody(client, world, verb):
+    """Left out, it would let the order go to all runs of the workflow."""
+    wanted = {"workflow": "w", "label": {"team": "a"}}
+    response = await client.post(f"/v1/runs/{verb}", json={"filter": wanted})
+    assert (response.status_code, response.json()["path"]) == (422, "filter.label")
+    assert world.bus.commanded == []
+
+
 async def test_many_runs_must_be_named(client, world):
     response = await client.post("/v1/runs/cancel", json={})
     assert (response.status_code, response.json()["path"]) == (422, "filter")

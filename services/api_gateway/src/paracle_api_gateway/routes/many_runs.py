@@ -43,13 +43,24 @@ AfterQuery = Annotated[Moment | None, Query(description="Only runs created then 
 BeforeQuery = Annotated[Moment | None, Query(description="Only runs created earlier than that.")]
 
 
+class BulkFilter(RunFilter):
+    """A filter whose fields are all heeded: one that is misspelt would let the order go to more runs than are meant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 class BulkRequest(BaseModel):
     """Which runs an order is for: those that meet all of `filter`, which must name something."""
 
     model_config = ConfigDict(extra="forbid")
 
-    filter: RunFilter = Field(examples=[{"workflow": "triage", "labels": {"team": "support"}}])
+    filter: BulkFilter = Field(examples=[{"workflow": "triage", "labels": {"team": "support"}}])
     dry_run: bool = Field(default=False, description="Only count them.")
+
+    @property
+    def wanted(self) -> RunFilter:
+        """The filter as it travels."""
+        return RunFilter.model_validate(dict(self.filter))
 
 
 class CancelManyRequest(BulkRequest):
@@ -146,14 +157,14 @@ def _labels(given: list[str]) -> dict[str, str]:
 async def cancel_runs(request: Request, call: Caller, bus: TheBus) -> Response:
     """Stop every run that the filter finds. Once this answers, nothing new of them begins."""
     asked = await read_json(request, CancelManyRequest)
-    command = CancelRuns(filter=asked.filter, reason=asked.reason, dry_run=asked.dry_run)
+    command = CancelRuns(filter=asked.wanted, reason=asked.reason, dry_run=asked.dry_run)
     return await _order(bus, call, command)
 
 
 async def resume_runs(request: Request, call: Caller, bus: TheBus) -> Response:
     """Go on with every paused run that the filter finds."""
     asked = await read_json(request, ResumeManyRequest)
-    command = ResumeRuns(filter=asked.filter, reason=asked.reason, dry_run=asked.dry_run)
+    command = ResumeRuns(filter=asked.wanted, reason=asked.reason, dry_run=asked.dry_run)
     return await _order(bus, call, command)
 
 
