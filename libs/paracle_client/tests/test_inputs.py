@@ -75,6 +75,13 @@ def test_labels() -> None:
             parse_labels([bad])
 
 
+def test_a_label_with_two_values_does_not_mean_the_last() -> None:
+    """It would choose other runs than both, and for orders, too."""
+    assert parse_labels(["a=b", "a=b"]) == {"a": "b"}
+    with pytest.raises(InvalidInput, match="no run has two values of label 'a'; give one"):
+        parse_labels(["a=b", "a=c"])
+
+
 def test_an_agent_is_given_text_or_fields() -> None:
     assert invoke_input("My invoice", []) == "My invoice"
     assert invoke_input(' {"a": 1}', []) == {"a": 1}

@@ -78,12 +78,13 @@ def _json(text: str, where: str) -> JsonValue:
 
 def parse_labels(items: Sequence[str]) -> dict[str, str]:
     """The labels that `--label key=value` options give."""
-    labels = {}
+    labels: dict[str, str] = {}
     for item in items:
         key, equals, value = item.partition("=")
         if not (key and equals and value):
             raise InvalidInput(f"{quote(item)} is not key=value", path="--label")
-        labels[key] = value
+        if labels.setdefault(key, value) != value:
+            raise InvalidInput(f"no run has two values of label {quote(key)}; give one", path="--label")
     return labels
 
 
