@@ -67,7 +67,22 @@ def test_runs_are_chosen_by_all_that_is_given(paracle: Callable[..., Any], api: 
     assert asked["created_before"] == ["2030-01-02T02:04:05+00:00"]
     ago = datetime.now(UTC) - datetime.fromisoformat(asked["created_after"][0])
     assert timedelta(hours=2) <= ago < timedelta(hours=3)
-    assert paracle("runs", "--since", "tomorrow").err.startswith("error: --since: 'tomorrow' is no time")
+    for never in ("tomorrow", "999999w"):
+        assert paracle("runs", "--since", never).err.startswith(f"error: --since: '{never}' is no time")
+
+
+@pytest.mark.parametrize(("words", "option"), [
+    (("runs", "ls", "--parent", "nope"), "--parent"), (("cancel", "--parent", "nope"), "--parent"),
+    (("runs", "ls", "--label", f"a={'x' * 201}"), "--label"), (("dlq", "ls", "--run", "nope"), "--run"),
+    (("effects", "ls", "--run", "nope"), "--run"), (("usage", "--task", "nope"), "--task"),
+])  # fmt: skip
+def test_an_option_that_cannot_be_meant_is_named(
+    paracle: Callable[..., Any], api: Any, words: tuple[str, ...], option: str
+) -> None:
+    result = paracle(*words)
+    assert (result.code, api.asked) == (1, [])
+    assert result.err.startswith(f"error: {option}: ")
+    assert "(got '" in result.err
 
 
 def test_a_search_that_rests_is_gone_on_with(paracle: Callable[..., Any], api: Any, make: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from paracle_client.cli.app import EXIT_FAILED, say_error
-from paracle_client.cli.filters import moments
+from paracle_client.cli.filters import chosen, moments
 from paracle_client.cli.groups import ListGroup
 from paracle_client.cli.target import (
     Output,
@@ -137,15 +137,7 @@ def _which(
     service: str | None, code: str | None, run: str | None, since: str | None, until: str | None
 ) -> DeadLetterFilter:
     after, before = moments(since, until)
-    return DeadLetterFilter.model_validate(
-        {
-            "service": service,
-            "code": code,
-            "run_id": run,
-            "since": after,
-            "until": before,
-        }
-    )
+    return chosen(DeadLetterFilter, service=service, code=code, run_id=run, since=after, until=before)
 
 
 def _chosen(letter: str | None, which: DeadLetterFilter, every: bool) -> DeadLetterFilter:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from paracle_client.cli.filters import moments
+from paracle_client.cli.filters import chosen, moments
 from paracle_client.cli.groups import ListGroup
 from paracle_client.cli.inputs import read_value
 from paracle_client.cli.runs_commands import CursorOption, LimitOption
@@ -60,7 +60,8 @@ def ls(
 ) -> None:
     """List effects, the newest first."""
     after, before = moments(since, until)
-    which = EffectFilter(
+    which = chosen(
+        EffectFilter,
         state=EffectState.IN_DOUBT if in_doubt else state,
         tool=tool,
         run_id=run,

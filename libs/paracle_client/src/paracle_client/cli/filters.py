@@ -5,14 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
+from pydantic import BaseModel, ValidationError
 
 from paracle_client.cli.inputs import parse_labels
-from paracle_domain.errors import InvalidInput, quote
+from paracle_domain.errors import Finding, InvalidInput, findings_of, quote
 from paracle_domain.run.commands import RunFilter, RunStatus
 
+_OPTIONS: Final = {
+    "labels": "--label",
+    "created_after": "--since",
+    "created_before": "--until",
+    "run_id": "--run",
+    "task_id": "--task",
+}
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 WorkflowOption = Annotated[str | None, typer.Option(help="only runs of this workflow")]
@@ -43,7 +51,8 @@ def filter_of(
 ) -> RunFilter:
     """The filter that the options give."""
     after, before = moments(since, until)
-    return RunFilter(
+    return chosen(
+        RunFilter,
         workflow=workflow,
         statuses=tuple(statuses or ()),
         labels=parse_labels(labels or []),
@@ -52,6 +61,26 @@ def filter_of(
         parent=parent,
         stuck=stuck,
     )
+
+
+def chosen[M: BaseModel](kind: type[M], **fields: Any) -> M:
+    """The filter that options give.
+
+    Raises
+    ------
+    InvalidInput
+        If one of them cannot be meant; it names the option.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        found = [Finding(path=_option(one.path), message=one.message) for one in findings_of(error.errors())]
+        raise InvalidInput(found[0].message, path=found[0].path, problems=found) from error
+
+
+def _option(path: str) -> str:
+    field = path.partition(".")[0]
+    return _OPTIONS.get(field, f"--{field}")
 
 
 def moments(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:
@@ -70,9 +99,9 @@ def parse_time(text: str, now: datetime, option: str) -> datetime:
         If it is neither; it says what `option` takes.
     """
     ago = re.fullmatch(r"(\d{1,6})([smhdw])", text)
-    if ago is not None:
-        return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     try:
+        if ago is not None:
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         message = f"{quote(text)} is no time; give 90s, 30m, 2h, 7d, or one like 2026-11-26T09:30"

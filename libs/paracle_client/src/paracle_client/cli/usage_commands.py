@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from paracle_client.cli.filters import moments
+from paracle_client.cli.filters import chosen, moments
 from paracle_client.cli.target import (
     Output,
     OutputOption,
@@ -105,7 +105,8 @@ def usage(
 ) -> None:
     """Show what model calls used, in tokens and money: by model, agent, user, project, run, day and more."""
     after, before = moments(since, until)
-    which = UsageFilter(
+    which = chosen(
+        UsageFilter,
         since=after,
         until=before,
         model=model,
