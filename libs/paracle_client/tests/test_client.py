@@ -138,6 +138,27 @@ def test_the_key_of_the_caller_is_used(api: Any, connect: Any, make: Any) -> Non
     assert api.asked[0].json == {"input": "hello", "labels": {}}
 
 
+@pytest.mark.parametrize("key", ["", "Bestellung 47 für Zoë", "x" * 300])
+def test_a_key_is_sent_as_it_is(api: Any, connect: Any, make: Any, key: str) -> None:
+    """An empty one is refused by the API: in its place, another would let a run start as often as it is asked for."""
+    api.on("POST /v1/agents/helper/runs", RunAccepted(run_id=make.RUN, status=RunStatus.RUNNING))
+    api.on(f"POST /v1/runs/{make.RUN}/signals/paid", RunAccepted(run_id=make.RUN, status=RunStatus.RUNNING))
+    connect().invoke("helper", "hello", idempotency_key=key)
+    connect().signal(make.RUN, "paid", idempotency_key=key)
+    assert [asked.headers["idempotency-key"].encode("latin-1").decode() for asked in api.asked] == [key, key]
+
+
+@pytest.mark.parametrize("text", ["a\nb", " a", "a ", "\x7f", "\udcff"])
+def test_what_no_header_carries_is_refused_by_its_name(api: Any, connect: Any, text: str) -> None:
+    with pytest.raises(InvalidInput, match="cannot be sent") as caught:
+        connect().start_run("w", idempotency_key=text)
+    assert caught.value.path == "idempotency_key"
+    with pytest.raises(InvalidInput, match="cannot be sent") as caught:
+        connect(principal=text)
+    assert caught.value.path == "principal"
+    assert api.asked == []
+
+
 def test_questions(api: Any, connect: Any, make: Any) -> None:
     api.on("GET /v1/runs", RunPage(runs=(make.view().run,), next_cursor="c"))
     client = connect()

@@ -287,7 +287,7 @@ class AsyncClient:
                 call.method,
                 call.path,
                 params=call.query,
-                headers=call.headers,
+                headers=wire.headers(call.headers),
                 json=call.json,
                 content=call.text,
                 timeout=wire.timeout(call.patience_s),

@@ -281,7 +281,7 @@ class Client:
                 call.method,
                 call.path,
                 params=call.query,
-                headers=call.headers,
+                headers=wire.headers(call.headers),
                 json=call.json,
                 content=call.text,
                 timeout=wire.timeout(call.patience_s),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from paracle_domain.errors import (
     ParacleError,
     Unavailable,
     from_problem,
+    quote,
 )
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Message
@@ -34,6 +35,7 @@ ROLES: Final = "x-paracle-roles"
 TERMINAL_EVENTS: Final = frozenset({"run.completed", "run.degraded", "run.failed", "run.cancelled", "run.timed_out"})
 _EVENT_STREAM: Final = "text/event-stream"
 _QUOTED: Final = 300
+_UNSENDABLE: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _LONGEST_PAUSE_S: Final = 5.0
 
 
@@ -52,10 +54,29 @@ def options(url: str, timeout_s: float, principal: str | None, roles: Sequence[s
     }
 
 
-def _identity(principal: str | None, roles: Sequence[str]) -> dict[str, str]:
+def _identity(principal: str | None, roles: Sequence[str]) -> dict[str, bytes]:
     """Headers that say who calls: believed only by an API that was told to, and refused by any other."""
-    found = {} if principal is None else {PRINCIPAL: principal}
-    return found | ({ROLES: ",".join(roles)} if roles else {})
+    found = {} if principal is None else {PRINCIPAL: header_value(principal, "principal")}
+    return found | ({ROLES: header_value(",".join(roles), "roles")} if roles else {})
+
+
+def headers(given: Mapping[str, str]) -> dict[bytes, bytes]:
+    """The headers of a call."""
+    return {name.encode(): header_value(value, name.replace("-", "_")) for name, value in given.items()}
+
+
+def header_value(text: str, field: str) -> bytes:
+    """`text` as a header carries it.
+
+    Raises
+    ------
+    InvalidInput
+        If no header can; it names the `field`.
+    """
+    if _UNSENDABLE.search(text) or text != text.strip():
+        message = f"{quote(text)} cannot be sent: it has a blank at its end, a control character, or is no text"
+        raise InvalidInput(message, path=field)
+    return text.encode()
 
 
 def pause_s(attempt: int, error: ParacleError | None = None) -> float:

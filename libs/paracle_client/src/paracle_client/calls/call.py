@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import update_wrapper
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from paracle_domain.dead_letters import DeadLetterFilter
@@ -53,9 +53,12 @@ def chosen(which: DeadLetterFilter | EffectFilter | UsageFilter | None) -> dict[
     return {} if which is None else which.model_dump(mode="json", exclude_none=True)
 
 
-def keyed(key: str | None) -> dict[str, str]:
-    """The key of the caller, or one of its own, so that sending it again does nothing twice."""
-    return {"idempotency-key": key or new_id("msg")}
+def keyed(key: str | None, kind: Literal["msg", "run"] = "msg") -> dict[str, str]:
+    """The key of the caller, or one of its own, so that sending it again does nothing twice.
+
+    An empty key is sent as it is, and refused: whoever gives one believes to have one.
+    """
+    return {"idempotency-key": new_id(kind) if key is None else key}
 
 
 def part_of(name: str) -> str:

@@ -10,7 +10,6 @@ from pydantic import JsonValue
 
 from paracle_client.calls.call import Call, keyed, part_of
 from paracle_domain.audit import AuditPage, UsageReport
-from paracle_domain.ids import new_id
 from paracle_domain.messages import Done
 from paracle_domain.run.commands import (
     Outputs,
@@ -59,7 +58,7 @@ def invoke(
 def _start(path: str, body: Mapping[str, Any], key: str | None) -> Call[RunAccepted]:
     given = {name: value for name, value in body.items() if value is not None}
     # a key that has the form of a run's id becomes the run's id, so that ids sort by the time of the start
-    return Call("POST", path, RunAccepted, headers={"idempotency-key": key or new_id("run")}, json=given)
+    return Call("POST", path, RunAccepted, headers=keyed(key, "run"), json=given)
 
 
 def get_run(run_id: str, *, parts: int | None = None, outputs: Outputs | None = None) -> Call[RunView]:
