@@ -262,7 +262,7 @@ def test_nobody_there(connect: Any) -> None:
 
 
 def test_a_bad_address(connect: Any) -> None:
-    for url in ("127.0.0.1:8080", "nats://127.0.0.1:4222", ""):
+    for url in ("127.0.0.1:8080", "nats://127.0.0.1:4222", "", "http://h:port", "http://h:99999", "http://[::1"):
         with pytest.raises(InvalidInput, match="is not an address"):
             connect(url)
 

@@ -41,17 +41,27 @@ _LONGEST_PAUSE_S: Final = 5.0
 
 def options(url: str, timeout_s: float, principal: str | None, roles: Sequence[str]) -> dict[str, Any]:
     """Arguments for an HTTP client that talks to Paracle at `url`; a proxy is never asked for this machine's own."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    host = _host_of(url)
+    if not host:
         message = f"url: {url!r} is not an address such as http://127.0.0.1:8080"
         raise InvalidInput(message, path="url")
-    local = parts.hostname in {"127.0.0.1", "localhost", "::1"}
+    local = host in {"127.0.0.1", "localhost", "::1"}
     return {
         "base_url": url.rstrip("/"),
         "timeout": timeout_s,
         "trust_env": not local,
         "headers": {"user-agent": USER_AGENT} | _identity(principal, roles),
     }
+
+
+def _host_of(url: str) -> str | None:
+    """The host that `url` names; nothing, if it is no address."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises, if it is none
+    except ValueError:
+        return None
+    return parts.hostname if parts.scheme in {"http", "https"} else None
 
 
 def _identity(principal: str | None, roles: Sequence[str]) -> dict[str, bytes]:
