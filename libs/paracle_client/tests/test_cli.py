@@ -72,6 +72,12 @@ def test_the_version_is_that_of_the_package(paracle: Callable[..., Any]) -> None
     assert (told.code, told.out) == (0, f"paracle {version('paracle-client')}\n")
 
 
+def test_arguments_that_are_no_text_are_told(paracle: Callable[..., Any], api: Any) -> None:
+    result = paracle("run", "triage", "--input", "name=\udcff.eml")
+    assert (result.code, api.asked) == (1, [])
+    assert result.err == "error: arguments: 'name=\\udcff.eml' is not UTF-8; write it in UTF-8\n"
+
+
 def test_json_is_short_for_its_option(paracle: Callable[..., Any], api: Any) -> None:
     api.on("GET /v1/runs", RunPage(runs=()))
     assert json.loads(paracle("runs", "--json").out) == json.loads(paracle("runs", "ls", "-o", "json").out)

@@ -127,6 +127,7 @@ def _root(
 def main() -> None:
     """Run the command line; errors are one clear message on standard error, and exit code 1."""
     try:
+        _require_text(sys.argv[1:])
         app(spelled_out(sys.argv[1:]), standalone_mode=True)
     except KeyboardInterrupt:
         say_error("interrupted")
@@ -141,6 +142,22 @@ def main() -> None:
         for line in lines_of(error):
             say_error(line)
         raise SystemExit(EXIT_FAILED) from None
+
+
+def _require_text(arguments: Sequence[str]) -> None:
+    """Refuse bytes that are no text, such as names of files from long ago: nothing could be sent of them.
+
+    Raises
+    ------
+    InvalidInput
+    """
+    for one in arguments:
+        try:
+            one.encode()
+        except UnicodeEncodeError as error:
+            from paracle_domain.errors import InvalidInput, quote  # noqa: PLC0415 - only errors pay for loading it
+
+            raise InvalidInput(f"{quote(one)} is not UTF-8; write it in UTF-8", path="arguments") from error
 
 
 def spelled_out(arguments: Sequence[str]) -> list[str]:
