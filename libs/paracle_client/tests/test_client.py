@@ -367,6 +367,14 @@ def test_following_an_ended_run_from_its_end_does_not_wait(api: Any, connect: An
     assert connect().wait(make.RUN).run.status is RunStatus.COMPLETED
 
 
+def test_following_from_beyond_the_end_ends_with_the_run(api: Any, connect: Any, make: Any) -> None:
+    """A cursor of another run: nothing is told after it, so no event says that the run has ended."""
+    running, ended = make.view(RunStatus.RUNNING, last_seq=2), make.view(last_seq=6)
+    api.on(f"GET /v1/runs/{make.RUN}", running, running, ended)
+    api.on(f"GET /v1/runs/{make.RUN}/events", make.stream(), make.stream(), make.problem("not_found", 404, "asked on"))
+    assert seqs(connect().events(make.RUN, after=99, follow=True)) == []
+
+
 @pytest.mark.parametrize("data", ["nonsense", "[]", '{"seq": 1}', '"text"'])
 def test_what_is_no_event(data: str) -> None:
     lines = wire.EventLines()

@@ -227,6 +227,8 @@ class AsyncClient:
             try:
                 async for record in self._stream(run_id, cursor):
                     yield record
+                if not cursor.done:  # a cursor of another run may be beyond the last event of this one
+                    cursor.done = await self._ended_at(run_id, cursor.after)
             except ParacleError as error:
                 broken = error
             if not cursor.done:

@@ -222,6 +222,8 @@ class Client:
             broken: ParacleError | None = None
             try:
                 yield from self._stream(run_id, cursor)
+                if not cursor.done:  # a cursor of another run may be beyond the last event of this one
+                    cursor.done = self._ended_at(run_id, cursor.after)
             except ParacleError as error:
                 broken = error
             if not cursor.done:
