@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -359,6 +360,22 @@ def test_following_gives_up_after_a_minute_of_silence(
     api.on(f"GET /v1/runs/{make.RUN}/events", make.problem("unavailable", 503, "down"))
     with pytest.raises(Unavailable, match="down"):
         seqs(connect().events(make.RUN, follow=True))
+
+
+def test_a_reader_that_takes_its_time_is_given_the_same_minute(
+    api: Any, connect: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(wire, "time", SimpleNamespace(monotonic=lambda: now))
+    run = make.whole_run()
+    api.on(f"GET /v1/runs/{make.RUN}", make.view(RunStatus.RUNNING))
+    down = make.problem("unavailable", 503, "restarting")
+    api.on(f"GET /v1/runs/{make.RUN}/events", make.stream(*run[:2], cut=True), down, make.stream(*run[2:]))
+    seen = []
+    for record in connect().events(make.RUN, follow=True):
+        seen.append(record.seq)
+        now += 100.0
+    assert seen == [1, 2, 3, 4, 5, 6]
 
 
 def test_following_an_ended_run_from_its_end_does_not_wait(api: Any, connect: Any, make: Any) -> None:

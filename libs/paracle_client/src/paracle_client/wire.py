@@ -219,22 +219,24 @@ def _not_an_event(text: str) -> NoReturn:
 class Cursor:
     """Where a follower of a run or a task stands: `after` is the last number that it saw.
 
-    `heard_at` is when the server last sent anything, be it a comment that keeps the connection alive.
+    `failing_since` is when it began to fail, which is not when the server last sent anything: a reader may take its
+    time with what came.
     """
 
     after: int = 0
     done: bool = False
-    heard_at: float = field(default_factory=time.monotonic)
+    failing_since: float | None = None
     failures: int = 0
     told: str = ""
 
     def heard(self) -> None:
-        self.heard_at, self.failures = time.monotonic(), 0
+        self.failing_since, self.failures = None, 0
 
     def pause_s(self, error: ParacleError | None) -> float:
         """Seconds until the broken stream is asked for again; raises `error` if that is no use any more."""
-        silence = time.monotonic() - self.heard_at
-        if error is not None and (not error.retryable or silence > STREAM_PATIENCE_S):
+        now = time.monotonic()
+        self.failing_since = now if self.failing_since is None else self.failing_since
+        if error is not None and (not error.retryable or now - self.failing_since > STREAM_PATIENCE_S):
             raise error
         self.failures += 1
         return pause_s(self.failures, error)
