@@ -114,6 +114,15 @@ async def test_no_operation_takes_a_parameter_that_there_is_not(client, world):
     assert response.json()["detail"] == "there is no parameter 'statu'; did you mean 'status' or 'stuck'?"
 
 
+async def test_a_parameter_that_counts_once_is_not_given_twice(client, world):
+    world.bus.answers = Nothing()
+    for path, method, operation in OPERATIONS:
+        for one in (one for one in operation.get("parameters", ()) if one["in"] == "query"):
+            several = {item.get("type") for item in (one["schema"], *one["schema"].get("anyOf", ()))} >= {"array"}
+            response = await client.request(method, here(path, operation), params=[(one["name"], "")] * 2)
+            assert (f"'{one['name']}' is given 2 times; it counts once" in response.text) is not several, (path, one)
+
+
 async def test_what_belongs_in_a_header_or_the_path_is_no_parameter(client, world):
     """A key that is not heeded would let a run be started twice."""
     world.bus.answers = Nothing()
