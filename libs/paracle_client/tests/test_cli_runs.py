@@ -64,6 +64,8 @@ def test_runs_are_chosen_by_all_that_is_given(paracle: Callable[..., Any], api: 
     paracle("runs", "ls", "--status", "failed", "--status", "paused", "-l", "a=b:c", "-l", "d=e", *more)
     asked = api.asked[-1].queries
     assert (asked["status"], asked["label"], asked["parent"]) == (["failed", "paused"], ["a:b:c", "d:e"], [make.RUN])
+    paracle("runs", "ls", "-l", "k8s:app=a:b", "-l", "c\\d=e")
+    assert api.asked.pop().queries["label"] == ["k8s\\:app:a:b", "c\\\\d:e"]
     assert asked["created_before"] == ["2030-01-02T02:04:05+00:00"]
     ago = datetime.now(UTC) - datetime.fromisoformat(asked["created_after"][0])
     assert timedelta(hours=2) <= ago < timedelta(hours=3)

@@ -221,6 +221,14 @@ async def test_runs_are_compared(client, world):
     assert (await client.get(f"/v1/runs/{RUN}/diff")).status_code == 422
 
 
+async def test_a_label_may_have_colons_in_its_key(client, world):
+    world.bus.answers[ListRuns] = RunPage(runs=())
+    response = await client.get("/v1/runs", params={"label": ["k8s\\:app:a:b", "c\\\\d:\\"]})
+    assert response.status_code == 200
+    assert world.bus.asked[0][0].labels == {"k8s:app": "a:b", "c\\d": "\\"}
+    assert (await client.get("/v1/runs", params={"label": "k8s\\:app"})).json()["path"] == "query.label"
+
+
 @pytest.mark.parametrize("verb", ["cancel", "resume"])
 async def test_a_filter_that_is_misspelt_tells_nobody(client, world, verb):
     """Left out, it would let the order go to all runs of the workflow."""

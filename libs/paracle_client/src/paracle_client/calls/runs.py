@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -104,7 +105,7 @@ def runs(
     params = {
         "workflow": wanted.workflow,
         "status": [status.value for status in wanted.statuses] or None,
-        "label": [f"{key}:{value}" for key, value in wanted.labels.items()] or None,
+        "label": [f"{_escaped(key)}:{value}" for key, value in wanted.labels.items()] or None,
         "created_after": wanted.created_after and wanted.created_after.isoformat(),
         "created_before": wanted.created_before and wanted.created_before.isoformat(),
         "parent": wanted.parent,
@@ -113,6 +114,11 @@ def runs(
         "cursor": cursor,
     }
     return Call("GET", "/v1/runs", RunPage, params)
+
+
+def _escaped(key: str) -> str:
+    """A label's key before its colon."""
+    return re.sub(r"([:\\])", r"\\\1", key)
 
 
 def cancel_runs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
@@ -30,6 +31,8 @@ from paracle_domain.run.labels import Labels
 BULK_TIMEOUT_S: Final = 60.0
 """An order to many runs is answered when all have been told, which takes longer than one."""
 
+_LABEL: Final = re.compile(r"(?P<key>(?:[^:\\]|\\.)+):(?P<value>.+)", re.DOTALL)
+_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _LABELS: Final[TypeAdapter[dict[str, str]]] = TypeAdapter(Labels)
 
 StatusQuery = Annotated[
@@ -37,7 +40,11 @@ StatusQuery = Annotated[
 ]
 LabelQuery = Annotated[
     list[str] | None,
-    Query(description="`key:value`. Only runs with that label; given several times, with all.", examples=["team:a"]),
+    Query(
+        description="`key:value`. Only runs with that label; given several times, with all. A colon or a backslash in "
+        "the key has a backslash before it.",
+        examples=["team:a"],
+    ),
 ]
 AfterQuery = Annotated[Moment | None, Query(description="Only runs created then or later.")]
 BeforeQuery = Annotated[Moment | None, Query(description="Only runs created earlier than that.")]
@@ -143,9 +150,10 @@ async def list_runs(
 def _labels(given: list[str]) -> dict[str, str]:
     labels: dict[str, str] = {}
     for item in given:
-        key, colon, value = item.partition(":")
-        if not (key and colon and value):
+        found = _LABEL.fullmatch(item)
+        if found is None:
             raise InvalidInput(f"{quote(item)} is not key:value", path="query.label")
+        key, value = _ESCAPED.sub(r"\1", found["key"]), found["value"]
         if labels.setdefault(key, value) != value:
             raise InvalidInput(f"no run has two values of label {quote(key)}; ask for one", path="query.label")
     try:
