@@ -154,6 +154,17 @@ def test_a_run_queues_is_paused_and_goes_on(make: Any) -> None:
     assert fold(view, make.record(5, "run.compensating", steps=["b", "a"])).note == "undoing b, a"
 
 
+def test_a_run_that_is_paused_while_it_queues(make: Any) -> None:
+    """Resumed, it queues as before; admitted meanwhile, it is paused still."""
+    given = {"run_id": make.RUN, "tenant": "t", "principal": "me", "workflow": "w", "revision": 1, "plan": "p"}
+    begun = make.record(1, "run.started", queued=True, **given)
+    paused = fold_all(fold, View(make.RUN), [begun, make.record(2, "run.paused", principal="me", reason="audit")])
+    assert fold(paused, make.record(3, "run.resumed", principal="me")).status is RunStatus.QUEUED
+    admitted = fold(paused, make.record(3, "run.admitted"))
+    assert (admitted.status, admitted.note) == (RunStatus.PAUSED, "audit")
+    assert fold(admitted, make.record(4, "run.resumed", principal="me")).status is RunStatus.RUNNING
+
+
 def test_an_event_of_a_newer_paracle_counts_as_seen_and_changes_nothing_else(make: Any) -> None:
     view = fold(View(make.RUN), make.record(1, "run.teleported", to="mars"))
     assert view == View(make.RUN, last_seq=1)

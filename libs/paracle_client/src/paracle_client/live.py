@@ -66,6 +66,7 @@ class View:
     error: ErrorInfo | None = None
     note: str = ""
     last_seq: int = 0
+    queued: bool = False
 
     @property
     def usage(self) -> Usage:
@@ -204,9 +205,13 @@ def _run_changed(view: View, event: object, at: datetime) -> View:
     match event:
         case happened.RunStarted():
             status = RunStatus.QUEUED if event.queued else RunStatus.RUNNING
-            return replace(view, workflow=event.workflow, status=status, started_at=at)
-        case happened.RunAdmitted() | happened.RunResumed():
-            return replace(view, status=RunStatus.RUNNING, note="")
+            return replace(view, workflow=event.workflow, status=status, started_at=at, queued=event.queued)
+        case happened.RunAdmitted() if view.status is RunStatus.PAUSED:
+            return replace(view, queued=False)
+        case happened.RunAdmitted():
+            return replace(view, status=RunStatus.RUNNING, queued=False)
+        case happened.RunResumed():
+            return replace(view, status=RunStatus.QUEUED if view.queued else RunStatus.RUNNING, note="")
         case happened.RunPaused():
             return replace(view, status=RunStatus.PAUSED, note=event.reason)
         case happened.RunCompensating():
