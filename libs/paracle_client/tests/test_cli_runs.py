@@ -275,6 +275,21 @@ def test_a_step_says_why_its_model_does_not_answer(paracle: Callable[..., Any], 
     assert len([one for one in api.asked if "/tasks/" in one.path]) == 4
 
 
+def test_a_run_is_shown_although_an_agent_runtime_hangs(paracle: Callable[..., Any], api: Any, make: Any) -> None:
+    task = new_id("task")
+    step = StepView(
+        id="a", status=StepStatus.RUNNING, target_kind="agent", target="writer", pool="agents", task_id=task
+    )
+    api.on(f"GET /v1/runs/{make.RUN}", make.view(RunStatus.RUNNING, steps=(step,)))
+    hangs = make.problem("deadline_exceeded", 504, "agent_runtime.get_pool did not answer within 5 s")
+    api.on("GET /v1/pools/agents", hangs)
+    api.on(f"GET /v1/tasks/{task}/output", hangs)
+    api.on("GET /v1/approvals", ApprovalPage(approvals=()))
+    shown = paracle("runs", "show", make.RUN)
+    assert shown.code == 0
+    assert "worker pools are unknown: agent_runtime.get_pool did not answer" in shown.out
+
+
 def test_a_run_says_which_calls_people_are_asked_about(paracle: Callable[..., Any], api: Any, make: Any) -> None:
     asked, held = make.approval(), make.approval(approval_id=new_id("apr"), ask="Pay 7?")
     steps = (

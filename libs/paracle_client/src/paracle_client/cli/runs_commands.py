@@ -41,7 +41,7 @@ from paracle_client.client import Client
 from paracle_client.display import duration
 from paracle_client.plain import safe
 from paracle_client.speech import Retries, retrying
-from paracle_domain.errors import ParacleError, Unavailable
+from paracle_domain.errors import DeadlineExceeded, ParacleError, Unavailable
 from paracle_domain.run.commands import ApprovalStatus, Outputs, RunFilter, RunPage, RunSummary, RunView
 
 _MOST_HELD: Final = 10
@@ -156,7 +156,7 @@ def _closed_pools(client: Client, view: RunView) -> list[str]:
     """Where tasks of a run that goes on wait for nobody. A run is shown also while no agent runtime answers."""
     try:
         found = [closed(client.get_pool(pool)) for pool in sorted(pools_at_work(view))]
-    except Unavailable as error:
+    except (Unavailable, DeadlineExceeded) as error:
         return [f"worker pools are unknown: {error}"]
     return [line for line in found if line is not None]
 
@@ -177,7 +177,7 @@ def _retries(client: Client, view: RunView) -> dict[str, str]:
         try:
             for output in client.output(task_id, follow=False):
                 retries.hear(output)
-        except Unavailable:  # nobody can say what was said just now; the run is shown all the same
+        except (Unavailable, DeadlineExceeded):  # nobody can say what was said just now; the run is shown all the same
             continue
         if retries.latest:
             found[step] = "; ".join(map(retrying, retries.latest))
