@@ -297,6 +297,16 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_stop_it(
     assert not any(one.path.endswith("/cancel") for one in triage.asked)
 
 
+def test_an_answer_counts_though_nobody_can_tell_whose_it_is(
+    paracle: Callable[..., Any], triage: Any, make: Any
+) -> None:
+    triage.on(f"GET /v1/runs/{make.RUN}", make.view(output="Hello!", usage=Usage(model_calls=1), last_seq=6))
+    triage.on(f"GET /v1/runs/{make.RUN}/usage", make.problem("unavailable", 503, "nobody answers for observability"))
+    result = paracle("invoke", "helper", "Hi")
+    assert (result.code, result.out) == (0, "Hello!\n")
+    assert "whether the sandbox answered is unknown: nobody answers for observability" in result.err
+
+
 def test_invoke_says_when_the_sandbox_answered(paracle: Callable[..., Any], triage: Any, make: Any) -> None:
     triage.on(f"GET /v1/runs/{make.RUN}", make.view(output="Hello!", usage=Usage(model_calls=1), last_seq=6))
     result = paracle("invoke", "helper", "Hi")

@@ -25,7 +25,7 @@ from paracle_client.cli.stack_commands import say
 from paracle_client.cli.target import Output, OutputOption, UrlOption, connect, connect_async, console, print_json
 from paracle_client.client import Client
 from paracle_client.display import totals
-from paracle_domain.errors import InvalidInput
+from paracle_domain.errors import DeadlineExceeded, InvalidInput, Unavailable
 from paracle_domain.run.commands import RunView
 from paracle_domain.strict_json import parse_json
 
@@ -98,10 +98,18 @@ def invoke(
             print_json(ended)
         elif not watch and ended.output is not None:
             print_value(ended.output, console())
-        used = settled_usage(client, ended)
-    note = f"\n{SANDBOX_NOTE}" if sandbox_answered(used) else ""
+        note = _who_answered(client, ended)
     say(f"{ended.run.run_id}  {totals(ended.usage)}{note}")
     require_completed(ended)
+
+
+def _who_answered(client: Client, ended: RunView) -> str:
+    """A line that it was the sandbox, if it was. The answer is there, also where nobody can tell whose it is."""
+    try:
+        used = settled_usage(client, ended)
+    except (Unavailable, DeadlineExceeded) as error:
+        return f"\nwhether the sandbox answered is unknown: {error}"
+    return f"\n{SANDBOX_NOTE}" if sandbox_answered(used) else ""
 
 
 def _say(client: Client, run_id: str) -> RunView:
