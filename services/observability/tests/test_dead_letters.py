@@ -16,6 +16,7 @@ from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.memory import MemoryBus
 from paracle_chassis.testing.sample import Note
 from paracle_domain import subjects
+from paracle_domain.cursors import write_cursor
 from paracle_domain.dead_letters import (
     SHOWN_BYTES,
     DeadLetter,
@@ -401,6 +402,15 @@ async def test_lists_are_paged(world: World):
     rest = await world.service.list(ListDeadLetters(limit=2, cursor=first.next_cursor), CALL)
     assert [*first.letters, *rest.letters] == letters[::-1]
     assert rest.next_cursor is None
+
+
+async def test_a_cursor_of_another_list_or_of_no_letter_is_refused(world: World):
+    """NUL is no text to PostgreSQL, which would be a bug."""
+    for name in ("a\0b", RUN):
+        with pytest.raises(InvalidInput, match="is no cursor"):
+            await world.service.list(ListDeadLetters(cursor=write_cursor(datetime.now(UTC), name)), CALL)
+        with pytest.raises(InvalidInput, match="is no cursor"):
+            await world.service.redrive_many(RedriveDeadLetters(after=write_cursor(datetime.now(UTC), name)), CALL)
 
 
 @pytest.mark.parametrize("cursor", ["x", "eA==", "é", "MjAyNi0wMS0wMVQwMDowMDowMCB4"])

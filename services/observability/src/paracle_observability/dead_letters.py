@@ -39,6 +39,7 @@ from paracle_domain.dead_letters import (
 )
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import NotFound, ParacleError, quote
+from paracle_domain.ids import parse_id
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Encoded
 from paracle_observability import telemetry
@@ -275,4 +276,4 @@ def _place(cursor: str | None, path: str) -> Place | None:
 
 def _read(at: datetime, words: Sequence[str]) -> Place:
     (name,) = words
-    return Place(at, name)
+    return Place(at, parse_id(name, "dead"))
