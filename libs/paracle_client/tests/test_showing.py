@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from paracle_client.cli.diffs import diff_lines
 from paracle_client.cli.showing import heading, pools_at_work, rows
 from paracle_domain.errors import ErrorInfo
 from paracle_domain.ids import new_id
 from paracle_domain.run.commands import Parent, QueuePlace, RunStatus, StepStatus, StepView, Stuck
+from paracle_domain.run.diff import Pins, RunsDiff
 
 
 def step(name: str, status: StepStatus = StepStatus.COMPLETED, **more: Any) -> StepView:
@@ -22,6 +24,16 @@ def test_a_plain_run_is_said_in_a_few_lines(make: Any) -> None:
     assert lines[0] == f"{make.RUN}  triage (revision 1)  completed"
     assert lines[1].endswith("by me, took 2.0s")
     assert lines[2:] == ["labels a=b", "pinned sha256:0"]
+
+
+def test_a_run_of_one_agent_is_of_no_revision(make: Any) -> None:
+    view = make.view()
+    invoked = view.run.model_copy(update={"workflow": "invoke-writer", "revision": 0})
+    lines = list(heading(view.model_copy(update={"run": invoked})))
+    assert lines[0] == f"{make.RUN}  invoke-writer  completed"
+    pins = Pins(run_id=make.RUN, workflow="invoke-writer", revision=0, plan="sha256:0", contract="1.0")
+    first, *_ = diff_lines(RunsDiff(left=pins, right=pins, same=True))
+    assert first == f"- {make.RUN}  invoke-writer  sha256:0"
 
 
 def test_whatever_else_there_is_to_a_run_is_said(make: Any) -> None:

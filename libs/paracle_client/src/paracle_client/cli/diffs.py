@@ -9,6 +9,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
+from paracle_client.cli.showing import of_revision
 from paracle_client.plain import safe
 from paracle_domain.run.diff import Difference, Pins, RunsDiff
 
@@ -32,7 +33,7 @@ def diff_lines(found: RunsDiff) -> Iterator[str]:
 
 
 def _pins(pins: Pins) -> str:
-    return safe(f"{pins.run_id}  {pins.workflow} (revision {pins.revision})  {pins.plan}")
+    return safe(f"{pins.run_id}  {pins.workflow}{of_revision(pins.revision)}  {pins.plan}")
 
 
 def _revisions(one: Difference) -> str:

@@ -20,7 +20,7 @@ type Row = tuple[str, str, str, str, str, str]
 def heading(view: RunView) -> Iterator[str]:
     """Lines about the run as a whole."""
     run = view.run
-    yield f"{run.run_id}  {run.workflow} (revision {run.revision})  {run.status}"
+    yield f"{run.run_id}  {run.workflow}{of_revision(run.revision)}  {run.status}"
     took = "" if run.finished_at is None else f", took {_took(run.created_at, run.finished_at)}"
     yield f"started {moment(run.created_at)} by {view.principal}{took}"
     if run.labels:
@@ -40,6 +40,11 @@ def heading(view: RunView) -> Iterator[str]:
         yield f"{'error' if run.status.terminal else 'ends with'} {_error(view.error)}"
     if view.uncompensated:
         yield f"not undone: {', '.join(view.uncompensated)}"
+
+
+def of_revision(number: int) -> str:
+    """Which revision of its workflow a run is of: none, if it is of one agent."""
+    return f" (revision {number})" if number else ""
 
 
 def _queued(place: QueuePlace) -> str:
