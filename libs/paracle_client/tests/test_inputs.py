@@ -47,6 +47,7 @@ def test_a_whole_input_from_a_file(tmp_path: Path) -> None:
     ("items", "message"),
     [
         (["nonsense"], "'nonsense' is none of key=text"),
+        (["[1]"], "nor @file.json or a JSON object for all"),
         (["{'a': 1}"], "--input: not JSON"),
         (['{"a": 1}', "b=2"], "is none of key=text"),
         (["=x"], "none of key=text"),

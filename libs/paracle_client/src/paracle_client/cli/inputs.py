@@ -24,7 +24,9 @@ _PLACE: Final = re.compile(rf"\b{_JOINED}(?:#(?P<document>\d+)|:(?P<line>\d+):(?
 InputOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--input", "-i", help="key=text, key:=JSON or key=@file, may be repeated; or @file.json or JSON for all of it"
+        "--input",
+        "-i",
+        help="key=text, key:=JSON or key=@file, may be repeated; or @file.json or a JSON object for all",
     ),
 ]
 LabelOption = Annotated[list[str] | None, typer.Option("--label", "-l", help="key=value; may be repeated")]
@@ -61,7 +63,7 @@ def read_value(text: str, option: str) -> JsonValue:
 def _field(item: str, option: str) -> tuple[str, JsonValue]:
     found = re.match(r"(?P<key>[^=:@][^=:]*)(?P<json>:?)=(?P<value>.*)", item, re.DOTALL)
     if found is None:
-        message = f"{quote(item)} is none of key=text, key:=JSON and key=@file, nor @file.json or JSON for all of it"
+        message = f"{quote(item)} is none of key=text, key:=JSON and key=@file, nor @file.json or a JSON object for all"
         raise InvalidInput(message, path=option)
     key, value = found["key"], found["value"]
     text = read_text(Path(value[1:])) if value.startswith("@") else value
