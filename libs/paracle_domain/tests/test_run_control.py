@@ -292,6 +292,19 @@ def test_a_fork_may_be_of_another_revision() -> None:
         kept_steps(run.state, run.machine.plan, newer.plan, newer.graph, "c", {})
 
 
+@pytest.mark.parametrize("output", [{"case": "small"}, {"case": ["little"]}, "little"])
+def test_a_switch_that_does_not_know_what_was_chosen_chooses_anew_in_a_fork(output: Any) -> None:
+    """Otherwise the steps of its default would run, though a case holds. It may have been a step of another kind."""
+    cases = [{"name": name, "when": f"{{{{ input.size == '{name}' }}}}", "then": ["p"]} for name in ("large", "little")]
+    way = {"id": "way", "switch": {"cases": cases, "default": ["q"]}}
+    run = drive({"id": "way"}, {"id": "p"}, {"id": "q"}, {"id": "z"})
+    run.begin()
+    run.finish("way", output=output)
+    new = fork(run, "z", RunMachine(plan(way, {"id": "p"}, {"id": "q"}, {"id": "z"})), {"size": "little"})
+    assert new.state.steps["way"].output == {"case": "little"}
+    assert [new.status(name) for name in ("p", "q")] == ["running", "skipped"]
+
+
 def test_a_fork_keeps_the_choice_of_a_switch_and_its_degradation() -> None:
     way = {"id": "way", "switch": {"cases": [{"name": "x", "when": "{{ true }}", "then": ["p"]}], "default": ["q"]}}
     run = drive(way, {"id": "p"}, {"id": "q"}, {"id": "child", "workflow": "child"})

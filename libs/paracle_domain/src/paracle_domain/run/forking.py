@@ -18,7 +18,7 @@ from paracle_domain.run.commands import StepStatus
 from paracle_domain.run.events import StepKept
 from paracle_domain.run.state import RunState, StepState
 from paracle_domain.workflow.graph import Graph
-from paracle_domain.workflow.spec import StepSpec
+from paracle_domain.workflow.spec import StepSpec, SwitchSpec
 
 
 def kept_steps(
@@ -27,7 +27,8 @@ def kept_steps(
     """What a fork of `old` keeps, on the input `value` and by `plan`, which has the `graph`. `before` is the old plan.
 
     Those are the steps that completed or were skipped, but for `from_step`, for what was undone or is going to be, for
-    approvals that are to be asked again, and for whatever needs a step that is not kept.
+    approvals that are to be asked again, for switches that chose what `plan` does not know, and for whatever needs a
+    step that is not kept.
 
     Raises
     ------
@@ -36,14 +37,16 @@ def kept_steps(
     """
     if from_step not in graph.index:
         raise NotFound(f"there is no step {from_step!r}{suggest(from_step, graph.index)}", path="from_step")
-    kept = _kept(old, before, graph, from_step)
     specs = {step.id: step for step in plan.workflow.spec.steps}
+    kept = _kept(old, before, graph, specs, from_step)
     same = plan.digest == before.digest and value == old.started_event.input
     again = frozenset(_to_ask_again(graph, specs, kept, same=same))
     return tuple(event for name, event in kept.items() if name not in again)  # work that is done stays done
 
 
-def _kept(old: RunState, before: Plan, graph: Graph, from_step: str) -> dict[str, StepKept]:
+def _kept(
+    old: RunState, before: Plan, graph: Graph, specs: Mapping[str, StepSpec], from_step: str
+) -> dict[str, StepKept]:
     """What need not be done again, by name."""
     kept: dict[str, StepKept] = {}
     doomed = _doomed(old, before)
@@ -51,7 +54,8 @@ def _kept(old: RunState, before: Plan, graph: Graph, from_step: str) -> dict[str
         step = old.steps.get(name) if name in old.graph.index else None
         if step is None or name == from_step or not all(needed in kept for needed in graph.needs[name]):
             continue
-        if (event := _event(name, step, doomed=name in doomed and not step.kept)) is not None:
+        event = _event(name, step, doomed=name in doomed and not step.kept)
+        if event is not None and _is_known(event, specs[name].switch):
             kept[name] = event
     return kept
 
@@ -71,6 +75,14 @@ def _event(name: str, step: StepState, *, doomed: bool) -> StepKept | None:
             return StepKept(step=name, status="skipped")
         case _:
             return None
+
+
+def _is_known(kept: StepKept, switch: SwitchSpec | None) -> bool:
+    """Whether a switch, if the step is one now, has the case that was chosen: else it would take its default."""
+    if switch is None or kept.status == "skipped":
+        return True
+    choice = kept.output.get("case", "") if isinstance(kept.output, dict) else ""
+    return choice is None or any(case.name == choice for case in switch.cases)
 
 
 def _to_ask_again(
