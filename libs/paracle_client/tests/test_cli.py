@@ -307,6 +307,24 @@ def test_an_answer_counts_though_nobody_can_tell_whose_it_is(
     assert "whether the sandbox answered is unknown: nobody answers for observability" in result.err
 
 
+@pytest.mark.parametrize("words", [
+    ("run", "triage", "--watch"), ("run", "triage", "--watch", "--no-tokens"), ("invoke", "helper", "Hi"),
+    ("invoke", "helper", "Hi", "--watch"),
+])  # fmt: skip
+def test_a_run_that_cannot_be_followed_is_named(
+    paracle: Callable[..., Any], triage: Any, make: Any, words: tuple[str, ...]
+) -> None:
+    triage.on(f"GET /v1/runs/{make.RUN}", make.problem("unavailable", 503, "the orchestrator is away"))
+    result = paracle(*words)
+    assert (result.code, result.err.splitlines()) == (
+        1,
+        [
+            f"error: run {make.RUN} was started all the same. Follow it: paracle events {make.RUN} --follow",
+            "error: the orchestrator is away",
+        ],
+    )
+
+
 def test_invoke_says_when_the_sandbox_answered(paracle: Callable[..., Any], triage: Any, make: Any) -> None:
     triage.on(f"GET /v1/runs/{make.RUN}", make.view(output="Hello!", usage=Usage(model_calls=1), last_seq=6))
     result = paracle("invoke", "helper", "Hi")

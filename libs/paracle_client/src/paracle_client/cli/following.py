@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import typer
@@ -14,6 +16,7 @@ from paracle_client.display import watch
 from paracle_client.live import begin, says
 from paracle_client.plain import safe
 from paracle_domain.audit import UsageReport
+from paracle_domain.errors import ParacleError
 from paracle_domain.run.commands import Outputs, RunStatus, RunView, StepStatus
 
 SANDBOX: Final = "sandbox"
@@ -41,6 +44,16 @@ def wait(client: Client, run_id: str) -> RunView:
         return client.wait(run_id)
     except KeyboardInterrupt:
         raise leave(run_id) from None
+
+
+@contextmanager
+def started(run_id: str) -> Iterator[None]:
+    """Say which run was started, if it cannot be followed any more: whoever believes that none was starts another."""
+    try:
+        yield
+    except ParacleError:
+        say_error(f"run {run_id} was started all the same. Follow it: paracle events {run_id} --follow")
+        raise
 
 
 def leave(run_id: str) -> typer.Exit:

@@ -15,6 +15,7 @@ from paracle_client.cli.following import (
     require_completed,
     sandbox_answered,
     settled_usage,
+    started,
     wait,
 )
 from paracle_client.cli.inputs import InputOption, KeyOption, LabelOption, parse_input, parse_labels
@@ -65,10 +66,11 @@ def run(
             return
         as_json = output is Output.JSON
         screen = console(aside=as_json)
-        if tokens:
-            ended = follow_aloud(connect_async(url), accepted.run_id, screen)
-        else:
-            ended = follow(client, accepted.run_id, screen)
+        with started(accepted.run_id):
+            if tokens:
+                ended = follow_aloud(connect_async(url), accepted.run_id, screen)
+            else:
+                ended = follow(client, accepted.run_id, screen)
         if as_json:
             print_json(ended)
         elif ended.output is not None:
@@ -93,7 +95,8 @@ def invoke(
     value, named = invoke_input(text, inputs or []), parse_labels(labels or [])
     with connect(url) as client:
         accepted = client.invoke(agent, value, labels=named, idempotency_key=key)
-        ended = (_say if watch and output is not Output.JSON else _await)(client, accepted.run_id)
+        with started(accepted.run_id):
+            ended = (_say if watch and output is not Output.JSON else _await)(client, accepted.run_id)
         if output is Output.JSON:
             print_json(ended)
         elif not watch and ended.output is not None:
