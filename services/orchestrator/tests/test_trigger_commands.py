@@ -230,6 +230,15 @@ async def test_firing_again_with_the_same_id_is_the_same_run(desk: TriggerDesk) 
     assert (await desk.view()).trigger.counts.fired == 1
 
 
+async def test_a_trigger_with_a_schedule_takes_no_message(desk: TriggerDesk) -> None:
+    """Left out, it would start a run that is not what was asked for."""
+    await desk.schedule(input={"at": "{{ trigger.scheduled_at }}"})
+    with pytest.raises(InvalidInput, match="trigger 't' goes by a schedule, and takes no message") as refused:
+        await desk.order(FireTrigger(name="t", message={"n": 7}))
+    assert refused.value.path == "message"
+    assert await desk.runs() == []
+
+
 async def test_a_trigger_on_messages_is_fired_with_one(desk: TriggerDesk) -> None:
     desk.apply(subject={**ORDERS, "filter": "false"}, input={"n": "{{ message.n }}"})
     await desk.order(FireTrigger(name="t", message={"n": 7}))

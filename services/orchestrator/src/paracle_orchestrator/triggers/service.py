@@ -121,6 +121,8 @@ class Triggers:
     async def _fire(self, delivery: Delivery, command: FireTrigger) -> Message:
         """Start a run; the same command again is answered with the same run."""
         trigger = await self._need(delivery.tenant, command.name)
+        if trigger.spec.subject is None and command.message is not None:
+            raise InvalidInput(f"trigger {trigger.name!r} goes by a schedule, and takes no message", path="message")
         message_id, now = delivery.envelope.id, self._clock()
         origin = f"{trigger.tenant}\x1ftrigger\x1f{trigger.name}\x1ffired"
         run_id = run_id_for(origin, message_id)
