@@ -18,7 +18,7 @@ from ulid import ULID
 
 from paracle_domain import subjects
 from paracle_domain.catalog import complete_catalog
-from paracle_domain.envelope import Context, Envelope
+from paracle_domain.envelope import Context, Envelope, read_roles
 from paracle_domain.errors import (
     BY_CODE,
     Finding,
@@ -190,6 +190,7 @@ class TestEnvelope:
     def test_roles_are_read_as_people_write_them(self, text: str, roles: tuple[str, ...]) -> None:
         found = Envelope.read({"paracle-roles": text}, tenant="acme", default_id="x", default_type="y")
         assert found.context.roles == roles
+        assert read_roles(text) == roles
 
     def test_what_a_database_cannot_keep_is_replaced(self) -> None:
         found = Envelope.read({"Nats-Msg-Id": "a\x00b"}, tenant="acme", default_id="x", default_type="y")
