@@ -71,6 +71,20 @@ async def test_no_answer_to_a_command_is_an_order(serve, nats_client, order: str
     assert heard == []
 
 
+@pytest.mark.parametrize("size", [4_500, 20_000])
+async def test_no_answer_goes_to_an_inbox_that_no_line_of_the_protocol_can_name(serve, nats_client, size: int):
+    """A server ends the connection of whoever names it, and the next replica would be asked for the same."""
+    beginner = Beginner()
+    bus = await serve(beginner.routes())
+    for headers in ({}, {"Nats-Msg-Id": "one"}):
+        named = headers | {"paracle-reply-to": "_INBOX." + "x" * size}
+        await nats_client.publish(SUBJECT, b'{"name": "a"}', headers=named)
+    await eventually(lambda: beginner.names == ["a", "a"])
+    answer = json.loads((await nats_client.request(SUBJECT, b'{"name": "b"}', timeout=30)).data)
+    assert answer["run_id"] == "b-3"
+    assert bus.link.connections == 0
+
+
 async def test_a_message_on_a_topic_is_answered_by_its_service_each_time_that_it_comes(serve, nats_client):
     beginner, topic = Beginner(), subjects.intake("acme", "orders.new")
     table = Routes("testing")

@@ -261,6 +261,23 @@ async def test_no_answer_is_an_order(serve, nats_client, method: str, order: str
     assert asked == (["y"] if method == "work" else []), "nothing is done for it"
 
 
+async def test_a_caller_with_an_inbox_as_long_as_a_line_is_told_nothing(serve, nats_client, caplog):
+    """With the address to hang up at, a sign of life for him would be more than a server takes in a line."""
+    asked: list[str] = []
+
+    async def work(request: Work, _call: Context) -> Echoed:
+        asked.append(request.text)
+        return Echoed(text=request.text)
+
+    bus = await serve(working(work))
+    subject = subjects.rpc("acme", "testing", "work")
+    await nats_client.publish(subject, b'{"text": "x"}', reply="_INBOX." + "x" * 4_000)
+    await nats_client.request(subject, b'{"text": "y"}', timeout=30)
+    assert asked == ["y"]
+    assert "no answer may go to" in caplog.text
+    assert bus.link.connections == 0
+
+
 @pytest.mark.parametrize("order", ORDERS)
 async def test_a_caller_hangs_up_at_inboxes_alone(serve, nats_client, order: str):
     """Whoever works for it says where: a worker of a tenant may name an order."""

@@ -148,6 +148,11 @@ class TestSubjects:
         found = Envelope.read({"paracle-reply-to": where + rest}, tenant="acme", default_id="x", default_type="y")
         assert found.reply_to is None
 
+    def test_no_answer_goes_to_what_is_too_long_for_a_line(self) -> None:
+        longest = "x" * subjects.MOST_INBOX
+        assert subjects.takes_answers(longest)
+        assert not subjects.takes_answers(longest + "x")
+
     def test_answers_go_to_inboxes(self) -> None:
         assert not subjects.takes_answers("")
         for inbox in ("_INBOX.x.1", "_INBOX_acme.x", "_R_.x", "mine", "paracles"):

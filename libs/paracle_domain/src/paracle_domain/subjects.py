@@ -67,6 +67,8 @@ _TAILS: Final = "|".join(
 )
 _SUBJECT: Final = re.compile(rf"paracle\.v1\.[A-Za-z0-9_-]{{1,64}}\.(?:{_TAILS})")
 _ORDERS: Final = ("$", "paracle.")
+MOST_INBOX: Final = 512
+"""Characters of a subject that answers go to: with all else in its line far below the 4 KiB that a server takes."""
 ANY: Final = "*"
 UNNAMED: Final = "_"
 """For the id, in the subjects under which EVENTS keeps its messages."""
@@ -124,8 +126,9 @@ def takes_answers(text: str) -> bool:
     """Whether an answer may go to `text`, which whoever asks has named: not to where it would be an order.
 
     Services may publish what their callers may not: what is below `$` is for servers, what is below `paracle` for us.
+    A header has room for more than a server takes for a subject; it ends the connection of whoever says such a one.
     """
-    return text != "" and not text.startswith(_ORDERS)
+    return 0 < len(text) <= MOST_INBOX and not text.startswith(_ORDERS)
 
 
 def is_token(text: str) -> bool:
