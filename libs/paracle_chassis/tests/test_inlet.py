@@ -27,12 +27,16 @@ class Client:
     def __init__(self) -> None:
         self.messages: list[tuple[Any, ...]] = []
         self.pings = 0
+        self.errors: list[str] = []
 
     async def _process_msg(self, *message: Any) -> None:
         self.messages.append(message)
 
     async def _process_ping(self) -> None:
         self.pings += 1
+
+    async def _process_err(self, error: str) -> None:
+        self.errors.append(error)
 
 
 class Subscription:
@@ -120,6 +124,22 @@ async def test_what_breaks_on_a_message_does_not_hear_less_of_those_behind_it(
 async def test_nonsense_makes_the_client_connect_anew(text: bytes) -> None:
     with pytest.raises(ProtocolError):
         await Inlet(Client()).parse(text)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "said", ["Maximum Control Line Exceeded", "maximum connections exceeded", "Authorization Violation"]
+)
+async def test_a_server_that_ends_the_connection_is_connected_to_anew(said: str) -> None:
+    client = Client()
+    with pytest.raises(ProtocolError):
+        await Inlet(client).parse(f"-ERR '{said}'\r\n".encode())  # type: ignore[arg-type]
+    assert client.errors == [], "nats-py would close it for good"
+
+
+async def test_what_a_server_does_not_permit_ends_no_connection() -> None:
+    client = Client()
+    await Inlet(client).parse(b"-ERR 'Permissions Violation for Publish to \"x\"'\r\nPING\r\n")  # type: ignore[arg-type]
+    assert (len(client.errors), client.pings) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,17 @@ async def test_a_service_whose_connection_is_gone_stops_serving_all_the_same(
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
+async def test_a_connection_that_the_server_ended_comes_back(open_bus: OpenBus, nats_client: Client) -> None:
+    link = (await open_bus("testing")).link
+    heard: list[Incoming] = []
+    await link.hear("said", heard.append)
+    await link.client.publish("x" * 5_000)  # more than a line of the protocol may have
+    await eventually(lambda: link.connections == 1 and link.connected)
+    await flushed(link.client)
+    await nats_client.publish("said")
+    await eventually(lambda: heard)
+
+
 async def test_nobody_can_guess_what_another_question_is_answered_on(open_bus: OpenBus) -> None:
     link = (await open_bus("testing")).link
     inbox = link.inbox

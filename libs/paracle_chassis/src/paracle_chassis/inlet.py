@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self, cast, override
 
 from nats.errors import ProtocolError
-from nats.protocol.parser import Parser
+from nats.protocol.parser import PERMISSIONS_ERR, Parser
 
 from paracle_domain.errors import quote
 
@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 _LINE: Final = b"\r\n"
 _HMSG: Final = b"HMSG"
 _MESSAGES: Final = {b"MSG": 5, _HMSG: 6}  # and how many words their line has if one of them is a reply subject
+_ERR: Final = b"-ERR"
 _PREAMBLE_SIZE: Final = len("NATS/1.0")
 
 
@@ -114,7 +115,7 @@ class Inlet(Parser):
         Raises
         ------
         ProtocolError
-            If it is nothing that a server says; the client connects anew then.
+            If it is nothing that a server says, or that it ends the connection; the client connects anew then.
         """
         if self._parts:
             self._parts.append(data)
@@ -136,6 +137,9 @@ class Inlet(Parser):
             begin = end + 2
             words = data[at:end].split(b" ")  # only by spaces: subjects hold whatever else a publisher put there
             if words[0] not in _MESSAGES:
+                if words[0] == _ERR and PERMISSIONS_ERR.encode() not in data[at:end].lower():
+                    _log.warning("NATS ends the connection: %s", _text(data[at:end]))
+                    raise ProtocolError  # the client would close it for good
                 with suppress(InvalidStateError):  # nats-py answers PINGs whose PONG nobody waits for any more
                     await super().parse(data[at:begin])
                 at = begin
