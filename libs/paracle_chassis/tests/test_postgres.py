@@ -1,12 +1,14 @@
 """Migrations, queries and the database as a resource."""
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
 
-from paracle_chassis import migrations
+from paracle_chassis import migrations, postgres
 from paracle_chassis.migrations import Migration, migrate
+from paracle_chassis.outages import is_outage
 from paracle_chassis.postgres import Database, Queries, create_pool
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
@@ -128,6 +130,16 @@ async def test_without_a_server_or_a_dsn_the_reason_is_said(package):
     assert "hunter2" not in str(caught.value)
     with pytest.raises(Unavailable, match="PARACLE_POSTGRES_DSN is not set"):
         _ = create_pool(ServiceSettings())
+
+
+async def test_a_server_that_answers_nobody_is_an_outage(monkeypatch: pytest.MonkeyPatch):
+    """To Python a connection that is never made is late; a message whose handler meets it must not be taken for bad."""
+    monkeypatch.setattr(postgres, "_CONNECT_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = ServiceSettings(postgres_dsn=f"postgresql://a:b@127.0.0.1:{silent.getsockname()[1]}/x")
+        with pytest.raises(Unavailable, match="PostgreSQL does not answer: TimeoutError") as caught:
+            _ = await create_pool(settings)
+    assert is_outage(caught.value)
 
 
 def test_queries_are_found_by_name():

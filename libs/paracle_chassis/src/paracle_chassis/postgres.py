@@ -12,6 +12,7 @@ from typing import Any, Final, Self, override
 import asyncpg
 
 from paracle_chassis import migrations
+from paracle_chassis.outages import reason
 from paracle_chassis.settings import ServiceSettings
 from paracle_domain.errors import Unavailable
 
@@ -53,6 +54,18 @@ async def _leave_as_it_is(_connection: Any) -> None:
     """
 
 
+async def _reach(*args: Any, **options: Any) -> asyncpg.Connection[Any]:
+    """A further connection of a pool. That there is none is an outage, however the system says so.
+
+    A host that does not answer, or whose name nobody knows just now, is no `ConnectionError` to Python.
+    """
+    try:
+        made: asyncpg.Connection[Any] = await asyncpg.connect(*args, **options)
+    except OSError as error:  # TimeoutError among them
+        raise Unavailable(f"PostgreSQL does not answer: {reason(error)}") from error
+    return made
+
+
 def create_pool(settings: ServiceSettings, *, min_size: int = 1) -> asyncpg.Pool[Any]:
     """A pool for the service's own database; not connected yet: `await` it, or enter it with `async with`.
 
@@ -67,6 +80,7 @@ def create_pool(settings: ServiceSettings, *, min_size: int = 1) -> asyncpg.Pool
         raise Unavailable("PARACLE_POSTGRES_DSN is not set; this service keeps its state in PostgreSQL")
     return asyncpg.create_pool(
         settings.postgres_dsn,
+        connect=_reach,
         min_size=min_size,
         max_size=max(min_size, settings.postgres_pool_size),
         reset=_leave_as_it_is,
