@@ -195,9 +195,12 @@ async def test_a_worker_that_falls_silent_may_have_done_it(link: Link) -> None:
 
 
 @pytest.mark.connected
-async def test_what_no_message_can_hold_is_not_sent(link: Link) -> None:
+@pytest.mark.parametrize("more", [1, -1])
+async def test_what_no_message_can_hold_is_not_sent(link: Link, more: int) -> None:
+    """Its headers count: a server ends the connection of whoever sends too much."""
     with pytest.raises(errors.PayloadTooLarge, match="NATS takes messages of"):
-        await NatsWorkers(link).ask(CALL, b"x" * (link.client.max_payload + 1))
+        await NatsWorkers(link).ask(CALL, b"x" * (link.client.max_payload + more))
+    assert link.connections == 0
 
 
 @pytest.mark.connected

@@ -68,7 +68,7 @@ class NatsWorkers:
         try:
             if not self._link.connected:  # nats-py would keep it, and send it when nobody knows of it any more
                 raise ToolUnavailable(f"cannot ask a worker for {call.tool!r}: NATS is not connected")
-            await self._link.client.publish(call.subject, body, reply, headers)
+            await self._link.voice.say(call.subject, body, reply, headers)
         except MaxPayloadError as error:
             limit = self._link.client.max_payload
             message = f"arguments of {len(body):,} bytes for {call.tool!r}; NATS takes messages of {limit:,}"
