@@ -23,7 +23,7 @@ from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.sample import Note
 from paracle_chassis.wires import Wire
 from paracle_domain import dead_letters, subjects
-from paracle_domain.envelope import CE_ID, MSG_ID
+from paracle_domain.envelope import CE_ID, CLAIM, MSG_ID
 from paracle_domain.errors import Conflict, ParacleError, Unavailable
 
 TASKS = subjects.task("acme", "agents")
@@ -179,6 +179,16 @@ async def test_a_bundle_comes_again_if_what_failed_of_it_cannot_be_published(han
     parts = [part.reply for part in hand.unpack(delivered(packed))]
     assert await hand.settle(parts[:1], b"") == []
     assert await hand.settle(parts[1:], ALONE) == [(REPLY, b"-NAK")]
+
+
+async def test_what_was_put_away_stays_there_when_it_comes_again_alone(hand: Bundles, shelf: Shelf) -> None:
+    claimed = Wire(TASKS, b"", {MSG_ID: "m1", CE_ID: "m1", CLAIM: "large"}, TASKS)
+    (packed,) = together([claimed, wire(2)])
+    large, small = hand.unpack(delivered(packed))
+    large.data = b"x" * 2_000_000  # as its mailbox fetched it
+    await hand.settle([large.reply], b"-NAK")
+    assert await hand.settle([small.reply], b"") == [(REPLY, b"")]
+    assert [(one.body, one.headers[CLAIM]) for one in shelf.published] == [(b"", "large")]
 
 
 # ── over NATS ────────────────────────────────────────────────────────────────────────────────────────────────────────

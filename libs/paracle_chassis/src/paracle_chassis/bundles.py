@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.wires import Wire
-from paracle_domain.envelope import MSG_ID
+from paracle_domain.envelope import CLAIM, MSG_ID
 from paracle_domain.errors import Unavailable
 
 _log = logging.getLogger(__name__)
@@ -189,7 +189,8 @@ class Bundles:
 
 
 def _note(bundle: _Bundle, part: Incoming, word: bytes) -> None:
-    bundle.failed.append(Wire(part.subject, part.data, dict(part.headers)))
+    body = b"" if CLAIM in part.headers else part.data  # what was fetched since waits in the object store for the next
+    bundle.failed.append(Wire(part.subject, body, dict(part.headers)))
     if word == ALONE:
         bundle.apart = True
         word = _NAK
