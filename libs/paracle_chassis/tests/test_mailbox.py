@@ -452,11 +452,12 @@ async def test_headers_that_nats_does_not_take_are_refused_at_once_and_hold_up_n
             await say
 
 
-async def test_a_claim_whose_payload_is_gone_is_a_dead_letter(serve):
+@pytest.mark.parametrize("gone", [">", "C.>"])
+async def test_a_claim_whose_payload_is_gone_is_a_dead_letter(serve, gone: str):
     recorder = Recorder()
     bus = await serve()
     await bus.publish([note(1, text="x" * 300_000)])
-    await bus.client.jsm().purge_stream("OBJ_paracle-claims")
+    await bus.client.jsm().purge_stream("OBJ_paracle-claims", subject=f"$O.paracle-claims.{gone}")
     await serve(mailbox(recorder))
     found = await eventually_dead(bus)
     assert "no longer in the object store" in found.headers[dead_letters.DEAD_REASON]

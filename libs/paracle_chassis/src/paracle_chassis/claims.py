@@ -56,12 +56,27 @@ class Claims:
         if name is None:
             return body
         try:
-            found = await (await self._bucket()).get(name)
+            return await self._get(name)
         except NotFoundError as error:
             raise MalformedMessage(_NOT_THERE.format(name=name, days=topology.CLAIMS_TTL_S // 86_400)) from error
         except (NatsError, TimeoutError) as error:
             raise Unavailable(f"cannot fetch payload {name}: {type(error).__name__}; trying again may help") from error
-        return found.data or b""
+
+    async def _get(self, name: str) -> bytes:
+        """The payload `name`, asked for piece by piece.
+
+        The store's own `get` has the pieces pushed, and waits without an end for those that never come: because they
+        are gone, or were sent over a connection that was just lost.
+        """
+        found = await (await self._bucket()).get_info(name)
+        stream, subject = f"OBJ_{topology.CLAIMS_BUCKET}", f"$O.{topology.CLAIMS_BUCKET}.C.{found.nuid}"
+        jetstream, place = self._link.jetstream, 0
+        pieces: list[bytes] = []
+        for _ in range(found.chunks or 0):
+            piece = await jetstream.get_msg(stream, place + 1, subject, next=True)
+            place = piece.seq or place
+            pieces.append(piece.data or b"")
+        return b"".join(pieces)
 
     async def _put(self, name: str, body: bytes) -> None:
         for last in (False, True):
