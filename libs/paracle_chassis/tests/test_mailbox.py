@@ -12,6 +12,7 @@ from nats.js.errors import NotFoundError
 
 from paracle_chassis import consumer, provisioning, receipts, topology
 from paracle_chassis.bus import Outgoing
+from paracle_chassis.delivery import Delivery
 from paracle_chassis.frames import flushed
 from paracle_chassis.late_acks import LateAcks
 from paracle_chassis.routes import Routes
@@ -298,6 +299,24 @@ async def test_what_waits_for_a_lost_connection_does_not_keep_it_from_closing(na
     assert bus.client.pending_data_size > 0
     await bus.link.close()
     assert bus.client.is_closed
+
+
+async def test_signs_of_life_are_not_kept_while_nats_is_away(nats_server: NatsServer, serve):
+    kept: list[Delivery] = []
+
+    async def keep(batch) -> None:
+        for delivery in batch:
+            delivery.keep()
+        kept.extend(batch)
+
+    bus = await serve(mailbox(keep), settings=ServiceSettings(nats_url=nats_server.url))
+    await bus.publish([note(number) for number in range(3)])
+    await eventually(lambda: len(kept) == 3)
+    await asyncio.to_thread(nats_server.kill)
+    await eventually(lambda: not bus.link.connected)
+    before = bus.client.pending_data_size
+    await Delivery.all_in_progress(kept)
+    assert bus.client.pending_data_size == before
 
 
 async def test_streams_are_there_again_after_a_server_that_had_them_in_memory(nats_server: NatsServer, serve):

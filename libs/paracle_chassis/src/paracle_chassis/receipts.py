@@ -101,6 +101,8 @@ class Settler:
     async def settle(self, replies: Sequence[str], word: bytes) -> None:
         """Say `word` about the messages with these ack subjects; it is not waited for. Acks gather for a moment."""
         if word == WORKING:
+            if not self._link.connected:
+                return  # the client would keep every beat of an outage, in memory, until it is over
             said = [(reply, word) for reply in dict.fromkeys(map(bundles.whole_of, replies))]
         else:
             said = await self.bundles.settle(replies, word)
