@@ -16,7 +16,7 @@ from paracle_chassis.inlet import Incoming
 from paracle_chassis.receipts import NoReceipt
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
-from paracle_domain.errors import Conflict, DeadlineExceeded, InvalidInput, Unavailable
+from paracle_domain.errors import Conflict, DeadlineExceeded, InputInvalid, InvalidInput, Unavailable
 from paracle_domain.messages import Encoded
 from paracle_domain.trigger.commands import (
     Cause,
@@ -216,6 +216,18 @@ async def test_the_key_of_what_was_refused_is_free_again(desk: TriggerDesk) -> N
     await desk.say("orders.new", {"id": 1, "n": "x"})
     await desk.say("orders.new", {"id": 1, "n": 2})
     assert [run.input for run in await desk.runs()] == [{"n": 2}]
+
+
+async def test_the_key_of_what_was_refused_is_that_of_the_next_which_came_with_it(desk: TriggerDesk) -> None:
+    desk.apply(subject={**ORDERS, "dedupe": "{{ message.id }}"}, input={"n": "{{ message.n }}"})
+    answers = await asyncio.gather(
+        *(desk.ask("orders.new", {"id": 1, "n": n}) for n in ("x", "y", 3, 4)), return_exceptions=True
+    )
+    (run,) = await desk.runs()
+    assert run.input == {"n": 3}
+    assert [type(answer) for answer in answers[:2]] == [InputInvalid] * 2
+    assert [answer["runs"] for answer in answers[2:]] == [[{"trigger": "t", "run_id": run.run.run_id}], []]  # type: ignore[index]
+    assert (await desk.view()).trigger.counts == TriggerCounts(fired=1, failed=2, duplicates=1)
 
 
 async def test_a_paused_trigger_lets_messages_go(desk: TriggerDesk) -> None:

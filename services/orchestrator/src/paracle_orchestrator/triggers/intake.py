@@ -30,7 +30,7 @@ from paracle_orchestrator.triggers.schedules import start_of
 from paracle_orchestrator.triggers.starter import Starter
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Taken:
     """A message that a trigger takes."""
 
@@ -44,6 +44,11 @@ class _Taken:
     def later(self) -> bool:
         """Whether it could not be started now."""
         return self.error is not None and self.error.retryable
+
+    @property
+    def refused(self) -> bool:
+        """Whether it never can be started."""
+        return self.error is not None and not self.error.retryable
 
 
 @dataclass(slots=True)
@@ -87,8 +92,7 @@ class Intake:
             ]
             for place, delivery in enumerate(batch)
         ]
-        started = await self._start(await self._without_doubles(list(taken.values()), findings))
-        await self._record(started, findings)
+        await self._record(await self._start(list(taken.values()), findings), findings)
         await self._settle(batch, takers, findings)
 
     def _look(self, place: int, delivery: Delivery, triggers: Sequence[Trigger], findings: _Findings) -> list[_Taken]:
@@ -133,38 +137,42 @@ class Intake:
         key = None if value is None else MessageKey(trigger.tenant, trigger.name, value, run_id, expires_at)
         return _Taken(delivery, start, key)
 
-    async def _without_doubles(self, taken: Sequence[_Taken], findings: _Findings) -> list[_Taken]:
-        """Those whose key no earlier message had."""
-        keys = [item.key for item in taken if item.key is not None]
-        own = await self._store.take_keys(keys, self._clock()) if keys else set()
-        kept = []
+    async def _start(self, taken: Sequence[_Taken], findings: _Findings) -> list[_Taken]:
+        """Start those whose key no earlier message had. The key of one that is refused is that of the next one."""
+        started: set[_Taken] = set()
+        left = taken
+        while left:
+            own = await self._with_own_keys(left)
+            await asyncio.gather(*map(self._begin, own))
+            started |= set(own)
+            refused = [item.key for item in own if item.refused and item.key is not None]
+            if refused:
+                await self._store.release_keys(refused)
+            free = {key.place for key in refused}
+            left = [one for one in left if one.key is not None and one.key.place in free and one not in started]
         for item in taken:
-            if item.key is None or item.start.run_id in own:
-                kept.append(item)
-            else:
+            if item not in started:
                 item.double = True
                 findings.count(item.start.key, "duplicates")
-        return kept
+        return [item for item in taken if not item.double]
 
-    async def _start(self, taken: Sequence[_Taken]) -> Sequence[_Taken]:
-        async def begin(item: _Taken) -> None:
-            context = item.delivery.envelope.context.caused_by(item.delivery.envelope.id)
-            try:
-                await self._starter.begin(item.start, context)
-            except Conflict as error:
-                if error.path != "run_id":  # else it began before the trigger was edited, and the message came again
-                    item.error = error
-            except ParacleError as error:
+    async def _with_own_keys(self, taken: Sequence[_Taken]) -> list[_Taken]:
+        keys = [item.key for item in taken if item.key is not None]
+        own = await self._store.take_keys(keys, self._clock()) if keys else set()
+        return [item for item in taken if item.key is None or item.start.run_id in own]
+
+    async def _begin(self, item: _Taken) -> None:
+        context = item.delivery.envelope.context.caused_by(item.delivery.envelope.id)
+        try:
+            await self._starter.begin(item.start, context)
+        except Conflict as error:
+            if error.path != "run_id":  # else it began before the trigger was edited, and the message came again
                 item.error = error
-
-        await asyncio.gather(*map(begin, taken))
-        return taken
+        except ParacleError as error:
+            item.error = error
 
     async def _record(self, started: Sequence[_Taken], findings: _Findings) -> None:
-        """Keep what was started and what was refused for good; the keys of what was refused are free again."""
-        refused = [item for item in started if item.error is not None and not item.later]
-        if keys := [item.key for item in refused if item.key is not None]:
-            await self._store.release_keys(keys)
+        """Keep what was started and what was refused for good."""
         starts = [
             replace(item.start, command=None, status=FireStatus.STARTED)
             if item.error is None

@@ -104,6 +104,11 @@ class MessageKey:
     run_id: str
     expires_at: datetime
 
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """What one run has for itself."""
+        return self.tenant, self.trigger, self.key
+
 
 type Learn = Callable[[Trigger | None, TriggerChange], Trigger | None]
 type Decide = Callable[[Trigger, Sequence[str]], Decided]
