@@ -251,6 +251,17 @@ async def test_a_trigger_on_messages_is_fired_with_one(desk: TriggerDesk) -> Non
     assert (await desk.view()).trigger.counts == TriggerCounts(fired=1, failed=2)
 
 
+async def test_an_input_that_nests_too_deep_to_be_read_again_is_refused(desk: TriggerDesk) -> None:
+    """It would be kept, and whoever looks what is to be started could read neither it nor what lies beside it."""
+    desk.apply(subject=ORDERS, input={"n": {"m": "{{ message }}"}})
+    message: Any = 1
+    for _ in range(198):
+        message = [message]
+    with pytest.raises(InvalidInput, match="150 levels"):
+        await desk.order(FireTrigger(name="t", message=message))
+    assert [row.start.command for row in desk.store.starts.values()] == [None]
+
+
 async def test_firing_waits_for_the_registry(desk: TriggerDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paracle_orchestrator.triggers.starter._TIMEOUT_S", 0.05)
     await desk.schedule()

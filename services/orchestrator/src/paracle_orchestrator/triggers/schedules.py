@@ -12,6 +12,7 @@ from paracle_domain.errors import ParacleError
 from paracle_domain.expressions import evaluate
 from paracle_domain.ids import id_from_key
 from paracle_domain.run.commands import StartRun
+from paracle_domain.run.nodes import fitting
 from paracle_domain.trigger.commands import Cause, FireStatus
 from paracle_domain.trigger.schedule import Fire, look
 from paracle_domain.trigger.scope import Scope, schedule_scope
@@ -103,7 +104,7 @@ def start_of(
         command = StartRun(
             workflow=spec.workflow,
             revision=spec.revision,
-            input=evaluate(spec.input, scope),
+            input=fitting(evaluate(spec.input, scope)),
             run_id=run_id,
             labels={**spec.labels, LABEL: trigger.name},
         )
