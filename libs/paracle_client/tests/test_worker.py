@@ -225,9 +225,9 @@ async def test_errors_say_whether_something_was_done(nats_url: str) -> None:
         raise Unavailable("cannot reach Paracle")
 
     @worker.tool()
-    async def flood() -> str:
+    async def flood(size: int) -> str:
         """Say too much."""
-        return "x" * (2 << 20)
+        return "x" * size
 
     async with await nats.connect(nats_url) as client, worker.serving():
         found, headers = await ask(client, "refuse", {})
@@ -237,8 +237,9 @@ async def test_errors_say_whether_something_was_done(nats_url: str) -> None:
         assert "hunter2" not in found["detail"], "details are for the worker's log"
         _, headers = await ask(client, "pay_and_tell", {})
         assert headers["paracle-error"] == "internal", "what a client of ours came to says nothing of the tool"
-        _, headers = await ask(client, "flood", {})
-        assert headers["paracle-error"] == "payload_too_large"
+        for size in (2 << 20, client.max_payload - 4):  # with the quotes it fits, and with the headers it does not
+            _, headers = await ask(client, "flood", {"size": size})
+            assert headers["paracle-error"] == "payload_too_large"
 
 
 @pytest.mark.connected

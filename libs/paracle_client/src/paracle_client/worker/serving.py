@@ -14,7 +14,6 @@ from typing import Final, Protocol
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.errors import MaxPayloadError
 
 from paracle_client.worker.threads import Thread
 from paracle_domain.envelope import ERROR, PROGRESS, WORKING
@@ -30,6 +29,8 @@ from paracle_domain.tool.calls import ToolCall
 _log = logging.getLogger(__name__)
 
 BEAT_S: Final = 1.0
+_HEADERS: Final = 256
+"""Room for those of an answer. A server counts them too, and ends the connection of whoever sends more."""
 _TELLINGS: Final = 30
 """How often an answer that nobody heard is given, a second apart: a caller may be longer in coming back than NATS."""
 
@@ -195,13 +196,13 @@ class Serving:
     async def _respond(self, message: Msg, body: bytes, headers: Mapping[str, str], address: str = "") -> None:
         if not message.reply:
             return
-        try:
-            await self._client.publish(message.reply, body, address, dict(headers))
-        except MaxPayloadError:
+        if len(body) + _HEADERS > self._client.max_payload:
             large = PayloadTooLarge(
                 f"{self._function.what} {self._function.name!r} gave {len(body):,} bytes; give a reference instead"
             )
-            await self._respond(message, *_problem(large), address)
+            body, headers = _problem(large)
+        try:
+            await self._client.publish(message.reply, body, address, dict(headers))
         except (NatsError, OSError) as error:
             _log.warning("cannot answer a call of %s: %s", self._function.name, type(error).__name__)
 
