@@ -6,7 +6,8 @@ import json
 import pytest
 
 from paracle_chassis import receipts
-from paracle_chassis.bus import outgoing
+from paracle_chassis.bus import Outgoing, outgoing
+from paracle_chassis.dead_letters import Letter
 from paracle_chassis.frames import flushed
 from paracle_chassis.replies import fingerprint
 from paracle_chassis.routes import Routes
@@ -15,6 +16,7 @@ from paracle_chassis.testing.sample import Begin, Begun
 from paracle_domain import subjects
 from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import DeadlineExceeded, NotFound
+from paracle_domain.messages import Encoded
 
 pytestmark = pytest.mark.connected
 SUBJECT = subjects.cmd("acme", "testing", "begin")
@@ -195,6 +197,29 @@ async def test_a_refusal_is_an_answer_or_a_dead_letter(serve, nats_client):
         return streams[0].state.messages, streams[1].state.messages
 
     await eventually(lambda: found(left, (0, 1)))
+
+
+async def test_a_command_that_is_redriven_and_refused_again_is_a_dead_letter_again(serve, nats_client):
+    """Whoever redrives it hears no answer, though what is published with it has a reply subject."""
+    letters: dict[str, Letter] = {}
+
+    async def refuse(batch) -> None:
+        for delivery in batch:
+            await delivery.refuse(NotFound("there is no such run"))
+
+    async def keep(batch) -> None:
+        letters.update((letter.about.id, letter) for letter in map(Letter.read, batch))
+
+    table = Routes("testing")
+    table.mailbox(stream=subjects.COMMANDS, durable="testing", filter=subjects.cmd("*", "testing", "*"), handler=refuse)
+    table.mailbox(stream=subjects.DEADLETTERS, durable="testing", filter=subjects.dlq("*", "*"), handler=keep)
+    bus = await serve(table)
+    await nats_client.publish(SUBJECT, b"1")
+    await eventually(lambda: len(letters) == 1)
+    (first,) = letters.values()
+    await bus.publish([Outgoing(SUBJECT, Encoded(first.body), first.redriven())])
+    await eventually(lambda: len(letters) == 2)
+    assert [letter.about.redriven_from for letter in letters.values()] == [None, first.about.id]
 
 
 async def found(look, wanted) -> bool:

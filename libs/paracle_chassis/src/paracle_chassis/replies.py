@@ -29,6 +29,7 @@ from paracle_chassis.delivery import Delivery
 from paracle_chassis.inlet import Incoming
 from paracle_chassis.link import Heard, Link
 from paracle_chassis.voice import frame_of
+from paracle_domain.dead_letters import REDRIVEN_FROM
 from paracle_domain.envelope import CE_ID, MSG_ID, REPLY_TO
 from paracle_domain.errors import ParacleError
 from paracle_domain.messages import JsonObject, Message
@@ -103,7 +104,12 @@ class Replies:
         self._tell(mark)
 
     def waited_for(self, delivery: Delivery) -> bool:
-        """Whether somebody waits for what becomes of `delivery`, as far as is known here."""
+        """Whether somebody waits for what becomes of `delivery`, as far as is known here.
+
+        Nobody does for one that was redriven, although whoever publishes has an inbox for what NATS says of it.
+        """
+        if REDRIVEN_FROM in delivery.headers:
+            return False
         if delivery.envelope.reply_to is not None:
             return True
         asked = self._asked.get(fingerprint(delivery.subject, delivery.headers, delivery.body))
