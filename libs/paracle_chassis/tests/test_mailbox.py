@@ -115,14 +115,41 @@ async def test_a_lone_message_is_handed_over_although_a_batch_could_be_large(ser
     assert recorder.batches == [1] * 5
 
 
-async def test_a_mailbox_that_lingers_takes_what_comes_meanwhile(serve):
+async def test_what_gathers_while_a_mailbox_lingers_is_taken_together(serve, monkeypatch):
+    monkeypatch.setattr(consumer, "_GATHERED_WITHIN_S", 600)
+    bus, recorder = await serve(), Recorder()
+    await bus.publish([note(number) for number in range(7)])
+    lingering = await serve(mailbox(recorder, batch=5, linger_s=0.05))
+    await eventually(lambda: len(recorder.seen) == 7)
+    assert recorder.batches == [5, 2]
+    await bus.publish([note(7)])
+    await eventually(lambda: recorder.seen == list(range(8)))
+    await lingering.drain(5)
+
+
+async def test_a_mailbox_that_lingers_is_drained_at_once(serve):
     recorder = Recorder()
-    bus = await serve(mailbox(recorder, batch=5, linger_s=20.0))
-    for number in range(7):
-        await bus.publish([note(number)])
-    await eventually(lambda: recorder.batches == [5])  # a full batch goes at once; the rest is given back by the drain
-    await bus.drain(5)
-    assert recorder.seen == list(range(5))
+    bus = await serve(mailbox(recorder, linger_s=600))
+    await bus.publish([note(1)])
+    held = bus._mailboxes[0]._consumer.buffer
+    await eventually(lambda: len(held) == 1)
+    await bus.drain(60)
+    assert not recorder.seen
+
+
+async def test_a_mailbox_that_lingers_outlives_the_loss_of_what_it_asked_for(serve, monkeypatch):
+    monkeypatch.setattr(consumer, "_GATHERED_WITHIN_S", 0.05)
+    bus, recorder = await serve(), Recorder()
+    lingering = await serve(mailbox(recorder, batch=5, linger_s=0.01))
+    ask = lingering._mailboxes[0]._consumer._request
+
+    async def lose(name, wanted) -> None:
+        if "no_wait" not in wanted:
+            await ask(name, wanted)
+
+    monkeypatch.setattr(lingering._mailboxes[0]._consumer, "_request", lose)
+    await bus.publish([note(number) for number in range(3)])
+    await eventually(lambda: recorder.seen == [0, 1, 2])
 
 
 async def test_a_dead_letter_keeps_the_message_and_says_why(serve):

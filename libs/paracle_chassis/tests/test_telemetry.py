@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from paracle_chassis import telemetry
+from paracle_chassis import consumer, telemetry
 from paracle_chassis.routes import Routes
 from paracle_chassis.testing.contracts.bus import CONTEXT, mailbox, note
 from paracle_chassis.testing.eventually import eventually
@@ -100,7 +100,8 @@ async def test_a_call_and_what_it_publishes_are_one_trace(serve, receiver, recor
 
 
 @pytest.mark.connected
-async def test_a_batch_of_several_is_linked_to_each_of_its_messages(serve, receiver, record):
+async def test_a_batch_of_several_is_linked_to_each_of_its_messages(serve, receiver, record, monkeypatch):
+    monkeypatch.setattr(consumer, "_GATHERED_WITHIN_S", 600)
     stop = record(receiver.endpoint)
     sizes: list[int] = []
 
@@ -112,7 +113,7 @@ async def test_a_batch_of_several_is_linked_to_each_of_its_messages(serve, recei
         await bus.publish([note(1)])
     with telemetry.span("second"):
         await bus.publish([note(2)])
-    server = await serve(mailbox(handle, batch=2, linger_s=20.0))
+    server = await serve(mailbox(handle, batch=2, linger_s=0.05))
     await eventually(lambda: sum(sizes) == 2)
     await server.drain(5)
     await asyncio.to_thread(stop)

@@ -4,6 +4,10 @@ The server sends what is there at once; a lone message does not wait for others.
 come, more is asked for, so that a busy mailbox never waits for a round trip. A broken connection, a missed heartbeat, a
 deleted consumer or stream: it starts over, making anew what is missing.
 
+Where nobody waits for the messages they gather at the server (`linger_s`): the request that stands is for one, and a
+while after that has come, all others that are there are asked for together. Sent one by one as they are published, they
+would cost the server, the kernel and this process a turn each.
+
 With a room it asks for no more than there is place for; while that is closed, for nothing, and takes back what it had
 asked for: what was sent before the server knew of that is still handed over. Turned away, a message would come again
 to whoever has asked, and count as delivered each time.
@@ -15,7 +19,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Any, Final
@@ -40,6 +44,8 @@ HEARTBEAT_S: Final = 2
 _LOOK_AGAIN_S: Final = 0.5
 # Requests for single places that stand at once: a consumer bears 512, of all replicas together.
 _SMALL_PULLS: Final = 8
+# For what is there at a server that is well.
+_GATHERED_WITHIN_S: Final = 2.0
 _NS: Final = 1_000_000_000
 _HEARTBEAT: Final = "100"
 _ENDED: Final = ("404", "408", "409")
@@ -57,8 +63,10 @@ class PullConsumer:
         Most messages asked for or held ready.
     unpack
         Gives what came in a message: itself, or all that is in a bundle.
+    linger_s
+        Seconds in which messages gather at the server before they are fetched; 0 for as they come.
     room
-        What bounds them further; its places are taken by whoever is handed the messages.
+        What bounds them further; its places are taken by whoever is handed the messages. Not with `linger_s`.
     """
 
     def __init__(
@@ -69,6 +77,7 @@ class PullConsumer:
         *,
         capacity: int,
         unpack: Unpack,
+        linger_s: float = 0.0,
         room: Room | None = None,
     ) -> None:
         self.spec = spec
@@ -77,6 +86,8 @@ class PullConsumer:
         self._streams = streams
         self._capacity = capacity
         self._unpack = unpack
+        self._linger_s = linger_s
+        self._full = False
         self._room = room
         self._handed = 0  # messages that were taken, and may have no place yet
         self._paused = False
@@ -134,30 +145,44 @@ class PullConsumer:
         if self._inlet is not None:
             self._inlet.forget(subscription)
 
-    async def take(self, limit: int, linger_s: float = 0) -> list[Incoming]:
-        """What is there, at most `limit`; waits for one, and then at most `linger_s` seconds for more.
+    async def take(self, limit: int) -> list[Incoming]:
+        """What is there, at most `limit`; waits for one, and lets others gather for as long as it is to.
 
         Empty once it has stopped.
         """
         if self._handed:
             self._handed = 0
             self._replenish()
-        await self._until_there(1)
-        if linger_s and len(self.buffer) < limit:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(linger_s):
-                    await self._until_there(limit)
+        await self._until(lambda: bool(self.buffer))
+        if self._linger_s:
+            await self._gather(limit)
         if self._stopped:
             return []
         taken = [self.buffer.popleft() for _ in range(min(limit, len(self.buffer)))]
+        self._full = len(taken) == limit
         self._handed = len(taken)
         self._replenish()
         return taken
 
-    async def _until_there(self, wanted: int) -> None:
-        while len(self.buffer) < wanted and not self._stopped:
-            self._arrived.clear()
-            await self._arrived.wait()
+    async def _gather(self, limit: int) -> None:
+        """Let others gather at the server, unless there were too many the last time, and fetch what is there."""
+        if not self._full:
+            await self._until(lambda: False, self._linger_s)
+        wanted = limit - len(self.buffer)
+        if wanted > 0 and not self._stopped and self._repair is None:
+            name = str(next(self._names))
+            self._pulls[name] = wanted
+            await self._request(name, {"batch": wanted, "no_wait": True})
+            await self._until(lambda: name not in self._pulls, _GATHERED_WITHIN_S)
+            self._pulls.pop(name, None)
+
+    async def _until(self, so: Callable[[], bool], within_s: float | None = None) -> None:
+        """Wait until it is `so`, but only `within_s` seconds, and not if it stops."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while not so() and not self._stopped:
+                    self._arrived.clear()
+                    await self._arrived.wait()
 
     async def stop(self) -> list[Incoming]:
         """Stop pulling; what was fetched and not taken is the caller's to give back."""
@@ -233,6 +258,7 @@ class PullConsumer:
             return
         description = message.headers.get("Description", "")
         known = self._pulls.pop(pull, None) is not None
+        self._arrived.set()
         if status in _ENDED and not description.startswith(_GONE) and "Shutdown" not in description:
             if known:
                 self._replenish()
@@ -245,16 +271,18 @@ class PullConsumer:
         """Ask for more once half of the capacity is free, or a place of a room that has less."""
         if self._stopped or self._paused or self._repair is not None:
             return
-        most = self._capacity if self._room is None else min(self._capacity, self._room.free - self._handed)
+        most = 1 if self._linger_s else self._capacity
+        if self._room is not None:
+            most = min(most, self._room.free - self._handed)
         free = most - len(self.buffer) - sum(self._pulls.values())
         enough = free * 2 >= self._capacity or (most < self._capacity and len(self._pulls) < _SMALL_PULLS)
         if free > 0 and enough:
             name = str(next(self._names))
             self._pulls[name] = free
-            _ = self._spawn(self._request(name, free))
+            ask = {"batch": free, "expires": EXPIRES_S * _NS, "idle_heartbeat": HEARTBEAT_S * _NS}
+            _ = self._spawn(self._request(name, ask))
 
-    async def _request(self, name: str, number: int) -> None:
-        ask = {"batch": number, "expires": EXPIRES_S * _NS, "idle_heartbeat": HEARTBEAT_S * _NS}
+    async def _request(self, name: str, ask: Mapping[str, int]) -> None:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.spec.stream}.{self.spec.durable}"
         try:
             await self._link.client.publish(subject, json.dumps(ask).encode(), f"{self._inbox}.{name}")
@@ -277,6 +305,7 @@ class PullConsumer:
         """Forget what was asked for: the server that heard it is gone."""
         self._last_heard = asyncio.get_running_loop().time()
         self._pulls.clear()
+        self._arrived.set()
         self._replenish()
 
     async def _watch(self) -> None:

@@ -134,7 +134,9 @@ class NatsBus(Bus):
         spec = ConsumerSpec(route.stream, route.durable, route.filter, route.ack_wait_s, route.max_ack_pending)
         capacity = route.batch if route.prefetch is None else max(1, route.prefetch)
         unpack = self._settler.bundles.unpack
-        consumer = PullConsumer(self.link, self._streams, spec, capacity=capacity, unpack=unpack, room=route.room)
+        consumer = PullConsumer(
+            self.link, self._streams, spec, capacity=capacity, unpack=unpack, linger_s=route.linger_s, room=route.room
+        )
         return Mailbox(self.service, route, consumer, self._settler)
 
     # ── the port ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -51,8 +51,9 @@ class MailboxRoute:
         Most batches that the handler works on at the same time. More than one where a handler waits (for a commit, say)
         and its batches do not disturb each other.
     linger_s
-        Seconds to let more messages come before a batch that is not full is handed over. 0 for what somebody waits
-        for; more for what nobody does, where a handler's cost is a batch's rather than a message's.
+        Seconds to let messages gather at the server, once one has come, before they are fetched together. 0 for what
+        somebody waits for; more for what nobody does: there a message alone costs a multiple of one among many. Not
+        with a `room`.
     prefetch
         Most messages held ready besides the batch in hand (default: `batch`).
     ack_wait_s

@@ -14,7 +14,7 @@ class Settings(ServiceSettings):
         1_000, ge=1, le=10_000, title="Batch", description="Most events that are stored in one transaction."
     )
     store_linger_s: float = Field(
-        0.05, ge=0, le=5, title="Linger", description="Seconds to let more events come before some are stored."
+        0.2, ge=0, le=5, title="Linger", description="Seconds in which events gather before some are stored."
     )
     sweep_interval_s: float = Field(
         30.0, gt=0, title="Sweep", description="Seconds between two looks for events that never came."

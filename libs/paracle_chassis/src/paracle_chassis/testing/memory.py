@@ -63,7 +63,7 @@ class MemorySource:
     async def start(self) -> None:
         return None
 
-    async def take(self, limit: int, linger_s: float = 0) -> list[Incoming]:  # noqa: ARG002  # the port's signature
+    async def take(self, limit: int) -> list[Incoming]:
         """See `PullConsumer.take`; everything is there at once in memory, so there is nothing to linger for."""
         while not self.buffer and not self._stopped:
             self._arrived.clear()
