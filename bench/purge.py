@@ -117,6 +117,7 @@ class Live:
 
 
 _FACTS: dict[str, Any] = {
+    **dict.fromkeys(RUN_TABLES.facts),
     "workflow": "live",
     "revision": 1,
     "plan": "sha256:live",
@@ -124,11 +125,6 @@ _FACTS: dict[str, Any] = {
     "request": "r",
     "labels": "{}",
     "priority": 0,
-    "parent": None,
-    "forked_from": None,
-    "keep_s": None,
-    "max_runs": None,
-    "session": None,
     "waits": False,
 }
 

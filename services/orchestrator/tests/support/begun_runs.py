@@ -8,9 +8,11 @@ from typing import Any
 
 from paracle_chassis.event_store import Append, EventStore, Page
 from paracle_domain.ids import new_id
+from paracle_orchestrator.adapters.postgres import RUN_TABLES
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 FACTS = {
+    **dict.fromkeys(RUN_TABLES.facts),
     "workflow": "w",
     "revision": 1,
     "plan": "p",
@@ -18,11 +20,6 @@ FACTS = {
     "request": "r",
     "labels": "{}",
     "priority": 0,
-    "parent": None,
-    "forked_from": None,
-    "keep_s": None,
-    "max_runs": None,
-    "session": None,
     "waits": False,
 }
 
