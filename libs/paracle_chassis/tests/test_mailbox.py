@@ -510,6 +510,22 @@ async def test_a_claim_whose_payload_is_gone_is_a_dead_letter(serve, gone: str):
     assert recorder.seen == []
 
 
+async def test_a_claim_whose_payload_is_another_is_a_dead_letter(serve):
+    recorder = Recorder()
+    bus = await serve()
+    await bus.publish([note(1, text="x" * 300_000)])
+    stream, every = "OBJ_paracle-claims", "$O.paracle-claims.C.>"
+    pieces = (await bus.client.jsm().stream_info(stream, subjects_filter=every)).state.subjects
+    await bus.client.jsm().purge_stream(stream, subject=every)
+    for subject, number in pieces.items():
+        for _ in range(number):
+            await bus.client.jetstream().publish(subject, b"something else")
+    await serve(mailbox(recorder))
+    found = await eventually_dead(bus)
+    assert "is not what was put into the object store" in found.headers[dead_letters.DEAD_REASON]
+    assert recorder.seen == []
+
+
 def test_the_place_of_a_message_is_read_from_both_forms_of_ack_subject():
     old = receipts.place_of("$JS.ACK.TASKS.agents.2.17.18.1700000000000000000.5")
     new = receipts.place_of("$JS.ACK.hub.ACCHASH.TASKS.agents.2.17.18.1700000000000000000.5.tok")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import uuid
 from collections.abc import Mapping
 from typing import Final
@@ -19,6 +21,7 @@ from paracle_domain.errors import MalformedMessage, PayloadTooLarge, Unavailable
 _NOT_THERE: Final = (
     "its payload {name} is no longer in the object store, where payloads are kept for {days} days; send it again"
 )
+_DAMAGED: Final = "its payload {name} is not what was put into the object store; send it again"
 
 
 class Claims:
@@ -48,7 +51,7 @@ class Claims:
         Raises
         ------
         MalformedMessage
-            If its payload is gone.
+            If its payload is gone, or not what was put away.
         Unavailable
             If the object store does not answer.
         """
@@ -72,10 +75,14 @@ class Claims:
         stream, subject = f"OBJ_{topology.CLAIMS_BUCKET}", f"$O.{topology.CLAIMS_BUCKET}.C.{found.nuid}"
         jetstream, place = self._link.jetstream, 0
         pieces: list[bytes] = []
+        digest = hashlib.sha256()
         for _ in range(found.chunks or 0):
             piece = await jetstream.get_msg(stream, place + 1, subject, next=True)
             place = piece.seq or place
             pieces.append(piece.data or b"")
+            digest.update(pieces[-1])
+        if (found.digest or "").partition("=")[2] != base64.urlsafe_b64encode(digest.digest()).decode():
+            raise MalformedMessage(_DAMAGED.format(name=name))
         return b"".join(pieces)
 
     async def _put(self, name: str, body: bytes) -> None:
