@@ -26,7 +26,7 @@ from paracle_chassis.rpc_server import RpcServer
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.streams import Streams
 from paracle_chassis.topology import ConsumerSpec
-from paracle_chassis.wires import Wire, small, to_wire
+from paracle_chassis.wires import Wire, to_wire, wire_of
 from paracle_domain.envelope import REPLY_TO, Context, Envelope
 from paracle_domain.errors import DeadlineExceeded, PayloadTooLarge, Unavailable
 from paracle_domain.messages import Encodable, JsonObject, Message, Request
@@ -171,7 +171,7 @@ class NatsBus(Bus):
             if len(body) > CLAIM_THRESHOLD:
                 return message
             try:
-                wire = small(message, body, max_payload, traceparent)
+                wire = wire_of(message, body, max_payload, traceparent)
             except PayloadTooLarge:  # to be said of it when it is published
                 return message
             return _Packed(message.subject, message.message, message.envelope, message.joins, wire=wire)

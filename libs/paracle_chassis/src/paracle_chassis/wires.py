@@ -44,22 +44,22 @@ async def to_wire(message: Outgoing, claims: Claims, max_payload: int, tracepare
     """
     body = message.message.encode()
     if len(body) <= CLAIM_THRESHOLD:
-        return small(message, body, max_payload, traceparent)
+        return wire_of(message, body, max_payload, traceparent)
     headers = message.envelope.headers()
     body = await claims.check_in(body, headers)
-    return small(message, body, max_payload, traceparent, headers)
+    return wire_of(message, body, max_payload, traceparent, headers)
 
 
-def small(
+def wire_of(
     message: Outgoing,
     body: bytes,
     max_payload: int,
     traceparent: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> Wire:
-    """`message`, whose `body` needs no claim check, as it goes over the wire; otherwise as `to_wire`.
+    """`message` with a `body` that needs no claim check any more, as it goes over the wire; otherwise as `to_wire`.
 
-    `headers`: those that say where its body is, instead of its envelope's.
+    `headers`: those of its envelope, if they were made before.
     """
     if headers is None:
         headers = message.envelope.headers()
