@@ -175,3 +175,12 @@ async def test_a_message_is_not_turned_away_again_and_again_while_a_mailbox_drai
     assert (await once_it_waits(bus)).delivered.consumer_seq == 1
     hold.set()
     await draining
+
+
+@pytest.mark.parametrize("more", [{"at_once": 2}, {"linger_s": 0.1}])
+def test_a_mailbox_with_a_room_takes_one_batch_at_once_as_it_comes(more):
+    async def work(_batch) -> None:
+        raise AssertionError("nothing is served")
+
+    with pytest.raises(ValueError, match="with a room"):
+        mailbox(work, room=Room(1), **more)

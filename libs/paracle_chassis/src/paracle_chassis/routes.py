@@ -83,6 +83,11 @@ class MailboxRoute:
     backoff_s: tuple[float, ...] = DEFAULT_BACKOFF_S
     room: Room | None = None
 
+    def __post_init__(self) -> None:
+        if self.room is not None and (self.at_once > 1 or self.linger_s):
+            message = f"mailbox {self.durable}: with a room it takes one batch at once, and does not linger"
+            raise ValueError(message)
+
     def delay_after(self, tries: int) -> float:
         """Seconds to wait after the `tries`-th failed try."""
         return self.backoff_s[min(tries, len(self.backoff_s)) - 1]
