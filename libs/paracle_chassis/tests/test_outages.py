@@ -7,6 +7,7 @@ import ssl
 import pytest
 
 from paracle_chassis import outages
+from paracle_domain.errors import Conflict, Unavailable
 
 
 @pytest.mark.parametrize(
@@ -21,3 +22,21 @@ from paracle_chassis import outages
 )
 def test_the_system_says_why_there_is_no_connection(error, says):
     assert outages.reason(error) == says
+
+
+async def test_an_outage_is_outlasted_and_nothing_else(monkeypatch, caplog):
+    monkeypatch.setattr(outages, "_DELAYS_S", (0.0,) * 3)
+    left: list[Exception] = [ConnectionResetError("gone"), Unavailable("away")]
+
+    async def work() -> str:
+        if left:
+            raise left.pop(0)
+        return "done"
+
+    assert await outages.outlast(work, "somebody") == "done"
+    assert [record.getMessage() for record in caplog.records] == ["somebody waits: gone", "somebody waits: away"]
+    left += [Conflict("no")]
+    with pytest.raises(Conflict):
+        await outages.outlast(work, "somebody")
+    left += [Conflict("not yet")]
+    assert await outages.outlast(work, "somebody", away=lambda error: isinstance(error, Conflict)) == "done"

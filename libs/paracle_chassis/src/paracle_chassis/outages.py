@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain, repeat
 from typing import Any, Final
@@ -13,6 +15,8 @@ from typing import Any, Final
 from nats import errors as nats_errors
 
 from paracle_domain.errors import ParacleError, Unavailable
+
+_log = logging.getLogger(__name__)
 
 _NATS: Final = (
     nats_errors.ConnectionClosedError,
@@ -73,3 +77,19 @@ def _is_postgres_outage(error: BaseException) -> bool:
 def delays() -> Iterator[float]:
     """Seconds between looks whether it is back; rising to 2."""
     return chain(_DELAYS_S, repeat(2.0))
+
+
+async def outlast[R](work: Callable[[], Awaitable[R]], who: str, *, away: Callable[[Exception], bool] = is_outage) -> R:
+    """What `work` gives once what it needs is there; until then `who` waits, as the log says.
+
+    `away` says of what it raised whether to try again; all else is raised.
+    """
+    for delay in delays():
+        try:
+            return await work()
+        except Exception as error:  # only an outage is waited out; the rest is raised
+            if not away(error):
+                raise
+            _log.warning("%s waits: %s", who, error)
+        await asyncio.sleep(delay)
+    raise AssertionError("delays never end")

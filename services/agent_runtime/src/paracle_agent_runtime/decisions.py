@@ -138,12 +138,8 @@ def _budget(tenant: str, name: str) -> str:
 
 async def _outlast[R](work: Callable[[], Awaitable[R]]) -> R:
     """What `work` gives; as long as whoever is asked is away, it is tried again."""
-    for delay in outages.delays():
-        try:
-            return await work()
-        except Exception as error:  # only an outage is waited out; the rest is raised
-            if not outages.is_outage(error) and not (isinstance(error, ParacleError) and error.retryable):
-                raise
-            _log.warning("people cannot be asked, or budgets raised, now: %s", error)
-        await asyncio.sleep(delay)
-    raise AssertionError("delays never end")
+    return await outages.outlast(work, "what people decide", away=_is_away)
+
+
+def _is_away(error: Exception) -> bool:
+    return outages.is_outage(error) or (isinstance(error, ParacleError) and error.retryable)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from paracle_agent_runtime.journal import Journal, outlast
+from paracle_agent_runtime.journal import Journal
 from paracle_agent_runtime.ports import Attempts, Clock, Effects
 from paracle_agent_runtime.records import record_message
 from paracle_chassis.batching import Batches
 from paracle_chassis.bus import Bus
 from paracle_chassis.delivery import Delivery
+from paracle_chassis.outages import outlast
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Conflict, InvalidInput, NotFound, quote
 from paracle_domain.machine import EventRecord
@@ -42,7 +43,7 @@ class Ledger:
         await asyncio.gather(*(self._enter((tenant, entry)) for entry in entries))
 
     async def _enter_all(self, entries: Sequence[tuple[str, Entry]]) -> Sequence[None]:
-        await outlast(lambda: self._effects.enter(entries))
+        await outlast(lambda: self._effects.enter(entries), "the list of effects")
         return [None] * len(entries)
 
     async def before(self, task: Task, tenant: str) -> tuple[EarlierEffect, ...]:

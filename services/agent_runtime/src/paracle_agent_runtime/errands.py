@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from paracle_agent_runtime.checking import Checks
-from paracle_agent_runtime.journal import outlast
 from paracle_agent_runtime.tools.workers import Caller
 from paracle_agent_runtime.workshop import Workshop
+from paracle_chassis.outages import outlast
 from paracle_domain.envelope import Context
 from paracle_domain.errors import ParacleError
 from paracle_domain.inference.request import Complete
@@ -106,7 +106,7 @@ class Errands:
         """
         if self._shop.clock() - decided > _SURE:
             task = self._job.task
-            if not await outlast(lambda: self._shop.leases.claim(task.root or task.task_id)):
+            if not await outlast(lambda: self._shop.leases.claim(task.root or task.task_id), "a lease"):
                 raise LostTaskError(task.task_id)
 
     async def probe_effect(self, directive: ProbeEffect) -> told.TaskInput:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from typing import Final
 
-from paracle_chassis import outages
 from paracle_chassis.batching import Batches
 from paracle_chassis.event_store import Append, EventStore, Loaded
+from paracle_chassis.outages import outlast
 
-_log = logging.getLogger(__name__)
+_WHO: Final = "the journal"
 
 
 class Journal:
@@ -39,7 +38,7 @@ class Journal:
             tries += 1
             return await self._store.append(list(unique.values()))
 
-        refused = await outlast(write)
+        refused = await outlast(write, _WHO)
         if refused and tries > 1:
             refused -= await self._written_after_all([unique[task_id] for task_id in refused])
         return [append.id not in refused and not any(append is other for other in late) for append in appends]
@@ -47,22 +46,9 @@ class Journal:
     async def _written_after_all(self, appends: Sequence[Append]) -> set[str]:
         """Those that an earlier try wrote, whose answer was lost with the connection."""
         seen = {append.id: append.expected for append in appends}
-        found = await outlast(lambda: self._store.load(seen, seen))
+        found = await outlast(lambda: self._store.load(seen, seen), _WHO)
         return {a.id for a in appends if a.id in found and found[a.id].pages[: len(a.pages)] == a.pages}
 
     async def _load_all(self, ids: Sequence[str]) -> Sequence[Loaded | None]:
-        found = await outlast(lambda: self._store.load(set(ids)))
+        found = await outlast(lambda: self._store.load(set(ids)), _WHO)
         return [found.get(task_id) for task_id in ids]
-
-
-async def outlast[R](work: Callable[[], Awaitable[R]]) -> R:
-    """What `work` gives, as soon as there is no outage."""
-    for delay in outages.delays():
-        try:
-            return await work()
-        except Exception as error:  # only an outage is waited out; the rest is raised
-            if not outages.is_outage(error):
-                raise
-            _log.warning("the journal waits: %s", error)
-            await asyncio.sleep(delay)
-    raise AssertionError("delays never end")

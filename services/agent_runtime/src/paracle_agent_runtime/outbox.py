@@ -112,15 +112,5 @@ class Outbox:
                 parcel.done()
 
     async def _publish(self, messages: Sequence[Outgoing]) -> None:
-        if not messages:
-            return
-        for delay in outages.delays():
-            try:
-                await self._bus.publish(messages)
-            except Exception as error:  # only an outage is waited out; the rest is raised
-                if not outages.is_outage(error):
-                    raise
-                _log.warning("publishing waits: %s", error)
-                await asyncio.sleep(delay)
-            else:
-                return
+        if messages:
+            await outages.outlast(lambda: self._bus.publish(messages), "publishing")

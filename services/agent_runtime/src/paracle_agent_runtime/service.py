@@ -211,7 +211,8 @@ class Runtime:
 
     async def _work(self, entry: Entry) -> None:
         try:
-            result = await self._outlast(entry)
+            # Outages are waited out here, not by giving the task back: that would use up its deliveries.
+            result = await outages.outlast(lambda: self._execute(entry), f"task {entry.task.task_id}")
         except asyncio.CancelledError:
             await self._interrupted(entry)
         except TurnWaitsError:
@@ -227,18 +228,6 @@ class Runtime:
         finally:
             if entry.place is not None:
                 self._shop.sessions.step_out(entry.place)
-
-    async def _outlast(self, entry: Entry) -> TaskResult:
-        """Outages are waited out here, not by giving the task back: that would use up its deliveries."""
-        for delay in outages.delays():
-            try:
-                return await self._execute(entry)
-            except Exception as error:  # only an outage is waited out; the rest is raised
-                if not outages.is_outage(error):
-                    raise
-                _log.warning("task %s waits: %s", entry.task.task_id, error)
-            await asyncio.sleep(delay)
-        raise AssertionError("delays never end")
 
     async def _execute(self, entry: Entry) -> TaskResult:
         task = entry.task

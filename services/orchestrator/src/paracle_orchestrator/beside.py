@@ -51,7 +51,7 @@ class Beside:
     async def _carry_out(self, delivery: Delivery, work: Callable[[], Awaitable[Message]]) -> None:
         pulse = asyncio.get_running_loop().create_task(_pulse(delivery))
         try:
-            answer = await _outlast(work)
+            answer = await outages.outlast(work, "a command")  # given back, it is given up some day
         except Exception as error:  # as in a mailbox: what cannot be done now comes again
             if isinstance(error, ParacleError) and not error.retryable:
                 await delivery.refuse(error)
@@ -67,19 +67,6 @@ class Beside:
             await delivery.ack()
         finally:
             pulse.cancel()
-
-
-async def _outlast(work: Callable[[], Awaitable[Message]]) -> Message:
-    """What `work` comes to. An outage is waited out here: a command that is given back is given up some day."""
-    delays = outages.delays()
-    while True:
-        try:
-            return await work()
-        except Exception as error:
-            if not outages.is_outage(error):
-                raise
-            log.warning("a command waits: %s", error)
-            await asyncio.sleep(next(delays))
 
 
 async def _pulse(delivery: Delivery) -> None:
