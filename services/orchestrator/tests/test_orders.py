@@ -257,6 +257,28 @@ async def test_a_pause_that_comes_again_late_undoes_nothing(desk: Any, replica: 
     assert (await desk.order(pause, key="another", deliveries=2)).answers[0].status is RunStatus.PAUSED
 
 
+async def test_a_pause_that_another_replica_obeys_while_the_run_is_read_undoes_nothing(
+    desk: Any, replica: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await desk.start()
+    pause = PauseRun(run_id=run_id)
+    store = replica.host._store
+    load, moved = store.load, False
+
+    async def overtaken(*given: Any) -> Any:
+        nonlocal moved
+        found = await load(*given)
+        if not moved:
+            moved = True
+            await desk.order(pause, key="pause")
+            await desk.order(ResumeRun(run_id=run_id), key="resume")
+        return found
+
+    monkeypatch.setattr(store, "load", overtaken)
+    last = await replica.order(pause, key="pause", deliveries=2)
+    assert last.answers[0].status is RunStatus.RUNNING
+
+
 async def failed(desk: Any, tools: Any) -> str:
     """A run whose second step failed."""
     run_id: str = await desk.start(value={"n": 1})

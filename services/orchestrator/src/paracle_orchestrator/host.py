@@ -81,8 +81,8 @@ class RunHost:
         loaded: dict[str, Entry] = {}
         sure: set[str] = set()  # what is stored of these was just read
         for _ in range(_ROUNDS):
-            done = await self._done(waiting, lost=bool(sure))
             entries, read = await self._entries_for(waiting, loaded, handled.broken)
+            done = await self._done(waiting, lost=bool(sure))  # after them: what they do not know yet is refused
             turns = self._decide(entries, waiting, done, handled.broken)
             again = {turn.entry.id for turn in turns if turn.idle} - sure - read
             stored = self._commit([turn for turn in turns if turn.pages])
