@@ -132,10 +132,15 @@ class NatsBus(Bus):
 
     def _mailbox(self, route: MailboxRoute) -> Mailbox:
         spec = ConsumerSpec(route.stream, route.durable, route.filter, route.ack_wait_s, route.max_ack_pending)
-        capacity = route.batch if route.prefetch is None else max(1, route.prefetch)
         unpack = self._settler.bundles.unpack
         consumer = PullConsumer(
-            self.link, self._streams, spec, capacity=capacity, unpack=unpack, linger_s=route.linger_s, room=route.room
+            self.link,
+            self._streams,
+            spec,
+            capacity=route.batch,
+            unpack=unpack,
+            linger_s=route.linger_s,
+            room=route.room,
         )
         return Mailbox(self.service, route, consumer, self._settler)
 

@@ -46,16 +46,16 @@ class MailboxRoute:
     Attributes
     ----------
     batch
-        Most messages handed over at once. The handler gets what is there; it never waits for a full batch.
+        Most messages handed over at once. The handler gets what is there; it never waits for a full batch. As many are
+        held ready besides the batch in hand, or asked for.
     at_once
         Most batches that the handler works on at the same time. More than one where a handler waits (for a commit, say)
         and its batches do not disturb each other.
     linger_s
         Seconds to let messages gather at the server, once one has come, before they are fetched together. 0 for what
-        somebody waits for; more for what nobody does: there a message alone costs a multiple of one among many. Not
+        somebody waits for; more for what nobody does: there a message alone costs a multiple of one among many. Only
+        the first of the next batch is held ready then, and the others are left to whichever replica fetches them. Not
         with a `room`.
-    prefetch
-        Most messages held ready besides the batch in hand (default: `batch`).
     ack_wait_s
         Seconds without settlement or heartbeat after which a message is delivered again. While the handler works,
         the mailbox heartbeats; what the handler keeps (`Delivery.keep`) it heartbeats itself.
@@ -76,7 +76,6 @@ class MailboxRoute:
     batch: int = 256
     at_once: int = 1
     linger_s: float = 0.0
-    prefetch: int | None = None
     ack_wait_s: float = 30.0
     max_deliver: int = 8
     max_ack_pending: int = 10_000
