@@ -165,6 +165,7 @@ class Desk:
     async def order(self, command: Command, **more: Any) -> Receipt:
         receipt = Receipt()
         delivery = self.command(command, receipt, **more)
+        delivery.handed_over = 1  # as a mailbox counts
         await self.service.obey([delivery])
         await self.bulk.beside.idle()
         return receipt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_domain.envelope import Context
-from paracle_domain.errors import InvalidInput
+from paracle_domain.errors import InvalidInput, Unavailable
 from paracle_domain.run.commands import (
     CancelRuns,
     GetRun,
@@ -83,6 +84,26 @@ async def test_an_outage_is_waited_out_with_the_order_in_hand(desk: Any) -> None
     receipt = await desk.order(CancelRuns(filter=ODD), key="bulk")
     assert (len(receipt.answers), receipt.acked) == (1, 1)
     assert await cancelled(desk) == set(ids[1::2])
+
+
+async def test_what_is_ordered_during_an_outage_is_not_undone(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first try had resumed the run, and could not tell of it. Then somebody paused it again."""
+    (run_id,) = await start(desk, 1)
+    await desk.host.handle([Mail(run_id, "pause-1", Pause("ada"), CALL)])
+    handle = desk.host.handle
+
+    async def handle_and_pause(mail: Sequence[Mail]) -> Any:
+        try:
+            return await handle(mail)
+        except Unavailable:
+            await handle([Mail(run_id, "pause-2", Pause("ada"), CALL)])
+            raise
+
+    monkeypatch.setattr(desk.host, "handle", handle_and_pause)
+    desk.bus.broken = 1
+    receipt = await desk.order(ResumeRuns(filter=RunFilter(workflow="w")), key="bulk")
+    assert (await desk.service.get_run(GetRun(run_id=run_id), CALL)).run.status is RunStatus.PAUSED
+    assert (len(receipt.answers), receipt.acked) == (1, 1)
 
 
 async def test_an_order_that_breaks_off_is_taken_up_again(desk: Any, replica: Any, tools: Any) -> None:

@@ -49,9 +49,16 @@ class Beside:
         task.add_done_callback(self._under_way.discard)
 
     async def _carry_out(self, delivery: Delivery, work: Callable[[], Awaitable[Message]]) -> None:
+        async def attempt() -> Message:
+            try:
+                return await work()
+            except Exception:
+                delivery.handed_over += 1  # some of it may be done: whoever tries next has it `again`
+                raise
+
         pulse = asyncio.get_running_loop().create_task(_pulse(delivery))
         try:
-            answer = await outages.outlast(work, "a command")  # given back, it is given up some day
+            answer = await outages.outlast(attempt, "a command")  # given back, it is given up some day
         except Exception as error:  # as in a mailbox: what cannot be done now comes again
             if isinstance(error, ParacleError) and not error.retryable:
                 await delivery.refuse(error)
