@@ -137,6 +137,18 @@ async def test_a_mailbox_that_lingers_is_drained_at_once(serve):
     assert not recorder.seen
 
 
+async def test_a_mailbox_that_lingers_waits_for_no_more_than_it_may_have_unacked(serve, monkeypatch):
+    """What it asks for beyond that the server would keep for as long as nothing is acked."""
+    monkeypatch.setattr(consumer, "_GATHERED_WITHIN_S", 600)
+    monkeypatch.setattr(consumer, "HEARTBEAT_S", 60)  # nor does it start over because the server is silent
+    monkeypatch.setattr(consumer, "EXPIRES_S", 600)
+    bus, recorder = await serve(), Recorder()
+    await bus.publish([note(number) for number in range(5)])
+    await serve(mailbox(recorder, batch=5, linger_s=0.01, max_ack_pending=2))
+    await eventually(lambda: recorder.seen == list(range(5)))
+    assert max(recorder.batches) == 2
+
+
 async def test_a_mailbox_that_lingers_outlives_the_loss_of_what_it_asked_for(serve, monkeypatch):
     monkeypatch.setattr(consumer, "_GATHERED_WITHIN_S", 0.05)
     bus, recorder = await serve(), Recorder()

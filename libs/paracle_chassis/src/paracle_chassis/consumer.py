@@ -46,6 +46,8 @@ _LOOK_AGAIN_S: Final = 0.5
 _SMALL_PULLS: Final = 8
 # For what is there at a server that is well.
 _GATHERED_WITHIN_S: Final = 2.0
+# A server that has nothing, or is owed so many acks that it may send nothing, keeps a request that has no end.
+_GATHER_EXPIRES_S: Final = 0.02
 _NS: Final = 1_000_000_000
 _HEARTBEAT: Final = "100"
 _ENDED: Final = ("404", "408", "409")
@@ -172,7 +174,8 @@ class PullConsumer:
         if wanted > 0 and not self._stopped and self._repair is None:
             name = str(next(self._names))
             self._pulls[name] = wanted
-            await self._request(name, {"batch": wanted, "no_wait": True})
+            ask = {"batch": wanted, "no_wait": True, "expires": int(_GATHER_EXPIRES_S * _NS)}
+            await self._request(name, ask)
             await self._until(lambda: name not in self._pulls, _GATHERED_WITHIN_S)
             self._pulls.pop(name, None)
 
