@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field
 from paracle_chassis.frames import flushed
 from paracle_chassis.testing.eventually import eventually
 from paracle_client.worker import GuardQuestion, ToolCall, ToolFailed, Worker
+from paracle_client.worker.worker import LastingClient
 from paracle_domain.errors import Conflict, SpecInvalid, Unavailable
 from paracle_domain.manifest import ToolDocument, parse_document
 from paracle_domain.tool.spec import NatsBackend
@@ -450,6 +451,29 @@ async def test_a_worker_that_stops_loses_no_connection(nats_url: str, caplog: py
         pass
     assert "lost the connection" not in caplog.text
     assert worker.client.is_closed
+
+
+@pytest.mark.connected
+async def test_a_worker_serves_on_when_the_server_ends_its_connection(nats_url: str) -> None:
+    worker = Watched(nats_url)
+    worker.tool()(noted)
+    async with await nats.connect(nats_url) as client, worker.serving():
+        await worker.client.publish("x" * 5_000)  # more than a line of the protocol may have
+        await eventually(lambda: worker.client.stats["reconnects"] == 1 and worker.client.is_connected)
+        await flushed(worker.client)
+        assert (await ask(client, "noted", {"text": "a"}))[0] == "a"
+
+
+async def test_what_a_server_does_not_permit_ends_no_connection_of_a_worker() -> None:
+    told: list[Exception] = []
+
+    async def hear(error: Exception) -> None:
+        told.append(error)
+
+    client = LastingClient()
+    client._error_cb = hear
+    await client._process_err("'permissions violation for publish to \"x\"'")
+    assert len(told) == 1
 
 
 @pytest.mark.connected

@@ -25,12 +25,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, override
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
+from nats.errors import ProtocolError
+from nats.protocol.parser import PERMISSIONS_ERR
 
 from paracle_client.worker.functions import EffectName, Function, function
 from paracle_client.worker.guards import GuardFunction, guard_function
@@ -46,6 +48,18 @@ _log = logging.getLogger(__name__)
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"
 DEFAULT_INBOX: Final = "_INBOX"
 _CONNECT_S: Final = 10.0
+
+
+class LastingClient(Client):
+    """A client that connects anew, too, when the server ends the connection with an error: nats-py's is closed then."""
+
+    @override
+    async def _process_err(self, err_msg: str) -> None:
+        if PERMISSIONS_ERR in err_msg:  # ends nothing
+            await super()._process_err(err_msg)
+            return
+        _log.warning("NATS ends the connection: %s", err_msg)
+        raise ProtocolError
 
 
 class Worker:
@@ -230,7 +244,7 @@ class Worker:
             await client.flush()
 
     async def _connect(self) -> Client:
-        client = Client()
+        client = LastingClient()
 
         async def on_disconnect() -> None:
             if not client.is_closed:  # else it was closed on purpose
