@@ -61,6 +61,16 @@ def test_what_is_taken_survives_a_journal(text: str) -> None:
     assert load_event(dump_event(TaskCompleted(output=value))) == TaskCompleted(output=value)
 
 
+@pytest.mark.parametrize("innermost", ["", "1", '{"a": "b"}'])
+def test_levels_are_those_of_objects_and_arrays(innermost: str) -> None:
+    """Whatever is in the innermost one, and however many of them there are."""
+    levels = MAX_DEPTH - innermost.startswith("{")
+    value = "[" * levels + innermost + "]" * levels
+    assert parse_json(f"[{value[1:-1]}, [], []]")
+    with pytest.raises(ValueError, match="more than 100 levels"):
+        parse_json(f"[{value}]")
+
+
 @pytest.mark.parametrize(
     ("text", "whole"), [("plain", "plain"), ("grüße", "grüße"), ("caf\udce9", "caf�"), ("😀", "😀")]
 )

@@ -73,7 +73,7 @@ def is_deep(value: Any, most: int = MAX_DEPTH) -> bool:
         level = [child for item in level for child in _children(item)]
         if not level:
             return False
-    return True
+    return any(isinstance(item, dict | list) for item in level)
 
 
 def is_finite(value: Any) -> bool:
