@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from nested import nested
 
 from paracle_domain.envelope import Context
 from paracle_domain.errors import (
@@ -34,6 +35,7 @@ from paracle_domain.run.commands import (
     StartRun,
     StepStatus,
 )
+from paracle_domain.run.nodes import MOST_LEVELS
 from paracle_domain.task.sessions import ListTurnsBefore
 from paracle_orchestrator.orders import MAX_INPUT_BYTES
 
@@ -221,6 +223,9 @@ async def test_a_signal_has_to_fit_and_to_find_a_run(waiting: Any) -> None:
     refused = (await waiting.order(large, key="1")).answers[0]
     assert isinstance(refused, PayloadTooLarge)
     assert refused.path == "payload"
+    deep = SignalRun(run_id=run_id, signal="paid", payload=nested(MOST_LEVELS + 1))
+    refused = (await waiting.order(deep, key="3")).answers[0]
+    assert (type(refused), refused.path) == (InvalidInput, "payload")
     nowhere = SignalRun(run_id=new_id("run"), signal="paid")
     assert isinstance((await waiting.order(nowhere, key="2")).answers[0], NotFound)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from nested import nested
 
 from paracle_chassis.bus import PAYLOAD_LIMIT
 from paracle_domain.envelope import Context
-from paracle_domain.run.commands import GetRun, GetRunEvents, RunStatus
-from paracle_domain.run.nodes import MOST_BYTES
+from paracle_domain.run.commands import GetRun, GetRunEvents, RunEvents, RunStatus, RunView
+from paracle_domain.run.nodes import MOST_BYTES, MOST_LEVELS
 
 CALL = Context("acme")
 
@@ -52,6 +53,26 @@ async def test_a_result_that_nothing_could_pass_on_fails_its_step(desk: Any, too
     assert view.error is not None
     assert view.error.code == "payload_too_large"
     assert f"at most {MOST_BYTES:,} fit into a run" in view.error.message
+
+
+@pytest.mark.parametrize(
+    ("levels", "status"), [(MOST_LEVELS, "completed"), (MOST_LEVELS + 1, "failed"), (198, "failed")]
+)
+async def test_a_result_that_nests_too_deep_for_what_holds_it_fails_its_step(
+    desk: Any, tools: Any, levels: int, status: str
+) -> None:
+    desk.knows("w", tools.plan_of({"id": "a"}))
+    run_id = await desk.start()
+    (task,) = tools.tasks(desk.bus.take())
+    await desk.finish(task, output=nested(levels))
+    view = RunView.model_validate_json((await desk.service.get_run(GetRun(run_id=run_id), CALL)).encode())
+    events = await desk.service.get_run_events(GetRunEvents(run_id=run_id), CALL)
+    told = RunEvents.model_validate_json(events.encode())
+    assert (view.run.status, told.events[-1].type) == (status, f"run.{status}")
+    if status == "failed":
+        assert view.error is not None
+        assert view.error.code == "output_invalid"
+        assert "more than 150 levels" in view.error.message
 
 
 def test_there_is_room_for_what_surrounds_a_value() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from nested import nested
 
 from paracle_domain import subjects
 from paracle_domain.envelope import Context
@@ -32,6 +33,7 @@ from paracle_domain.run.commands import (
     StepStatus,
 )
 from paracle_domain.run.diff import DiffRuns
+from paracle_domain.run.nodes import MOST_LEVELS
 from paracle_domain.task.messages import CancelTask, Task, TaskStatus
 from paracle_domain.task.wanted import ListWantedTasks, TaskPlace
 from paracle_orchestrator.orders import MAX_INPUT_BYTES, run_id_for
@@ -126,6 +128,7 @@ async def test_the_same_id_for_another_request_is_a_conflict(desk: Any) -> None:
         (StartRun(workflow="w", agent="a"), InvalidInput, "workflow"),
         (StartRun(workflow="strict", input={"n": "many"}), InputInvalid, "input.n"),
         (StartRun(workflow="w", input={"x": "y" * MAX_INPUT_BYTES}), PayloadTooLarge, "input"),
+        (StartRun(workflow="w", input={"x": nested(MOST_LEVELS)}), InvalidInput, "input"),
         (CancelRun(run_id=new_id("run")), NotFound, "run_id"),
     ],
 )

@@ -76,6 +76,11 @@ def is_deep(value: Any, most: int = MAX_DEPTH) -> bool:
     return any(isinstance(item, dict | list) for item in level)
 
 
+def is_deep_in(body: bytes, value: Any, most: int) -> bool:
+    """The same of a `value` that came in the JSON `body`, which mostly opens too few for that."""
+    return body.count(b"[") + body.count(b"{") > most and is_deep(value, most)
+
+
 def is_finite(value: Any) -> bool:
     """Whether every number in `value` is one. Without recursion, since values nest as deep as parsers let them."""
     ahead = [value]

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
+from pydantic import JsonValue
+
 from paracle_chassis.delivery import Delivery
 from paracle_domain.envelope import Context
 from paracle_domain.errors import (
@@ -35,6 +37,8 @@ from paracle_domain.run.commands import (
 )
 from paracle_domain.run.forking import kept_steps
 from paracle_domain.run.inbox import Begin, Cancel, Decide, Pause, Resume, RunMessage, Signal
+from paracle_domain.run.nodes import MOST_LEVELS
+from paracle_domain.strict_json import is_deep_in
 from paracle_domain.task.conversation import session_in
 from paracle_orchestrator.admission import Limits
 from paracle_orchestrator.call_approvals import CallApprovals
@@ -104,7 +108,7 @@ class Orders:
         command = delivery.decode(StartRun)
         if (command.workflow is None) == (command.agent is None):
             raise InvalidInput("give exactly one of workflow and agent", path="workflow")
-        _check_size(delivery, "input")
+        _check_value(delivery, "input", command.input)
         context = delivery.envelope.context
         pinned = await plans.resolve(command, context)
         pinned.check_input(command.input)
@@ -124,7 +128,7 @@ class Orders:
 
     async def _fork(self, delivery: Delivery, plans: PlanBatch) -> Mail:
         command = delivery.decode(ForkRun)
-        _check_size(delivery, "input")
+        _check_value(delivery, "input", command.input)
         context = delivery.envelope.context
         old = await self._host.read(command.run_id)
         if old is None or old.tenant != context.tenant:
@@ -213,13 +217,18 @@ async def _resume(delivery: Delivery, _: PlanBatch) -> Mail:
 
 async def _signal(delivery: Delivery, _: PlanBatch) -> Mail:
     command, envelope = delivery.decode(SignalRun), delivery.envelope
-    _check_size(delivery, "payload")
+    _check_value(delivery, "payload", command.payload)
     signal = Signal(envelope.id, command.signal, command.payload, envelope.context.principal)
     return mail_of(delivery, command.run_id, signal)
 
 
-def _check_size(delivery: Delivery, path: str) -> None:
-    """Raise `PayloadTooLarge` if a command brings more than a history should hold."""
+def _check_value(delivery: Delivery, path: str, value: JsonValue) -> None:
+    """Refuse what a command brings for a run, if it is more than a history should hold, or whoever reads one can read.
+
+    Raises
+    ------
+    PayloadTooLarge, InvalidInput
+    """
     size = len(delivery.body)
     if size > MAX_INPUT_BYTES:
         raise PayloadTooLarge(
@@ -227,6 +236,8 @@ def _check_size(delivery: Delivery, path: str) -> None:
             "put large data where a tool can read it, and pass its place",
             path=path,
         )
+    if is_deep_in(delivery.body, value, MOST_LEVELS):
+        raise InvalidInput(f"it nests more than {MOST_LEVELS} levels deep; pass it flatter, or as a text", path=path)
 
 
 def mail_of(delivery: Delivery, run_id: str, message: RunMessage, **more: Any) -> Mail:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from paracle_chassis.delivery import Delivery
 from paracle_domain.dead_letters import LetterGone
-from paracle_domain.errors import ErrorInfo, InputInvalid, MalformedMessage, PayloadTooLarge, quote
+from paracle_domain.errors import (
+    ErrorInfo,
+    InputInvalid,
+    MalformedMessage,
+    OutputInvalid,
+    ParacleError,
+    PayloadTooLarge,
+    quote,
+)
 from paracle_domain.ids import is_id
 from paracle_domain.run.commands import StartRun
 from paracle_domain.run.inbox import Begin, Tick
 from paracle_domain.run.messages import ChildCancel, ChildEnded, ChildStart
-from paracle_domain.run.nodes import MOST_BYTES
+from paracle_domain.run.nodes import MOST_BYTES, MOST_LEVELS
+from paracle_domain.strict_json import is_deep_in
 from paracle_domain.task.messages import TaskResult, TaskStatus
 from paracle_orchestrator.admission import Limits
 from paracle_orchestrator.facts import facts_of
@@ -31,7 +40,7 @@ async def read_result(delivery: Delivery, plans: Plans, limits: Limits) -> Mail 
     """
     kind = delivery.envelope.type
     if kind in {TaskResult.type_name, "result"} or is_id(kind, "run"):
-        result = _fitting(delivery.decode(TaskResult), len(delivery.body))
+        result = _fitting(delivery.decode(TaskResult), delivery.body)
         return mail_of(delivery, result.run_id, result)
     if kind == RunTick.type_name:
         return mail_of(delivery, delivery.decode(RunTick).run_id, Tick())
@@ -48,14 +57,21 @@ async def read_result(delivery: Delivery, plans: Plans, limits: Limits) -> Mail 
     raise MalformedMessage(f"a message of type {quote(kind)} is nothing that a run understands; it is parked")
 
 
-def _fitting(result: TaskResult, size: int) -> TaskResult:
-    """`result`; one that is too large for whatever comes after it is a failure."""
-    if size <= MOST_BYTES:
+def _fitting(result: TaskResult, body: bytes) -> TaskResult:
+    """`result`, which came as `body`; one that is too large or too deep for whatever comes after it is a failure."""
+    error: ParacleError
+    if len(body) > MOST_BYTES:
+        error = PayloadTooLarge(
+            f"the task's result has {len(body):,} bytes, and at most {MOST_BYTES:,} fit into a run; "
+            "let it put large data where others can read it, and give its place"
+        )
+    elif is_deep_in(body, result.output, MOST_LEVELS):
+        error = OutputInvalid(
+            f"the task's output nests more than {MOST_LEVELS} levels deep, and what holds it could not be read; "
+            "let it give it flatter, or as a text"
+        )
+    else:
         return result
-    error = PayloadTooLarge(
-        f"the task's result has {size:,} bytes, and at most {MOST_BYTES:,} fit into a run; "
-        "let it put large data where others can read it, and give its place"
-    )
     return result.model_copy(update={"status": TaskStatus.FAILED, "output": None, "error": error.to_info()})
 
 
