@@ -4,6 +4,8 @@ import json
 from itertools import product
 from typing import Any
 
+from api_fakes import RUN
+
 from paracle_api_gateway.app import create_routes
 from paracle_api_gateway.openapi import document
 from paracle_domain.errors import NotFound
@@ -143,3 +145,21 @@ async def test_a_field_that_there_is_not_is_told_with_what_was_meant(client):
 
 async def test_whoever_looks_after_the_process_may_ask_as_it_likes(client):
     assert (await client.get("/livez", params={"probe": "1"})).status_code == 200
+
+
+async def test_a_header_that_counts_once_is_not_given_twice(client, world):
+    """One of two keys would count, and the other would promise what is not kept."""
+    world.bus.answers = Nothing()
+    found = 0
+    for path, method, operation in OPERATIONS:
+        single = (one for one in operation.get("parameters", ()) if one["in"] == "header" and one["name"] != "accept")
+        for one in single:
+            found += 1
+            headers = [(one["name"], "a"), (one["name"].lower(), "b")]
+            response = await client.request(method, here(path, operation), headers=headers)
+            problem = response.json()
+            assert (response.status_code, problem["path"]) == (422, f"header.{one['name']}"), (path, response.text)
+            assert problem["detail"] == f"'{one['name']}' is given 2 times; it counts once"
+    assert found
+    assert world.bus.asked == []
+    assert "counts once" not in (await client.get(f"/v1/runs/{RUN}/events", headers=[("accept", "a/b")] * 2)).text
