@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import math
 import tomllib
+from importlib import import_module
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 from tests.shape.repository import LIBS, ROOT, SERVICES
+
+from paracle_chassis.app import settings_of
 
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 COMMON = ("__init__.py", "__main__.py", "app.py", "ports.py", "py.typed", "settings.py")
@@ -82,3 +87,14 @@ def test_compose_has_every_service_and_provisions_those_with_tables() -> None:
     assert set(compose["provision"]["command"][-1].split(",")) == with_tables
     assert set(compose["provision"]["build"]["args"]["SERVICE"].split()) == with_tables
     assert {name for name in SERVICES if "PARACLE_POSTGRES_DSN" in compose[name]["environment"]} == with_tables
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_time_in_settings_is_longer_than_clocks_go(service: str) -> None:
+    """What is added to a time, or taken from one, must give a time."""
+    kind = settings_of(import_module(f"paracle_{service}.app").create_app)
+    for name in (name for name in kind.model_fields if name.endswith(("_s", "_s_of"))):
+        for value in (1e11, math.inf):
+            given = {"acme": value} if name.endswith("_of") else value
+            with pytest.raises(ValidationError, match=rf"^1 validation error[^\n]*\n{name}\b"):
+                kind(**{name: given})

@@ -45,6 +45,10 @@ def _tenant(text: str) -> str:
     return text
 
 
+Seconds = Annotated[float, Field(le=100 * 366 * 86_400, allow_inf_nan=False)]
+"""How long something takes, or is kept: a hundred years at most, which can be taken from any time of now."""
+
+
 class ServiceSettings(BaseSettings):
     """What every service needs to know to run."""
 
@@ -80,10 +84,10 @@ class ServiceSettings(BaseSettings):
     postgres_pool_size: int = Field(
         8, ge=1, le=200, title="Connections", description="Most connections to PostgreSQL that one replica opens."
     )
-    connect_timeout_s: float = Field(
+    connect_timeout_s: Seconds = Field(
         15.0, gt=0, title="Patience at boot", description="Seconds to wait for NATS and PostgreSQL before giving up."
     )
-    drain_timeout_s: float = Field(
+    drain_timeout_s: Seconds = Field(
         20.0, gt=0, title="Drain", description="Seconds after SIGTERM within which work in hand is finished."
     )
     health_host: str = Field(

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic_settings import NoDecode
 
 from paracle_agent_runtime.tools.mcp.servers import McpServer
-from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.settings import Seconds, ServiceSettings
 from paracle_domain.errors import quote
 from paracle_domain.subjects import DEFAULT_POOL
 from paracle_domain.workflow.spec import PoolName
@@ -82,10 +82,10 @@ class Settings(ServiceSettings):
         title="Unsandboxed execution",
         description="Run commands of tools also where bubblewrap does not work: they may do whatever this service may.",
     )
-    worker_beat_s: float = Field(
+    worker_beat_s: Seconds = Field(
         2.0, gt=0, title="Heartbeat", description="Seconds between two signs of life of a replica."
     )
-    worker_lease_s: float = Field(
+    worker_lease_s: Seconds = Field(
         7.0, gt=0, title="Lease", description="Seconds without a sign of life after which a replica's tasks are free."
     )
 

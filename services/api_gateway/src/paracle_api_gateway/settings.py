@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.settings import Seconds, ServiceSettings
 
 MIB = 1024 * 1024
 
@@ -51,16 +51,16 @@ class Settings(ServiceSettings):
     api_body_limit: int = Field(
         4 * MIB, ge=1024, le=64 * MIB, title="Body limit", description="Largest request body in bytes."
     )
-    api_command_timeout_s: float = Field(
+    api_command_timeout_s: Seconds = Field(
         10.0, gt=0, title="Command timeout", description="Seconds to wait until a start or a cancel is on disk."
     )
-    sse_poll_s: float = Field(
+    sse_poll_s: Seconds = Field(
         1.0,
         gt=0,
         title="Poll",
         description="Seconds after which a followed run is asked for news even if none were announced.",
     )
-    sse_keep_alive_s: float = Field(
+    sse_keep_alive_s: Seconds = Field(
         15.0, gt=0, title="Keep-alive", description="Seconds of silence after which an event stream sends a comment."
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.settings import Seconds, ServiceSettings
 
 
 class OrchestratorSettings(ServiceSettings):
@@ -19,24 +19,24 @@ class OrchestratorSettings(ServiceSettings):
         title="Cached runs",
         description="Runs whose state is kept in memory; others are folded from their history when mail comes.",
     )
-    run_keep_s: float | None = Field(
+    run_keep_s: Seconds | None = Field(
         None,
         ge=0,
         title="Retention",
         description="Seconds that ended runs are kept, where their workflow does not say it; for ever, if not set.",
     )
-    run_keep_s_of: dict[str, float | None] = Field(
+    run_keep_s_of: dict[str, Seconds | None] = Field(
         {},
         title="Retention of tenants",
         description='The same for single tenants, as JSON: {"acme": 86400, "archive": null}; null is for ever.',
     )
-    run_keep_least_s: float = Field(
+    run_keep_least_s: Seconds = Field(
         600.0,
         ge=0,
         title="Least retention",
         description="Seconds that every ended run is kept, whatever anybody says: until what is under way has settled.",
     )
-    purge_every_s: float = Field(
+    purge_every_s: Seconds = Field(
         10.0, gt=0, title="Purge", description="Seconds between two looks for runs whose time is over."
     )
     tenant_max_runs: int | None = Field(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from paracle_chassis.settings import ServiceSettings
+from paracle_chassis.settings import Seconds, ServiceSettings
 
 
 def read_hosts(value: Any) -> Any:
@@ -131,22 +131,22 @@ class GatewaySettings(ServiceSettings):
     breaker_failures: int = Field(
         5, ge=1, le=1_000, title="Failures", description="So many of a deployment stop calls to it for a while."
     )
-    breaker_window_s: float = Field(
+    breaker_window_s: Seconds = Field(
         30.0, gt=0, title="Window", description="Seconds within which failures count, if successes are not more."
     )
-    breaker_cooldown_s: float = Field(
+    breaker_cooldown_s: Seconds = Field(
         5.0, gt=0, title="Cooldown", description="Seconds until one call tries it; doubled each time that fails, to 60."
     )
-    first_token_timeout_s: float = Field(
+    first_token_timeout_s: Seconds = Field(
         120.0, gt=0, title="First token", description="Seconds of silence before a stream's first piece."
     )
-    between_tokens_timeout_s: float = Field(
+    between_tokens_timeout_s: Seconds = Field(
         60.0, gt=0, title="Between tokens", description="Seconds of silence between two pieces of a stream."
     )
-    answers_kept_s: float = Field(
+    answers_kept_s: Seconds = Field(
         300.0, gt=0, title="Answers kept", description="Seconds for which a repeated call id gets the same answer."
     )
-    usage_keep_s: float | None = Field(
+    usage_keep_s: Seconds | None = Field(
         None,
         gt=0,
         title="Usage kept",
@@ -161,7 +161,7 @@ class GatewaySettings(ServiceSettings):
     cache_answer_kb: int = Field(
         256, ge=1, title="Cached answer", description="Kilobytes of an answer that is still put into the cache."
     )
-    budget_counts_keep_s: float = Field(
+    budget_counts_keep_s: Seconds = Field(
         2_592_000.0,
         ge=86_400,
         title="Counts kept",
