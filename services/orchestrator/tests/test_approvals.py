@@ -97,6 +97,16 @@ async def test_nobody_sees_another_tenants(world: World) -> None:
     assert await world.ids(Context("evil", "bob")) == ["ok"]
 
 
+async def test_what_a_run_asks_is_not_shown_to_a_tenant_that_has_taken_its_id(world: World) -> None:
+    """Ids of approvals follow from those of runs, and those from names and times where a schedule starts them."""
+    one = approval(await world.run())
+    taken = approval(await world.run("evil"), approval_id=one.approval_id, ask="Well?")
+    await world.show(taken, version=1, tenant="evil")
+    await world.show(one)
+    assert await world.approvals.get("evil", one.approval_id) == taken
+    assert await world.approvals.get("acme", one.approval_id) is None
+
+
 async def test_what_the_run_said_last_is_right_in_whatever_order_it_comes(world: World) -> None:
     run_id = await world.run()
     first = approval(run_id, roles=("desk",))

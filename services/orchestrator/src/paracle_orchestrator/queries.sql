@@ -95,6 +95,7 @@ select one.key, one.value
 
 -- name: show_approvals
 -- Replicas may say what they know in any order. Runs may have been dropped meanwhile, and their approvals with them.
+-- An id that another tenant has taken stays his: what is asked of one tenant must not stand in the row of another.
 -- `who` has the principals, the roles, and those who have decided: PostgreSQL cannot look into every `document`.
 insert into approvals (id, tenant, run_id, version, workflow, status, asked_at, requested_by, own, principals, roles,
                        decided, document)
@@ -109,7 +110,7 @@ select g.id, g.tenant, g.run_id, g.version, g.workflow, g.status, g.asked_at, g.
     on conflict (id) do update
    set version = excluded.version, status = excluded.status, principals = excluded.principals, roles = excluded.roles,
        decided = excluded.decided, document = excluded.document
- where approvals.version < excluded.version;
+ where approvals.version < excluded.version and approvals.tenant = excluded.tenant;
 
 -- name: get_approval
 select document::text from approvals where tenant = $1 and id = $2;

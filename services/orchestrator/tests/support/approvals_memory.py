@@ -43,7 +43,8 @@ class ApprovalsInMemory:
 
     async def show(self, approvals: Sequence[Shown]) -> None:
         for one in newest((*self._shown.values(), *approvals)):
-            self._shown[one.approval.approval_id] = one
+            if self._shown.setdefault(one.approval.approval_id, one).tenant == one.tenant:
+                self._shown[one.approval.approval_id] = one
 
     async def get(self, tenant: str, approval_id: str) -> ApprovalView | None:
         found = self._shown.get(approval_id)
