@@ -187,6 +187,24 @@ async def test_all_runs_are_asked_for_in_words(desk: Any) -> None:
     assert await cancelled(desk) == set(ids)
 
 
+@pytest.mark.parametrize(
+    ("body", "path", "means"),
+    [
+        (b'{"filter": {"statuses": ["running"], "workfow": "other"}}', "filter.workfow", "did you mean 'workflow'?"),
+        (b'{"filter": {"statuses": ["running"]}, "dryrun": true}', "dryrun", "did you mean 'dry_run'?"),
+        (b'{"filter": {"statuses": ["running"]}, "labels": {"odd": "no"}}', "labels", "known: dry_run, filter, reason"),
+    ],
+)
+async def test_what_is_misspelt_does_not_widen_an_order(desk: Any, body: bytes, path: str, means: str) -> None:
+    await start(desk, 3)
+    receipt = await desk.order(CancelRuns(filter=ODD), key="bulk", body=body)
+    (error,) = receipt.answers
+    assert isinstance(error, InvalidInput)
+    assert error.path == path
+    assert error.message == f"there is no field {path.rpartition('.')[2]!r}; {means}"
+    assert (receipt.acked, await cancelled(desk)) == (1, set())
+
+
 async def test_other_commands_do_not_wait_for_an_order_to_many(desk: Any, tools: Any) -> None:
     (run_id,) = await start(desk, 1)
     many, one = tools.receipt(), tools.receipt()
