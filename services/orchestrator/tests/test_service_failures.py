@@ -22,20 +22,27 @@ from paracle_domain.run.commands import (
     StartRun,
 )
 from paracle_domain.task.messages import TaskStatus
+from paracle_orchestrator import service
 from paracle_orchestrator.ticks import RunTick
 
 CALL = Context("acme")
 
 
-async def test_an_order_is_tried_again_while_the_registry_is_away(desk: Any, tools: Any) -> None:
+async def test_a_start_that_there_is_no_room_for_beside_is_left_to_the_mailbox(
+    desk: Any, tools: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def away(*_args: Any, **_options: Any) -> None:
         raise Unavailable("no registry")
 
+    monkeypatch.setattr(service, "MOST_WAITING", 1)
     desk.bus.call = away
-    receipt = tools.receipt()
-    with pytest.raises(Unavailable):
-        await desk.service.obey([desk.command(StartRun(workflow="w"), receipt)])
-    assert receipt.answers == []
+    receipts = [tools.receipt(), tools.receipt()]
+    batch = [desk.command(StartRun(workflow="w"), receipt, key=str(n)) for n, receipt in enumerate(receipts)]
+    async with desk.service.waiting:
+        with pytest.raises(Unavailable):
+            await desk.service.obey(batch)
+        assert [delivery.open for delivery in batch] == [False, True]
+    assert [(receipt.answers, receipt.acked) for receipt in receipts] == [([], 0)] * 2
 
 
 async def test_only_starts_wait_for_the_registry(desk: Any, tools: Any) -> None:
@@ -53,14 +60,15 @@ async def test_only_starts_wait_for_the_registry(desk: Any, tools: Any) -> None:
         desk.command(CancelRun(run_id=run_id), cancel, key="c"),
         desk.command(StartRun(), bad, key="b"),
     ]
-    with pytest.raises(Unavailable, match="registry"):
-        await desk.service.obey(batch)
+    await desk.service.obey(batch)  # it returns, so that the mailbox brings what comes next
     assert cancel.answers[0].status is RunStatus.CANCELLING
     assert isinstance(bad.answers[0], InvalidInput)
-    assert [delivery.open for delivery in batch] == [True, False, False]
+    assert [delivery.kept for delivery in batch] == [True, False, False]
+    assert start.answers == []
     desk.bus.call = answer
-    await desk.service.obey([later])
+    await desk.service.waiting.idle()
     assert start.answers[0].created
+    assert start.acked == 1
 
 
 async def test_a_start_that_an_outage_put_behind_its_cancel_still_starts(desk: Any, tools: Any) -> None:

@@ -73,6 +73,7 @@ def create_app(
             ticks,
             admissions,
             bulk.beside,
+            orchestrator.waiting,
             purges,
             left_open,
             watch.triggers.beside,

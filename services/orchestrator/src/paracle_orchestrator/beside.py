@@ -1,7 +1,7 @@
 """Commands that are obeyed beside their mailbox, so that nothing else in it waits for them.
 
-They take their time, or take another command through the same mailbox. Each stays unacked until it is done, so after a
-crash it comes again.
+They take their time, wait for what the others do not need, or take another command through the same mailbox. Each
+stays unacked until it is done, so after a crash it comes again.
 """
 
 from __future__ import annotations
@@ -36,20 +36,23 @@ class Beside:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
+    def __len__(self) -> int:
+        return len(self._under_way)
+
     async def idle(self) -> None:
         """Wait until nothing is under way."""
         while self._under_way:
             await asyncio.wait(tuple(self._under_way))
 
-    def take(self, delivery: Delivery, work: Callable[[], Awaitable[Message]]) -> None:
-        """Answer `delivery` with what `work` comes to; it is no longer the mailbox's."""
+    def take(self, delivery: Delivery, work: Callable[[], Awaitable[Message | None]]) -> None:
+        """Answer `delivery` with what `work` comes to, unless that has answered; it is no longer the mailbox's."""
         delivery.keep()
         task = asyncio.get_running_loop().create_task(self._carry_out(delivery, work), name=delivery.envelope.id)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def _carry_out(self, delivery: Delivery, work: Callable[[], Awaitable[Message]]) -> None:
-        async def attempt() -> Message:
+    async def _carry_out(self, delivery: Delivery, work: Callable[[], Awaitable[Message | None]]) -> None:
+        async def attempt() -> Message | None:
             try:
                 return await work()
             except Exception:
@@ -70,7 +73,8 @@ class Beside:
                 log.exception("a command broke off")
             await delivery.nak(_RETRY_S)
         else:
-            await delivery.reply(answer)
+            if answer is not None:
+                await delivery.reply(answer)
             await delivery.ack()
         finally:
             pulse.cancel()

@@ -194,6 +194,11 @@ class Orders:
         return mail_of(delivery, run_id, message)
 
 
+def is_start(delivery: Delivery) -> bool:
+    """Whether `delivery` begins a run, for which more has to be there than for what is ordered of one."""
+    return delivery.subject.rpartition(".")[2] in {StartRun.verb, ForkRun.verb}
+
+
 def _verbs() -> Iterator[str]:
     """What can be ordered of this service, by whichever part of it."""
     commands = (kind for kind in CATALOG.values() if issubclass(kind, Command))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Final
 
 from paracle_chassis import outages
 from paracle_chassis.beginnings import list_begun
@@ -35,11 +37,12 @@ from paracle_domain.run.diff import DiffRuns, RunsDiff, differences
 from paracle_domain.task.sessions import ListTurnsBefore, TurnsBefore
 from paracle_domain.task.wanted import ListWantedTasks, WantedTasks
 from paracle_orchestrator.admitting import Admitter
+from paracle_orchestrator.beside import Beside
 from paracle_orchestrator.bulk import BulkOrders, is_bulk
 from paracle_orchestrator.call_approvals import CallApprovals
 from paracle_orchestrator.host import RunHost
 from paracle_orchestrator.mail import Entry, Handled, Mail
-from paracle_orchestrator.orders import Order, Orders, answer, leave
+from paracle_orchestrator.orders import Order, Orders, Read, answer, is_start, leave
 from paracle_orchestrator.pages import records_of
 from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.ports import Approvals, RunIndex
@@ -48,9 +51,11 @@ from paracle_orchestrator.results import read_result
 from paracle_orchestrator.stuck import StuckRuns
 from paracle_orchestrator.views import pins_of, step_of, view_of
 
+MOST_WAITING: Final = 500
+
 
 class Orchestrator:
-    """Everything that can be asked of runs."""
+    """Everything that can be asked of runs. `waiting` is a resource: starts for which something is away."""
 
     def __init__(
         self,
@@ -74,17 +79,30 @@ class Orchestrator:
         self._bulk = bulk
         self._stuck = stuck
         self._admitter = admitter
+        self.waiting = Beside()
 
     async def obey(self, batch: Sequence[Delivery]) -> None:
         """Commands on `cmd.orchestrator.*`: each is answered once what it led to is committed.
 
-        Starts need the registry. While it is away they are left to the mailbox, and nothing else waits for them. Orders
-        to many runs take their time, and are carried out beside.
+        Starts need the registry. While it is away they wait beside, and nothing else waits for them; but what is more
+        than `MOST_WAITING`, or was put away for its size, is left to the mailbox, which then takes nothing further.
+        Orders to many runs take their time, and are carried out beside.
         """
         for delivery in filter(is_bulk, batch):
             self._bulk.take(delivery)
         batch = [delivery for delivery in batch if delivery.open]
         read = await self._orders.read(batch)
+        for delivery, found in zip(batch, read, strict=True):
+            if is_start(delivery) and _is_away(found) and not delivery.claimed and len(self.waiting) < MOST_WAITING:
+                self.waiting.take(delivery, partial(self._begin, delivery))
+        left = [one for one in zip(batch, read, strict=True) if not one[0].kept]
+        await self._carry_out([delivery for delivery, _ in left], [found for _, found in left])
+
+    async def _begin(self, delivery: Delivery) -> None:
+        """Obey a start by itself."""
+        await self._carry_out([delivery], await self._orders.read([delivery]))
+
+    async def _carry_out(self, batch: Sequence[Delivery], read: Sequence[Read]) -> None:
         orders = [order for order in read if isinstance(order, Order)]
         handled = await self._host.handle([order.mail for order in orders])
         for order in orders:
@@ -204,6 +222,11 @@ class Orchestrator:
         if entry is None or entry.tenant != call.tenant:
             raise no_run(run_id, path)
         return entry
+
+
+def _is_away(found: Read) -> bool:
+    """Whether a command cannot be read just now."""
+    return isinstance(found, BaseException) and outages.is_outage(found)
 
 
 def _is_plain(error: Exception) -> bool:
