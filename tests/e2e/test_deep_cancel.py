@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 import yaml
 from tests.e2e.load import counting_tool
-from tests.e2e.world import PATIENCE_S, SUMMARY, System, allowed_s, named
+from tests.e2e.world import NEEDS_BUBBLEWRAP, PATIENCE_S, SUMMARY, System, allowed_s, named
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.fake_openai import FakeOpenAI
@@ -84,6 +84,7 @@ def asking(agent: str) -> ToolUse:
     return ToolUse(f"ask_{agent}", '{"text": "Go on."}')
 
 
+@NEEDS_BUBBLEWRAP
 async def test_a_cancel_at_depth_five_stops_streams_calls_and_commands(
     system: System, openai: FakeOpenAI, request: pytest.FixtureRequest
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from tests.e2e.deciding import fresh_name
 from tests.e2e.load import assert_one_key_each, counting_tool
-from tests.e2e.world import System, named, paracle
+from tests.e2e.world import NEEDS_BUBBLEWRAP, System, named, paracle
 
 from paracle_chassis.testing.eventually import eventually
 from paracle_client import AsyncClient
@@ -234,6 +234,7 @@ async def test_a_killed_process_loses_none_of_its_pool(system: System, client: A
     assert [each.pid for each in view.replicas] == [system.stack.pid("agent_runtime-3")]
 
 
+@NEEDS_BUBBLEWRAP
 async def test_a_process_that_is_told_to_stop_hands_over_and_leaves_no_command_behind(
     system: System, client: AsyncClient
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -42,6 +43,9 @@ PATIENCE_S: Final = 60.0
 STILL_S: Final = 3.0
 """For so long the machine may stand still at any moment, all of it or a part."""
 COMMAND_S: Final = 60.0
+NEEDS_BUBBLEWRAP: Final = pytest.mark.skipif(
+    shutil.which("bwrap") is None, reason="bubblewrap (bwrap) is not installed here, so no tool ran a command"
+)
 
 
 @dataclass(frozen=True, slots=True)
