@@ -1,15 +1,18 @@
 """Migrations, queries and the database as a resource."""
 
 import asyncio
+import errno
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
 
 from paracle_chassis import migrations, postgres
 from paracle_chassis.migrations import Migration, migrate
-from paracle_chassis.outages import is_outage
+from paracle_chassis.outages import is_misconfigured, is_outage
 from paracle_chassis.postgres import Database, Queries, create_pool
+from paracle_chassis.provision import _connect_postgres
 from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.infra import connected, migrated
@@ -130,6 +133,41 @@ async def test_without_a_server_or_a_dsn_the_reason_is_said(package):
     assert "hunter2" not in str(caught.value)
     with pytest.raises(Unavailable, match="PARACLE_POSTGRES_DSN is not set"):
         _ = create_pool(ServiceSettings())
+
+
+@pytest.mark.parametrize(
+    ("named", "why"),
+    [
+        ("sslmode=verify-full&sslrootcert=/nowhere/root.crt", "No such file or directory"),
+        ("sslmode=verify-full&sslrootcert=NOTHING", "no certificate or crl found|PEM"),
+        ("sslmode=nonsense", "sslmode"),
+    ],
+)
+async def test_what_is_configured_wrongly_is_not_waited_out(package, tmp_path: Path, named: str, why: str):
+    (tmp_path / "nothing").write_text("no certificate")
+    dsn = f"postgresql://a:hunter2@127.0.0.1:9/x?{named.replace('NOTHING', str(tmp_path / 'nothing'))}"
+    settings = ServiceSettings(postgres_dsn=dsn, connect_timeout_s=3_600)
+    with pytest.raises(Unavailable, match=f"no connection to PostgreSQL can be made: .*({why}).*; check") as caught:
+        async with Database(settings, "paracle_things"):
+            pass
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(Unavailable, match=rf"no connection .*({why}).*; check what PARACLE_POSTGRES_ADMIN_DSN says"):
+        await _connect_postgres(dsn, patience_s=3_600)
+
+
+def test_a_socket_that_is_not_there_is_a_server_that_is_not_up():
+    gone = FileNotFoundError(errno.ENOENT, "gone")
+    assert not is_misconfigured(gone, "postgresql:///x?host=/run/postgresql")
+    assert is_misconfigured(gone, "postgresql://db/x?sslrootcert=/nowhere")
+    assert not is_misconfigured(ssl.SSLEOFError(), "postgresql://db/x")
+    assert not is_misconfigured(ConnectionRefusedError(), "postgresql://db/x")
+    assert is_misconfigured(PermissionError(), "postgresql:///x?host=/run/postgresql")
+
+
+async def test_a_pool_says_of_a_file_that_went_away_that_it_did():
+    settings = ServiceSettings(postgres_dsn="postgresql://a@127.0.0.1:9/x?sslmode=verify-full&sslrootcert=/nowhere")
+    with pytest.raises(Unavailable, match="No such file or directory; check what PARACLE_POSTGRES_DSN says"):
+        _ = await create_pool(settings)
 
 
 async def test_a_server_that_answers_nobody_is_an_outage(monkeypatch: pytest.MonkeyPatch):

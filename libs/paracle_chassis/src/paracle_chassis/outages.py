@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain, repeat
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from nats import errors as nats_errors
 
@@ -35,6 +36,7 @@ _POSTGRES: Final = (
     "ReadOnlySQLTransactionError",
     "InternalClientError",
 )
+_BROKEN_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 _DELAYS_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -63,6 +65,18 @@ def reason(error: OSError) -> str:
     if error.errno is not None and error.errno > 0:  # those below are of looking up names
         return os.strerror(error.errno)
     return error.strerror or str(error) or type(error).__name__
+
+
+def is_misconfigured(error: OSError, dsn: str) -> bool:
+    """Whether a connection to `dsn` will never be made as it is meant: for a file or a right that is missing, or trust.
+
+    A socket that is not there is a server that is not up; there is none where `dsn` names a host.
+    """
+    if isinstance(error, FileNotFoundError):
+        return bool(urlsplit(dsn).hostname)
+    if isinstance(error, ssl.SSLError):
+        return not isinstance(error, _BROKEN_OFF)
+    return isinstance(error, (PermissionError, IsADirectoryError, NotADirectoryError))
 
 
 def _is_postgres_outage(error: BaseException) -> bool:

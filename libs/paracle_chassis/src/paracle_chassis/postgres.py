@@ -12,7 +12,7 @@ from typing import Any, Final, Self, override
 import asyncpg
 
 from paracle_chassis import migrations
-from paracle_chassis.outages import reason
+from paracle_chassis.outages import is_misconfigured, reason
 from paracle_chassis.settings import ServiceSettings
 from paracle_domain.errors import Unavailable
 
@@ -62,8 +62,22 @@ async def _reach(*args: Any, **options: Any) -> asyncpg.Connection[Any]:
     try:
         made: asyncpg.Connection[Any] = await asyncpg.connect(*args, **options)
     except OSError as error:  # TimeoutError among them
-        raise Unavailable(f"PostgreSQL does not answer: {reason(error)}") from error
+        raise misconfigured(error, args[0]) or Unavailable(f"PostgreSQL does not answer: {reason(error)}") from error
     return made
+
+
+def misconfigured(error: BaseException, dsn: str, variable: str = "PARACLE_POSTGRES_DSN") -> Unavailable | None:
+    """What to say if it is no use to wait for a connection that failed with `error`: `variable` has to be mended."""
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        why = str(error)
+    elif isinstance(error, OSError) and is_misconfigured(error, dsn):
+        why = reason(error)
+    else:
+        return None
+    return Unavailable(
+        f"no connection to PostgreSQL can be made: {why}; check what {variable} says, "
+        "the files that it names (sslrootcert, sslcert, sslkey), and who may read them"
+    )
 
 
 def create_pool(settings: ServiceSettings, *, min_size: int = 1) -> asyncpg.Pool[Any]:
@@ -99,7 +113,7 @@ class Database:
     Raises
     ------
     Unavailable
-        On entering, if PostgreSQL does not answer within `connect_timeout_s`.
+        On entering, if PostgreSQL does not answer within `connect_timeout_s`; at once, if waiting is no use.
     Conflict
         On entering, if migrations are missing, with the command that applies them.
     """
@@ -135,12 +149,15 @@ class Database:
 
     async def _connect(self) -> asyncpg.Connection[Any]:
         """A first connection, once PostgreSQL is up: a pool that failed to start cannot be started again."""
-        patience = self._settings.connect_timeout_s
+        dsn, patience = self._settings.postgres_dsn, self._settings.connect_timeout_s
+        assert dsn is not None  # or there would be no pool
         deadline = asyncio.get_running_loop().time() + patience
         while True:
             try:
-                return await asyncpg.connect(self._settings.postgres_dsn, timeout=_CONNECT_TIMEOUT_S)
-            except (*_AWAY, TimeoutError) as error:
+                return await asyncpg.connect(dsn, timeout=_CONNECT_TIMEOUT_S)
+            except (*_AWAY, TimeoutError, asyncpg.ClientConfigurationError) as error:
+                if (wrong := misconfigured(error, dsn)) is not None:
+                    raise wrong from error
                 if asyncio.get_running_loop().time() > deadline:
                     raise Unavailable(
                         f"PostgreSQL does not answer (waited {patience:g} s): {error}; "

@@ -200,11 +200,20 @@ async def _provision_postgres(plan: Plan, admin_dsn: str) -> list[Change]:
 async def _connect_postgres(dsn: str, patience_s: float) -> asyncpg.Connection[Any]:
     import asyncpg  # noqa: PLC0415  # see above
 
+    from paracle_chassis.postgres import misconfigured  # noqa: PLC0415  # see above
+
     deadline = asyncio.get_running_loop().time() + patience_s
     while True:
         try:
             return await asyncpg.connect(dsn, timeout=5)
-        except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
+        except (
+            OSError,
+            asyncpg.PostgresConnectionError,
+            asyncpg.CannotConnectNowError,
+            asyncpg.ClientConfigurationError,
+        ) as error:
+            if (wrong := misconfigured(error, dsn, "PARACLE_POSTGRES_ADMIN_DSN")) is not None:
+                raise wrong from error
             if asyncio.get_running_loop().time() > deadline:
                 raise Unavailable(
                     f"PostgreSQL does not answer at {host_of(dsn)} (waited {patience_s:g} s): {error}; "
