@@ -164,6 +164,11 @@ class TestSubjects:
 kept = st.characters(codec="utf-8", exclude_characters="\x00")
 
 
+def _block(headers: dict[str, str]) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"NATS/1.0\r\n{lines}\r\n".encode()
+
+
 class TestEnvelope:
     @given(
         tenant=tokens,
@@ -178,6 +183,20 @@ class TestEnvelope:
         context = Context(tenant, principal, correlation, "msg_x", "00-abc", roles)
         sent = Envelope("msg_1", "task", "paracle/orchestrator", context, datetime(2026, 1, 1, tzinfo=UTC), reply)
         assert Envelope.read(sent.headers(), tenant=tenant, default_id="x", default_type="y") == sent
+
+    @pytest.mark.parametrize("reply", [None, "_INBOX.a"])
+    @pytest.mark.parametrize("roles", [(), ("finance", "lead")])
+    def test_a_block_of_headers_that_a_service_wrote_is_read_at_once(
+        self, roles: tuple[str, ...], reply: str | None
+    ) -> None:
+        context = Context("acme", "Ada L.", "run_1", "msg_x", "00-abc", roles)
+        sent = Envelope("msg_1", "task", "paracle/orchestrator", context, datetime(2026, 1, 1, tzinfo=UTC), reply)
+        assert Envelope.scan(_block(sent.headers()), tenant="acme") == sent
+
+    @pytest.mark.parametrize("more", [{"ce-source": " here"}, {"ce-source": "a\x00b"}, {"other": "1"}])
+    def test_any_other_block_is_read_name_by_name(self, more: dict[str, str]) -> None:
+        sent = Envelope.wrap("task", "here", Context("acme"))
+        assert Envelope.scan(_block(sent.headers() | more), tenant="acme") is None
 
     def test_a_bare_message_is_a_full_citizen(self) -> None:
         found = Envelope.read(None, tenant="acme", default_id="COMMANDS.7", default_type="start_run")

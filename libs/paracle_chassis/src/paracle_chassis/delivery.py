@@ -118,13 +118,13 @@ class Delivery:
     @property
     def claimed(self) -> bool:
         """Whether its body waits in the object store."""
-        return CLAIM in self.headers
+        return self._message.has(CLAIM)
 
     @property
     def envelope(self) -> Envelope:
         """Who, why and what; a bare message's id is its place in its stream and when it was stored there."""
         if self._envelope is None:
-            self._envelope = Envelope.read(
+            self._envelope = Envelope.scan(self._message.head, tenant=self.tenant) or Envelope.read(
                 self.headers,
                 tenant=self.tenant,
                 default_id=f"{self.stream or 'core'}.{self.stream_seq}.{self.stored_ns}",

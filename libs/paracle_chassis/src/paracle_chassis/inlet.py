@@ -54,6 +54,10 @@ class Incoming:
             self._headers = read_headers(self.head)
         return self._headers
 
+    def has(self, name: str) -> bool:
+        """Whether it has this header; one that is nowhere in the block is not looked for among them."""
+        return (self._headers is not None or name.encode() in self.head) and name in self.headers
+
 
 def read_headers(head: bytes) -> dict[str, str]:
     """The headers in a block; what the server says of a request comes as `Status` and `Description`."""

@@ -8,6 +8,7 @@ Source: CloudEvents 1.0.2 and its NATS protocol binding; W3C Trace Context.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -39,6 +40,17 @@ WORKING: Final = "working"
 """The value of `PROGRESS` where somebody still works on an answer."""
 
 ANONYMOUS: Final = "anonymous"
+
+_VALUE: Final = r"(\S.*)(?<=\S)\r\n"
+_ALWAYS: Final = (MSG_ID, CE_SPECVERSION, CE_ID, CE_TYPE, CE_SOURCE, CE_TIME, PRINCIPAL)
+_AT_TIMES: Final = (ROLES, CORRELATION, CAUSATION, TRACEPARENT, REPLY_TO)
+_WRITTEN: Final = re.compile(
+    r"NATS/1\.0\r\n"
+    + "".join([f"{name}: {_VALUE}" for name in _ALWAYS])
+    + "".join([f"(?:{name}: {_VALUE})?" for name in _AT_TIMES])
+    + r"\r\n"
+)
+"""A block of headers as `Envelope.headers` gives them: in its order, with nothing else in it and nothing to strip."""
 
 
 @record
@@ -130,6 +142,26 @@ class Envelope:
                 read_roles(roles) if roles else (),
             ),
             _parse_time(time) if time else None,
+            reply_to if reply_to and takes_answers(reply_to) else None,
+        )
+
+    @classmethod
+    def scan(cls, head: bytes, *, tenant: str) -> Self | None:
+        """The envelope in a block of headers that a service wrote, as nearly all are; `None` of any other.
+
+        It is what `read` gives, in less than half of the time.
+        """
+        text = head.decode("utf-8", "replace")
+        written = _WRITTEN.fullmatch(text)
+        if written is None or "\x00" in text:
+            return None
+        _, _, own, kind, source, time, principal, roles, story, cause, trace, reply_to = written.groups()
+        return cls(
+            own,
+            kind,
+            source,
+            Context(tenant, principal, story, cause, trace, read_roles(roles) if roles else ()),
+            _parse_time(time),
             reply_to if reply_to and takes_answers(reply_to) else None,
         )
 

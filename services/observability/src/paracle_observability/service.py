@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from paracle_domain.audit import AuditPage, GetAudit, GetUsage, UsageReport
-from paracle_domain.envelope import PRINCIPAL, Context, Envelope
+from paracle_domain.envelope import Context, Envelope
 from paracle_domain.errors import MalformedMessage, NotFound, ParacleError
 from paracle_domain.machine import EventRecord
 from paracle_observability import telemetry
@@ -25,8 +25,6 @@ class Published(Protocol):
 
     @property
     def subject(self) -> str: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
     @property
     def envelope(self) -> Envelope: ...
     @property
@@ -47,7 +45,8 @@ class Observability:
         rows: dict[EventKey, EventRow] = {}
         for delivery in batch:
             try:
-                row = EventRow.read(delivery.subject, _principal(delivery), delivery.body)
+                principal = delivery.envelope.context.principal
+                row = EventRow.read(delivery.subject, principal, delivery.body)
             except MalformedMessage as error:
                 telemetry.REFUSED.add(1)
                 await delivery.term(error)
@@ -146,11 +145,6 @@ class Observability:
         telemetry.STORED.add(new)
         telemetry.KNOWN.add(sum(row.events for row in rows) - new)
         return new
-
-
-def _principal(delivery: Published) -> str:
-    """On whose behalf it was published; the whole envelope is only read if a client spells the header differently."""
-    return delivery.headers.get(PRINCIPAL) or delivery.envelope.context.principal
 
 
 def _told(suspect: Suspect) -> dict[str, object]:
