@@ -69,6 +69,17 @@ async def test_nonsense_is_a_malformed_message_that_names_the_field(serve, nats_
         assert (answer.headers or {})["paracle-error"] == "malformed_message"
 
 
+async def test_a_field_that_there_is_not_is_refused_where_every_field_counts(serve, nats_client):
+    table = Routes("testing")
+    table.rpc(Echo, echo, exact=True)
+    await serve(table)
+    answer = await nats_client.request(SUBJECT, b'{"text": "x", "txet": "y"}')
+    problem = json.loads(answer.data)
+    assert (problem["code"], problem["path"]) == ("invalid_input", "txet")
+    answer = await nats_client.request(SUBJECT, b'{"text": "x"}')
+    assert Echoed.decode(answer.data).text == "x"
+
+
 async def test_large_questions_and_answers_travel_by_claim_check(serve):
     await serve(echoing())
     bus = await serve()

@@ -1,5 +1,6 @@
 """Over real NATS and PostgreSQL: what is published is kept, and answered for."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -190,3 +191,18 @@ async def test_a_letter_of_a_stream_that_was_made_anew_takes_no_other_with_it(bu
     await eventually(taken_in, within_s=20)
     await bus.call(DropDeadLetter(id=old.id, reason="old"), CALL)
     assert (await jetstream.stream_info(subjects.DEADLETTERS)).state.messages == 1
+
+
+@pytest.mark.parametrize("method", ["redrive_dead_letters", "drop_dead_letters"])
+async def test_what_is_misspelt_does_not_reach_more_dead_letters(bus: NatsBus, service, method: str):
+    await bus.client.publish(f"paracle.v1.default.evt.run.{RUN}.step_completed", b"nonsense")
+
+    async def listed() -> bool:
+        return len((await bus.call(ListDeadLetters(), CALL)).letters) == 1
+
+    await eventually(listed)
+    body = b'{"which": {"services": "nobody"}, "reason": "of another service"}'
+    answer = await bus.client.request(subjects.rpc("default", "observability", method), body)
+    problem = json.loads(answer.data)
+    assert problem["code"] == "invalid_input"
+    assert await listed()

@@ -28,11 +28,12 @@ DEFAULT_BACKOFF_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 
 @dataclass(frozen=True, slots=True)
 class RpcRoute:
-    """A request type and what answers it; `long` sends keep-alives while it works."""
+    """A request type and what answers it; `long` sends keep-alives while it works, `exact` refuses unknown fields."""
 
     request: type[Request[Any]]
     handler: RpcHandler[Any, Any]
     long: bool = False
+    exact: bool = False
 
     @property
     def method(self) -> str:
@@ -110,14 +111,19 @@ class Routes:
     listens: list[ListenRoute] = field(default_factory=list)
 
     def rpc[R: Message, Q: Request[Any]](
-        self, request: type[Q], handler: Callable[[Q, Context], Awaitable[R]], *, long: bool = False
+        self,
+        request: type[Q],
+        handler: Callable[[Q, Context], Awaitable[R]],
+        *,
+        long: bool = False,
+        exact: bool = False,
     ) -> None:
-        """Answer `request` with what `handler(request, context)` returns."""
+        """Answer `request` with what `handler(request, context)` returns; the rest as in `RpcRoute`."""
         if request.service != self.service:
             raise ValueError(f"{request.__name__} is asked of {request.service!r}, not of {self.service!r}")
         if any(route.method == request.method for route in self.rpcs):
             raise ValueError(f"{self.service}.{request.method} has a handler already")
-        self.rpcs.append(RpcRoute(request, handler, long))
+        self.rpcs.append(RpcRoute(request, handler, long, exact))
 
     def mailbox(
         self, *, stream: str, durable: str, filter: str, handler: MailboxHandler, **options: Any

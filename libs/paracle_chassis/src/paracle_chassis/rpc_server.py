@@ -34,6 +34,7 @@ from paracle_chassis.routes import RpcRoute
 from paracle_domain import subjects
 from paracle_domain.envelope import CE_ID, Context, Envelope
 from paracle_domain.errors import DeadlineExceeded, InternalError, NotFound, ParacleError, Unavailable, quote
+from paracle_domain.exactness import require_known
 from paracle_domain.messages import Message, Request
 
 _log = logging.getLogger(__name__)
@@ -169,6 +170,8 @@ class RpcServer:
             raise NotFound(f"{self._service} has no method {method!r}; it has {known}")
         body = await self._claims.check_out(message.data, message.headers)
         request = cast("Request[Any]", route.request.decode(body))
+        if route.exact:
+            require_known(body, request)
         if route.long and message.reply:
             return await _Overheard(self._link).run(route.handler(request, context), self._heartbeats, message.reply)
         answer: Message = await route.handler(request, context)

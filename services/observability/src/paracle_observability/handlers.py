@@ -40,9 +40,9 @@ def routes(
     table.rpc(ListDeadLetters, dead_letters.list)
     table.rpc(GetDeadLetter, dead_letters.get)
     table.rpc(RedriveDeadLetter, dead_letters.redrive)
-    table.rpc(RedriveDeadLetters, dead_letters.redrive_many, long=True)
+    table.rpc(RedriveDeadLetters, dead_letters.redrive_many, long=True, exact=True)
     table.rpc(DropDeadLetter, dead_letters.drop)
-    table.rpc(DropDeadLetters, dead_letters.drop_many, long=True)
+    table.rpc(DropDeadLetters, dead_letters.drop_many, long=True, exact=True)
     table.rpc(GetAudit, observability.get_audit)
     table.rpc(GetUsage, observability.get_usage)
     return table

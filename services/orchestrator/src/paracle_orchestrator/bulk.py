@@ -6,9 +6,6 @@ own, caused by `{order}.{run}`. Once it is answered, every run that it found has
 It stays unacked until then, beside the mailbox. After a crash it comes again and is walked again: a run that was told
 already is not told twice. It means the runs that were there when it was given, so those that begin later are left alone
 however late it is carried out.
-
-Elsewhere readers ignore fields that they do not know. Here such a field is refused: it is a condition that was meant,
-misspelt or of a newer writer, and without it the order would go to more runs.
 """
 
 from __future__ import annotations
@@ -19,13 +16,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from pydantic import BaseModel
-from pydantic_core import from_json
-
 from paracle_chassis.delivery import Delivery
 from paracle_domain.envelope import Context
-from paracle_domain.errors import InvalidInput, quote
-from paracle_domain.names import suggest
+from paracle_domain.errors import InvalidInput
+from paracle_domain.exactness import require_known
 from paracle_domain.run.commands import (
     TERMINAL_RUN,
     CancelRun,
@@ -102,7 +96,7 @@ class BulkOrders:
 
     async def _obey(self, delivery: Delivery) -> RunsAccepted:
         order = _READERS[delivery.subject.rpartition(".")[2]](delivery)
-        _require_known(from_json(delivery.body), order.command)
+        require_known(delivery.body, order.command)
         if order.command.filter == RunFilter():
             raise InvalidInput("say which runs; for all of them, give the statuses that they may have", path="filter")
         return RunsAccepted(count=await self._walk(delivery, order) if order.wanted.statuses else 0)
@@ -121,17 +115,6 @@ class BulkOrders:
             if page.next_cursor is None:
                 return count
             cursor = page.next_cursor
-
-
-def _require_known(given: Mapping[str, object], read: BaseModel, place: str = "") -> None:
-    """Refuse what was `given` and is nothing that was `read`, in the order or in its filter."""
-    for name, value in given.items():
-        known = type(read).model_fields
-        if name not in known:
-            raise InvalidInput(f"there is no field {quote(name)}{suggest(name, known)}", path=f"{place}{name}")
-        part = getattr(read, name)
-        if isinstance(part, BaseModel) and isinstance(value, Mapping):
-            _require_known(value, part, f"{name}.")
 
 
 def _left(broken: Mapping[str, Exception]) -> int:
