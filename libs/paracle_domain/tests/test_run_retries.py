@@ -55,6 +55,33 @@ def test_a_result_of_an_earlier_attempt_is_ignored() -> None:
     assert run.state.steps["a"].attempt == 2
 
 
+def test_a_run_that_stops_wants_nothing_done_but_what_undoes() -> None:
+    run = drive({"id": "a", "compensate": {"tool": "t"}}, {"id": "b", "needs": ["a"]})
+
+    def awaited(task: Task) -> bool:
+        return awaits(run.state, task.step, task.attempt, task.task_id)
+
+    run.begin()
+    run.finish("a")
+    assert awaited(run.task("b"))
+    run.cancel()
+    assert run.status("b") == "running"
+    assert not awaited(run.task("b"))
+    run.stopped("b")
+    assert awaited(run.task("a.compensate"))
+
+
+def test_a_map_that_stops_wants_none_of_its_items_done() -> None:
+    each = {"id": "m", "map": {"over": [1, 2], "tool": "t"}, "on_error": "continue"}
+    run = drive(each, {"id": "b"})
+    run.begin()
+    run.fail("m[0]")
+    assert run.status("m[1]") == "running"
+    for step, wanted in (("m[1]", False), ("b", True)):
+        one = run.task(step)
+        assert awaits(run.state, one.step, one.attempt, one.task_id) is wanted
+
+
 def test_a_run_waits_for_the_attempt_that_runs_and_for_no_other() -> None:
     run = drive({"id": "a", "retry": {"max_attempts": 2}}, {"id": "b", "needs": ["a"]})
 

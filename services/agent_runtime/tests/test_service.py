@@ -207,6 +207,21 @@ async def test_a_replica_that_started_later_sees_the_tombstone_in_the_journal(st
     assert stage.toolbox.calls == []
 
 
+@pytest.mark.parametrize("target", ["helper", "look"])
+async def test_what_waited_while_its_run_was_cancelled_does_not_begin(stage: Stage, target: str):
+    """No runtime was there to hear of it: the cancel is on its way still, behind the task."""
+    job = task(target)
+    stage.orchestrator.over.add(job.task_id)
+    await stage.bus.publish([sent(job)])
+    await eventually(lambda: stage.orchestrator.asked and stage.runtime.running == 0)
+    assert stage.gateway.asked == []
+    assert stage.toolbox.calls == []
+    assert stage.results() == {}
+    await stage.bus.publish([order(job)])
+    await eventually(lambda: job.task_id in stage.results())
+    assert stage.results()[job.task_id].status is TaskStatus.CANCELLED
+
+
 @script(None)
 async def test_a_cancel_calls_the_model_call_of_a_dead_replica_off(stage: Stage):
     job = task("helper")

@@ -40,6 +40,11 @@ async def look_elsewhere(shop: Workshop, entry: Entry) -> None:
     """Raise if a task that came more than once is at work elsewhere, or done, and so is not to be done here."""
     if await shop.leases.elsewhere(entry.name):
         raise OwnedElsewhereError
+    await look_whether_wanted(shop, entry)
+
+
+async def look_whether_wanted(shop: Workshop, entry: Entry) -> None:
+    """Raise if its run does not want the task any more: it is done, or a cancel that answers for it is on its way."""
     if not await shop.wanted.still(entry.task, entry.context.tenant):
         raise DoneBeforeError
 

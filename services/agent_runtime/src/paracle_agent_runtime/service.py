@@ -19,7 +19,14 @@ from paracle_agent_runtime.cancelling import Canceller
 from paracle_agent_runtime.entries import Entry
 from paracle_agent_runtime.errands import LostTaskError
 from paracle_agent_runtime.outbox import Parcel
-from paracle_agent_runtime.plain import DoneBeforeError, OwnedElsewhereError, done_plainly, long_at_work, look_elsewhere
+from paracle_agent_runtime.plain import (
+    DoneBeforeError,
+    OwnedElsewhereError,
+    done_plainly,
+    long_at_work,
+    look_elsewhere,
+    look_whether_wanted,
+)
 from paracle_agent_runtime.plans import PlanCache
 from paracle_agent_runtime.pools import Pool, Pools
 from paracle_agent_runtime.ports import Letter
@@ -247,6 +254,8 @@ class Runtime:
                 raise asyncio.CancelledError
             if entry.again:
                 await look_elsewhere(self._shop, entry)
+            elif self._is_old(entry):
+                await look_whether_wanted(self._shop, entry)
             entry.plain = True
             return await done_plainly(self._shop, job, job.target, entry.context)
         if entry.place is not None:
@@ -258,11 +267,15 @@ class Runtime:
 
     async def _cancelled_before(self, entry: Entry) -> bool:
         """Whether a task that leaves no history has one: a tombstone, from before this process heard of cancels."""
-        delivery = entry.deliveries[0]
-        if delivery.deliveries == 1 and delivery.stored_ns > self._hears_since_ns:
+        if not self._is_old(entry):
             return False
         history = await self._shop.journal.load(entry.task.task_id)
         return history is not None and history.tenant == entry.context.tenant
+
+    def _is_old(self, entry: Entry) -> bool:
+        """Whether it was on its way before this process heard of cancels: its run may have been cancelled since."""
+        delivery = entry.deliveries[0]
+        return delivery.deliveries > 1 or delivery.stored_ns <= self._hears_since_ns
 
     async def _journaled(self, entry: Entry, job: Job) -> TaskResult:
         """Most tasks come for the first time, so beginning is tried first: whether they do is the journal's to say."""
@@ -270,6 +283,8 @@ class Runtime:
         seen = entry.deliveries[0].deliveries > 1
         history = await journal.load(task_id) if seen else None
         if history is None:
+            if self._is_old(entry):
+                await look_whether_wanted(self._shop, entry)
             entry.actor = TaskActor(self._shop, job, entry.context, entry.cause)
             if await entry.actor.begin():
                 return await entry.actor.run()

@@ -112,9 +112,13 @@ def runs(step: StepState | None, attempt: int) -> bool:
 
 
 def awaits(state: RunState, path: str, attempt: int, task_id: str) -> bool:
-    """Whether the run waits for the end of this task: it is the running attempt of what is at `path`."""
-    step = state.find(path)
-    return not state.terminal and runs(step, attempt) and step is not None and step.task_id == task_id
+    """Whether the run wants this task done: it is the running attempt of what is at `path`, which is not stopped."""
+    step, place = state.find(path), place_of(path)
+    if place is None or step is None or state.terminal or not runs(step, attempt) or step.task_id != task_id:
+        return False
+    whole = state.steps[place.step].detail
+    stopped = isinstance(whole, Parts) and whole.ending is not None
+    return place.compensates or (state.ending is None and not stopped)
 
 
 def _silent(what: str, status: str) -> ErrorInfo:

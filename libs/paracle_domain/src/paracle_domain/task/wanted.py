@@ -1,4 +1,4 @@
-"""Whether a task that was handed out more than once is still to be done."""
+"""Whether a task that has been on its way for a while, or was handed out more than once, is still to be done."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TaskPlace(Value):
 
 
 class WantedTasks(Message, type_name="task.wanted"):
-    """Tasks whose end a run waits for."""
+    """Tasks that a run wants done."""
 
     task_ids: tuple[TaskId, ...]
 
@@ -25,9 +25,10 @@ class WantedTasks(Message, type_name="task.wanted"):
 class ListWantedTasks(
     Request[WantedTasks], service="orchestrator", method="list_wanted_tasks", answer=WantedTasks, query=True
 ):
-    """Those of the `tasks` of a run whose end it still waits for; for the agent runtime.
+    """Those of the `tasks` of a run that it still wants done; for the agent runtime.
 
-    A run hands out again what is silent. What leaves no history would else be done as often as it came.
+    A run hands out again what is silent: what leaves no history would else be done as often as it came. And it may have
+    been cancelled while nobody was there to hear of it.
     """
 
     run_id: RunId
