@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
@@ -14,6 +13,7 @@ from paracle_chassis import outages
 from paracle_chassis.bus import Bus, Outgoing
 from paracle_chassis.delivery import Delivery
 from paracle_domain.errors import InternalError, ParacleError
+from paracle_domain.records import record
 
 _log = logging.getLogger(__name__)
 _LIMIT: Final = 500
@@ -21,7 +21,7 @@ _AGAIN_S: Final = 5.0
 _UNSAID: Final = "the result cannot be published; see the agent runtime's log"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Parcel:
     """Messages that belong together; `deliveries` are acked once all are stored, and then `done` is called.
 

@@ -18,6 +18,7 @@ from paracle_domain.plan import PlannedTool
 from paracle_domain.task.messages import Task, TaskResult, TaskStatus
 from paracle_domain.task.state import Job
 
+_ONE_CALL: Final = Usage(tool_calls=1)
 MOMENT_S: Final = 5.0
 """With the time between two signs of life, well below that after which a run hands out again what is silent."""
 
@@ -64,9 +65,8 @@ async def done_plainly(shop: Workshop, job: Job, tool: PlannedTool, context: Con
         end = await call if remaining is None else await asyncio.wait_for(call, remaining)
     except TimeoutError:
         return _late(task)
-    usage = Usage(tool_calls=1)
     if end.error is not None:
-        return failed(task, end.error, usage=usage)
+        return failed(task, end.error, usage=_ONE_CALL)
     return TaskResult(
         task_id=task.task_id,
         run_id=task.run_id,
@@ -74,7 +74,7 @@ async def done_plainly(shop: Workshop, job: Job, tool: PlannedTool, context: Con
         attempt=task.attempt,
         status=TaskStatus.COMPLETED,
         output=end.output,
-        usage=usage,
+        usage=_ONE_CALL,
     )
 
 

@@ -14,6 +14,7 @@ from paracle_domain.inference.chat import ChatMessage
 from paracle_domain.inference.request import Complete
 from paracle_domain.inference.response import Completion
 from paracle_domain.plan import Plan
+from paracle_domain.records import record
 from paracle_domain.run.commands import ApprovalView, AskForCall
 from paracle_domain.task.effects import EffectPage, EffectView, ListEffects, Resolution
 from paracle_domain.task.events import Shortage
@@ -251,7 +252,7 @@ class Ending:
     recap: Recap | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Letter:
     """The message that brought a task to a pool. `turn`: its number, if it was set aside when it had one."""
 

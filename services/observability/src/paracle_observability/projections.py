@@ -21,6 +21,7 @@ from paracle_domain.errors import MalformedMessage, from_validation
 from paracle_domain.inference.usage import NOTHING, Usage
 from paracle_domain.machine import EventRecord
 from paracle_domain.messages import Value
+from paracle_domain.records import record
 
 ENDS: Final = {
     "run": ("run.completed", "run.degraded", "run.failed", "run.cancelled", "run.timed_out"),
@@ -65,7 +66,7 @@ class Head(Value):
         return seqs == list(range(self.seq - len(seqs), self.seq)) and self.first_seq > 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EventRow:
     """Events `first_seq` to `seq` as they are stored; `body` is the record as published, `type` that of `seq`."""
 
@@ -121,20 +122,20 @@ class EventRow:
     @classmethod
     def of(cls, tenant: str, records: Sequence[EventRecord], principal: str) -> Self:
         """The row of events that were fetched from their owner since their message never came by itself."""
-        record = EventRecord.together(records)
-        token = record.type.replace(".", "_")
-        body = record.encode()
+        whole = EventRecord.together(records)
+        token = whole.type.replace(".", "_")
+        body = whole.encode()
         return cls(
             tenant=tenant,
-            entity=record.entity,
-            id=record.id,
+            entity=whole.entity,
+            id=whole.id,
             first_seq=records[0].seq,
-            seq=record.seq,
-            type=record.type,
-            subject=subjects.evt(tenant, record.entity, record.id, token),
+            seq=whole.seq,
+            type=whole.type,
+            subject=subjects.evt(tenant, whole.entity, whole.id, token),
             run_id=_run_of(_head(body)),
             principal=principal,
-            time=record.at,
+            time=whole.at,
             body=body.decode(),
         )
 
@@ -142,12 +143,12 @@ class EventRow:
 def messages(records: Iterable[EventRecord]) -> list[list[EventRecord]]:
     """`records` as they were published: those that were decided together, together."""
     found: list[list[EventRecord]] = []
-    for record in records:
+    for one in records:
         before = found[-1][-1] if found else None
-        if before is not None and record.cause is not None and (before.cause, before.at) == (record.cause, record.at):
-            found[-1].append(record)
+        if before is not None and one.cause is not None and (before.cause, before.at) == (one.cause, one.at):
+            found[-1].append(one)
         else:
-            found.append([record])
+            found.append([one])
     return found
 
 
@@ -166,7 +167,7 @@ def row_of(position: int) -> int:
 
 def who(records: Sequence[EventRecord]) -> str:
     """On whose behalf it happened, as far as the events themselves say: decisions, starts and orders name somebody."""
-    named = (record.data.get("principal") for record in records)
+    named = (one.data.get("principal") for one in records)
     return next((name for name in named if isinstance(name, str)), ANONYMOUS)
 
 

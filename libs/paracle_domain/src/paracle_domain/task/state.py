@@ -31,7 +31,7 @@ _UNHEARD: Final = frozenset({Unavailable.code, BudgetExceeded.code})
 of its own found a budget used up."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Job:
     """What is to be done: the task, and the parts of its run's plan that it may use. It never changes."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -34,11 +33,12 @@ from paracle_domain.errors import (
 )
 from paracle_domain.messages import JsonObject
 from paracle_domain.plan import PlannedTool
+from paracle_domain.records import record
 from paracle_domain.task.inputs import Outcome
 from paracle_domain.tool.spec import BuiltinBackend, HttpBackend, McpBackend, NatsBackend
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToolEnd:
     """How a call ended: with `output`, or with `error` and what is known of its effect."""
 
@@ -130,9 +130,9 @@ class Toolbox:
 
     async def _within(self, tool: PlannedTool, arguments: JsonObject, caller: Caller, key: str | None) -> JsonValue:
         spec = tool.spec
-        grants = Grants(tool.name, spec.permissions, self._files_root, self._environment)
         if isinstance(spec.backend, BuiltinBackend) and spec.backend.function == "noop":
             return {**arguments, **spec.backend.options}
+        grants = Grants(tool.name, spec.permissions, self._files_root, self._environment)
         try:
             async with asyncio.timeout(spec.timeout_s):
                 return await self._invoke(tool, arguments, grants, caller, key)

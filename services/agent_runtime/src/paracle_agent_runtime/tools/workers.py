@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -25,6 +24,7 @@ from paracle_domain.errors import (
     quote,
 )
 from paracle_domain.messages import JsonObject
+from paracle_domain.records import record
 from paracle_domain.strict_json import parse_json
 from paracle_domain.task.messages import Task
 from paracle_domain.tool.calls import ToolCall
@@ -34,7 +34,7 @@ UNCERTAIN: Final = (InternalError, DeadlineExceeded, EffectInDoubt, OutputInvali
 """Errors after which a worker may have done what it was asked. Any other one says that nothing was done."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Caller:
     """The task that calls a tool, and on whose behalf."""
 
