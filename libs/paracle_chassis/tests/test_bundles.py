@@ -274,6 +274,16 @@ async def test_a_bundle_that_is_given_back_by_a_drain_goes_on_elsewhere(serve) -
     assert sorted(seen) == [5, 6, 7, 8, 9]
 
 
+def test_a_delivery_that_is_kept_holds_no_more_of_its_headers_than_came() -> None:
+    delivery = JetStreamReceipt.deliver(delivered(wire(1)), Said())
+    read, envelope = delivery.headers, delivery.envelope
+    assert delivery.headers is read
+    delivery.keep()
+    assert delivery.headers is not read
+    assert delivery.headers == read
+    assert delivery.envelope is envelope
+
+
 async def test_that_many_are_being_worked_on_is_said_at_once_and_not_of_what_is_done(hand: Bundles) -> None:
     said = Said()
     (packed,) = together([wire(number) for number in range(3)])

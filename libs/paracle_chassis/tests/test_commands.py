@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tracemalloc
 
 import pytest
 
@@ -9,8 +10,11 @@ from paracle_chassis import receipts
 from paracle_chassis.bus import Outgoing, outgoing
 from paracle_chassis.dead_letters import Letter
 from paracle_chassis.frames import flushed
-from paracle_chassis.replies import fingerprint
+from paracle_chassis.inlet import Incoming
+from paracle_chassis.link import Link
+from paracle_chassis.replies import Replies, fingerprint
 from paracle_chassis.routes import Routes
+from paracle_chassis.settings import ServiceSettings
 from paracle_chassis.testing.eventually import eventually
 from paracle_chassis.testing.sample import Begin, Begun
 from paracle_domain import subjects
@@ -20,6 +24,21 @@ from paracle_domain.messages import Encoded
 
 pytestmark = pytest.mark.connected
 SUBJECT = subjects.cmd("acme", "testing", "begin")
+
+
+async def test_who_sent_a_command_is_remembered_in_few_bytes() -> None:
+    replies = Replies("testing", Link("testing", ServiceSettings()))
+    many = 1_000
+    messages = [Incoming(SUBJECT, "", b"%d" % number) for number in range(many)]
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for message in messages:
+            replies._on_message(message)  # what a client without any header sends
+        held = (tracemalloc.get_traced_memory()[0] - before) / many
+    finally:
+        tracemalloc.stop()
+    assert held < 800
 
 
 class Beginner:

@@ -496,6 +496,20 @@ def test_text_that_no_database_can_hold_is_refused(kind: type[Message], field: s
         kind.decode(f'{{"name": "a", "{field}": "a\\u0000"}}'.encode())
 
 
+def test_messages_that_are_held_for_long_share_the_note_of_what_was_given() -> None:
+    sent = [
+        TaskResult(task_id=new_id("task"), run_id=new_id("run"), step="a", attempt=1, status="failed") for _ in "ab"
+    ]
+    bodies, copies = [one.encode() for one in sent], [one.model_copy() for one in sent]
+    slim = [one.slim() for one in sent]
+    assert slim == sent == copies
+    assert [one.encode() for one in slim] == bodies
+    assert slim[0].model_fields_set is slim[1].model_fields_set
+    changed = slim[0].model_copy(update={"attempt": 2})
+    assert (slim[0].attempt, changed.attempt) == (1, 2)
+    assert changed.model_fields_set is not slim[0].model_fields_set
+
+
 def test_ids_are_parsed() -> None:
     run_id = new_id("run")
     assert parse_id(run_id, "run") == run_id

@@ -155,8 +155,12 @@ class Delivery:
         return message
 
     def keep(self) -> None:
-        """Take over its settlement: it is not acked when the handler returns, and no longer heartbeats by itself."""
+        """Take over its settlement: it is not acked when the handler returns, and no longer heartbeats by itself.
+
+        There may be tens of thousands, each for long; of its headers, the envelope says all that is still looked at.
+        """
         self.kept = True
+        self._message.slim()
 
     async def ack(self) -> None:
         """Done with it for good."""

@@ -58,6 +58,11 @@ class Incoming:
         """Whether it has this header; one that is nowhere in the block is not looked for among them."""
         return (self._headers is not None or name.encode() in self.head) and name in self.headers
 
+    def slim(self) -> None:
+        """Let go of what was read of the headers; whoever looks again reads them anew. They are a kilobyte."""
+        if self.head:
+            self._headers = None
+
 
 def read_headers(head: bytes) -> dict[str, str]:
     """The headers in a block; what the server says of a request comes as `Status` and `Description`."""

@@ -98,12 +98,13 @@ async def outlast[R](work: Callable[[], Awaitable[R]], who: str, *, away: Callab
 
     `away` says of what it raised whether to try again; all else is raised.
     """
-    for delay in delays():
+    waits: Iterator[float] | None = None  # nearly everybody is done at the first try, and thousands are in it at once
+    while True:
         try:
             return await work()
         except Exception as error:  # only an outage is waited out; the rest is raised
             if not away(error):
                 raise
             _log.warning("%s waits: %s", who, error)
-        await asyncio.sleep(delay)
-    raise AssertionError("delays never end")
+        waits = waits or delays()
+        await asyncio.sleep(next(waits))

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Self
 
 from paracle_agent_runtime import telemetry
@@ -156,7 +157,7 @@ class Runtime:
         """Take tasks on. Returns once all of `batch` have a place; they go on in the background."""
         for delivery in batch:
             try:
-                task = delivery.decode(Task)
+                task = delivery.decode(Task).slim()
             except ParacleError as error:
                 await delivery.term(error)
                 continue
@@ -204,8 +205,8 @@ class Runtime:
     # ── one task ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _begin(self, task: Task, delivery: Delivery, pool: Pool) -> None:
-        delivery.keep()
         context = delivery.envelope.context.caused_by(delivery.envelope.id, task.run_id)
+        delivery.keep()
         pool.enter(context.tenant)
         place = self._shop.sessions.line_up(Letter(pool.name, task, delivery.envelope))
         entry = Entry(task, context, delivery.envelope.id, [delivery], pool, place)
@@ -219,7 +220,7 @@ class Runtime:
     async def _work(self, entry: Entry) -> None:
         try:
             # Outages are waited out here, not by giving the task back: that would use up its deliveries.
-            result = await outages.outlast(lambda: self._execute(entry), f"task {entry.task.task_id}")
+            result = await outages.outlast(partial(self._execute, entry), f"task {entry.task.task_id}")
         except asyncio.CancelledError:
             await self._interrupted(entry)
         except TurnWaitsError:

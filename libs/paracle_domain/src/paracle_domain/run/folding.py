@@ -120,7 +120,7 @@ def _apply_rest(
 def _apply_to_run(draft: RunState, event: _RunEvent, at: datetime) -> None:
     match event:
         case RunStarted():
-            draft.started = event
+            draft.started = event.slim()
             draft.status = RunStatus.QUEUED if event.queued else RunStatus.RUNNING
             draft.queued = event.queued
             draft.created_at = at
