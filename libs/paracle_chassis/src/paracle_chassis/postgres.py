@@ -76,30 +76,32 @@ class _Connection(asyncpg.Connection):
 
     @override
     async def execute(self, *args: Any, **options: Any) -> Any:
-        with _in_time():
+        with _in_time(options):
             return await super().execute(*args, **options)
 
     @override
     async def fetch(self, *args: Any, **options: Any) -> Any:
-        with _in_time():
+        with _in_time(options):
             return await super().fetch(*args, **options)
 
     @override
     async def fetchrow(self, *args: Any, **options: Any) -> Any:
-        with _in_time():
+        with _in_time(options):
             return await super().fetchrow(*args, **options)
 
     @override
     async def fetchval(self, *args: Any, **options: Any) -> Any:
-        with _in_time():
+        with _in_time(options):
             return await super().fetchval(*args, **options)
 
 
 @contextmanager
-def _in_time() -> Iterator[None]:
+def _in_time(options: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:  # asyncpg's own: one of ours outside cancels what is within
+        if options.get("timeout") is not None:  # whoever says how long it may take knows what it means
+            raise
         raise Unavailable(f"PostgreSQL did not do a statement within {COMMAND_TIMEOUT_S:g} s") from error
 
 
