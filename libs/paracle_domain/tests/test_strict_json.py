@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paracle_domain.strict_json import MAX_DEPTH, is_finite, parse_json, whole_text, without_fence
+from paracle_domain.strict_json import MAX_DEPTH, is_deep_in, is_finite, parse_json, whole_text, without_fence
 from paracle_domain.task.events import TaskCompleted, dump_event, load_event
 
 VALUES = st.recursive(
@@ -86,3 +86,10 @@ def test_ordinary_numbers_are_finite(value: Any) -> None:
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, [1, [math.nan]], {"a": {"b": [math.inf]}}])
 def test_infinities_are_found_at_any_depth(value: Any) -> None:
     assert not is_finite(value)
+
+
+@pytest.mark.parametrize(
+    ("body", "deep"), [("[[1, 2], [3]]", False), ("[1, 2, 3]", False), ("[[[1]]]", True), ('{"a": [{}]}', True)]
+)
+def test_what_came_nests_as_deep_as_it_says(body: str, deep: bool) -> None:
+    assert is_deep_in(body.encode(), parse_json(body), 2) is deep
