@@ -180,23 +180,6 @@ async def test_a_server_that_answers_nobody_is_an_outage(monkeypatch: pytest.Mon
     assert is_outage(caught.value)
 
 
-@pytest.mark.connected
-@pytest.mark.parametrize("how", ["execute", "fetch", "fetchrow", "fetchval"])
-async def test_a_statement_that_is_cut_off_is_an_outage(postgres_dsn: str, monkeypatch: pytest.MonkeyPatch, how: str):
-    """As it is when a server hangs, and when somebody holds a lock for long: no message that waits is to blame."""
-    monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_S", 0.2)
-    async with create_pool(ServiceSettings(postgres_dsn=postgres_dsn)) as pool:
-        with pytest.raises(Unavailable, match=r"PostgreSQL did not do a statement within 0\.2 s"):
-            await getattr(pool, how)("select pg_sleep(600)")
-        async with pool.acquire() as connection:
-            with pytest.raises(Unavailable, match="did not do a statement"):
-                await getattr(connection, how)("select pg_sleep(600)")
-            assert await connection.fetchval("select 1") == 1
-        with pytest.raises(TimeoutError):  # of whoever asks, who knows why
-            async with asyncio.timeout(0):
-                await getattr(pool, how)("select 1")
-
-
 def test_queries_are_found_by_name():
     queries = Queries.parse(
         "-- A comment.\n-- name: first\nselect 1\n  -- why\n  where true;\n\n--name: second\nselect 2;\n"

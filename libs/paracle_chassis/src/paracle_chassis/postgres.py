@@ -6,7 +6,6 @@ import asyncio
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from importlib import resources
 from typing import Any, Final, Self, override
 
@@ -67,44 +66,6 @@ async def _reach(*args: Any, **options: Any) -> asyncpg.Connection[Any]:
     return made
 
 
-class _Connection(asyncpg.Connection):
-    """Says that a statement was cut off as the outage that it is: a server that hangs, or waits for a lock or a disk.
-
-    To Python it is late; a message whose handler meets that must not be taken for bad. What takes so long for many
-    messages together is tried for each alone, as after every outage.
-    """
-
-    @override
-    async def execute(self, *args: Any, **options: Any) -> Any:
-        with _in_time(options):
-            return await super().execute(*args, **options)
-
-    @override
-    async def fetch(self, *args: Any, **options: Any) -> Any:
-        with _in_time(options):
-            return await super().fetch(*args, **options)
-
-    @override
-    async def fetchrow(self, *args: Any, **options: Any) -> Any:
-        with _in_time(options):
-            return await super().fetchrow(*args, **options)
-
-    @override
-    async def fetchval(self, *args: Any, **options: Any) -> Any:
-        with _in_time(options):
-            return await super().fetchval(*args, **options)
-
-
-@contextmanager
-def _in_time(options: Mapping[str, Any]) -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError as error:  # asyncpg's own: one of ours outside cancels what is within
-        if options.get("timeout") is not None:  # whoever says how long it may take knows what it means
-            raise
-        raise Unavailable(f"PostgreSQL did not do a statement within {COMMAND_TIMEOUT_S:g} s") from error
-
-
 def misconfigured(error: BaseException, dsn: str, variable: str = "PARACLE_POSTGRES_DSN") -> Unavailable | None:
     """What to say if it is no use to wait for a connection that failed with `error`: `variable` has to be mended."""
     if isinstance(error, asyncpg.ClientConfigurationError):
@@ -122,8 +83,7 @@ def misconfigured(error: BaseException, dsn: str, variable: str = "PARACLE_POSTG
 def create_pool(settings: ServiceSettings, *, min_size: int = 1) -> asyncpg.Pool[Any]:
     """A pool for the service's own database; not connected yet: `await` it, or enter it with `async with`.
 
-    JSON columns take and give JSON text, which pydantic reads and writes. Statements are cut off after 30 s,
-    which is an outage.
+    JSON columns take and give JSON text, which pydantic reads and writes. Statements are cut off after 30 s.
 
     Raises
     ------
@@ -135,7 +95,6 @@ def create_pool(settings: ServiceSettings, *, min_size: int = 1) -> asyncpg.Pool
     return asyncpg.create_pool(
         settings.postgres_dsn,
         connect=_reach,
-        connection_class=_Connection,
         min_size=min_size,
         max_size=max(min_size, settings.postgres_pool_size),
         reset=_leave_as_it_is,

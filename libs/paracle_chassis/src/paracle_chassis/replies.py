@@ -8,7 +8,7 @@ by whichever replica, the answer goes to the remembered inbox, and the others ar
 JetStream may not deliver a second copy of a message that has an id. So all who sent it are remembered and answered
 together, and one who sends it again later is given the answer of lately at once.
 
-Two corners remain. What is refused before its core copy has come is a dead letter, although its sender is answered, too.
+Two corners remain. What is refused before its core copy has come is a dead letter, though its sender is answered, too.
 And identical messages without any id, sent at the same instant to a service of several replicas, are each answered
 once, but it is not defined which run's answer goes to which of the senders.
 """
