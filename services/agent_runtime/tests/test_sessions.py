@@ -65,6 +65,18 @@ async def test_turns_are_numbered_as_they_came_however_long_that_takes(stage: St
     assert stage.book.turns[CONTEXT.tenant, SESSION] == [first.task_id, third.task_id]
 
 
+@script(says("two"))
+async def test_a_turn_that_its_run_does_not_want_is_not_waited_for(stage: Stage):
+    """Its pool had no worker for long: what the cancel left behind has gone with the run, and nothing ends the turn."""
+    over, second = turn("1"), turn("2")
+    stage.orchestrator.over.add(over.task_id)
+    await stage.bus.publish([sent(over)])
+    await eventually(lambda: stage.orchestrator.asked and stage.runtime.running == 0)
+    [result] = await stage.do(second)
+    assert result.output == "two"
+    assert stage.book.turns[CONTEXT.tenant, SESSION] == [second.task_id]
+
+
 @script(says("one"), says("two"))
 async def test_a_turn_waits_for_one_that_was_accepted_before_and_has_not_come(stage: Stage):
     """Its task went to another replica, or was lost with nats-server and is handed out again."""

@@ -287,7 +287,7 @@ class Runs(Protocol):
     """What tasks are done for."""
 
     async def waits_for(self, tenant: str, run_id: str, tasks: Sequence[Task]) -> frozenset[str]:
-        """The ids of those of its `tasks` whose end the run still waits for."""
+        """The ids of those of its `tasks` that the run still wants done."""
         ...
 
 

@@ -36,6 +36,7 @@ from paracle_agent_runtime.sessions import TurnWaitsError
 from paracle_agent_runtime.workshop import Workshop
 from paracle_chassis import outages
 from paracle_chassis.delivery import Delivery
+from paracle_chassis.event_store import Loaded
 from paracle_domain.errors import (
     InternalError,
     InvalidInput,
@@ -259,9 +260,10 @@ class Runtime:
                 await look_whether_wanted(self._shop, entry)
             entry.plain = True
             return await done_plainly(self._shop, job, job.target, entry.context)
+        history = await self._begun(entry)
         if entry.place is not None:
             job = await self._shop.sessions.join(job, entry.place)
-        result = await self._journaled(entry, job)
+        result = await self._journaled(entry, job, history)
         if entry.actor is not None and entry.actor.state.status.terminal:
             await self._shop.sessions.leave(entry.actor.state, entry.context.tenant)
         return result
@@ -278,14 +280,20 @@ class Runtime:
         delivery = entry.deliveries[0]
         return delivery.deliveries > 1 or delivery.stored_ns <= self._hears_since_ns
 
-    async def _journaled(self, entry: Entry, job: Job) -> TaskResult:
+    async def _begun(self, entry: Entry) -> Loaded | None:
+        """The history of a task that comes again. One that has none, and is not wanted, does not even enter its session:
+        it may be long that its run has gone, and then nobody would end its turn for those behind it.
+        """
+        seen = entry.deliveries[0].deliveries > 1
+        history = await self._shop.journal.load(entry.task.task_id) if seen else None
+        if history is None and self._is_old(entry):
+            await look_whether_wanted(self._shop, entry)
+        return history
+
+    async def _journaled(self, entry: Entry, job: Job, history: Loaded | None) -> TaskResult:
         """Most tasks come for the first time, so beginning is tried first: whether they do is the journal's to say."""
         task_id, journal = entry.task.task_id, self._shop.journal
-        seen = entry.deliveries[0].deliveries > 1
-        history = await journal.load(task_id) if seen else None
         if history is None:
-            if self._is_old(entry):
-                await look_whether_wanted(self._shop, entry)
             entry.actor = TaskActor(self._shop, job, entry.context, entry.cause)
             if await entry.actor.begin():
                 return await entry.actor.run()

@@ -1,4 +1,4 @@
-"""Whether what comes once more is still to be done: asked of its run, many tasks at a time."""
+"""Whether what comes once more, or comes late, is still to be done: asked of its run, many tasks at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class Wanted:
-    """Asks about tasks that leave no history by which it could be seen that they are done."""
+    """Asks about tasks of which no history says here whether they are done, or stopped."""
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
