@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from memory_ports import MemoryEffects
+from pydantic import JsonValue
 from runtime_peers import says
 from runtime_plan import CONTEXT, sent, task
 from runtime_stage import Stage, script
@@ -218,6 +219,19 @@ async def test_what_was_not_done_has_no_output(stage: Stage):
     command = ResolveEffect(key=view.key, outcome="not_done", output={"id": 7}, reason="looked")
     with pytest.raises(InvalidInput, match="has answered nothing"):
         await stage.bus.command(command, CONTEXT, timeout_s=5)
+    assert await listed(stage, state="in_doubt") == [view]
+
+
+async def test_an_output_that_nests_deeper_than_lists_of_effects_may_is_refused(stage: Stage):
+    await doubt(stage)
+    [view] = await listed(stage)
+    deep: JsonValue = 1
+    for _ in range(151):
+        deep = [deep]
+    command = ResolveEffect(key=view.key, outcome="done", output=deep, reason="looked")
+    with pytest.raises(InvalidInput, match="more than 150 levels") as caught:
+        await stage.bus.command(command, CONTEXT, timeout_s=5)
+    assert caught.value.path == "output"
     assert await listed(stage, state="in_doubt") == [view]
 
 
