@@ -100,7 +100,9 @@ class EffectDesk:
         if command.outcome == "not_done" and command.output is not None:
             raise InvalidInput("what was not done has answered nothing; leave output out", path="output")
         if is_deep_in(delivery.body, command.output, MOST_LEVELS):
-            raise InvalidInput(f"it nests more than {MOST_LEVELS} levels deep; pass it flatter, or as a text", path="output")
+            raise InvalidInput(
+                f"it nests more than {MOST_LEVELS} levels deep; pass it flatter, or as a text", path="output"
+            )
         context = delivery.envelope.context.caused_by(delivery.envelope.id)
         found = Resolution(
             outcome=command.outcome,

@@ -281,8 +281,9 @@ class Runtime:
         return delivery.deliveries > 1 or delivery.stored_ns <= self._hears_since_ns
 
     async def _begun(self, entry: Entry) -> Loaded | None:
-        """The history of a task that comes again. One that has none, and is not wanted, does not even enter its session:
-        it may be long that its run has gone, and then nobody would end its turn for those behind it.
+        """The history of a task that comes again. One without any that is not wanted must not enter its session either.
+
+        Its run may be long gone, and then nobody would end its turn for those behind it.
         """
         seen = entry.deliveries[0].deliveries > 1
         history = await self._shop.journal.load(entry.task.task_id) if seen else None
