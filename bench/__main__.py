@@ -16,15 +16,14 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import FrameType, MappingProxyType
-from typing import Any, NoReturn, override
+from types import MappingProxyType
+from typing import Any, override
 from urllib import request
 
 import gateway
@@ -36,7 +35,7 @@ import routing
 import uvloop
 from workloads import HERE, ON_DEMAND, WORKLOADS, Figures, manifests, measure
 
-from paracle_client.stack import SERVICES, Stack
+from paracle_client.stack import SERVICES, Stack, leave_when_told
 
 TOGETHER = {"agents": ("agents1000", "agents5000")}
 ROOT = HERE.parent / ".paracle" / "bench"
@@ -64,8 +63,7 @@ def main() -> int:
         "--repeat", type=int, default=int(os.environ.get("REPEAT", "3")), help="times each; the median counts"
     )
     chosen = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+    leave_when_told()
     known = [*(workload.name for workload in WORKLOADS), "gateway", *ALONE, *ON_DEMAND]
     asked = [part for name in chosen.only.split(",") if name for part in TOGETHER.get(name, (name,))]
     names = asked or [name for name in known if name not in ON_DEMAND]
@@ -84,11 +82,6 @@ def main() -> int:
     routing.show(figures)
     (HERE / "results.json").write_text(json.dumps({"python": interpreter(), **figures}, indent=2) + "\n", "utf-8")
     return int(any(key.endswith(".flat") and not value for key, value in figures.items()))
-
-
-def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    """Told to end: leave by the way on which the servers are stopped."""
-    raise SystemExit(128 + number)
 
 
 def _measured(up: Stack, name: str, repeat: int, provider_url: str) -> Coroutine[Any, Any, Figures]:

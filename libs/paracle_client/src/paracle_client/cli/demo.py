@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -23,7 +21,7 @@ from paracle_client.cli.stack_commands import RootOption, resolve_root, say
 from paracle_client.cli.target import console
 from paracle_client.client import Client
 from paracle_client.display import duration, totals
-from paracle_client.stack import Stack
+from paracle_client.stack import Stack, leave_when_told
 from paracle_domain.audit import UsageReport
 from paracle_domain.errors import NotFound
 from paracle_domain.run.commands import RunView
@@ -47,8 +45,7 @@ def demo(
         raise NotFound(
             "there is no such folder; run this in Paracle's repository or give --examples", path=str(examples)
         )
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+    leave_when_told()
     stack = Stack(resolve_root(root), report=say)
     say("Starting NATS, PostgreSQL and the services")
     started = stack.up()
@@ -73,11 +70,6 @@ def _called() -> str:
     """How to call this command here: by its name, unless a shell does not find it."""
     here = Path(sys.argv[0])
     return os.path.relpath(here) if here.name == _COMMAND and not shutil.which(_COMMAND) else _COMMAND
-
-
-def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    """Told to end: leave by the way on which what was started is stopped."""
-    raise SystemExit(128 + number)
 
 
 def _triage(client: Client, examples: Path, folder: str) -> RunView:

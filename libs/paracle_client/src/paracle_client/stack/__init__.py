@@ -6,8 +6,9 @@ stack.url         # where the REST API is
 stack.down()
 """
 
+from paracle_client.stack.ending import leave_when_told
 from paracle_client.stack.services import SERVICES, Replica, Service
 from paracle_client.stack.stack import Stack, StackFailed
 from paracle_client.stack.state import Member, Standing, State
 
-__all__ = ["SERVICES", "Member", "Replica", "Service", "Stack", "StackFailed", "Standing", "State"]
+__all__ = ["SERVICES", "Member", "Replica", "Service", "Stack", "StackFailed", "Standing", "State", "leave_when_told"]
