@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paracle_domain.errors import InvalidInput
+from paracle_domain.run.nodes import MOST_LEVELS, require_levels
 from paracle_domain.strict_json import MAX_DEPTH, is_deep_in, is_finite, parse_json, whole_text, without_fence
 from paracle_domain.task.events import TaskCompleted, dump_event, load_event
 
@@ -93,3 +95,11 @@ def test_infinities_are_found_at_any_depth(value: Any) -> None:
 )
 def test_what_came_nests_as_deep_as_it_says(body: str, deep: bool) -> None:
     assert is_deep_in(body.encode(), parse_json(body), 2) is deep
+
+
+def test_no_run_is_given_what_nests_too_deep_to_be_read_again() -> None:
+    fits, deep = ("[" * levels + "]" * levels for levels in (MOST_LEVELS, MOST_LEVELS + 1))
+    require_levels(fits.encode(), json.loads(fits), "input")
+    with pytest.raises(InvalidInput, match="150 levels deep; pass it flatter") as caught:
+        require_levels(deep.encode(), json.loads(deep), "input")
+    assert caught.value.path == "input"

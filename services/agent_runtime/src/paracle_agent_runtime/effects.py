@@ -15,8 +15,7 @@ from paracle_chassis.outages import outlast
 from paracle_domain.envelope import Context
 from paracle_domain.errors import Conflict, InvalidInput, NotFound, quote
 from paracle_domain.machine import EventRecord
-from paracle_domain.run.nodes import MOST_LEVELS
-from paracle_domain.strict_json import is_deep_in
+from paracle_domain.run.nodes import require_levels
 from paracle_domain.task.effects import (
     EffectPage,
     EffectState,
@@ -99,10 +98,7 @@ class EffectDesk:
         command = delivery.decode(ResolveEffect)
         if command.outcome == "not_done" and command.output is not None:
             raise InvalidInput("what was not done has answered nothing; leave output out", path="output")
-        if is_deep_in(delivery.body, command.output, MOST_LEVELS):
-            raise InvalidInput(
-                f"it nests more than {MOST_LEVELS} levels deep; pass it flatter, or as a text", path="output"
-            )
+        require_levels(delivery.body, command.output, "output")
         context = delivery.envelope.context.caused_by(delivery.envelope.id)
         found = Resolution(
             outcome=command.outcome,

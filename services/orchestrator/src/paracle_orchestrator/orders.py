@@ -37,8 +37,7 @@ from paracle_domain.run.commands import (
 )
 from paracle_domain.run.forking import kept_steps
 from paracle_domain.run.inbox import Begin, Cancel, Decide, Pause, Resume, RunMessage, Signal
-from paracle_domain.run.nodes import MOST_LEVELS
-from paracle_domain.strict_json import is_deep_in
+from paracle_domain.run.nodes import require_levels
 from paracle_domain.task.conversation import session_in
 from paracle_orchestrator.admission import Limits
 from paracle_orchestrator.call_approvals import CallApprovals
@@ -241,8 +240,7 @@ def _check_value(delivery: Delivery, path: str, value: JsonValue) -> None:
             "put large data where a tool can read it, and pass its place",
             path=path,
         )
-    if is_deep_in(delivery.body, value, MOST_LEVELS):
-        raise InvalidInput(f"it nests more than {MOST_LEVELS} levels deep; pass it flatter, or as a text", path=path)
+    require_levels(delivery.body, value, path)
 
 
 def mail_of(delivery: Delivery, run_id: str, message: RunMessage, **more: Any) -> Mail:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from paracle_domain.errors import ExpressionFailed
+from paracle_domain.errors import ExpressionFailed, InvalidInput
 from paracle_domain.expressions import (
     Evaluator,
     compiled,
@@ -20,7 +20,7 @@ from paracle_domain.expressions import (
 )
 from paracle_domain.run.places import COMPENSATE, Place
 from paracle_domain.run.state import RunState, StepState
-from paracle_domain.strict_json import is_deep
+from paracle_domain.strict_json import is_deep, is_deep_in
 from paracle_domain.workflow.graph import Graph, expressions_of
 from paracle_domain.workflow.spec import StepKind, StepSpec, TargetKind, WorkflowSpec, WorkSpec
 
@@ -82,6 +82,18 @@ def _visible(step: StepState) -> dict[str, Any]:
         "status": step.status.value,
         "error": step.error.model_dump(mode="json") if step.error else None,
     }
+
+
+def require_levels(body: bytes, value: JsonValue, path: str) -> None:
+    """Refuse `value`, which came in the JSON `body` at `path`, if no history that held it could be read again.
+
+    Raises
+    ------
+    InvalidInput
+        If it has more than `MOST_LEVELS`.
+    """
+    if is_deep_in(body, value, MOST_LEVELS):
+        raise InvalidInput(f"it nests more than {MOST_LEVELS} levels deep; pass it flatter, or as a text", path=path)
 
 
 def fitting(value: JsonValue) -> JsonValue:
