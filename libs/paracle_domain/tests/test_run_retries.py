@@ -8,7 +8,7 @@ import pytest
 from run_driver import BROKEN, EPOCH, FLAKY, drive, result_of
 
 from paracle_domain.errors import ErrorInfo
-from paracle_domain.run.attempts import awaits
+from paracle_domain.run.attempts import wants
 from paracle_domain.run.commands import RunStatus, StepStatus
 from paracle_domain.run.events import StepRetrying
 from paracle_domain.run.timing import (
@@ -59,7 +59,7 @@ def test_a_run_that_stops_wants_nothing_done_but_what_undoes() -> None:
     run = drive({"id": "a", "compensate": {"tool": "t"}}, {"id": "b", "needs": ["a"]})
 
     def awaited(task: Task) -> bool:
-        return awaits(run.state, task.step, task.attempt, task.task_id)
+        return wants(run.state, task.step, task.attempt, task.task_id)
 
     run.begin()
     run.finish("a")
@@ -79,14 +79,14 @@ def test_a_map_that_stops_wants_none_of_its_items_done() -> None:
     assert run.status("m[1]") == "running"
     for step, wanted in (("m[1]", False), ("b", True)):
         one = run.task(step)
-        assert awaits(run.state, one.step, one.attempt, one.task_id) is wanted
+        assert wants(run.state, one.step, one.attempt, one.task_id) is wanted
 
 
 def test_a_run_waits_for_the_attempt_that_runs_and_for_no_other() -> None:
     run = drive({"id": "a", "retry": {"max_attempts": 2}}, {"id": "b", "needs": ["a"]})
 
     def awaited(*tasks: Task) -> list[bool]:
-        return [awaits(run.state, one.step, one.attempt, one.task_id) for one in tasks]
+        return [wants(run.state, one.step, one.attempt, one.task_id) for one in tasks]
 
     run.begin()
     first = run.task("a")

@@ -15,7 +15,7 @@ from paracle_domain.envelope import Context
 from paracle_domain.errors import InternalError, NotFound, ParacleError, quote
 from paracle_domain.histories import Beginnings, ListRunsBegun
 from paracle_domain.plan import Plan
-from paracle_domain.run.attempts import awaits
+from paracle_domain.run.attempts import wants
 from paracle_domain.run.commands import (
     ApprovalPage,
     ApprovalView,
@@ -198,7 +198,7 @@ class Orchestrator:
         entry = await self._host.read(request.run_id)
         if entry is None or entry.tenant != call.tenant:
             return WantedTasks(task_ids=())
-        wanted = (one.task_id for one in request.tasks if awaits(entry.state, one.step, one.attempt, one.task_id))
+        wanted = (one.task_id for one in request.tasks if wants(entry.state, one.step, one.attempt, one.task_id))
         return WantedTasks(task_ids=tuple(wanted))
 
     async def get_plan(self, request: GetPlan, call: Context) -> Plan:

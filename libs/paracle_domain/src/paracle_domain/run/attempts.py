@@ -111,7 +111,7 @@ def runs(step: StepState | None, attempt: int) -> bool:
     return step is not None and step.status is StepStatus.RUNNING and step.attempt == attempt
 
 
-def awaits(state: RunState, path: str, attempt: int, task_id: str) -> bool:
+def wants(state: RunState, path: str, attempt: int, task_id: str) -> bool:
     """Whether the run wants this task done: it is the running attempt of what is at `path`, which is not stopped."""
     step, place = state.find(path), place_of(path)
     if place is None or step is None or state.terminal or not runs(step, attempt) or step.task_id != task_id:
