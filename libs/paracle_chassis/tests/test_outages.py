@@ -26,7 +26,7 @@ def test_the_system_says_why_there_is_no_connection(error, says):
 
 async def test_an_outage_is_outlasted_and_nothing_else(monkeypatch, caplog):
     monkeypatch.setattr(outages, "_DELAYS_S", (0.0,) * 3)
-    left: list[Exception] = [ConnectionResetError("gone"), Unavailable("away")]
+    left: list[Exception] = [ConnectionResetError("gone"), Unavailable("away"), Unavailable("away")]
 
     async def work() -> str:
         if left:

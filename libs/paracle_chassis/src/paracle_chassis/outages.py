@@ -96,15 +96,18 @@ def delays() -> Iterator[float]:
 async def outlast[R](work: Callable[[], Awaitable[R]], who: str, *, away: Callable[[Exception], bool] = is_outage) -> R:
     """What `work` gives once what it needs is there; until then `who` waits, as the log says.
 
-    `away` says of what it raised whether to try again; all else is raised.
+    `away` says of what it raised whether to try again; all else is raised. Of each reason to wait the log hears once.
     """
     waits: Iterator[float] | None = None  # nearly everybody is done at the first try, and thousands are in it at once
+    known = ""
     while True:
         try:
             return await work()
         except Exception as error:  # only an outage is waited out; the rest is raised
             if not away(error):
                 raise
-            _log.warning("%s waits: %s", who, error)
+            if str(error) != known:
+                known = str(error)
+                _log.warning("%s waits: %s", who, known)
         waits = waits or delays()
         await asyncio.sleep(next(waits))
