@@ -167,8 +167,7 @@ async def test_a_bare_request_that_is_refused_beside_its_mailbox_is_answered(ser
         for delivery in batch:
             delivery.keep()
             refusing.append(asyncio.create_task(delivery.refuse(NotFound("there is none"))))
-        await asyncio.sleep(0)
-        assert all(delivery.settled for delivery in batch), "their dead letters are on their way"
+        await eventually(lambda: all(delivery.settled for delivery in batch))  # their dead letters are on their way
 
     table = Routes("testing")
     commands = subjects.cmd("*", "testing", "*")

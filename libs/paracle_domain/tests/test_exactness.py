@@ -10,14 +10,29 @@ import pytest
 from paracle_domain.dead_letters import RedriveDeadLetters
 from paracle_domain.errors import InvalidInput
 from paracle_domain.exactness import require_known
+from paracle_domain.messages import Message
 from paracle_domain.run.commands import CancelRuns
 
 
-def test_what_has_known_fields_alone_is_taken() -> None:
-    body = b'{"which": {"code": "conflict"}, "limit": 7}'
-    require_known(body, RedriveDeadLetters.decode(body))
-    labels = b'{"filter": {"labels": {"any": "name"}}}'
-    require_known(labels, CancelRuns.decode(labels))
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (RedriveDeadLetters, {"which": {"code": "conflict"}, "limit": 7}),
+        (CancelRuns, {"filter": {"labels": {"any": "name"}}}),
+    ],
+)
+def test_only_what_is_beside_the_known_fields_is_refused(kind: type[Message], given: dict[str, Any]) -> None:
+    """What users name themselves is no field."""
+
+    def refused(body: dict[str, Any]) -> str | None:
+        encoded = json.dumps(body).encode()
+        try:
+            require_known(encoded, kind.decode(encoded))
+        except InvalidInput as error:
+            return error.path
+        return None
+
+    assert [refused(given), refused({**given, "another": 1})] == [None, "another"]
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,8 @@ class Beside:
         async def attempt() -> Message | None:
             try:
                 return await work()
-            except Exception:
-                delivery.handed_over += 1  # some of it may be done: whoever tries next has it `again`
+            except Exception:  # whatever it is, some of it may be done: whoever tries next has it `again`
+                delivery.handed_over += 1
                 raise
 
         pulse = asyncio.get_running_loop().create_task(_pulse(delivery))
