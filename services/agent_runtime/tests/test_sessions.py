@@ -78,6 +78,19 @@ async def test_a_turn_that_its_run_does_not_want_is_not_waited_for(stage: Stage)
 
 
 @script(says("one"), says("two"))
+async def test_a_turn_that_was_done_ends_when_a_new_copy_of_it_comes_though_its_run_is_over(stage: Stage):
+    """Its process died before the turn ended, and NATS lost the copy: this one does not say that it came before."""
+    first, second = turn("1"), turn("2")
+    await stage.do(first)
+    del stage.book.ended[first.task_id]
+    stage.orchestrator.over.add(first.task_id)
+    await stage.bus.publish([sent(first, id=f"{first.task_id}.again")])
+    await eventually(lambda: first.task_id in stage.book.ended)
+    [result] = await stage.do(second)
+    assert result.output == "two"
+
+
+@script(says("one"), says("two"))
 async def test_a_turn_waits_for_one_that_was_accepted_before_and_has_not_come(stage: Stage):
     """Its task went to another replica, or was lost with nats-server and is handed out again."""
     first, second, never = (turn(text, run_id=new_id("run")) for text in ("1", "2", "never"))

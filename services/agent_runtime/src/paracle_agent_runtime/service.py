@@ -285,9 +285,10 @@ class Runtime:
 
         Its run may be long gone, and then nobody would end its turn for those behind it.
         """
-        seen = entry.deliveries[0].deliveries > 1
-        history = await self._shop.journal.load(entry.task.task_id) if seen else None
-        if history is None and self._is_old(entry):
+        if not self._is_old(entry):
+            return None
+        history = await self._shop.journal.load(entry.task.task_id)
+        if history is None:
             await look_whether_wanted(self._shop, entry)
         return history
 
