@@ -18,6 +18,8 @@ from paracle_domain.ids import new_id
 from paracle_domain.run.commands import (
     CancelRun,
     GetRun,
+    PauseRun,
+    ResumeRun,
     RunStatus,
     StartRun,
 )
@@ -69,6 +71,38 @@ async def test_only_starts_wait_for_the_registry(desk: Any, tools: Any) -> None:
     await desk.service.waiting.idle()
     assert start.answers[0].created
     assert start.acked == 1
+
+
+async def test_what_is_ordered_of_a_run_whose_start_waits_is_obeyed_behind_it_in_order(desk: Any, tools: Any) -> None:
+    run_id = new_id("run")
+    answer = desk.bus.call
+
+    async def hang(*_args: Any, **_options: Any) -> None:
+        raise DeadlineExceeded("registry.resolve_plan did not answer")
+
+    desk.bus.call = hang
+    orders = [
+        StartRun(workflow="w", run_id=run_id),
+        PauseRun(run_id=run_id),
+        ResumeRun(run_id=run_id),
+        CancelRun(run_id=run_id),
+    ]
+    receipts = [tools.receipt() for _ in orders]
+    for number, (order, receipt) in enumerate(zip(orders, receipts, strict=True)):
+        await desk.service.obey([desk.command(order, receipt, key=f"o{number}")])
+    assert [receipt.answers for receipt in receipts] == [[]] * 4
+    desk.bus.call = answer
+    await desk.service.waiting.idle()
+    assert [receipt.answers[0].status for receipt in receipts] == [
+        RunStatus.RUNNING,
+        RunStatus.PAUSED,
+        RunStatus.RUNNING,
+        RunStatus.CANCELLING,
+    ]
+    assert [receipt.acked for receipt in receipts] == [1] * 4
+    late = tools.receipt()
+    await desk.service.obey([desk.command(CancelRun(run_id=run_id), late, key="late")])
+    assert late.answers[0].status is RunStatus.CANCELLING, "nothing waits in line any more"
 
 
 async def test_a_start_that_an_outage_put_behind_its_cancel_still_starts(desk: Any, tools: Any) -> None:

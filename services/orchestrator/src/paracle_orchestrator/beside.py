@@ -44,12 +44,13 @@ class Beside:
         while self._under_way:
             await asyncio.wait(tuple(self._under_way))
 
-    def take(self, delivery: Delivery, work: Callable[[], Awaitable[Message | None]]) -> None:
+    def take(self, delivery: Delivery, work: Callable[[], Awaitable[Message | None]]) -> asyncio.Task[None]:
         """Answer `delivery` with what `work` comes to, unless that has answered; it is no longer the mailbox's."""
         delivery.keep()
         task = asyncio.get_running_loop().create_task(self._carry_out(delivery, work), name=delivery.envelope.id)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
+        return task
 
     async def _carry_out(self, delivery: Delivery, work: Callable[[], Awaitable[Message | None]]) -> None:
         async def attempt() -> Message | None:

@@ -92,7 +92,7 @@ class BulkOrders:
 
     def take(self, delivery: Delivery) -> None:
         """Carry out `delivery`, whose settlement is no longer the mailbox's."""
-        self.beside.take(delivery, lambda: self._obey(delivery))
+        _ = self.beside.take(delivery, lambda: self._obey(delivery))
 
     async def _obey(self, delivery: Delivery) -> RunsAccepted:
         order = _READERS[delivery.subject.rpartition(".")[2]](delivery)

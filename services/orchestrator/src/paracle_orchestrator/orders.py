@@ -111,7 +111,7 @@ class Orders:
         context = delivery.envelope.context
         pinned = await plans.resolve(command, context)
         pinned.check_input(command.input)
-        run_id = command.run_id or run_id_for(context.tenant, delivery.envelope.id)
+        run_id = begun_by(delivery)
         queued = self._limits.hold(pinned.plan, context.tenant)
         begin = Begin(run_id, context.tenant, context.principal, command, queued=queued)
         facts = facts_of(
@@ -143,7 +143,7 @@ class Orders:
         pinned.check_input(start.input)
         before, machine = old.machine.plan, pinned.machine
         kept = kept_steps(old.state, before, pinned.plan, machine.graph, command.from_step, start.input)
-        run_id = command.new_run_id or run_id_for(context.tenant, delivery.envelope.id)
+        run_id = begun_by(delivery)
         queued = self._limits.hold(pinned.plan, context.tenant)
         begin = Begin(run_id, context.tenant, context.principal, start, forked_from=old.id, kept=kept, queued=queued)
         facts = facts_of(
@@ -196,6 +196,15 @@ class Orders:
 def is_start(delivery: Delivery) -> bool:
     """Whether `delivery` begins a run, for which more has to be there than for what is ordered of one."""
     return delivery.subject.rpartition(".")[2] in {StartRun.verb, ForkRun.verb}
+
+
+def begun_by(delivery: Delivery) -> str:
+    """The id of the run that a start or a fork begins: the one that it names, or else one that follows from its own."""
+    if delivery.subject.endswith(f".{ForkRun.verb}"):
+        named = delivery.decode(ForkRun).new_run_id
+    else:
+        named = delivery.decode(StartRun).run_id
+    return named or run_id_for(delivery.tenant, delivery.envelope.id)
 
 
 def _verbs() -> Iterator[str]:

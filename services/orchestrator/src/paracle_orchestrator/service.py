@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -42,7 +43,7 @@ from paracle_orchestrator.bulk import BulkOrders, is_bulk
 from paracle_orchestrator.call_approvals import CallApprovals
 from paracle_orchestrator.host import RunHost
 from paracle_orchestrator.mail import Entry, Handled, Mail
-from paracle_orchestrator.orders import Order, Orders, Read, answer, is_start, leave
+from paracle_orchestrator.orders import Order, Orders, Read, answer, begun_by, is_start, leave
 from paracle_orchestrator.pages import records_of
 from paracle_orchestrator.plans import Plans
 from paracle_orchestrator.ports import Approvals, RunIndex
@@ -80,12 +81,14 @@ class Orchestrator:
         self._stuck = stuck
         self._admitter = admitter
         self.waiting = Beside()
+        self._lines: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def obey(self, batch: Sequence[Delivery]) -> None:
         """Commands on `cmd.orchestrator.*`: each is answered once what it led to is committed.
 
-        Starts need the registry. While it is away they wait beside, and nothing else waits for them; but what is more
-        than `MOST_WAITING`, or was put away for its size, is left to the mailbox, which then takes nothing further.
+        Starts need the registry. While it is away they wait beside, and what is ordered of their runs waits in line
+        behind them; nothing else does. But what is more than `MOST_WAITING`, or was put away for its size, is left to
+        the mailbox, which then takes nothing further.
         Orders to many runs take their time, and are carried out beside.
         """
         for delivery in filter(is_bulk, batch):
@@ -93,13 +96,30 @@ class Orchestrator:
         batch = [delivery for delivery in batch if delivery.open]
         read = await self._orders.read(batch)
         for delivery, found in zip(batch, read, strict=True):
-            if is_start(delivery) and _is_away(found) and not delivery.claimed and len(self.waiting) < MOST_WAITING:
-                self.waiting.take(delivery, partial(self._begin, delivery))
+            if is_start(delivery) and _is_away(found):
+                self._line_up(delivery, begun_by(delivery))
+        for delivery, found in zip(batch, read, strict=True):
+            if isinstance(found, Order) and (delivery.tenant, found.mail.run_id) in self._lines:
+                self._line_up(delivery, found.mail.run_id)
         left = [one for one in zip(batch, read, strict=True) if not one[0].kept]
         await self._carry_out([delivery for delivery, _ in left], [found for _, found in left])
 
-    async def _begin(self, delivery: Delivery) -> None:
-        """Obey a start by itself."""
+    def _line_up(self, delivery: Delivery, run_id: str) -> None:
+        """Have `delivery` wait beside, behind what waits already for the same run, if there is room for it."""
+        if delivery.claimed or len(self.waiting) >= MOST_WAITING:
+            return
+        run = delivery.tenant, run_id
+        self._lines[run] = last = self.waiting.take(delivery, partial(self._obey_after, self._lines.get(run), delivery))
+        last.add_done_callback(partial(self._close, run))
+
+    def _close(self, run: tuple[str, str], last: asyncio.Task[None]) -> None:
+        if self._lines.get(run) is last:
+            del self._lines[run]
+
+    async def _obey_after(self, before: asyncio.Task[None] | None, delivery: Delivery) -> None:
+        """Obey a command by itself, once `before` is over."""
+        if before is not None:
+            await asyncio.wait((before,))
         await self._carry_out([delivery], await self._orders.read([delivery]))
 
     async def _carry_out(self, batch: Sequence[Delivery], read: Sequence[Read]) -> None:

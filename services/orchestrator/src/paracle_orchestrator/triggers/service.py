@@ -116,7 +116,7 @@ class Triggers:
     async def _fire_beside(self, delivery: Delivery) -> None:
         """Fire beside the mailbox: the start is a command, too, and comes after this one in the same mailbox."""
         command = delivery.decode(FireTrigger)
-        self.beside.take(delivery, lambda: self._fire(delivery, command))
+        _ = self.beside.take(delivery, lambda: self._fire(delivery, command))
 
     async def _fire(self, delivery: Delivery, command: FireTrigger) -> Message:
         """Start a run; the same command again is answered with the same run."""
