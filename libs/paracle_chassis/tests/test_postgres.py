@@ -158,6 +158,7 @@ async def test_what_is_configured_wrongly_is_not_waited_out(package, tmp_path: P
 def test_a_socket_that_is_not_there_is_a_server_that_is_not_up():
     gone = FileNotFoundError(errno.ENOENT, "gone")
     assert not is_misconfigured(gone, "postgresql:///x?host=/run/postgresql")
+    assert not is_misconfigured(gone, "postgresql://u@%2Frun%2Fpostgresql/x")
     assert is_misconfigured(gone, "postgresql://db/x?sslrootcert=/nowhere")
     assert not is_misconfigured(ssl.SSLEOFError(), "postgresql://db/x")
     assert not is_misconfigured(ConnectionRefusedError(), "postgresql://db/x")

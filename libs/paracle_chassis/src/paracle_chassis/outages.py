@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain, repeat
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from nats import errors as nats_errors
 
@@ -73,7 +73,8 @@ def is_misconfigured(error: OSError, dsn: str) -> bool:
     A socket that is not there is a server that is not up; there is none where `dsn` names a host.
     """
     if isinstance(error, FileNotFoundError):
-        return bool(urlsplit(dsn).hostname)
+        host = unquote(urlsplit(dsn).hostname or "")
+        return host != "" and not host.startswith("/")
     if isinstance(error, ssl.SSLError):
         return not isinstance(error, _BROKEN_OFF)
     return isinstance(error, (PermissionError, IsADirectoryError, NotADirectoryError))
