@@ -4,7 +4,8 @@
 `R`; it knows the service and the method, so that a caller writes `await bus.call(GetRun(run_id=…), …)` and gets a
 typed answer. `Command` is a durable order to a service, published on its `cmd` subject.
 
-Readers ignore fields that they do not know. A message of an unknown *type* is parked, never dropped.
+Readers ignore fields that they do not know, but for orders to many (`exactness`). A message of an unknown *type* is
+parked, never dropped.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class OwnedElsewhereError(Exception):
 
 
 class DoneBeforeError(Exception):
-    """The task's run does not wait for it any more."""
+    """The task's run does not want it done any more."""
 
 
 def long_at_work(entries: Iterable[Entry]) -> list[str]:

@@ -23,12 +23,12 @@ class Wanted:
         self._ask = Batches(self._ask_all)
 
     async def still(self, task: Task, tenant: str) -> bool:
-        """Whether its run waits for its end; raises what makes it impossible to say just now."""
+        """Whether its run still wants it done; raises what makes it impossible to say just now."""
         found = await self._ask((tenant, task))
         if isinstance(found, Exception):
             if outages.is_outage(found) or not isinstance(found, ParacleError):
                 raise found
-            _log.warning("run %s cannot say what it waits for: %s", task.run_id, found)
+            _log.warning("run %s cannot say what it wants done: %s", task.run_id, found)
             return True
         return found
 

@@ -116,9 +116,7 @@ def wants(state: RunState, path: str, attempt: int, task_id: str) -> bool:
     step, place = state.find(path), place_of(path)
     if place is None or step is None or state.terminal or not runs(step, attempt) or step.task_id != task_id:
         return False
-    whole = state.steps[place.step].detail
-    stopped = isinstance(whole, Parts) and whole.ending is not None
-    return place.compensates or (state.ending is None and not stopped)
+    return not _stopped(state, place)
 
 
 def _silent(what: str, status: str) -> ErrorInfo:
@@ -143,7 +141,7 @@ def failed(
 ) -> None:
     """An attempt failed: try again later, if that is allowed and still wanted."""
     retry = draft.job_of(place).spec.retry
-    if not _stopped(draft, place) and retryable(retry, error, step.attempt):
+    if not _stopped(draft.state, place) and retryable(retry, error, step.attempt):
         key = f"{draft.state.started_event.run_id}.{place}"
         due_at = draft.now + retry_delay(retry, step.attempt, key, error)
         draft.happen(StepRetrying(step=str(place), attempt=step.attempt, error=error, due_at=due_at, usage=usage))
@@ -166,7 +164,7 @@ def _failed_for_good(
 
 def _cancelled(draft: Draft, place: Place, step: StepState, error: ErrorInfo, usage: Usage) -> None:
     """Work was stopped: because the run wanted it, or by somebody else, which is a failure."""
-    if not _stopped(draft, place):
+    if not _stopped(draft.state, place):
         _failed_for_good(draft, place, step.attempt, error, usage)
         return
     draft.happen(StepCancelled(step=str(place), attempt=step.attempt, usage=usage))
@@ -174,13 +172,13 @@ def _cancelled(draft: Draft, place: Place, step: StepState, error: ErrorInfo, us
         parts.after_part(draft, draft.nodes[place.step])
 
 
-def _stopped(draft: Draft, place: Place) -> bool:
+def _stopped(state: RunState, place: Place) -> bool:
     """Whether the work at `place` was told to stop."""
     if place.compensates:
         return False
-    if draft.state.ending is not None:
+    if state.ending is not None:
         return True
-    owner = draft.step(draft.nodes[place.step]) if place.part is not None else None
+    owner = state.find(place.step) if place.part is not None else None
     return owner is not None and isinstance(owner.detail, Parts) and owner.detail.ending is not None
 
 

@@ -26,7 +26,7 @@ from paracle_domain.workflow.spec import StepKind, StepSpec, TargetKind, Workflo
 
 MOST_BYTES: Final = 48 * 1024 * 1024
 MOST_LEVELS: Final = 150
-"""Of what an expression gives: readers of messages stop at 200, and events, results and views nest it further."""
+"""Of any value that a run holds: readers of messages stop at 200, and events, results and views nest it further."""
 
 
 @dataclass(frozen=True, slots=True)
